@@ -1,0 +1,26 @@
+"""Dense feature backbones: ``load_backbone("xfeat")``."""
+
+from __future__ import annotations
+
+import torch
+
+from nre_ros.features.base import FeatureBackbone, FeatureGrid, FeatureMap, ImageFeatures
+
+__all__ = ["BACKBONES", "FeatureBackbone", "FeatureGrid", "FeatureMap", "ImageFeatures", "load_backbone"]
+
+
+def _xfeat(device):
+    from nre_ros.features.xfeat import XFeatBackbone
+
+    return XFeatBackbone(device)
+
+
+BACKBONES = {"xfeat": _xfeat}
+"""Name -> constructor that takes a device; the network's package is imported only when asked for."""
+
+
+def load_backbone(name: str, device: str | torch.device = "cpu") -> FeatureBackbone:
+    """The backbone of that name, its weights loaded on ``device``."""
+    if name not in BACKBONES:
+        raise ValueError(f"unknown feature backbone {name!r}, known: {sorted(BACKBONES)}")
+    return BACKBONES[name](torch.device(device))

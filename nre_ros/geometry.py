@@ -1,0 +1,298 @@
+"""Rigid motions and cameras in torch, batch first, with analytic Jacobians.
+
+Conventions (the whole package keeps them):
+
+* ``T_b_a`` maps coordinates of frame a into frame b: ``x_b = R x_a + t``, a 4x4 matrix.
+* Camera frames are optical frames (REP-103): z forward, x right, y down.
+* Pixel (0, 0) is the centre of the first pixel.
+* Quaternions are x y z w, as ROS has them.  Metres and radians.
+
+Camera models: pinhole; radial-tangential with 4, 5 or 8 coefficients in OpenCV's order
+(k1 k2 p1 p2 [k3 [k4 k5 k6]], ROS ``plumb_bob`` and ``rational_polynomial``); equidistant
+fisheye with 4 coefficients (Kannala and Brandt 2006, OpenCV's ``fisheye``, ROS ``equidistant``).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+
+from nre_ros.errors import CameraError, PoseError
+
+MIN_DEPTH = 1e-4
+"""Points nearer to the camera's plane than this (metres) count as behind it."""
+
+PINHOLE = "pinhole"
+RADIAL_TANGENTIAL = "radial_tangential"
+EQUIDISTANT = "equidistant"
+_COEFFICIENTS = {PINHOLE: (0,), RADIAL_TANGENTIAL: (4, 5, 8), EQUIDISTANT: (4,)}
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Intrinsics of one camera: sizes, focal lengths and principal point in pixels.
+
+    ``model`` is one of ``pinhole``, ``radial_tangential`` (4, 5 or 8 coefficients) and
+    ``equidistant`` (4 coefficients).  Raises ``CameraError`` on values that cannot project.
+    """
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    model: str = PINHOLE
+    distortion: tuple[float, ...] = ()
+
+    def __post_init__(self):
+        if self.model not in _COEFFICIENTS:
+            raise CameraError(f"unknown camera model {self.model!r}, known: {sorted(_COEFFICIENTS)}")
+        if len(self.distortion) not in _COEFFICIENTS[self.model]:
+            raise CameraError(
+                f"camera model {self.model} takes {_COEFFICIENTS[self.model]} distortion "
+                f"coefficients, got {len(self.distortion)}"
+            )
+        if self.width <= 0 or self.height <= 0:
+            raise CameraError(f"camera size {self.width}x{self.height} is not positive")
+        values = (self.fx, self.fy, self.cx, self.cy, *self.distortion)
+        if not all(math.isfinite(value) for value in values):
+            raise CameraError(f"camera intrinsics are not finite: {values}")
+        if self.fx <= 0 or self.fy <= 0:
+            raise CameraError(f"focal lengths must be positive, got fx={self.fx} fy={self.fy}")
+
+    @property
+    def K(self) -> np.ndarray:
+        """[3, 3] float64 intrinsic matrix."""
+        return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1.0]])
+
+    def resized(self, width: int, height: int) -> "Camera":
+        """The camera of the same image resampled to another size (pixel centres kept in mind)."""
+        sx, sy = width / self.width, height / self.height
+        return Camera(
+            width, height, self.fx * sx, self.fy * sy,
+            (self.cx + 0.5) * sx - 0.5, (self.cy + 0.5) * sy - 0.5, self.model, self.distortion,
+        )
+
+    @cached_property
+    def max_radius(self) -> float:
+        """Largest |(x, y) / z| at which the distortion is still one-to-one; inf if everywhere.
+
+        Beyond it the polynomial folds back, and a point far outside the field of view would
+        seem to lie inside the image.  For the fisheye it is the tangent of the largest angle.
+        """
+        if self.model == PINHOLE or not any(self.distortion):
+            return math.inf
+        if self.model == EQUIDISTANT:
+            angle = np.linspace(0.0, math.pi / 2, 2000)[:-1]
+            k1, k2, k3, k4 = self.distortion
+            a2 = angle**2
+            slope = 1 + a2 * (3 * k1 + a2 * (5 * k2 + a2 * (7 * k3 + a2 * 9 * k4)))
+            folds = np.flatnonzero(slope <= 0)
+            return math.tan(angle[folds[0]]) if folds.size else math.inf
+        k1, k2, _, _, k3, k4, k5, k6 = self._eight()
+        r = np.linspace(0.0, 10.0, 20001)
+        r2 = r**2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            radius = r * (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
+        folds = np.flatnonzero(~(np.diff(radius) > 0))
+        return float(r[folds[0]]) if folds.size else math.inf
+
+    def _eight(self) -> tuple[float, ...]:
+        return (*self.distortion, *(0.0,) * (8 - len(self.distortion)))
+
+    def project(
+        self, points: torch.Tensor, jacobian: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Projects points of the camera frame.
+
+        points: [..., 3] metres.  Returns pixels [..., 2]; a mask [...] that is false behind the
+        camera (z < MIN_DEPTH) and beyond ``max_radius`` (pixels are finite but meaningless
+        there); and, if asked for, d pixels / d points [..., 2, 3] (else None).
+        """
+        z = points[..., 2]
+        front = z >= MIN_DEPTH
+        z = torch.where(front, z, torch.ones_like(z))
+        xy = points[..., :2] / z[..., None]
+        valid = front
+        if math.isfinite(self.max_radius):
+            valid = front & ((xy * xy).sum(-1) < self.max_radius**2)
+        distorted, d_xy = self._distort(xy, jacobian)
+        focal = points.new_tensor([self.fx, self.fy])
+        pixels = distorted * focal + points.new_tensor([self.cx, self.cy])
+        if not jacobian:
+            return pixels, valid, None
+        d_xy = d_xy * focal[:, None]
+        # d(x/z, y/z)/d(x, y, z) = [I | -(x/z, y/z)] / z
+        d_z = -(d_xy @ xy[..., None])
+        return pixels, valid, torch.cat([d_xy, d_z], dim=-1) / z[..., None, None]
+
+    def rays(self, pixels: torch.Tensor, iterations: int = 10) -> torch.Tensor:
+        """Unit viewing directions [..., 3] in the camera frame of pixels [..., 2].
+
+        The distortion is inverted by Newton's method with its analytic Jacobian.
+        """
+        target = (pixels - pixels.new_tensor([self.cx, self.cy])) / pixels.new_tensor([self.fx, self.fy])
+        xy = target
+        if any(self.distortion):
+            if self.model == EQUIDISTANT:
+                # start on the undistorted fisheye: the distorted radius is the angle itself
+                angle = target.norm(dim=-1, keepdim=True).clamp(1e-9, 1.5)
+                xy = target / angle * torch.tan(angle)
+            for _ in range(iterations):
+                distorted, d_xy = self._distort(xy, True)
+                xy = xy - torch.linalg.solve_ex(d_xy, (distorted - target)[..., None])[0][..., 0]
+        elif self.model == EQUIDISTANT:
+            angle = target.norm(dim=-1, keepdim=True).clamp(1e-9, 1.57)
+            xy = target / angle * torch.tan(angle)
+        ray = torch.cat([xy, torch.ones_like(xy[..., :1])], dim=-1)
+        return ray / ray.norm(dim=-1, keepdim=True)
+
+    def _distort(self, xy: torch.Tensor, jacobian: bool):
+        """Distorted normalised coordinates of xy [..., 2] and their Jacobian [..., 2, 2]."""
+        if self.model == PINHOLE or (self.model == RADIAL_TANGENTIAL and not any(self.distortion)):
+            eye = torch.eye(2, dtype=xy.dtype, device=xy.device).expand(*xy.shape, 2) if jacobian else None
+            return xy, eye
+        if self.model == EQUIDISTANT:
+            return _distort_equidistant(xy, self.distortion, jacobian)
+        return _distort_radial_tangential(xy, self._eight(), jacobian)
+
+
+def _distort_radial_tangential(xy, coefficients, jacobian):
+    """OpenCV's rational model: x' = x N/D + 2 p1 x y + p2 (r2 + 2 x2), and y' alike."""
+    k1, k2, p1, p2, k3, k4, k5, k6 = coefficients
+    x, y = xy[..., 0], xy[..., 1]
+    r2 = x * x + y * y
+    numerator = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
+    denominator = 1 + r2 * (k4 + r2 * (k5 + r2 * k6))
+    radial = numerator / denominator
+    tangential = torch.stack(
+        [2 * p1 * x * y + p2 * (r2 + 2 * x * x), p1 * (r2 + 2 * y * y) + 2 * p2 * x * y], dim=-1
+    )
+    distorted = xy * radial[..., None] + tangential
+    if not jacobian:
+        return distorted, None
+    d_numerator = k1 + r2 * (2 * k2 + r2 * 3 * k3)
+    d_denominator = k4 + r2 * (2 * k5 + r2 * 3 * k6)
+    slope = 2 * (d_numerator - radial * d_denominator) / denominator  # d radial / d x = slope x
+    cross = slope * x * y + 2 * p1 * x + 2 * p2 * y
+    rows = [
+        radial + slope * x * x + 2 * p1 * y + 6 * p2 * x, cross,
+        cross, radial + slope * y * y + 6 * p1 * y + 2 * p2 * x,
+    ]
+    return distorted, torch.stack(rows, dim=-1).reshape(*xy.shape, 2)
+
+
+def _distort_equidistant(xy, coefficients, jacobian):
+    """Kannala-Brandt: the distorted radius is a (1 + k1 a2 + ... + k4 a8), a = atan(r)."""
+    k1, k2, k3, k4 = coefficients
+    r = (xy * xy).sum(-1).clamp_min(1e-24).sqrt()
+    angle = torch.atan(r)
+    a2 = angle * angle
+    radius = angle * (1 + a2 * (k1 + a2 * (k2 + a2 * (k3 + a2 * k4))))
+    scale = radius / r
+    distorted = xy * scale[..., None]
+    if not jacobian:
+        return distorted, None
+    d_radius = (1 + a2 * (3 * k1 + a2 * (5 * k2 + a2 * (7 * k3 + a2 * 9 * k4)))) / (1 + r * r)
+    direction = xy / r[..., None]
+    outer = direction[..., :, None] * direction[..., None, :]
+    eye = torch.eye(2, dtype=xy.dtype, device=xy.device)
+    return distorted, scale[..., None, None] * eye + (d_radius - scale)[..., None, None] * outer
+
+
+def transform(T: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Applies motions T [..., 4, 4] to points [N, 3]; result [..., N, 3]."""
+    return points @ T[..., :3, :3].mT + T[..., None, :3, 3]
+
+
+def skew(v: torch.Tensor) -> torch.Tensor:
+    """[..., 3] -> [..., 3, 3] with skew(v) w = v x w."""
+    x, y, z = v.unbind(-1)
+    o = torch.zeros_like(x)
+    return torch.stack([o, -z, y, z, o, -x, -y, x, o], dim=-1).reshape(*v.shape, 3)
+
+
+def so3_exp(omega: torch.Tensor) -> torch.Tensor:
+    """Rotation matrices [..., 3, 3] of rotation vectors [..., 3] (Rodrigues)."""
+    angle2 = (omega * omega).sum(-1)[..., None, None]
+    angle = angle2.clamp_min(1e-24).sqrt()
+    small = angle2 < 1e-8
+    a = torch.where(small, 1 - angle2 / 6, torch.sin(angle) / angle)
+    b = torch.where(small, 0.5 - angle2 / 24, (1 - torch.cos(angle)) / angle.square())
+    W = skew(omega)
+    return torch.eye(3, dtype=omega.dtype, device=omega.device) + a * W + b * (W @ W)
+
+
+def left_update(T: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+    """Left increment of poses: R <- exp(delta[:3]) R, t <- t + delta[3:].
+
+    T: [..., 4, 4], delta: [..., 6] (rotation, translation).
+    """
+    updated = T.clone()
+    updated[..., :3, :3] = so3_exp(delta[..., :3]) @ T[..., :3, :3]
+    updated[..., :3, 3] = T[..., :3, 3] + delta[..., 3:]
+    return updated
+
+
+def pose_jacobian(T: torch.Tensor, points: torch.Tensor, d_project: torch.Tensor) -> torch.Tensor:
+    """d pixels / d (omega, t) of ``left_update`` [..., N, 2, 6].
+
+    T: [..., 4, 4]; points: [N, 3] in the map; d_project: [..., N, 2, 3] from ``Camera.project``.
+    d x_cam / d omega = -skew(R X), d x_cam / d t = I.
+    """
+    rotated = points @ T[..., :3, :3].mT
+    # row vector u: -u skew(w) = (w x u)', for every row u of d_project
+    d_rotation = torch.linalg.cross(rotated[..., None, :].expand_as(d_project), d_project, dim=-1)
+    return torch.cat([d_rotation, d_project], dim=-1)
+
+
+def invert(T):
+    """Inverse of rigid motions [..., 4, 4], numpy or torch."""
+    inverse = T.clone() if isinstance(T, torch.Tensor) else np.array(T, dtype=np.float64)
+    R = T[..., :3, :3]
+    Rt = R.mT if isinstance(T, torch.Tensor) else np.swapaxes(R, -1, -2)
+    inverse[..., :3, :3] = Rt
+    inverse[..., :3, 3] = -(Rt @ T[..., :3, 3, None])[..., 0]
+    return inverse
+
+
+def pose_matrix(position, quaternion_xyzw) -> np.ndarray:
+    """4x4 float64 motion of a position [3] and a quaternion x y z w (normalised here).
+
+    Raises ``PoseError`` for values that are not finite or a quaternion of no length.
+    """
+    position = np.asarray(position, dtype=np.float64)
+    quaternion = np.asarray(quaternion_xyzw, dtype=np.float64)
+    if position.shape != (3,) or quaternion.shape != (4,):
+        raise PoseError(f"a pose takes 3 + 4 numbers, got {position.shape} and {quaternion.shape}")
+    if not (np.isfinite(position).all() and np.isfinite(quaternion).all()):
+        raise PoseError(f"pose is not finite: {position.tolist()} {quaternion.tolist()}")
+    if np.linalg.norm(quaternion) < 1e-6:
+        raise PoseError(f"quaternion has no length: {quaternion.tolist()}")
+    T = np.eye(4)
+    T[:3, :3] = Rotation.from_quat(quaternion).as_matrix()
+    T[:3, 3] = position
+    return T
+
+
+def position_quaternion(T) -> tuple[np.ndarray, np.ndarray]:
+    """Position [3] and quaternion x y z w [4] (w >= 0) of a 4x4 motion."""
+    T = np.asarray(T, dtype=np.float64)
+    quaternion = Rotation.from_matrix(T[:3, :3]).as_quat()
+    return T[:3, 3].copy(), quaternion if quaternion[3] >= 0 else -quaternion
+
+
+def pose_error(T_a, T_b) -> tuple[float, float]:
+    """Distance of the origins (metres) and angle between the axes (radians) of two poses.
+
+    Give both as ``T_map_cam``: the distance is then the one between the camera centres.
+    """
+    T_a, T_b = np.asarray(T_a, dtype=np.float64), np.asarray(T_b, dtype=np.float64)
+    angle = Rotation.from_matrix(T_a[:3, :3].T @ T_b[:3, :3]).magnitude()
+    return float(np.linalg.norm(T_a[:3, 3] - T_b[:3, 3])), float(angle)

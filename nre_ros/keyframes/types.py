@@ -1,0 +1,79 @@
+"""What a keyframe is, apart from how it is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from nre_ros.geometry import Camera
+
+
+@dataclass(frozen=True)
+class Keyframe:
+    """One view of the map, in numpy: what importers make and the store keeps.
+
+    name: unique in the map (the image's file name, or a stamp).
+    stamp: nanoseconds since the epoch, or 0 when the source has no time.
+    T_map_cam: [4, 4] float64, camera optical frame to map.
+    points: [N, 3] float32, map frame, metres.
+    point_ids: [N] int64, ids of the source's 3D points, -1 where it has none.
+    coarse, fine: [N, C] float32 unit-length descriptors sampled at the points' projections.
+    background: [M, C] float32 coarse descriptors of cells drawn evenly from the whole image;
+        they stand for all its ``background_cells`` cells in the reverse direction of matching.
+    global_descriptor: [D] float32 unit length, for retrieval.
+    thumbnail: JPEG bytes, or empty.
+    id: given by the store, -1 before.
+    """
+
+    name: str
+    stamp: int
+    T_map_cam: np.ndarray
+    camera: Camera
+    points: np.ndarray
+    coarse: np.ndarray
+    fine: np.ndarray
+    background: np.ndarray
+    background_cells: int
+    global_descriptor: np.ndarray
+    point_ids: np.ndarray | None = None
+    thumbnail: bytes = field(default=b"", repr=False)
+    id: int = -1
+
+
+@dataclass(frozen=True)
+class KeyframeStack:
+    """The retrieved keyframes' points as one stack of tensors on the estimator's device.
+
+    points: [N, 3] float64; coarse, fine: [N, C] float32; keyframe: [N] int64 index into ``ids``.
+    background: [K, M, C] float32 and background_cells: [K] int, one row a keyframe.
+    """
+
+    ids: tuple[int, ...]
+    points: torch.Tensor
+    coarse: torch.Tensor
+    fine: torch.Tensor
+    keyframe: torch.Tensor
+    background: torch.Tensor
+    background_cells: torch.Tensor
+
+    def __len__(self) -> int:
+        return int(self.points.shape[0])
+
+
+def stack_keyframes(keyframes: list[Keyframe], device: str | torch.device = "cpu") -> KeyframeStack:
+    """Stacks keyframes for the estimator; all must come from one map (same channels and M)."""
+    def put(arrays, dtype):
+        return torch.as_tensor(np.concatenate(arrays), dtype=dtype).to(device)
+
+    index = [np.full(len(keyframe.points), i) for i, keyframe in enumerate(keyframes)]
+    return KeyframeStack(
+        ids=tuple(keyframe.id for keyframe in keyframes),
+        points=put([keyframe.points for keyframe in keyframes], torch.float64),
+        coarse=put([keyframe.coarse for keyframe in keyframes], torch.float32),
+        fine=put([keyframe.fine for keyframe in keyframes], torch.float32),
+        keyframe=put(index, torch.int64),
+        background=put([keyframe.background[None] for keyframe in keyframes], torch.float32),
+        background_cells=torch.tensor([keyframe.background_cells for keyframe in keyframes], device=device),
+    )

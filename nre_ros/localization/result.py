@@ -1,0 +1,65 @@
+"""What localizing one image ends with: a pose, or why there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nre_ros.geometry import position_quaternion
+
+
+@dataclass(frozen=True)
+class LocalizationResult:
+    """The verdict on one image.
+
+    T_map_cam: [4, 4] float64 pose of the camera's optical frame in the map, None without pose.
+    covariance: [6, 6] float64 of (x, y, z, rotation about x, y, z), both in the map's axes, as
+        geometry_msgs/PoseWithCovariance has it; None without pose.
+    confidence: 0 to 1.
+    reason: one line that says why there is no pose; empty with one.
+    points_used, points_considered: map points that support the pose, of all those retrieved.
+    keyframes: ids of the retrieved keyframes.
+    cost: final smoothed loss per point (lower is better), NaN when no stage got that far.
+    milliseconds: stage -> time, in the order of the stages.
+    points, pixels, losses: [N, 3], [N, 2], [N] of the map points, their projections at the pose
+        and their NRE there as a fraction of ln|Omega| (0 perfect, 1 no support); for pictures.
+    """
+
+    T_map_cam: np.ndarray | None = None
+    covariance: np.ndarray | None = None
+    confidence: float = 0.0
+    reason: str = ""
+    points_used: int = 0
+    points_considered: int = 0
+    keyframes: tuple[int, ...] = ()
+    cost: float = float("nan")
+    milliseconds: dict[str, float] = field(default_factory=dict)
+    points: np.ndarray | None = field(default=None, repr=False)
+    pixels: np.ndarray | None = field(default=None, repr=False)
+    losses: np.ndarray | None = field(default=None, repr=False)
+
+    @property
+    def success(self) -> bool:
+        return self.T_map_cam is not None
+
+    def to_json(self) -> dict:
+        """The fields of one line of ``nre_ros localize``'s output (without the image's name)."""
+        position = quaternion = covariance = None
+        if self.success:
+            position, quaternion = (array.tolist() for array in position_quaternion(self.T_map_cam))
+            covariance = self.covariance.tolist()
+        return {
+            "success": self.success,
+            "position": position,
+            "quaternion": quaternion,
+            "covariance": covariance,
+            "confidence": self.confidence,
+            "seconds": sum(self.milliseconds.values()) / 1e3,
+            "reason": self.reason,
+            "points_used": self.points_used,
+            "points_considered": self.points_considered,
+            "keyframes": list(self.keyframes),
+            "cost": self.cost if np.isfinite(self.cost) else None,
+            "milliseconds": self.milliseconds,
+        }
