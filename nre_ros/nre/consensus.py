@@ -1,0 +1,89 @@
+"""Coarse pose by a sampling consensus over the loss maps (the paper's section 4.1).
+
+There is no inlier threshold: every candidate pose is scored by the losses that all kept points
+have at their projections, so a map with two peaks votes for both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from nre_ros.geometry import Camera, transform
+from nre_ros.nre.maps import NREMaps, sample_loss
+from nre_ros.nre.p3p import solve_p3p
+
+_SAMPLES_AT_ONCE = 2_000_000
+"""Pose-point pairs scored in one go; bounds the memory, not the result."""
+
+
+@dataclass(frozen=True)
+class Hypotheses:
+    """Candidate poses, best first: T [B, 4, 4] float64 map to camera, cost [B] mean loss a point.
+
+    kept: [M] indices of the points that voted.
+    """
+
+    T: torch.Tensor
+    cost: torch.Tensor
+    kept: torch.Tensor
+
+
+def p3p_consensus(
+    points: torch.Tensor,
+    maps: NREMaps,
+    camera: Camera,
+    generator: torch.Generator,
+    n_iter_p3p: int = 1000,
+    top_n_p3p: float = 0.25,
+    best: int = 5,
+) -> Hypotheses:
+    """Poses of random triplets, scored over the loss maps.
+
+    points: [N, 3] float64, map frame; maps: their NRE maps in the query; camera: the query's.
+    n_iter_p3p: triplets; top_n_p3p: share of the points that take part, those with the lowest
+    losses; best: how many poses to return.  Returns no pose (B = 0) where none of the triplets
+    has a solution or fewer than four points are informative.
+    """
+    lowest, cells = maps.minimum()
+    informative = lowest < 0.99 * maps.chance
+    kept = _keep(lowest, informative, top_n_p3p)
+    if len(kept) < 4:
+        return Hypotheses(points.new_zeros(0, 4, 4), points.new_zeros(0), kept)
+    triplets = _draw_triplets(maps.entropy[kept], n_iter_p3p, generator)
+    rays = camera.rays(maps.grid.to_pixels(cells[kept].to(points)))
+    T, valid = solve_p3p(rays[triplets], points[kept][triplets])
+    T = T[valid]
+    cost = score_poses(T, points[kept], maps.loss[kept], maps, camera)
+    order = torch.argsort(cost, stable=True)[:best]
+    return Hypotheses(T[order], cost[order], kept)
+
+
+def _keep(lowest: torch.Tensor, informative: torch.Tensor, share: float) -> torch.Tensor:
+    """Indices of the share of points with the lowest losses, informative ones only."""
+    count = max(int(share * len(lowest)), min(len(lowest), 50))
+    order = torch.argsort(lowest, stable=True)[:count]
+    return order[informative[order]]
+
+
+def _draw_triplets(entropy: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
+    """[count, 3] indices, distinct within a triplet, sharper maps more often."""
+    weight = (entropy.max() - entropy) / (entropy.max() - entropy.min() + 1e-6) + 1e-3
+    # the k largest of log w + Gumbel noise are a draw of k without replacement
+    uniform = torch.rand(count, len(weight), generator=generator, device=generator.device).to(weight)
+    gumbel = -torch.log(-torch.log(uniform.clamp(1e-12, 1 - 1e-7)))
+    return (weight.log() + gumbel).topk(3, dim=1).indices
+
+
+def score_poses(
+    T: torch.Tensor, points: torch.Tensor, loss: torch.Tensor, maps: NREMaps, camera: Camera
+) -> torch.Tensor:
+    """Mean loss [B] of points [M, 3] with loss maps [M, H, W] under the poses T [B, 4, 4]."""
+    step = max(1, _SAMPLES_AT_ONCE // max(1, len(points)))
+    costs = [points.new_zeros(0)]
+    for start in range(0, len(T), step):
+        pixels, valid, _ = camera.project(transform(T[start : start + step], points))
+        cells = maps.grid.to_cells(pixels)
+        costs.append(sample_loss(loss, cells, valid).mean(dim=1, dtype=points.dtype))
+    return torch.cat(costs)

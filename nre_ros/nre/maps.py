@@ -1,0 +1,136 @@
+"""Correspondence maps and NRE maps (Germain et al., CVPR 2021, section 3).
+
+A correspondence map is the probability, over all cells x of the query's feature map, that map
+point n is seen there: C_n(x) = softmax_x(<d_n, F(x)> / temperature).  The Neural Reprojection
+Error of a cell is L_n(x) = min(-ln C_n(x), ln|Omega|): Omega holds every cell and one category
+more, 'not in the image', which is what a point pays that projects outside or lies behind.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from nre_ros.features import FeatureGrid
+from nre_ros.keyframes.types import KeyframeStack
+
+EPSILON = 1e-12
+"""Keeps the logarithm of an empty cell finite; far below any probability that is not clamped."""
+
+
+@dataclass(frozen=True)
+class NREMaps:
+    """Loss maps of N points over a grid of H x W cells.
+
+    loss: [N, H, W] float32, L_n(x).  entropy: [N] of the correspondence maps, nats.
+    grid: where the cells lie in the query image.
+    """
+
+    loss: torch.Tensor
+    entropy: torch.Tensor
+    grid: FeatureGrid
+
+    @property
+    def chance(self) -> float:
+        """ln|Omega|: what a point pays outside the image, the loss of knowing nothing."""
+        return chance_loss(*self.loss.shape[1:])
+
+    def minimum(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Lowest loss [N] of each map and its cell [N, 2] (x, y), refined below a cell.
+
+        A parabola through the neighbours of the minimum, in each direction, moves it by at most
+        half a cell; at the border it stays.
+        """
+        count, height, width = self.loss.shape
+        flat = self.loss.reshape(count, -1)
+        lowest, index = flat.min(dim=1)
+        x, y = index % width, torch.div(index, width, rounding_mode="floor")
+        rows = torch.arange(count, device=flat.device)
+
+        def offset(dx, dy, inside):
+            before = self.loss[rows, (y - dy).clamp_min(0), (x - dx).clamp_min(0)]
+            after = self.loss[rows, (y + dy).clamp_max(height - 1), (x + dx).clamp_max(width - 1)]
+            curvature = before + after - 2 * lowest
+            shift = 0.5 * (before - after) / curvature.clamp_min(1e-6)
+            return torch.where(inside, shift.clamp(-0.5, 0.5), torch.zeros_like(shift))
+
+        cells = torch.stack(
+            [x + offset(1, 0, (x > 0) & (x < width - 1)), y + offset(0, 1, (y > 0) & (y < height - 1))], dim=-1
+        )
+        return lowest, cells
+
+
+def chance_loss(height: int, width: int) -> float:
+    """ln|Omega| of a map of height x width cells and the category 'not in the image'."""
+    return math.log(height * width + 1)
+
+
+def correspondence_logits(descriptors: torch.Tensor, features: torch.Tensor, temperature: float) -> torch.Tensor:
+    """<d_n, F(x)> / temperature, [N, H W], of descriptors [N, C] and features [C, H, W]."""
+    return descriptors @ features.flatten(1) / temperature
+
+
+def reciprocal_logits(stack: KeyframeStack, features: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Logits [N, H W] of matching in both directions.
+
+    To the softmax over the query's cells joins the one over the cells of the point's own
+    keyframe, for the query cell x at point n: a cell that matches everything in the keyframe
+    matches nothing in particular.  Its normaliser is the sum over the keyframe's background
+    descriptors, which stand for ``background_cells`` cells, and over the keyframe's points.
+    """
+    logits = correspondence_logits(stack.coarse, features, temperature)
+    flat = features.flatten(1)
+    for k in range(len(stack.ids)):
+        mine = stack.keyframe == k
+        background = stack.background[k] @ flat / temperature
+        if len(background):
+            background += torch.log(stack.background_cells[k] / len(background))
+        own = logits[mine]
+        normaliser = torch.logsumexp(torch.cat([background, own]), dim=0)
+        logits[mine] = 2 * own - normaliser
+    return logits
+
+
+def nre_maps(logits: torch.Tensor, height: int, width: int, grid: FeatureGrid) -> NREMaps:
+    """NRE maps of logits [N, H W]: softmax over the cells, -ln, clamped at ln|Omega|."""
+    probability = torch.softmax(logits, dim=1)
+    loss = torch.log(probability + EPSILON).neg_()
+    entropy = (probability * loss).sum(dim=1)
+    loss.clamp_max_(chance_loss(height, width))
+    return NREMaps(loss.reshape(-1, height, width), entropy, grid)
+
+
+def reprojection_error_maps(maps: NREMaps, value: float = 1e-3) -> NREMaps:
+    """``use_re``: the plain reprojection error (the paper's equation 11) in the same machinery.
+
+    ln|Omega| everywhere but ``value`` at each map's minimum: what matching each point to its
+    best cell, and forgetting the rest of the map, would tell.
+    """
+    flat = maps.loss.flatten(1)
+    plain = torch.full_like(flat, maps.chance)
+    plain.scatter_(1, flat.argmin(dim=1, keepdim=True), value)
+    return NREMaps(plain.reshape(maps.loss.shape), maps.entropy, maps.grid)
+
+
+def sample_loss(loss: torch.Tensor, cells: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Bilinear samples of each point's own map at its own places.
+
+    loss: [N, H, W]; cells: [B, N, 2] (x, y); valid: [B, N].  Returns [B, N]; ln|Omega| where
+    not valid and where the place lies outside the centres of the border cells.
+    """
+    count, height, width = loss.shape
+    x, y = cells[..., 0], cells[..., 1]
+    inside = valid & (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    x0 = x.clamp(0, max(width - 2, 0)).floor()
+    y0 = y.clamp(0, max(height - 2, 0)).floor()
+    fx, fy = (x - x0).to(loss), (y - y0).to(loss)
+    base = torch.arange(count, device=loss.device) * (height * width)
+    corner = base + y0.long() * width + x0.long()
+    flat = loss.reshape(-1)
+    right, down = int(width > 1), width * int(height > 1)
+    top = torch.lerp(flat[corner], flat[corner + right], fx)
+    bottom = torch.lerp(flat[corner + down], flat[corner + down + right], fx)
+    outside = torch.full((), chance_loss(height, width), dtype=loss.dtype, device=loss.device)
+    return torch.where(inside, torch.lerp(top, bottom, fy), outside)
