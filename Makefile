@@ -1,0 +1,85 @@
+# The front door for machines without ROS: everything happens in the venv .venv at the root.
+# On a robot with ROS from apt, build with colcon instead (README.md).
+
+PYTHON ?= python3
+# Which build of torch: cpu, cuda (whatever fits the driver), a backend that uv knows (cu126,
+# cu130, rocm6.4, ...) or pypi (whatever a plain `pip install torch` brings).
+TORCH ?= cpu
+# More arguments for pytest, e.g. make test ARGS="-k geometry -x"
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+REQUIREMENTS := $(wildcard requirements/*.txt)
+
+# A shell that has sourced a ROS installation would mix its ROS into the venv's.
+unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH
+unexport ROS_DISTRO ROS_VERSION ROS_PYTHON_VERSION RMW_IMPLEMENTATION _ROS_WHEELS_BOOTSTRAP_COMPLETE
+ifdef AMENT_PREFIX_PATH
+unexport LD_LIBRARY_PATH
+endif
+# CMake and ninja come from PyPI into the venv.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help setup demo test bench clean distclean FORCE
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    a camera in a small synthetic room is localized through ROS 2: table and picture"
+	@echo "make test    the test suite (ARGS='-k name' goes to pytest)"
+	@echo "make bench   the benchmarks (ARGS go to benchmarks/run.py)"
+	@echo "make setup   only what the others do first: $(VENV) with ROS 2 and torch, and the package in it"
+	@echo "make clean   remove build products; make distclean removes $(VENV) too"
+	@echo
+	@echo "Variables: PYTHON=$(PYTHON) (3.10 to 3.13)   TORCH=$(TORCH) (cpu, cuda, cu126, cu130, ..., pypi)"
+
+setup: $(STAMPS)/package
+
+demo: setup
+	$(BIN)/nre_ros demo $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: setup
+	@test -f benchmarks/run.py || { echo "there is no benchmark yet: benchmarks/run.py" >&2; exit 1; }
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+clean:
+	rm -rf build install log dist demo_output *.egg-info .pytest_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)
+
+# --- set-up, each step once ------------------------------------------------------------------
+
+$(STAMPS)/venv:
+	@echo "== 1/4 Python environment in $(VENV)"
+	@PYTHON="$(PYTHON)" sh tools/check_machine.sh
+	$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+# torch first: the packages below then find a torch and do not bring the CUDA one.
+$(STAMPS)/torch-$(TORCH): $(STAMPS)/venv
+	@echo "== 2/4 torch ($(TORCH))"
+	@sh tools/install_torch.sh $(BIN)/python $(TORCH)
+	@rm -f $(STAMPS)/torch-* && touch $@
+
+$(STAMPS)/requirements: $(REQUIREMENTS) $(STAMPS)/torch-$(TORCH)
+	@echo "== 3/4 ROS 2 Jazzy and the libraries (about 700 MB with torch)"
+	$(BIN)/python -m pip install --disable-pip-version-check $(addprefix -r ,$(filter-out %/robot.txt,$(REQUIREMENTS)))
+	@touch $@
+
+# The list changes when a file comes or goes, which the files' own times would not show.
+SOURCES := $(sort $(shell find nre_ros msg srv config launch scripts cmake -type f -not -name '*.pyc' 2>/dev/null)) \
+	setup.py pyproject.toml CMakeLists.txt package.xml
+$(STAMPS)/sources: FORCE | $(STAMPS)/venv
+	@echo '$(SOURCES)' | cmp -s - $@ || echo '$(SOURCES)' > $@
+
+# Without isolation: the build uses the venv's ROS, CMake and ninja, and is incremental.
+$(STAMPS)/package: $(SOURCES) $(STAMPS)/sources $(STAMPS)/requirements
+	@echo "== 4/4 nre_ros and its messages"
+	$(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation --no-deps --force-reinstall .
+	@touch $@
