@@ -109,7 +109,8 @@ class BuildWithMessages(build_py):
         super().run()
         python_dir = generate_messages()
         # rosidl's egg-info would be a second set of metadata under our name
-        shutil.copytree(python_dir, self.build_lib, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.egg-info"))
+        unwanted = shutil.ignore_patterns("*.egg-info", "__pycache__", "*.c")
+        shutil.copytree(python_dir, self.build_lib, dirs_exist_ok=True, ignore=unwanted)
         files: dict[str, list[str]] = {}
         for path in sorted(TREE.rglob("*")):
             if path.is_file() and python_dir not in path.parents:

@@ -32,6 +32,13 @@ def install_prefix() -> Path | None:
     return Path(spec.origin).absolute().parents[5]
 
 
+def set_prefix_path() -> None:
+    """Puts our prefix into ``AMENT_PREFIX_PATH``: enough where the loader finds the libraries already."""
+    prefix = install_prefix()
+    if prefix is not None:
+        _prepend("AMENT_PREFIX_PATH", prefix)
+
+
 def prepare() -> None:
     """Call before the first ``import rclpy`` of a program, from its entry point.
 
@@ -39,10 +46,10 @@ def prepare() -> None:
     this very command once more with ``LD_LIBRARY_PATH`` set (it does not return then).  Does
     nothing where no messages are installed: the import that follows says what is missing.
     """
+    set_prefix_path()
     prefix = install_prefix()
     if prefix is None:
         return
-    _prepend("AMENT_PREFIX_PATH", prefix)
     if _prepend("LD_LIBRARY_PATH", prefix / "lib") and _RESTARTED not in os.environ:
         os.environ[_RESTARTED] = "1"
         # without the mark the wheels look for their own library folders once more

@@ -1,0 +1,48 @@
+"""What several tests need: the data beside the repository, and ROS apart from everyone else's."""
+
+import itertools
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Domains above 101 use ports that the system may hand out to others.
+_domains = itertools.cycle(range(1, 102))
+for _ in range(os.getpid() % 101):
+    next(_domains)
+
+
+def pytest_configure(config):
+    """Tests that use rclpy in pytest's own process neither hear nor disturb another ROS system."""
+    config.addinivalue_line("markers", "packaging: builds the package through one of its front doors (slow)")
+    os.environ.update(_isolation())
+    from nre_ros.node.bootstrap import set_prefix_path
+
+    set_prefix_path()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real images and reference numbers that lies beside the repository."""
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"needs {folder.name}/ beside the repository, absent here")
+    return folder
+
+
+@pytest.fixture
+def ros_environment(tmp_path) -> dict[str, str]:
+    """Environment for the child processes of one test: a DDS domain and log folder of their own."""
+    pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
+    from nre_ros.node.bootstrap import clean_environment
+
+    return clean_environment(**_isolation(), ROS_LOG_DIR=str(tmp_path / "ros_log"))
+
+
+def _isolation() -> dict[str, str]:
+    isolation = {"ROS_DOMAIN_ID": str(next(_domains)), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    if os.environ.get("ROS_DISTRO") == "humble":  # knows only the older variable
+        isolation["ROS_LOCALHOST_ONLY"] = "1"
+    return isolation
