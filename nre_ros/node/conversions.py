@@ -1,0 +1,203 @@
+"""ROS messages to arrays, cameras and motions, and back.
+
+Pixels are decoded with OpenCV alone, on every machine the same way: cv_bridge is missing
+without apt's ROS and breaks with numpy 2, and neither it nor rosbags-image reads rows that
+are padded beyond the width.  Wrong messages raise ``ImageError`` or ``CameraError``.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Pose, TransformStamped
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from nre_ros.errors import CameraError, ImageError
+from nre_ros.geometry import EQUIDISTANT, PINHOLE, RADIAL_TANGENTIAL, Camera, pose_matrix, position_quaternion
+
+# Encoding -> type and number of channels of a pixel, conversion to BGR (None: is BGR or grey already).
+# OpenCV names a Bayer pattern by its second row, ROS by the first: RGGB is OpenCV's BG.
+_ENCODINGS = {
+    "mono8": (np.uint8, 1, None),
+    "8UC1": (np.uint8, 1, None),
+    "mono16": (np.uint16, 1, None),
+    "bgr8": (np.uint8, 3, None),
+    "8UC3": (np.uint8, 3, None),
+    "rgb8": (np.uint8, 3, cv2.COLOR_RGB2BGR),
+    "bgra8": (np.uint8, 4, cv2.COLOR_BGRA2BGR),
+    "8UC4": (np.uint8, 4, cv2.COLOR_BGRA2BGR),
+    "rgba8": (np.uint8, 4, cv2.COLOR_RGBA2BGR),
+    "bgr16": (np.uint16, 3, None),
+    "rgb16": (np.uint16, 3, cv2.COLOR_RGB2BGR),
+    "bgra16": (np.uint16, 4, cv2.COLOR_BGRA2BGR),
+    "rgba16": (np.uint16, 4, cv2.COLOR_RGBA2BGR),
+    "bayer_rggb8": (np.uint8, 1, cv2.COLOR_BayerBG2BGR),
+    "bayer_bggr8": (np.uint8, 1, cv2.COLOR_BayerRG2BGR),
+    "bayer_gbrg8": (np.uint8, 1, cv2.COLOR_BayerGR2BGR),
+    "bayer_grbg8": (np.uint8, 1, cv2.COLOR_BayerGB2BGR),
+    "bayer_rggb16": (np.uint16, 1, cv2.COLOR_BayerBG2BGR),
+    "bayer_bggr16": (np.uint16, 1, cv2.COLOR_BayerRG2BGR),
+    "bayer_gbrg16": (np.uint16, 1, cv2.COLOR_BayerGR2BGR),
+    "bayer_grbg16": (np.uint16, 1, cv2.COLOR_BayerGB2BGR),
+    "yuv422": (np.uint8, 2, cv2.COLOR_YUV2BGR_UYVY),
+    "uyvy": (np.uint8, 2, cv2.COLOR_YUV2BGR_UYVY),
+    "yuv422_yuy2": (np.uint8, 2, cv2.COLOR_YUV2BGR_YUY2),
+    "yuyv": (np.uint8, 2, cv2.COLOR_YUV2BGR_YUY2),
+}
+
+_DISTORTION_MODELS = {
+    "plumb_bob": RADIAL_TANGENTIAL,
+    "rational_polynomial": RADIAL_TANGENTIAL,
+    "equidistant": EQUIDISTANT,
+    "fisheye": EQUIDISTANT,
+}
+
+
+def image_array(message: Image | CompressedImage) -> np.ndarray:
+    """Pixels as uint8 BGR [H, W, 3] or grey [H, W]; raises ``ImageError``."""
+    return _compressed_array(message) if isinstance(message, CompressedImage) else _raw_array(message)
+
+
+def _raw_array(message: Image) -> np.ndarray:
+    width, height, encoding = message.width, message.height, message.encoding
+    if width == 0 or height == 0:
+        raise ImageError(f"image of {width}x{height} pixels is empty")
+    if encoding not in _ENCODINGS:
+        raise ImageError(f"unknown image encoding {encoding!r}, known: {', '.join(_ENCODINGS)}")
+    dtype, channels, conversion = _ENCODINGS[encoding]
+    dtype = np.dtype(dtype).newbyteorder(">" if message.is_bigendian else "<")
+    pixel = dtype.itemsize * channels
+    if message.step < width * pixel:
+        raise ImageError(f"image step of {message.step} bytes is less than a row of {width} {encoding} pixels")
+    if len(message.data) < message.step * height:
+        raise ImageError(
+            f"image data has {len(message.data)} bytes, {message.step} x {height} = {message.step * height} expected"
+        )
+    shape, strides = (height, width, channels), (message.step, pixel, dtype.itemsize)
+    if channels == 1:
+        shape, strides = shape[:2], strides[:2]
+    image = np.ndarray(shape, dtype, memoryview(message.data), strides=strides)
+    if dtype.itemsize == 2:
+        image = _eight_bits(image)
+    if conversion is None:
+        return np.ascontiguousarray(image)
+    try:
+        return cv2.cvtColor(np.ascontiguousarray(image), conversion)
+    except cv2.error as error:  # such as an odd width for YUV
+        raise ImageError(f"image of {width}x{height} {encoding} pixels cannot be converted: {error.err}") from None
+
+
+def _eight_bits(image: np.ndarray) -> np.ndarray:
+    """The upper eight of the bits in use: cameras of 10 or 12 bits leave the highest ones empty."""
+    shift = max(int(image.max()).bit_length() - 8, 0)
+    return (image >> shift).astype(np.uint8)
+
+
+def _compressed_array(message: CompressedImage) -> np.ndarray:
+    data = bytes(message.data)
+    if "compressedDepth" in message.format:
+        raise ImageError(f"compressed image holds depth, no camera image: format {message.format!r}")
+    # OpenCV decodes what there is of a torn file and leaves the rest grey
+    torn = (data.startswith(b"\xff\xd8") and not data.rstrip(b"\0").endswith(b"\xff\xd9")) or (
+        data.startswith(b"\x89PNG") and b"IEND" not in data[-16:]
+    )
+    if torn:
+        raise ImageError(f"compressed image is truncated: {len(data)} bytes without an end marker")
+    # the intrinsics belong to the sensor's pixels: an orientation tag must not turn them
+    flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    image = None
+    if data:
+        try:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        except cv2.error:
+            pass
+    if image is None:
+        raise ImageError(f"compressed image of {len(data)} bytes, format {message.format!r}, cannot be decoded")
+    return image
+
+
+def camera_of(info: CameraInfo, rectified: bool = False) -> Camera:
+    """The camera of the images that come with this CameraInfo.
+
+    Region of interest and binning are applied (they describe the image, K the full sensor).
+    rectified: the images are undistorted, so P counts instead of K and D.
+    Raises ``CameraError``.
+    """
+    matrix = np.reshape(info.p, (3, 4))[:, :3] if rectified else np.reshape(info.k, (3, 3))
+    name = "P" if rectified else "K"
+    if not np.any(matrix):
+        raise CameraError(f"camera_info of frame {info.header.frame_id!r} is not calibrated: {name} is all zeros")
+    if matrix[0, 1] != 0:
+        raise CameraError(f"camera_info has a skew of {matrix[0, 1]}, which no camera model here knows")
+    model, distortion = (PINHOLE, ()) if rectified else _distortion(info)
+    roi = info.roi
+    full = roi.width == 0 or roi.height == 0  # as the message's definition has it
+    x, y, width, height = (0, 0, info.width, info.height) if full else (
+        roi.x_offset, roi.y_offset, roi.width, roi.height
+    )
+    bx, by = max(info.binning_x, 1), max(info.binning_y, 1)
+    # the centre of a binned pixel lies between the centres of those it sums up
+    return Camera(
+        width // bx, height // by, matrix[0, 0] / bx, matrix[1, 1] / by,
+        (matrix[0, 2] - x + 0.5) / bx - 0.5, (matrix[1, 2] - y + 0.5) / by - 0.5, model, distortion,
+    )
+
+
+def _distortion(info: CameraInfo) -> tuple[str, tuple[float, ...]]:
+    coefficients, name = tuple(float(value) for value in info.d), info.distortion_model
+    model = _DISTORTION_MODELS.get(name)
+    if model == EQUIDISTANT:
+        return model, coefficients
+    if not any(coefficients):
+        return PINHOLE, ()
+    if model is None:
+        raise CameraError(f"unknown distortion model {name!r}, known: {', '.join(_DISTORTION_MODELS)}")
+    if len(coefficients) > 8 and not any(coefficients[8:]):  # OpenCV's thin prism and tilt, not used
+        coefficients = coefficients[:8]
+    return model, coefficients
+
+
+def check_size(image: np.ndarray, camera: Camera):
+    """Raises ``ImageError`` when the image is not of the camera's size."""
+    height, width = image.shape[:2]
+    if (width, height) != (camera.width, camera.height):
+        raise ImageError(f"image is {width}x{height} but camera_info says {camera.width}x{camera.height} pixels")
+
+
+def stamp_nanoseconds(stamp: Time) -> int:
+    """Nanoseconds since the epoch."""
+    return stamp.sec * 10**9 + stamp.nanosec
+
+
+def stamp_message(nanoseconds: int) -> Time:
+    """builtin_interfaces/Time of nanoseconds since the epoch."""
+    return Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
+
+
+def pose_message(T: np.ndarray) -> Pose:
+    """geometry_msgs/Pose of a 4x4 motion."""
+    position, quaternion = position_quaternion(T)
+    pose = Pose()
+    pose.position.x, pose.position.y, pose.position.z = position.tolist()
+    q = pose.orientation
+    q.x, q.y, q.z, q.w = quaternion.tolist()
+    return pose
+
+
+def matrix_of_pose(pose: Pose) -> np.ndarray:
+    """4x4 motion of a geometry_msgs/Pose; raises ``PoseError``."""
+    p, q = pose.position, pose.orientation
+    return pose_matrix([p.x, p.y, p.z], [q.x, q.y, q.z, q.w])
+
+
+def transform_message(T: np.ndarray, parent: str, child: str, stamp: int) -> TransformStamped:
+    """geometry_msgs/TransformStamped of ``T_parent_child`` at ``stamp`` nanoseconds."""
+    message = TransformStamped(child_frame_id=child)
+    message.header.frame_id = parent
+    message.header.stamp = stamp_message(stamp)
+    position, quaternion = position_quaternion(T)
+    t, q = message.transform.translation, message.transform.rotation
+    t.x, t.y, t.z = position.tolist()
+    q.x, q.y, q.z, q.w = quaternion.tolist()
+    return message

@@ -1,0 +1,105 @@
+"""What the node says: pose topics, status messages, and the correction on /tf."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+import numpy as np
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from std_msgs.msg import Header
+
+from nre_ros.localization.result import LocalizationResult
+from nre_ros.msg import LocalizationStatus
+from nre_ros.node.conversions import pose_message, stamp_message
+from nre_ros.node.parameters import value_of
+from nre_ros.node.transforms import Transforms
+
+
+class Publishers:
+    """The topics ``pose``, ``pose_with_covariance`` and ``status``; usable from any thread."""
+
+    def __init__(self, node: Node):
+        def publisher(message, topic):
+            options = QoSOverridingOptions.with_default_policies()
+            return node.create_publisher(message, topic, QoSProfile(depth=10), qos_overriding_options=options)
+
+        self._pose = publisher(PoseStamped, "pose")
+        self._pose_with_covariance = publisher(PoseWithCovarianceStamped, "pose_with_covariance")
+        self._status = publisher(LocalizationStatus, "status")
+
+    def pose(self, T: np.ndarray, covariance: np.ndarray, frame: str, stamp: int):
+        """Publishes a pose [4, 4] in ``frame`` and its covariance [6, 6] on both pose topics."""
+        header = Header(frame_id=frame, stamp=stamp_message(stamp))
+        pose = pose_message(T)
+        self._pose.publish(PoseStamped(header=header, pose=pose))
+        message = PoseWithCovarianceStamped(header=header)
+        message.pose.pose = pose
+        message.pose.covariance = covariance.ravel().tolist()
+        self._pose_with_covariance.publish(message)
+
+    def status(self, message: LocalizationStatus):
+        self._status.publish(message)
+
+
+def status_message(result: LocalizationResult, header: Header, camera_frame: str, state: int) -> LocalizationStatus:
+    """The status of one image; ``header``: the image's stamp and the map's frame."""
+    status = LocalizationStatus(header=header, state=state, camera_frame=camera_frame)
+    status.pose_valid = result.success
+    if result.success:
+        status.pose.pose = pose_message(result.T_map_cam)
+        status.pose.covariance = result.covariance.ravel().tolist()
+    status.confidence = float(result.confidence)
+    status.points_used, status.points_considered = result.points_used, result.points_considered
+    status.keyframes_used = list(result.keyframes)
+    status.cost = _float32(result.cost)
+    status.stages = list(result.milliseconds)
+    status.stage_milliseconds = [float(value) for value in result.milliseconds.values()]
+    status.reason = result.reason
+    return status
+
+
+def _float32(value: float) -> float:
+    """The value, or -1 where there is none: NaN in a message breaks its readers."""
+    return float(value) if math.isfinite(value) else -1.0
+
+
+class Correction:
+    """The latest map->odom, broadcast by a timer and dated into the future (REP-105).
+
+    Nothing is broadcast before the first ``update``, nor without a running clock.
+    """
+
+    def __init__(self, node: Node, transforms: Transforms, map_frame: str, odom_frame: str):
+        self._node, self._transforms = node, transforms
+        self._frames = map_frame, odom_frame
+        self._lock = threading.Lock()
+        self._T_map_odom: np.ndarray | None = None
+        self._last_stamp = 0
+        node.create_timer(1.0 / value_of(node, "transform_rate"), self.broadcast)
+
+    def update(self, T_map_odom: np.ndarray):
+        """Takes a new correction and broadcasts it at once."""
+        with self._lock:
+            self._T_map_odom = T_map_odom
+        self.broadcast()
+
+    def forget(self):
+        """Ends the broadcasts until the next ``update``."""
+        with self._lock:
+            self._T_map_odom, self._last_stamp = None, 0
+
+    def broadcast(self):
+        """Broadcasts the correction, unless a paused clock would repeat a stamp."""
+        now = self._node.get_clock().now().nanoseconds
+        if now == 0 or not value_of(self._node, "publish_tf"):
+            return
+        stamp = now + round(value_of(self._node, "transform_tolerance") * 1e9)
+        with self._lock:
+            if self._T_map_odom is None or stamp <= self._last_stamp:
+                return
+            self._last_stamp = stamp
+            self._transforms.broadcast(self._T_map_odom, *self._frames, stamp)
