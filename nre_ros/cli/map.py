@@ -1,0 +1,175 @@
+"""``nre_ros map``: build a keyframe map from a COLMAP model or an RGB-D folder, and look at one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from dataclasses import asdict
+
+from nre_ros.errors import NreError
+from nre_ros.keyframes.store import KeyframeStore, MapInfo
+
+_BUILD_HELP = """The map is written to MAP.db.partial and takes its name when it is complete. An interrupted
+build goes on where it stopped when the same command is given again. Images that cannot be imported
+are named with the reason and counted, the rest is imported."""
+
+
+def add_parser(subparsers) -> None:
+    """Registers ``map build colmap|rgbd`` and ``map info``."""
+    parser = subparsers.add_parser("map", help="build a keyframe map, or look at one", description=__doc__)
+    commands = parser.add_subparsers(dest="map_command", required=True, metavar="COMMAND")
+    build = commands.add_parser("build", help="build a map", description="Build a map. " + _BUILD_HELP)
+    sources = build.add_subparsers(dest="source", required=True, metavar="SOURCE")
+    _add_colmap(sources)
+    _add_rgbd(sources)
+    info = commands.add_parser("info", help="what a map holds", description="What a map holds.")
+    info.add_argument("map", metavar="MAP.db")
+    info.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    info.set_defaults(func=_info)
+
+
+def _add_colmap(sources) -> None:
+    parser = sources.add_parser(
+        "colmap", help="from a COLMAP model with its images",
+        description="Build a map from a COLMAP sparse model (text or binary) and its images. " + _BUILD_HELP,
+    )
+    parser.add_argument("sparse", metavar="SPARSE_DIR", help="folder with cameras, images and points3D (.txt or .bin)")
+    parser.add_argument("--images", required=True, metavar="DIR", help="folder that the image names are relative to")
+    parser.add_argument("--list", metavar="LIST", help="file of image names, one a line: only these")
+    _add_build_options(parser)
+    parser.set_defaults(func=_build_colmap)
+
+
+def _add_rgbd(sources) -> None:
+    parser = sources.add_parser(
+        "rgbd", help="from colour and depth images with poses",
+        description="Build a map from colour images, depth images of the same names (.png, 16 bit, aligned "
+        "with the colour images) and poses. " + _BUILD_HELP,
+    )
+    parser.add_argument("--images", required=True, metavar="DIR", help="folder of the colour images")
+    parser.add_argument("--depth", required=True, metavar="DIR", help="folder of the depth images")
+    parser.add_argument(
+        "--poses", required=True, metavar="TUM.txt",
+        help="poses, camera to map, 't x y z qx qy qz qw'; line i belongs to line i of LIST",
+    )
+    parser.add_argument("--list", required=True, metavar="LIST", help="file of image names, one a line")
+    parser.add_argument("--camera", required=True, metavar="CAMERAS.txt", help="COLMAP's cameras.txt with one camera")
+    parser.add_argument(
+        "--depth-scale", type=float, default=1000.0, metavar="N", help="depth value of one metre (default 1000)"
+    )
+    _add_build_options(parser)
+    parser.set_defaults(func=_build_rgbd)
+
+
+def _add_build_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", required=True, metavar="MAP.db", help="the map file to write")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network runs")
+    parser.add_argument("--points", type=_positive, default=500, metavar="N", help="points a keyframe (default 500)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random draws (default 0)")
+    parser.add_argument("--force", action="store_true", help="replace an existing map once the new one is complete")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{value} is not positive")
+    return value
+
+
+def _build_colmap(args) -> int:
+    from nre_ros.keyframes.importers.colmap import ColmapSource
+
+    return _build(args, lambda: ColmapSource(args.sparse, args.images, args.list))
+
+
+def _build_rgbd(args) -> int:
+    from nre_ros.keyframes.importers.rgbd import RgbdSource
+
+    return _build(
+        args,
+        lambda: RgbdSource(args.images, args.depth, args.poses, args.list, args.camera, args.depth_scale),
+    )
+
+
+def _build(args, make_source) -> int:
+    from nre_ros.features import load_backbone
+    from nre_ros.keyframes.builder import KeyframeBuilder
+    from nre_ros.keyframes.importers.common import build_map
+
+    source = make_source()  # before the network is loaded: a mistyped folder is told at once
+    builder = KeyframeBuilder(load_backbone("xfeat", _device(args.device)), args.points, seed=args.seed)
+    try:
+        report = build_map(source, builder, args.output, force=args.force)
+    except KeyboardInterrupt:
+        print(f"interrupted; the same command goes on from {args.output}.partial", file=sys.stderr)
+        return 130
+    _print_table(
+        ("map", report.path), ("keyframes", report.keyframes), ("points", report.points),
+        ("resumed", report.resumed or None), ("skipped", len(report.skipped)),
+        *((f"  {count}", reason) for reason, count in _reasons(report.skipped)),
+        ("size", f"{report.file_bytes / 2**20:.1f} MiB"), ("seconds", f"{report.seconds:.1f}"),
+    )
+    return 0
+
+
+def _reasons(skipped: dict[str, str]) -> list[tuple[str, int]]:
+    """The reasons without the names of files, so that like ones are counted together."""
+    general = [" ".join(word for word in reason.split() if "/" not in word) for reason in skipped.values()]
+    return Counter(general).most_common()
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise NreError("--device cuda: torch finds no CUDA device here")
+    return name
+
+
+def _info(args) -> int:
+    with KeyframeStore.open(args.map) as store:
+        info = store.info()
+    if args.json:
+        print(json.dumps(_info_json(info), indent=2))
+        return 0
+    extent = "-"
+    if info.positions is not None:
+        extent = " x ".join(f"{side:.2f}" for side in info.positions[1] - info.positions[0]) + " (cameras, map units)"
+    _print_table(
+        ("map", info.path), ("frame", info.frame_id), ("features", f"{info.backbone} {info.weights_hash[:12]}"),
+        ("retrieval", info.retrieval), ("keyframes", info.keyframes), ("points", info.points),
+        ("bytes a keyframe", f"{_bytes_per_keyframe(info):,} (without thumbnail)" if info.keyframes else None),
+        ("size", f"{info.file_bytes / 2**20:.1f} MiB"), ("extent", extent),
+        *(("camera", _camera_line(camera)) for camera in info.cameras),
+        ("created", info.created), ("schema version", info.schema_version),
+    )
+    return 0
+
+
+def _bytes_per_keyframe(info: MapInfo) -> int:
+    return (info.file_bytes - info.thumbnail_bytes) // max(info.keyframes, 1)
+
+
+def _camera_line(camera) -> str:
+    numbers = " ".join(f"{value:.6g}" for value in (camera.fx, camera.fy, camera.cx, camera.cy, *camera.distortion))
+    return f"{camera.width}x{camera.height} {camera.model} {numbers}"
+
+
+def _info_json(info: MapInfo) -> dict:
+    return {
+        **asdict(info), "path": str(info.path), "cameras": [asdict(camera) for camera in info.cameras],
+        "positions": None if info.positions is None else info.positions.tolist(),
+        "bytes_per_keyframe": _bytes_per_keyframe(info),
+    }
+
+
+def _print_table(*rows) -> None:
+    """Label and value, one pair a line; rows without a value are left out."""
+    rows = [(str(label), value) for label, value in rows if value is not None]
+    width = max(len(label) for label, _ in rows)
+    for label, value in rows:
+        print(f"{label:<{width}}  {value}")

@@ -1,0 +1,98 @@
+"""Image + pose + 3D points -> keyframe: where descriptors are made, whatever the source."""
+
+from __future__ import annotations
+
+import zlib
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from nre_ros.errors import ImageError
+from nre_ros.features.base import FeatureBackbone, FeatureMap, ImageFeatures
+from nre_ros.geometry import Camera
+from nre_ros.keyframes.retrieval import global_descriptor
+from nre_ros.keyframes.selection import select_pixels
+from nre_ros.keyframes.types import Keyframe
+
+_THUMBNAIL_SIDE = 160
+
+
+class KeyframeBuilder:
+    """Makes keyframes with ``backbone``.
+
+    points_per_keyframe: at most this many points; background: coarse cells drawn for the reverse
+    direction of matching; seed: of that draw (same seed and name, same keyframe).
+    """
+
+    def __init__(
+        self, backbone: FeatureBackbone, points_per_keyframe: int = 500, background: int = 256, seed: int = 0
+    ):
+        self.backbone = backbone
+        self.points_per_keyframe = points_per_keyframe
+        self.background = background
+        self.seed = seed
+
+    def build(
+        self, name: str, stamp: int, image: np.ndarray, camera: Camera, T_map_cam: np.ndarray,
+        pixels: np.ndarray, points: np.ndarray, point_ids: np.ndarray | None = None,
+        features: ImageFeatures | None = None,
+    ) -> Keyframe:
+        """The keyframe of an image (uint8 BGR) in which ``points`` [N, 3] (map) are at ``pixels`` [N, 2].
+
+        features: of this image, if they are there already.  Raises ``ImageError`` for an image
+        that cannot be used or is not of the camera's size.
+        """
+        check_size(image, camera)
+        features = self.backbone.extract(image) if features is None else features
+        where = torch.as_tensor(np.asarray(pixels, dtype=np.float64).reshape(-1, 2))
+        return Keyframe(
+            name=name, stamp=stamp, T_map_cam=np.asarray(T_map_cam, dtype=np.float64), camera=camera,
+            points=np.asarray(points, dtype=np.float32).reshape(-1, 3), point_ids=point_ids,
+            coarse=_sample(features.coarse, where), fine=_sample(features.fine, where),
+            background=self._background(name, features.coarse),
+            background_cells=features.coarse.data[0].numel(),
+            global_descriptor=global_descriptor(features.coarse), thumbnail=_thumbnail(image),
+        )
+
+    def build_rgbd(
+        self, name: str, stamp: int, image: np.ndarray, depth: np.ndarray, camera: Camera, T_map_cam: np.ndarray
+    ) -> Keyframe:
+        """The keyframe of an image and its depth [H, W] in metres along z (0: none), same size."""
+        check_size(image, camera)
+        if depth.shape != image.shape[:2]:
+            size = f"{depth.shape[1]}x{depth.shape[0]}"
+            raise ImageError(f"depth of {size} pixels, image of {image.shape[1]}x{image.shape[0]}")
+        features = self.backbone.extract(image, detect=True)
+        pixels, z = select_pixels(features.detection, depth, self.points_per_keyframe)
+        rays = camera.rays(torch.as_tensor(pixels)).numpy()
+        T_map_cam = np.asarray(T_map_cam, dtype=np.float64)
+        points = rays / rays[:, 2:] * z[:, None] @ T_map_cam[:3, :3].T + T_map_cam[:3, 3]
+        return self.build(name, stamp, image, camera, T_map_cam, pixels, points, features=features)
+
+    def _background(self, name: str, coarse: FeatureMap) -> np.ndarray:
+        """[M, C] float32 of cells drawn evenly; the draw depends on the seed and the name alone."""
+        cells = coarse.data[0].numel()
+        rng = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
+        drawn = rng.choice(cells, self.background, replace=cells < self.background)
+        return coarse.data.flatten(1)[:, torch.as_tensor(drawn).to(coarse.data.device)].T.cpu().numpy()
+
+
+def check_size(image: np.ndarray, camera: Camera) -> None:
+    """``ImageError`` unless the image has the size that the camera's intrinsics are for."""
+    height, width = image.shape[:2]
+    if (width, height) != (camera.width, camera.height):
+        raise ImageError(f"image of {width}x{height} pixels, its camera has {camera.width}x{camera.height}")
+
+
+def _sample(features: FeatureMap, pixels: torch.Tensor) -> np.ndarray:
+    # an interpolated descriptor is shorter than its neighbours
+    return F.normalize(features.sample(pixels), dim=1).cpu().numpy().astype(np.float32)
+
+
+def _thumbnail(image: np.ndarray) -> bytes:
+    scale = _THUMBNAIL_SIDE / max(image.shape[:2])
+    size = [max(1, round(side * scale)) for side in (image.shape[1], image.shape[0])]
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
+    return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()

@@ -1,0 +1,161 @@
+"""Opening map files: the schema, and every way in which a file can be no map of ours.
+
+A map is one SQLite file.  While it is written it is in WAL mode (readers go on reading, a
+killed writer loses at most the keyframe it was writing); closing the writer folds the log back
+in and leaves one plain file that can be copied and opened from a read-only folder.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import contextmanager
+from pathlib import Path
+
+from nre_ros.errors import MapError, MapFormatError
+
+APPLICATION_ID = 0x4E52454D
+"""``PRAGMA application_id`` of our maps ("NREM")."""
+
+SCHEMA_VERSION = 1
+"""``PRAGMA user_version``: raised with every change of the schema."""
+
+_SCHEMA = """
+CREATE TABLE metadata (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE cameras (
+    id INTEGER PRIMARY KEY, model TEXT NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
+    intrinsics BLOB NOT NULL, -- fx fy cx cy and the distortion coefficients
+    checksum INTEGER NOT NULL);
+CREATE TABLE keyframes (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE,
+    stamp INTEGER NOT NULL, -- nanoseconds since the epoch, 0: unknown
+    camera_id INTEGER NOT NULL REFERENCES cameras (id),
+    pose BLOB NOT NULL, -- camera to map, 4 x 4
+    global_descriptor BLOB NOT NULL, global_scale REAL NOT NULL,
+    point_count INTEGER NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE points (
+    keyframe_id INTEGER PRIMARY KEY REFERENCES keyframes (id) ON DELETE CASCADE,
+    xyz BLOB NOT NULL, source_ids BLOB, coarse BLOB NOT NULL, coarse_scale BLOB NOT NULL,
+    fine BLOB NOT NULL, fine_scale BLOB NOT NULL, background BLOB NOT NULL,
+    background_scale BLOB NOT NULL, background_cells INTEGER NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE thumbnails (
+    keyframe_id INTEGER PRIMARY KEY REFERENCES keyframes (id) ON DELETE CASCADE,
+    jpeg BLOB NOT NULL, checksum INTEGER NOT NULL);
+"""
+
+
+@contextmanager
+def map_errors(path: Path):
+    """Turns what SQLite and the decoders raise into errors of one line that name the file."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise MapError(f"map {path} is being written by another process") from error
+        raise MapError(f"map {path}: {error}") from error
+    except sqlite3.Error as error:
+        raise MapFormatError(f"map {path} is damaged: {error}") from error
+
+
+def create_database(path: Path, exclusive: bool) -> sqlite3.Connection:
+    """A new, empty map at a path where no file is."""
+    try:
+        # O_EXCL: of two processes that create the same map, one is told
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+    except OSError as error:
+        raise MapError(f"map {path} cannot be created: {error.strerror}") from error
+    with map_errors(path):
+        db = _connect(path, "rw")
+        # a row of keyframes is 2.4 kB, one of points 92 kB: half the default page wastes 3 kB a keyframe less
+        db.execute("PRAGMA page_size = 2048")
+        _prepare_writer(db, exclusive)
+        db.executescript(
+            f"BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION_ID}; "
+            f"PRAGMA user_version = {SCHEMA_VERSION}; {_SCHEMA} COMMIT;"
+        )
+    return db
+
+
+def open_database(path: Path, readonly: bool, exclusive: bool = False) -> sqlite3.Connection:
+    """An existing map; nothing is created or changed.  Raises ``MapError``, ``MapFormatError``.
+
+    exclusive: no other process may open it meanwhile (of writers).
+    """
+    if not path.exists():
+        raise MapError(f"map {path} does not exist")
+    if not path.is_file():
+        raise MapError(f"map {path} is not a file")
+    try:
+        with open(path, "rb") as file:
+            header = file.read(100)
+    except OSError as error:
+        raise MapError(f"map {path} cannot be read: {error.strerror}") from error
+    if not header:
+        raise MapFormatError(f"map {path} is empty (0 bytes)")
+    if not header.startswith(b"SQLite format 3\0"):
+        raise MapFormatError(f"{path} is no map: not an SQLite file")
+    with map_errors(path):
+        db = _connect(path, _mode(path, header) if readonly else "rw")
+    try:
+        with map_errors(path):
+            _check_identity(db, path)
+            if not readonly:
+                _prepare_writer(db, exclusive)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def close_writer(db: sqlite3.Connection) -> None:
+    """Folds the write-ahead log into the file and, where no reader holds it, leaves WAL mode."""
+    try:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        db.execute("PRAGMA journal_mode = DELETE").fetchall()
+    except sqlite3.OperationalError:
+        pass  # a reader holds the file: it stays in WAL mode, which is complete as it is
+    finally:
+        db.close()
+
+
+def sidecars(path: Path) -> list[Path]:
+    """The files that SQLite may keep beside a map."""
+    return [path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", "-journal")]
+
+
+def _mode(path: Path, header: bytes) -> str:
+    """Read-only, or immutable for a WAL file in a folder where SQLite cannot put its lock file."""
+    in_wal_mode = len(header) > 18 and header[18] == 2
+    wal = sidecars(path)[0]
+    if in_wal_mode and not os.access(path.parent, os.W_OK) and not (wal.exists() and wal.stat().st_size):
+        return "ro&immutable=1"
+    return "ro"
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    # Path.as_uri escapes ? # and %, which would end the file's name
+    uri = f"{path.resolve().as_uri()}?mode={mode}"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0)
+
+
+def _prepare_writer(db: sqlite3.Connection, exclusive: bool) -> None:
+    if exclusive:
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")  # a committed keyframe survives a power cut too
+    db.execute("PRAGMA foreign_keys = ON")
+
+
+def _check_identity(db: sqlite3.Connection, path: Path) -> None:
+    application_id = db.execute("PRAGMA application_id").fetchone()[0]
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if application_id != APPLICATION_ID:
+        raise MapFormatError(f"{path} is no map: an SQLite file of another program")
+    if version > SCHEMA_VERSION:
+        raise MapFormatError(
+            f"map {path} has format version {version}, this nre_ros reads up to {SCHEMA_VERSION}: update nre_ros"
+        )
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    missing = {"metadata", "cameras", "keyframes", "points", "thumbnails"} - tables
+    if missing:
+        raise MapFormatError(f"map {path} is damaged: it lacks the tables {sorted(missing)}")

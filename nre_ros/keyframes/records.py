@@ -1,0 +1,109 @@
+"""Keyframes to database columns and back, and what makes a keyframe fit to be stored."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nre_ros.errors import MapError
+from nre_ros.geometry import Camera
+from nre_ros.keyframes.blobs import decode_array, dequantise, encode_array, quantise
+from nre_ros.keyframes.types import Keyframe
+
+DIMENSIONS = ("coarse_channels", "fine_channels", "background", "global_channels")
+"""The lengths that all keyframes of one map share, as metadata names them."""
+
+
+def check_keyframe(keyframe: Keyframe) -> dict[str, int]:
+    """The keyframe's ``DIMENSIONS``; ``MapError`` when it is not fit to be stored."""
+    name = keyframe.name
+    if not name or not isinstance(name, str):
+        raise MapError(f"a keyframe needs a name, got {name!r}")
+    n = len(keyframe.points)
+    ids = keyframe.point_ids
+    shapes = {
+        "pose": (np.shape(keyframe.T_map_cam), (4, 4)),
+        "points": (np.shape(keyframe.points), (n, 3)),
+        "point ids": (np.shape(keyframe.points)[:1] if ids is None else np.shape(ids), (n,)),
+        "coarse descriptors": (np.shape(keyframe.coarse), (n, *np.shape(keyframe.coarse)[1:2])),
+        "fine descriptors": (np.shape(keyframe.fine), (n, *np.shape(keyframe.fine)[1:2])),
+        "background": (np.shape(keyframe.background)[1:], np.shape(keyframe.coarse)[1:]),
+        "global descriptor": (np.shape(keyframe.global_descriptor), (np.size(keyframe.global_descriptor),)),
+    }
+    for what, (shape, expected) in shapes.items():
+        if shape != expected:
+            raise MapError(f"keyframe {name!r}: {what} have shape {shape}, expected {expected}")
+    for what in ("T_map_cam", "points", "coarse", "fine", "background", "global_descriptor"):
+        if not np.isfinite(getattr(keyframe, what)).all():
+            raise MapError(f"keyframe {name!r}: {what} is not finite")
+    R = np.asarray(keyframe.T_map_cam, dtype=np.float64)[:3, :3]
+    if np.abs(R @ R.T - np.eye(3)).max() > 1e-5 or np.linalg.det(R) < 0:
+        raise MapError(f"keyframe {name!r}: its pose is not a rigid motion")
+    return {
+        "coarse_channels": keyframe.coarse.shape[1], "fine_channels": keyframe.fine.shape[1],
+        "background": len(keyframe.background), "global_channels": keyframe.global_descriptor.size,
+    }
+
+
+def point_columns(keyframe: Keyframe) -> tuple:
+    """The columns of ``points`` after the keyframe's id."""
+    descriptors = []
+    for rows in (keyframe.coarse, keyframe.fine, keyframe.background):
+        values, scales = quantise(rows)
+        descriptors += [encode_array(values, "|i1"), encode_array(scales, "<f4")]
+    return (
+        encode_array(keyframe.points, "<f4"), _encode_ids(keyframe.point_ids), *descriptors,
+        int(keyframe.background_cells),
+    )
+
+
+def keyframe_columns(keyframe: Keyframe, camera_id: int) -> tuple:
+    """The columns of ``keyframes`` after the id: name, stamp, camera, pose, descriptor, scale, points."""
+    values, scales = quantise(np.reshape(keyframe.global_descriptor, (1, -1)))
+    return (
+        keyframe.name, int(keyframe.stamp), camera_id, encode_array(keyframe.T_map_cam, "<f8"),
+        encode_array(values[0], "|i1"), float(scales[0]), len(keyframe.points),
+    )
+
+
+def keyframe_of(keyframe_id: int, columns: tuple, points: tuple, camera: Camera) -> Keyframe:
+    """The keyframe of the columns of ``keyframe_columns`` and ``point_columns``.
+
+    Raises ``ValueError`` for blobs that do not decode or do not fit together.
+    """
+    name, stamp, _, pose, global_descriptor, global_scale, point_count = columns
+    xyz, source_ids, *descriptors, background_cells = points
+    coarse, fine, background = (
+        dequantise(decode_array(values), decode_array(scales))
+        for values, scales in zip(descriptors[::2], descriptors[1::2])
+    )
+    xyz = decode_array(xyz)
+    ids = None if source_ids is None else decode_array(source_ids).astype(np.int64)
+    if xyz.shape != (len(xyz), 3) or not len(xyz) == len(coarse) == len(fine) == point_count == len(xyz if ids is None else ids):
+        raise ValueError(f"keyframe {name!r} has columns of different lengths")
+    return Keyframe(
+        name=name, stamp=stamp, T_map_cam=decode_array(pose), camera=camera, points=xyz, coarse=coarse,
+        fine=fine, background=background, background_cells=background_cells,
+        global_descriptor=decode_array(global_descriptor) * np.float32(global_scale), point_ids=ids, id=keyframe_id,
+    )
+
+
+def camera_columns(camera: Camera) -> tuple:
+    """The columns of ``cameras`` after the id."""
+    values = np.array((camera.fx, camera.fy, camera.cx, camera.cy, *camera.distortion))
+    return camera.model, camera.width, camera.height, encode_array(values, "<f8")
+
+
+def camera_of(columns: tuple) -> Camera:
+    """The camera of the columns of ``camera_columns``; ``ValueError`` if they hold none."""
+    model, width, height, intrinsics = columns
+    fx, fy, cx, cy, *distortion = decode_array(intrinsics).tolist()
+    return Camera(width, height, fx, fy, cx, cy, model, tuple(distortion))
+
+
+def _encode_ids(ids: np.ndarray | None) -> bytes | None:
+    if ids is None:
+        return None
+    ids = np.asarray(ids, dtype=np.int64)
+    narrow = np.iinfo(np.int32)
+    fits = ids.size == 0 or (ids.min() >= narrow.min and ids.max() <= narrow.max)
+    return encode_array(ids, "<i4" if fits else "<i8")

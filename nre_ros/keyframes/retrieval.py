@@ -1,0 +1,97 @@
+"""Which keyframes may show what the query shows.
+
+The global descriptor comes from the query's own coarse features, without a second network and
+without trained data: second-order pooling with the matrix square root (Li et al., "Is
+Second-order Information Helpful for Large-scale Visual Recognition?", ICCV 2017; signed square
+root as in Lin et al., "Bilinear CNN Models", ICCV 2015).  ``docs/maps.md`` has the comparison
+with mean, GeM, pyramid and VLAD pooling.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nre_ros.errors import FeatureMismatchError
+from nre_ros.features.base import FeatureMap
+
+if TYPE_CHECKING:
+    from nre_ros.keyframes.store import KeyframeStore
+
+GLOBAL_DESCRIPTOR = "covariance-sqrt-1"
+"""Name of the descriptor below; a map remembers it, and another one cannot be compared with it."""
+
+_DIVERSITY = 0.2
+_SHORTLIST = 4
+
+
+def global_descriptor(features: FeatureMap) -> np.ndarray:
+    """[C (C + 1) / 2] float32 unit-length descriptor of a dense map: its channels' covariance.
+
+    The mean is left out (it follows the light more than the place); the square root of the
+    matrix keeps one strong direction, a large textureless wall say, from ruling the rest.
+    """
+    cells = features.data.detach().cpu().numpy().reshape(features.data.shape[0], -1).astype(np.float64)
+    values, vectors = np.linalg.eigh(np.cov(cells))
+    root = (vectors * np.sqrt(values.clip(min=0.0))) @ vectors.T
+    rows, columns = np.triu_indices(len(root))
+    pooled = root[rows, columns] * np.where(rows == columns, 1.0, np.sqrt(2.0))
+    pooled = np.sign(pooled) * np.sqrt(np.abs(pooled))
+    return (pooled / max(np.linalg.norm(pooled), 1e-12)).astype(np.float32)
+
+
+class Retriever:
+    """Finds keyframes by cosine similarity of the global descriptors; follows a growing map."""
+
+    def __init__(self, store: KeyframeStore):
+        made_with = store.metadata().get("retrieval", "")
+        if made_with != GLOBAL_DESCRIPTOR:
+            raise FeatureMismatchError(
+                f"map {store.path} was made for retrieval by {made_with or 'another descriptor'!r}, "
+                f"not by {GLOBAL_DESCRIPTOR!r}: build it again"
+            )
+        self.store = store
+        self._revision = None
+        self._refresh()
+
+    def query(self, descriptor: np.ndarray, count: int = 5) -> tuple[list[int], np.ndarray]:
+        """Ids of up to ``count`` keyframes, best first, and their similarities [K] in [-1, 1].
+
+        descriptor: [D] from ``global_descriptor``.  The first is the most similar; each further
+        one is the best in similarity less ``_DIVERSITY`` times that to the ones already taken
+        (maximal marginal relevance, Carbonell and Goldstein 1998): five neighbours of one video
+        show the same part of the scene five times.  An empty map gives an empty list.
+        """
+        self._refresh()
+        count = min(count, len(self.ids))
+        if count <= 0:
+            return [], np.zeros(0, np.float32)
+        if descriptor.shape != self.descriptors.shape[1:]:
+            raise FeatureMismatchError(
+                f"query descriptor has shape {descriptor.shape}, those of map {self.store.path} "
+                f"have {self.descriptors.shape[1:]}"
+            )
+        similarity = self.descriptors @ descriptor.astype(np.float32)
+        # a stable sort: equal similarities go by id, so the same image gives the same keyframes
+        shortlist = np.argsort(-similarity, kind="stable")[: _SHORTLIST * count]
+        chosen = shortlist[_diverse(similarity[shortlist], self.descriptors[shortlist], count)]
+        chosen = chosen[np.argsort(-similarity[chosen], kind="stable")]
+        return self.ids[chosen].tolist(), similarity[chosen]
+
+    def _refresh(self) -> None:
+        revision = self.store.revision
+        if revision != self._revision:
+            self.ids, self.poses, self.descriptors = self.store.global_descriptors()
+            self._revision = revision
+
+
+def _diverse(similarity: np.ndarray, descriptors: np.ndarray, count: int) -> list[int]:
+    chosen = [0]
+    nearest = descriptors @ descriptors[0]
+    while len(chosen) < count:
+        gain = similarity - _DIVERSITY * nearest
+        gain[chosen] = -np.inf
+        chosen.append(int(gain.argmax()))
+        nearest = np.maximum(nearest, descriptors @ descriptors[chosen[-1]])
+    return chosen
