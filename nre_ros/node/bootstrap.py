@@ -33,7 +33,9 @@ def install_prefix() -> Path | None:
 
 
 def set_prefix_path() -> None:
-    """Puts our prefix into ``AMENT_PREFIX_PATH``: enough where the loader finds the libraries already."""
+    """Completes ``AMENT_PREFIX_PATH``: enough where the loader finds the libraries already."""
+    if (Path(sys.prefix) / "share/ament_index").is_dir():  # the ROS wheels are installed here
+        _prepend("AMENT_PREFIX_PATH", Path(sys.prefix))
     prefix = install_prefix()
     if prefix is not None:
         _prepend("AMENT_PREFIX_PATH", prefix)
