@@ -64,7 +64,7 @@ def _raw_array(message: Image) -> np.ndarray:
     if width == 0 or height == 0:
         raise ImageError(f"image of {width}x{height} pixels is empty")
     if encoding not in _ENCODINGS:
-        raise ImageError(f"unknown image encoding {encoding!r}, known: {', '.join(_ENCODINGS)}")
+        raise ImageError(f"unknown image encoding {encoding!r}: mono, colour, Bayer and YUV 4:2:2 are known")
     dtype, channels, conversion = _ENCODINGS[encoding]
     dtype = np.dtype(dtype).newbyteorder(">" if message.is_bigendian else "<")
     pixel = dtype.itemsize * channels

@@ -48,9 +48,12 @@ def _run(args: list[str] | None, signals: _Signals) -> int:
     rcl_errors = (rclpy_implementation.RCLError, rclpy_implementation.RCLInvalidROSArgsError)
     try:
         rclpy.init(args=args)
+        from nre_ros.node.parameters import declare
         from nre_ros.node.relocalizer import Relocalizer
 
-        node = Relocalizer()
+        node = rclpy.create_node("localize_node")
+        declare(node)
+        relocalizer = Relocalizer(node)
         executor = SingleThreadedExecutor()
         executor.add_node(node)
     except (NreError, ParameterException, *rcl_errors) as error:
@@ -63,7 +66,7 @@ def _run(args: list[str] | None, signals: _Signals) -> int:
         executor.spin()
     except ExternalShutdownException:
         pass
-    if not node.close():
+    if not relocalizer.close():
         # the estimator cannot be interrupted, and Python cannot end while it runs
         sys.stdout.flush()
         sys.stderr.flush()

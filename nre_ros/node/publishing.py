@@ -1,9 +1,8 @@
-"""What the node says: pose topics, status messages, and the correction on /tf."""
+"""What the node says on its topics: the pose and the status."""
 
 from __future__ import annotations
 
 import math
-import threading
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
@@ -15,8 +14,6 @@ from std_msgs.msg import Header
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.msg import LocalizationStatus
 from nre_ros.node.conversions import pose_message, stamp_message
-from nre_ros.node.parameters import value_of
-from nre_ros.node.transforms import Transforms
 
 
 class Publishers:
@@ -45,9 +42,9 @@ class Publishers:
         self._status.publish(message)
 
 
-def status_message(result: LocalizationResult, header: Header, camera_frame: str, state: int) -> LocalizationStatus:
-    """The status of one image; ``header``: the image's stamp and the map's frame."""
-    status = LocalizationStatus(header=header, state=state, camera_frame=camera_frame)
+def status_message(result: LocalizationResult, camera_frame: str, state: int) -> LocalizationStatus:
+    """The status of one image, without its header."""
+    status = LocalizationStatus(state=state, camera_frame=camera_frame)
     status.pose_valid = result.success
     if result.success:
         status.pose.pose = pose_message(result.T_map_cam)
@@ -65,41 +62,3 @@ def status_message(result: LocalizationResult, header: Header, camera_frame: str
 def _float32(value: float) -> float:
     """The value, or -1 where there is none: NaN in a message breaks its readers."""
     return float(value) if math.isfinite(value) else -1.0
-
-
-class Correction:
-    """The latest map->odom, broadcast by a timer and dated into the future (REP-105).
-
-    Nothing is broadcast before the first ``update``, nor without a running clock.
-    """
-
-    def __init__(self, node: Node, transforms: Transforms, map_frame: str, odom_frame: str):
-        self._node, self._transforms = node, transforms
-        self._frames = map_frame, odom_frame
-        self._lock = threading.Lock()
-        self._T_map_odom: np.ndarray | None = None
-        self._last_stamp = 0
-        node.create_timer(1.0 / value_of(node, "transform_rate"), self.broadcast)
-
-    def update(self, T_map_odom: np.ndarray):
-        """Takes a new correction and broadcasts it at once."""
-        with self._lock:
-            self._T_map_odom = T_map_odom
-        self.broadcast()
-
-    def forget(self):
-        """Ends the broadcasts until the next ``update``."""
-        with self._lock:
-            self._T_map_odom, self._last_stamp = None, 0
-
-    def broadcast(self):
-        """Broadcasts the correction, unless a paused clock would repeat a stamp."""
-        now = self._node.get_clock().now().nanoseconds
-        if now == 0 or not value_of(self._node, "publish_tf"):
-            return
-        stamp = now + round(value_of(self._node, "transform_tolerance") * 1e9)
-        with self._lock:
-            if self._T_map_odom is None or stamp <= self._last_stamp:
-                return
-            self._last_stamp = stamp
-            self._transforms.broadcast(self._T_map_odom, *self._frames, stamp)

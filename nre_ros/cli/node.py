@@ -1,0 +1,74 @@
+"""``nre_ros node``: the ROS node from the command line, where there is no launch system."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+DESCRIPTION = """\
+Starts the ROS 2 node that localizes camera images in a map, as launch/localize.launch.py does.
+
+It listens to image (sensor_msgs/Image), image/compressed and camera_info, and publishes pose,
+pose_with_covariance, status and the transform map -> odom.  Ctrl-C ends it.
+"""
+
+EXAMPLES = """\
+examples:
+  nre_ros node --map kitchen.db --ros-args -r image:=/camera/color/image_raw \\
+      -r camera_info:=/camera/color/camera_info
+  nre_ros node --map kitchen.db --params-file my.yaml --ros-args -p odom_frame:='""'
+
+--ros-args takes what every ROS 2 node takes: -r old:=new renames a topic, -p name:=value sets a
+parameter (config/localize.yaml lists them), --log-level debug.
+
+exit codes: 0 after Ctrl-C or SIGTERM; 2 when the map, a parameter or an argument cannot be used
+"""
+
+
+def add_parser(subparsers) -> argparse.ArgumentParser:
+    """Registers the sub-command."""
+    parser = subparsers.add_parser(
+        "node", help="run the ROS node that localizes camera images", description=DESCRIPTION, epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--map", metavar="MAP.db", help="map to localize in (the parameter map_file)")
+    parser.add_argument(
+        "--params-file", metavar="FILE", help="YAML file of parameters (default: the package's config/localize.yaml)"
+    )
+    parser.add_argument(
+        "--ros-args", nargs=argparse.REMAINDER, default=[], metavar="...", help="all that follows goes to ROS"
+    )
+    parser.set_defaults(func=run)
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the node until it is told to stop; returns its exit code."""
+    from nre_ros.node.localize_node import main
+
+    return main(["nre_ros", *ros_arguments(arguments)])
+
+
+def ros_arguments(arguments: argparse.Namespace) -> list[str]:
+    """The arguments as ROS takes them; of two values of a parameter the later one counts."""
+    given = ["--ros-args"]
+    params_file = arguments.params_file or default_params_file()
+    if params_file:
+        given += ["--params-file", str(params_file)]
+    if arguments.map is not None:
+        # quoted as a YAML string: a map called 1 or true stays text
+        given += ["-p", f"map_file:={json.dumps(arguments.map)}"]
+    return given + arguments.ros_args
+
+
+def default_params_file() -> Path | None:
+    """config/localize.yaml of the source tree or of the installed package; None where it is missing."""
+    candidates = [Path(__file__).resolve().parents[2] / "config/localize.yaml"]
+    try:
+        from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+
+        candidates.append(Path(get_package_share_directory("nre_ros")) / "config/localize.yaml")
+    except (ImportError, PackageNotFoundError):
+        pass
+    return next((path for path in candidates if path.is_file()), None)

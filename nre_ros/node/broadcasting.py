@@ -1,0 +1,109 @@
+"""From the camera's pose to TF and to the frame that the pose topics speak of."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+from rclpy.node import Node
+
+from nre_ros.localization.frames import covariance_of_frame, map_to_odom
+from nre_ros.localization.result import LocalizationResult
+from nre_ros.node.parameters import value_of
+from nre_ros.node.transforms import TransformError, Transforms
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Names of the frames; empty ones as ``parameters`` describes them."""
+
+    map: str
+    odom: str
+    base: str
+    camera: str
+    pose: str
+
+    @classmethod
+    def of(cls, node: Node, map_frame: str) -> "Frames":
+        """From the parameters; ``map_frame``: the name in the map file."""
+        names = {name: value_of(node, f"{name}_frame") for name in ("map", "odom", "base", "camera", "pose")}
+        return cls(**{**names, "map": names["map"] or map_frame})
+
+    @property
+    def child(self) -> str:
+        """What the map is connected with on /tf; empty: the camera."""
+        return self.odom or self.base
+
+
+class Correction:
+    """The latest map->odom, broadcast by a timer and dated into the future (REP-105).
+
+    Nothing is broadcast before the first ``update``, nor without a running clock.
+    """
+
+    def __init__(self, node: Node, transforms: Transforms, frames: Frames):
+        self._node, self._transforms, self._frames = node, transforms, frames
+        self._lock = threading.Lock()
+        self._T_map_odom: np.ndarray | None = None
+        self._last_stamp = 0
+        node.create_timer(1.0 / value_of(node, "transform_rate"), self.broadcast)
+
+    def update(self, T_map_odom: np.ndarray):
+        """Takes a new correction and broadcasts it at once."""
+        with self._lock:
+            self._T_map_odom = T_map_odom
+        self.broadcast()
+
+    def forget(self):
+        """Ends the broadcasts until the next ``update``."""
+        with self._lock:
+            self._T_map_odom, self._last_stamp = None, 0
+
+    def broadcast(self):
+        """Broadcasts the correction, unless a paused clock would repeat a stamp."""
+        now = self._node.get_clock().now().nanoseconds
+        if now == 0 or not value_of(self._node, "publish_tf"):
+            return
+        stamp = now + round(value_of(self._node, "transform_tolerance") * 1e9)
+        with self._lock:
+            if self._T_map_odom is None or stamp <= self._last_stamp:
+                return
+            self._last_stamp = stamp
+            self._transforms.broadcast(self._T_map_odom, self._frames.map, self._frames.odom, stamp)
+
+
+class FrameLookups:
+    """What TF has to say about one fix.  All methods raise ``TransformError`` with the consequence."""
+
+    def __init__(self, node: Node, transforms: Transforms, frames: Frames):
+        self._node, self._transforms, self._frames = node, transforms, frames
+
+    def published_pose(self, result: LocalizationResult, camera: str, stamp: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pose [4, 4] and covariance [6, 6] of ``pose_frame``, or of the camera where that is empty."""
+        T_map_cam, frame = result.T_map_cam, self._frames.pose
+        if frame in ("", camera):
+            return T_map_cam, result.covariance
+        T_cam_frame = self._look_up("no pose", camera, frame, stamp)
+        return T_map_cam @ T_cam_frame, covariance_of_frame(result.covariance, T_map_cam, T_cam_frame)
+
+    def correction(self, result: LocalizationResult, camera: str, stamp: int) -> np.ndarray:
+        """``T_map_odom`` by the odometry at the image's stamp."""
+        frames = self._frames
+        return map_to_odom(
+            result.T_map_cam, self._look_up(f"no {frames.map} -> {frames.odom}", frames.odom, camera, stamp)
+        )
+
+    def broadcast_child(self, result: LocalizationResult, camera: str, stamp: int):
+        """Broadcasts map->base or map->camera at the image's stamp, where there is no odometry."""
+        frames, child = self._frames, self._frames.base or camera
+        T_cam_child = self._look_up(f"no {frames.map} -> {child or 'camera'}", camera, child, stamp)
+        self._transforms.broadcast(result.T_map_cam @ T_cam_child, frames.map, child, stamp)
+
+    def _look_up(self, consequence: str, target: str, source: str, stamp: int) -> np.ndarray:
+        if not (target and source):
+            raise TransformError(f"{consequence}: neither image nor camera_info has a frame_id, set camera_frame")
+        try:
+            return self._transforms.lookup(target, source, stamp, value_of(self._node, "transform_timeout"))
+        except TransformError as error:
+            raise TransformError(f"{consequence}: {error}") from None
