@@ -1,0 +1,161 @@
+"""Builds rooms: four walls with photographs, floor, ceiling, and things that stand in the way.
+
+A room's own frame has its origin on the middle of the floor, x along the room's length and z up;
+``T_map_room`` puts it into the map, so that a world may have several rooms, and the same seed at
+two places gives two rooms that look alike.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nre_ros.gallery.scene import Quad, Texture, box
+from nre_ros.gallery.textures import PHOTOGRAPHS, POSTERS, bricks, coloured, hang, lit, photograph, plaster, tiled
+
+SIZE = (6.0, 5.0, 3.0)
+"""Length, width and height of the standard room in metres."""
+
+WALL_COLOURS = ((196, 205, 210), (170, 185, 150), (150, 190, 215), (190, 170, 160))  # BGR
+FRAME_COLOURS = ((35, 30, 30), (60, 90, 130), (225, 230, 230), (50, 60, 40), (40, 45, 110))
+
+
+def build_room(
+    seed: int = 0, size: tuple[float, float, float] = SIZE, T_map_room: np.ndarray | None = None,
+    pixels_per_metre: int = 400, furniture: bool = True,
+) -> list[Quad]:
+    """The rectangles of one room, for ``Gallery(build_room(...))``; rooms may be added up.
+
+    size: length, width, height in metres (at least 2 m each).  The pictures hang in an order, at
+    places and in frames drawn from the seed; so do the surfaces.
+    """
+    if min(size) < 2:
+        raise ValueError(f"a room takes at least 2 m a side, got {size}")
+    rng = np.random.default_rng(seed)
+    length, width, height = size
+    x, y = length / 2, width / 2
+    X, Y, Z = np.eye(3)
+    pictures = [PHOTOGRAPHS[i] for i in rng.permutation(len(PHOTOGRAPHS))] + list(POSTERS)
+    quads = []
+    # a wall's corner is the upper left one of someone who faces it from inside
+    walls = {
+        "east": ((x, y, height), -Y * width), "south": ((x, -y, height), -X * length),
+        "west": ((-x, -y, height), Y * width), "north": ((-x, y, height), X * length),
+    }
+    for i, (name, (corner, along)) in enumerate(walls.items()):
+        metres = float(np.linalg.norm(along))
+        image = _wall(i, metres, height, pictures, pixels_per_metre, rng)
+        quads.append(Quad(np.array(corner), along, -Z * height, Texture(image), f"wall/{name}"))
+    # coarser: they are seen at a slant, or from afar
+    floor = Texture(_floor(width, length, pixels_per_metre * 3 // 4, rng))
+    ceiling = Texture(_ceiling(width, length, pixels_per_metre // 2, rng))
+    quads.append(Quad(np.array([x, y, 0.0]), -Y * width, -X * length, floor, "floor"))
+    quads.append(Quad(np.array([-x, y, height]), -Y * width, X * length, ceiling, "ceiling"))
+    if furniture:
+        quads += _furniture(size, pictures, pixels_per_metre, rng)
+    if T_map_room is None:
+        return quads
+    return [quad.moved(np.asarray(T_map_room, dtype=np.float64)) for quad in quads]
+
+
+def _wall(index: int, metres: float, height: float, pictures: list[str], ppm: int, rng) -> np.ndarray:
+    """A wall with pictures from the list (each is used once, then they start again)."""
+    shape = round(height * ppm), round(metres * ppm)
+    colour = WALL_COLOURS[index % len(WALL_COLOURS)]
+    if index % 2:
+        surface = coloured(bricks(shape, ppm, rng), colour)
+    else:
+        surface = plaster(shape, colour, rng)
+    skirting = round(0.1 * ppm)
+    surface[-skirting:] = plaster((skirting, shape[1]), (60, 75, 90), rng)
+    surface = lit(surface, rng).astype(np.float32)
+    left = rng.uniform(0.15, 0.4)
+    while True:
+        picture = photograph(pictures[0])
+        aspect = picture.shape[1] / picture.shape[0]
+        wide = min(rng.uniform(1.0, 1.4), 1.5 * aspect)
+        if left + wide > metres - 0.12:
+            break
+        pictures.append(pictures.pop(0))
+        middle = rng.uniform(1.35, 1.65)
+        top = round((height - middle - wide / aspect / 2) * ppm)
+        size = round(wide * ppm), round(wide / aspect * ppm)
+        frame = FRAME_COLOURS[rng.integers(len(FRAME_COLOURS))]
+        hang(surface, picture, round(left * ppm), top, size, frame, max(1, round(rng.uniform(0.02, 0.05) * ppm)))
+        left += wide + rng.uniform(0.2, 0.4)
+    return np.clip(surface, 0, 255).astype(np.uint8)
+
+
+def _floor(width: float, length: float, ppm: int, rng) -> np.ndarray:
+    """Gravel concrete with a woven rug in the middle."""
+    shape = round(length * ppm), round(width * ppm)
+    surface = coloured(tiled("gravel.png", shape, round(1.5 * ppm), rng), (105, 115, 125), 0.7)
+    rug = round(0.45 * length * ppm), round(0.4 * width * ppm)
+    top, left = (shape[0] - rug[0]) // 2, (shape[1] - rug[1]) // 2
+    weave = coloured(tiled("grass.png", rug, round(1.2 * ppm), rng), (70, 60, 150), 0.8)
+    surface[top:top + rug[0], left:left + rug[1]] = weave
+    return lit(surface, rng)
+
+
+def _ceiling(width: float, length: float, ppm: int, rng) -> np.ndarray:
+    """Plaster with beams across and lamps between them."""
+    shape = round(length * ppm), round(width * ppm)
+    surface = plaster(shape, (215, 218, 220), rng)
+    beams = np.arange(0.5, length, 1.1) + rng.uniform(-0.15, 0.15, len(np.arange(0.5, length, 1.1)))
+    for middle in beams:
+        top, thick = round(middle * ppm), max(2, round(0.12 * ppm))
+        rows = surface[top:top + thick]
+        rows[:] = plaster(rows.shape[:2], (60, 85, 110), rng) if rows.shape[0] else rows
+    for middle in beams[:-1] + 0.55:
+        centre = rng.uniform(0.25, 0.75) * width
+        left, top = round((centre - 0.4) * ppm), round((middle - 0.1) * ppm)
+        surface[top:top + round(0.2 * ppm), left:left + round(0.8 * ppm)] = 250
+    return lit(surface, rng, 0.05)
+
+
+def _furniture(size: tuple[float, float, float], pictures: list[str], ppm: int, rng) -> list[Quad]:
+    """A partition with posters in the middle, crates by the walls and a pillar.
+
+    pictures: those that no wall used come first, so that few are seen twice in a room.
+    """
+    length, width, height = size
+
+    def plain(wide: float, tall: float, bgr) -> np.ndarray:
+        shape = max(8, round(tall * ppm)), max(8, round(wide * ppm))
+        name = ("grass.png", "gravel.png")[rng.integers(2)]
+        return coloured(tiled(name, shape, round(0.9 * ppm), rng), bgr, 0.6)
+
+    def poster(wide: float, tall: float, bgr) -> np.ndarray:
+        surface = plain(wide, tall, bgr)
+        border = round(0.06 * min(surface.shape[:2]))
+        inner = surface.shape[1] - 2 * border, surface.shape[0] - 2 * border
+        pictures.append(pictures.pop(0))
+        hang(surface, _cropped(photograph(pictures[-1]), inner[0] / inner[1], rng), border, border, inner, (40, 40, 40), 1)
+        return surface
+
+    def crate(x: float, y: float, size, yaw: float, bgr, name: str) -> list[Quad]:
+        faces = {}
+        for side, inward in {"front": -x, "back": x, "left": -y, "right": y}.items():
+            wide = size[1] if side in ("front", "back") else size[0]
+            draw = poster if wide > 0.3 and inward >= 0 else plain
+            faces[side] = Texture(lit(draw(wide, size[2], bgr), rng, 0.05))
+        faces["top"] = Texture(lit(plain(size[1], size[0], bgr), rng, 0.05))
+        return box((x * length, y * width, 0), size, yaw, faces, name)
+
+    quads = crate(0, 0, (0.12, 1.0, 1.7), rng.uniform(0.3, 0.7), (120, 140, 90), "partition")
+    quads += crate(-0.36, 0.33, (0.6, 0.8, 0.9), rng.uniform(-0.5, 0.1), (90, 130, 170), "crate/1")
+    quads += crate(0.37, -0.34, (0.7, 0.5, 0.6), rng.uniform(0.1, 0.6), (150, 110, 100), "crate/2")
+    quads += crate(-0.38, -0.37, (0.4, 0.4, 1.25), rng.uniform(-0.3, 0.3), (80, 90, 150), "plinth")
+    shape = round(height * ppm), round(0.35 * ppm)
+    pillar = {
+        side: Texture(lit(coloured(bricks(shape, ppm, rng), (110, 130, 180)), rng))
+        for side in ("front", "left", "back", "right")
+    }
+    return quads + box((0.4 * length, 0.36 * width, 0), (0.35, 0.35, height), 0.0, pillar, "pillar")
+
+
+def _cropped(image: np.ndarray, aspect: float, rng) -> np.ndarray:
+    """The largest part of an image with the given width / height, at a random place."""
+    height, width = image.shape[:2]
+    wide, tall = min(width, round(height * aspect)), min(height, round(width / aspect))
+    left, top = rng.integers(width - wide + 1), rng.integers(height - tall + 1)
+    return image[top:top + tall, left:left + wide]

@@ -1,0 +1,147 @@
+"""Where the camera goes: keyframes that cover a room, a robot's smooth loop, and its drifting odometry.
+
+Frames as REP-103 and REP-105 have them: ``base_link`` x forward, y left, z up, on the floor;
+``camera_link`` alike, at the camera; the optical frame z forward, x right, y down.  The truth is
+exact; the odometry is what wheels would report.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.interpolate import CubicSpline
+from scipy.spatial.transform import Rotation
+
+from nre_ros.gallery.room import SIZE
+from nre_ros.geometry import invert, pose_matrix
+
+T_LINK_OPTICAL = np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+"""Optical frame to camera_link at the same place (REP-103)."""
+
+
+def level_pose(position, yaw: float, pitch: float = 0.0) -> np.ndarray:
+    """[4, 4] pose of a body at ``position`` [3]: x forward after ``yaw`` to the left and ``pitch`` up (radians)."""
+    return pose_matrix(position, Rotation.from_euler("ZY", [yaw, -pitch]).as_quat())
+
+
+def camera_pose(position, yaw: float, pitch: float = 0.0) -> np.ndarray:
+    """[4, 4] ``T_map_cam`` of a level optical frame that looks along ``yaw`` (from map x, left) and ``pitch`` (up)."""
+    return level_pose(position, yaw, pitch) @ T_LINK_OPTICAL
+
+
+@dataclass(frozen=True)
+class CameraMount:
+    """Where the camera sits on the robot: camera_link in base_link, and the optical frame in camera_link."""
+
+    T_base_link: np.ndarray = field(default_factory=lambda: level_pose([0.1, 0.0, 0.9], 0.0, np.radians(8)))
+    T_link_cam: np.ndarray = field(default_factory=T_LINK_OPTICAL.copy)
+
+    @property
+    def T_base_cam(self) -> np.ndarray:
+        return self.T_base_link @ self.T_link_cam
+
+
+class PlanarTrajectory:
+    """A smooth motion of the base in the plane z = 0, through waypoints at equal steps of time.
+
+    waypoints: [N, 3] x, y (metres), yaw (radians), N >= 2; yaw may jump by whole turns.
+    duration: seconds from the first to the last waypoint.
+    """
+
+    def __init__(self, waypoints: np.ndarray, duration: float):
+        waypoints = np.array(waypoints, dtype=np.float64)
+        if waypoints.ndim != 2 or waypoints.shape[1] != 3 or len(waypoints) < 2 or not np.isfinite(waypoints).all():
+            raise ValueError(f"waypoints must be finite [N >= 2, 3], got shape {waypoints.shape}")
+        if not duration > 0:
+            raise ValueError(f"duration must be positive, got {duration}")
+        waypoints[:, 2] = np.unwrap(waypoints[:, 2])
+        self.duration = float(duration)
+        self._spline = CubicSpline(np.linspace(0, duration, len(waypoints)), waypoints)
+
+    def T_map_base(self, seconds) -> np.ndarray:
+        """Poses [N, 4, 4] of the base at times [N] since the start, held before and after the motion."""
+        states = self._spline(np.clip(np.atleast_1d(seconds), 0, self.duration))
+        return planar_motions(states)
+
+
+def planar_motions(states: np.ndarray) -> np.ndarray:
+    """x, y, yaw [N, 3] as motions [N, 4, 4]."""
+    T = np.tile(np.eye(4), (len(states), 1, 1))
+    T[:, :3, :3] = Rotation.from_euler("z", states[:, 2:]).as_matrix()
+    T[:, :2, 3] = states[:, :2]
+    return T
+
+
+def mapping_poses(size=SIZE, keyframes: int = 80, seed: int = 0) -> np.ndarray:
+    """Keyframe poses ``T_room_cam`` [N, 4, 4] that see all of a room: four laps of a hand-held camera.
+
+    The laps look at the walls, across the room, and along the path both ways, each from another
+    height (1.2 to 1.6 m) and distance.
+    """
+    if keyframes < 4:
+        raise ValueError(f"a mapping trajectory takes at least 4 keyframes, got {keyframes}")
+    rng = np.random.default_rng(seed)
+    # part of the room's half size, heading relative to the outward direction, height, pitch up
+    laps = [(0.45, 0.0, 1.3, 0.0), (0.62, np.pi, 1.6, -0.12), (0.54, np.pi / 2, 1.2, 0.0), (0.54, -np.pi / 2, 1.45, 0.06)]
+    poses = []
+    for indices, (part, heading, height, pitch) in zip(np.array_split(np.arange(keyframes), 4), laps):
+        angles = 2 * np.pi * (np.arange(len(indices)) + rng.uniform()) / len(indices)
+        for angle in angles:
+            radius = part * rng.uniform(0.94, 1.06)
+            x, y = radius * size[0] / 2 * np.cos(angle), radius * size[1] / 2 * np.sin(angle)
+            position = [x, y, height + rng.normal(scale=0.04)]
+            poses.append(camera_pose(position, angle + heading + rng.normal(scale=0.05), pitch + rng.normal(scale=0.03)))
+    return np.array(poses)
+
+
+def robot_loop(size=SIZE, duration: float = 30.0, seed: int = 0, laps: float = 1.0) -> PlanarTrajectory:
+    """A robot's way round the room, between and beside the keyframes of ``mapping_poses``.
+
+    It swerves by up to 0.4 m and turns its head from the walls to the way ahead and back.
+    """
+    rng = np.random.default_rng(seed)
+    start, swerve, turn = rng.uniform(0, 2 * np.pi, 3)
+    angle = start + np.linspace(0, 2 * np.pi * laps, max(4, int(24 * laps) + 1))
+    part = 0.52 + 0.09 * np.sin(3 * angle + swerve) + rng.normal(scale=0.01, size=angle.shape)
+    yaw = angle + np.pi / 4 + 0.8 * np.sin(2 * angle + turn)
+    waypoints = np.stack([part * size[0] / 2 * np.cos(angle), part * size[1] / 2 * np.sin(angle), yaw], axis=-1)
+    return PlanarTrajectory(waypoints, duration)
+
+
+@dataclass(frozen=True)
+class OdometryNoise:
+    """What makes wheel odometry drift; all zero: it does not.
+
+    slip: standard deviation of the distance, metres per square root of a metre driven.
+    turn_slip: of the yaw, radians per square root of a radian turned.
+    veer: of the yaw, radians per square root of a metre driven.
+    scale: of the constant relative errors of the wheels' radius and of their distance apart.
+    """
+
+    slip: float = 0.01
+    turn_slip: float = 0.01
+    veer: float = 0.01
+    scale: float = 0.005
+
+
+def drifting_odometry(T_map_base: np.ndarray, noise: OdometryNoise, seed: int) -> np.ndarray:
+    """Odometry ``T_odom_base`` [N, 4, 4] of a motion ``T_map_base`` [N, 4, 4] in the plane.
+
+    The odom frame is where the base starts; the errors of the steps accumulate (the odometry
+    model of Thrun, Burgard and Fox, Probabilistic Robotics, section 5.4).
+    """
+    rng = np.random.default_rng(seed)
+    steps = invert(T_map_base[:-1]) @ T_map_base[1:]
+    move = steps[:, :2, 3]
+    turn = np.arctan2(steps[:, 1, 0], steps[:, 0, 0])
+    distance = np.linalg.norm(move, axis=1)
+    radius_error, track_error = rng.normal(scale=noise.scale, size=2)
+    slips = rng.normal(size=(len(steps), 4)) * np.sqrt(np.stack([distance, distance, np.abs(turn), distance], axis=1))
+    move = move * (1 + radius_error) + noise.slip * slips[:, :2]
+    turn = turn * (1 + track_error) + noise.turn_slip * slips[:, 2] + noise.veer * slips[:, 3]
+    yaw = np.concatenate([[0.0], np.cumsum(turn)])
+    c, s = np.cos(yaw[:-1]), np.sin(yaw[:-1])
+    in_odom = np.stack([c * move[:, 0] - s * move[:, 1], s * move[:, 0] + c * move[:, 1]], axis=1)
+    position = np.concatenate([np.zeros((1, 2)), np.cumsum(in_odom, axis=0)])
+    return planar_motions(np.column_stack([position, yaw]))
