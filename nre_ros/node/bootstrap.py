@@ -34,11 +34,11 @@ def install_prefix() -> Path | None:
 
 def set_prefix_path() -> None:
     """Completes ``AMENT_PREFIX_PATH``: enough where the loader finds the libraries already."""
-    if (Path(sys.prefix) / "share/ament_index").is_dir():  # the ROS wheels are installed here
-        _prepend("AMENT_PREFIX_PATH", Path(sys.prefix))
     prefix = install_prefix()
     if prefix is not None:
-        _prepend("AMENT_PREFIX_PATH", prefix)
+        _add_folder("AMENT_PREFIX_PATH", prefix)
+    if (Path(sys.prefix) / "share/ament_index").is_dir():  # the ROS wheels, below whatever overlays them
+        _add_folder("AMENT_PREFIX_PATH", Path(sys.prefix), front=False)
 
 
 def prepare() -> None:
@@ -52,7 +52,7 @@ def prepare() -> None:
     prefix = install_prefix()
     if prefix is None:
         return
-    if _prepend("LD_LIBRARY_PATH", prefix / "lib") and _RESTARTED not in os.environ:
+    if _add_folder("LD_LIBRARY_PATH", prefix / "lib") and _RESTARTED not in os.environ:
         os.environ[_RESTARTED] = "1"
         # without the mark the wheels look for their own library folders once more
         os.environ.pop(_WHEELS_MARK, None)
@@ -85,10 +85,10 @@ def clean_environment(**changes: str | None) -> dict[str, str]:
     return environment
 
 
-def _prepend(name: str, folder: Path) -> bool:
-    """Puts a folder in front of a search path; False if it was there already."""
+def _add_folder(name: str, folder: Path, front: bool = True) -> bool:
+    """Adds a folder to a search path; False if it was there already."""
     entries = [entry for entry in os.environ.get(name, "").split(os.pathsep) if entry]
     if any(os.path.realpath(entry) == os.path.realpath(folder) for entry in entries):
         return False
-    os.environ[name] = os.pathsep.join([str(folder), *entries])
+    os.environ[name] = os.pathsep.join([str(folder), *entries] if front else [*entries, str(folder)])
     return True
