@@ -20,9 +20,10 @@ from rosbags.typesys import Stores, get_typestore
 
 from nre_ros.errors import NreError
 from nre_ros.gallery.render import Gallery
-from nre_ros.gallery.rgbd import START_STAMP
 from nre_ros.gallery.sensor import Sensor
-from nre_ros.gallery.trajectory import CameraMount, OdometryNoise, PlanarTrajectory, drifting_odometry
+from nre_ros.gallery.trajectory import (
+    START_STAMP, CameraMount, OdometryNoise, PlanarTrajectory, drifting_odometry,
+)
 from nre_ros.geometry import EQUIDISTANT, Camera, position_quaternion
 
 IMAGE_TOPIC = "/camera/color/image_raw"
@@ -38,7 +39,8 @@ _FOREVER = QosTime(9223372036, 854775807)  # RMW_DURATION_INFINITE
 
 @dataclass(frozen=True)
 class BagSummary:
-    """What was written: stamps [N] (nanoseconds) of the images and their true poses [N, 4, 4]."""
+    """What was written: stamps [N] int64 (nanoseconds) of the images, their true poses [N, 4, 4], and
+    where odom starts in the map [4, 4] (the drift takes it elsewhere)."""
 
     path: Path
     stamps: np.ndarray
@@ -75,7 +77,8 @@ def write_bag(
     stamps, tick_stamps = (start_stamp + np.round(times * 1e9).astype(np.int64) for times in (seconds, ticks))
 
     # a transform comes before the image of the same stamp, so that it can be looked up at once
-    events = sorted([(int(t), 0, i) for i, t in enumerate(tick_stamps)] + [(int(t), 1, i) for i, t in enumerate(stamps)])
+    events = [(int(t), kind, i) for kind, times in enumerate((tick_stamps, stamps)) for i, t in enumerate(times)]
+    events.sort()
     with Writer(path, version=9, storage_plugin=StoragePlugin[storage.upper()]) as writer:
         topics = _Topics(writer, encoding)
         first = events[0][0]

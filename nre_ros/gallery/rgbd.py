@@ -12,12 +12,9 @@ import numpy as np
 from nre_ros.errors import ImageError, NreError
 from nre_ros.gallery.render import Gallery
 from nre_ros.gallery.sensor import Sensor
+from nre_ros.gallery.trajectory import START_STAMP
 from nre_ros.geometry import Camera, position_quaternion
 from nre_ros.keyframes.importers.cameras import write_cameras_txt
-
-START_STAMP = 1_700_000_000_000_000_000
-"""Nanoseconds since the epoch at which written data starts, unless told otherwise."""
-
 
 @dataclass(frozen=True)
 class RgbdFolder:
@@ -33,7 +30,8 @@ class RgbdFolder:
 def write_rgbd(
     folder: Path | str, gallery: Gallery, camera: Camera, T_map_cam: np.ndarray, *,
     image_format: str = "jpg", jpeg_quality: int = 95, depth_scale: float = 1000.0, sensor: Sensor = Sensor(),
-    seed: int = 0, start_stamp: int = START_STAMP, rate: float = 2.0, progress: Callable[[int, int], None] | None = None,
+    seed: int = 0, start_stamp: int = START_STAMP, rate: float = 2.0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> RgbdFolder:
     """Renders the poses [N, 4, 4] into images/, depth/, list.txt, poses.txt and cameras.txt.
 

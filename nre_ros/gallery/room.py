@@ -129,7 +129,8 @@ def _furniture(size: tuple[float, float, float], pictures: list[str], ppm: int, 
         border = round(0.06 * min(surface.shape[:2]))
         inner = surface.shape[1] - 2 * border, surface.shape[0] - 2 * border
         pictures.append(pictures.pop(0))
-        hang(surface, _cropped(photograph(pictures[-1]), inner[0] / inner[1], rng), border, border, inner, (40, 40, 40), 1)
+        picture = _cropped(photograph(pictures[-1]), inner[0] / inner[1], rng)
+        hang(surface, picture, border, border, inner, (40, 40, 40), 1)
         return surface
 
     def crate(x: float, y: float, size, yaw: float, bgr, name: str) -> list[Quad]:

@@ -16,7 +16,7 @@ from nre_ros.errors import ImageError
 
 PHOTOGRAPHS = (
     "astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "camera.png",
-    "hubble_deep_field.jpg", "retina.jpg", "coins.png", "ihc.png", "page.png", "cell.png", "text.png", "logo.png",
+    "hubble_deep_field.jpg", "retina.jpg", "coins.png", "ihc.png", "moon.png", "cell.png", "text.png", "logo.png",
 )
 """Files of scikit-image's data folder that lie in its wheel (the rest would be downloaded)."""
 

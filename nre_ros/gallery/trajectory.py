@@ -16,6 +16,9 @@ from scipy.spatial.transform import Rotation
 from nre_ros.gallery.room import SIZE
 from nre_ros.geometry import invert, pose_matrix
 
+START_STAMP = 1_700_000_000_000_000_000
+"""Nanoseconds since the epoch at which written data starts, unless told otherwise."""
+
 T_LINK_OPTICAL = np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
 """Optical frame to camera_link at the same place (REP-103)."""
 
@@ -83,15 +86,17 @@ def mapping_poses(size=SIZE, keyframes: int = 80, seed: int = 0) -> np.ndarray:
         raise ValueError(f"a mapping trajectory takes at least 4 keyframes, got {keyframes}")
     rng = np.random.default_rng(seed)
     # part of the room's half size, heading relative to the outward direction, height, pitch up
-    laps = [(0.45, 0.0, 1.3, 0.0), (0.62, np.pi, 1.6, -0.12), (0.54, np.pi / 2, 1.2, 0.0), (0.54, -np.pi / 2, 1.45, 0.06)]
+    laps = [
+        (0.45, 0.0, 1.3, 0.0), (0.62, np.pi, 1.6, -0.12), (0.54, np.pi / 2, 1.2, 0.0), (0.54, -np.pi / 2, 1.45, 0.06),
+    ]
     poses = []
     for indices, (part, heading, height, pitch) in zip(np.array_split(np.arange(keyframes), 4), laps):
         angles = 2 * np.pi * (np.arange(len(indices)) + rng.uniform()) / len(indices)
         for angle in angles:
             radius = part * rng.uniform(0.94, 1.06)
             x, y = radius * size[0] / 2 * np.cos(angle), radius * size[1] / 2 * np.sin(angle)
-            position = [x, y, height + rng.normal(scale=0.04)]
-            poses.append(camera_pose(position, angle + heading + rng.normal(scale=0.05), pitch + rng.normal(scale=0.03)))
+            up, yaw, tilt = rng.normal(scale=(0.04, 0.05, 0.03))
+            poses.append(camera_pose([x, y, height + up], angle + heading + yaw, pitch + tilt))
     return np.array(poses)
 
 
