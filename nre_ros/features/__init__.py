@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from nre_ros.errors import NreError
 from nre_ros.features.base import FeatureBackbone, FeatureGrid, FeatureMap, ImageFeatures
 
-__all__ = ["BACKBONES", "FeatureBackbone", "FeatureGrid", "FeatureMap", "ImageFeatures", "load_backbone"]
+__all__ = ["BACKBONES", "FeatureBackbone", "FeatureGrid", "FeatureMap", "ImageFeatures", "choose_device", "load_backbone"]
 
 
 def _xfeat(device):
@@ -24,3 +25,12 @@ def load_backbone(name: str, device: str | torch.device = "cpu") -> FeatureBackb
     if name not in BACKBONES:
         raise ValueError(f"unknown feature backbone {name!r}, known: {sorted(BACKBONES)}")
     return BACKBONES[name](torch.device(device))
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """``auto``: the GPU where there is one, else the CPU; ``cpu``; ``cuda``, or ``NreError`` without one."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise NreError(f"unknown device {name!r}, known: auto, cpu, cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise NreError("device cuda was asked for, but torch finds no CUDA device here")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

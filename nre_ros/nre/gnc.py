@@ -108,11 +108,11 @@ def smoothed_loss(T, points, camera: Camera, maps: LocalMaps, sigma: float, syst
     return -mass, H, g
 
 
-def refine(T, points, camera: Camera, maps, sigmas: tuple[float, ...]) -> Refined:
+def refine(T, points, camera: Camera, maps, grid: FeatureGrid, sigmas: tuple[float, ...]) -> Refined:
     """Minimises E_sigma from the start poses T [B, 4, 4] for every sigma, largest first.
 
     points: [N, 3] float64.  maps: ``LocalMaps``, or a function (cells [B, N, 2], sigma) that
-    gives those around the projections for a scale.  All starts move at once, each with its own
+    gives those around the projections for a scale; grid: their cells.  All starts move at once, each with its own
     damping; those that are done at a scale wait for the others.
     """
     T = T.clone()
@@ -120,7 +120,7 @@ def refine(T, points, camera: Camera, maps, sigmas: tuple[float, ...]) -> Refine
     steps = torch.zeros(len(T), dtype=torch.long, device=T.device)
     cost = T.new_zeros(len(T))
     for sigma in sigmas:
-        local = maps if isinstance(maps, LocalMaps) else maps(project_cells(T, points, camera, maps.grid), sigma)
+        local = maps if isinstance(maps, LocalMaps) else maps(project_cells(T, points, camera, grid), sigma)
         T, damping, steps, cost = _descend(T, points, camera, local, sigma, damping, steps)
     return Refined(T, cost, steps)
 

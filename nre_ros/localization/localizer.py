@@ -1,0 +1,125 @@
+"""One image in, a verdict out: retrieval, the estimator, and whether to believe it.
+
+Usable without ROS:
+
+    localizer = Localizer("office.db")
+    result = localizer.localize(image, camera)
+    if result.success:
+        print(result.T_map_cam, result.confidence)
+    else:
+        print(result.reason)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+
+from nre_ros.errors import ImageError
+from nre_ros.features import choose_device, load_backbone
+from nre_ros.geometry import Camera, invert
+from nre_ros.keyframes.retrieval import Retriever, global_descriptor
+from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.types import stack_keyframes
+from nre_ros.localization.result import LocalizationResult
+from nre_ros.localization.verdict import judge
+from nre_ros.nre import EstimatorConfig, NREEstimator
+
+
+class Localizer:
+    """A map, a network and an estimator, ready to localize images.
+
+    map_file: a map made by ``nre_ros map build``.  device: auto, cpu or cuda.  seed: of the
+    consensus; the same image and map then give the same pose.  retrieve: keyframes a query.
+    min_confidence: results below it have no pose.
+
+    Not thread-safe.  Raises the errors of ``nre_ros.errors`` for a map that cannot be used.
+    """
+
+    def __init__(
+        self,
+        map_file: str | Path,
+        device: str = "auto",
+        seed: int = 0,
+        retrieve: int = 5,
+        min_confidence: float = 0.5,
+        config: EstimatorConfig = EstimatorConfig(),
+    ):
+        self.seed = seed
+        self.retrieve = retrieve
+        self.min_confidence = min_confidence
+        self.store = KeyframeStore.open(map_file)  # before the network: a wrong path is told at once
+        try:
+            self.device = choose_device(device)
+            self.retriever = Retriever(self.store)
+            self.backbone = load_backbone(self.store.metadata()["backbone"], self.device)
+            self.store.check_features(self.backbone)
+        except BaseException:
+            self.store.close()
+            raise
+        self.estimator = NREEstimator(self.backbone, config)
+
+    @property
+    def frame_id(self) -> str:
+        """Name of the map's frame."""
+        return self.store.metadata()["frame_id"]
+
+    def warm_up(self, camera: Camera | None = None) -> None:
+        """Runs the whole way once on noise, so that the first real image is not the slow one."""
+        camera = camera or Camera(640, 480, 500.0, 500.0, 319.5, 239.5)
+        noise = np.random.default_rng(0).integers(0, 256, (camera.height, camera.width, 3), dtype=np.uint8)
+        self.localize(noise, camera)
+
+    def localize(self, image: np.ndarray, camera: Camera) -> LocalizationResult:
+        """Where the camera was when it took ``image``, uint8 BGR [H, W, 3] or grey [H, W].
+
+        Raises ``ImageError`` for an image that is none, or whose size is not the camera's.
+        """
+        if image.shape[:2] != (camera.height, camera.width):
+            raise ImageError(
+                f"image has {image.shape[1]}x{image.shape[0]} pixels, its camera {camera.width}x{camera.height}"
+            )
+        started = perf_counter()
+        features = self.backbone.extract(image)
+        extracted = perf_counter()
+        ids, _ = self.retriever.query(global_descriptor(features.coarse), self.retrieve)
+        if not ids:
+            return LocalizationResult(reason=f"map {self.store.path} holds no keyframes")
+        keyframes = stack_keyframes(self.store.load(ids), self.device)
+        retrieved = perf_counter()
+        estimate = self.estimator.localize(features, keyframes, camera, self.seed)
+        verdict = judge(estimate, self.min_confidence)
+        milliseconds = {
+            "features": (extracted - started) * 1e3,
+            "retrieval": (retrieved - extracted) * 1e3,
+            **estimate.milliseconds,
+        }
+        common = dict(
+            confidence=verdict.confidence, points_considered=len(keyframes), keyframes=tuple(ids),
+            cost=estimate.cost, milliseconds=milliseconds,
+        )
+        if verdict.reason:
+            return LocalizationResult(reason=verdict.reason, **common)
+        seen = estimate.valid
+        return LocalizationResult(
+            T_map_cam=invert(estimate.T_cam_map).cpu().numpy(),
+            covariance=estimate.covariance.cpu().numpy(),
+            points_used=estimate.support,
+            points=keyframes.points[seen].cpu().numpy(),
+            pixels=estimate.pixels[seen].cpu().numpy(),
+            losses=estimate.losses[seen].cpu().numpy(),
+            **common,
+        )
+
+    def close(self) -> None:
+        """Closes the map file."""
+        self.store.close()
+
+    def __enter__(self) -> "Localizer":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()

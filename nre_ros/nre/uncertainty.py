@@ -1,0 +1,82 @@
+"""Covariance of a pose from the curvature of the smoothed loss and the scatter of its gradients.
+
+The refined pose minimises a sum of per-point losses, so it is an M-estimate and its covariance
+the sandwich H^-1 S H^-1 (Huber, "Robust Statistics", section 6.3) with S = sum_n g_n g_n', the
+scatter of the per-point gradients, and H the Hessian of the sum.  For the Gaussian kernel
+
+    g_n = J_n' sum_x w_nx r_nx,   H_n = J_n' (sum_x w_nx (I - r_nx r_nx' / sigma^2)) J_n
+
+with r_nx = x - p_n and w_nx as in ``gnc``; the curvature of the projection itself is left out
+(Gauss-Newton).  Nothing in it is a constant: few, badly spread or disagreeing points give a
+large covariance by themselves.  It knows nothing of errors that all points share (a wrong
+calibration, a bent map).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from nre_ros.geometry import Camera, pose_jacobian, skew, transform
+from nre_ros.nre.gnc import LocalMaps
+
+
+def pose_covariance(T, points, camera: Camera, maps: LocalMaps, sigma: float) -> torch.Tensor | None:
+    """Covariance [6, 6] of the camera's pose in the map, or None where the loss has no minimum.
+
+    T: [4, 4] refined T_cam_map; points [N, 3]; maps, sigma: those of the last refinement.
+    The order is (x, y, z, rotation about x, y, z), all in the map's axes, metres and radians,
+    as geometry_msgs/PoseWithCovariance asks.
+    """
+    g, H = _gradients_and_hessian(T, points, camera, maps, sigma)
+    eigenvalues, vectors = torch.linalg.eigh(_balanced(H)[0])
+    if not bool(eigenvalues[0] > 1e-9 * eigenvalues[-1]):
+        return None
+    scaled, scale = _balanced(H)
+    inverse = scale * torch.linalg.inv(scaled) * scale[:, None]
+    left = inverse @ (g.T @ g) @ inverse
+    M = _left_to_map(T)
+    covariance = M @ left @ M.T
+    return (covariance + covariance.T) / 2
+
+
+def _balanced(H):
+    """H scaled to a unit diagonal (angles and metres differ by orders of magnitude), and the scale."""
+    scale = H.diagonal().abs().clamp_min(1e-30).rsqrt()
+    return scale[:, None] * H * scale, scale
+
+
+def _gradients_and_hessian(T, points, camera, maps, sigma):
+    """Per-point gradients [N, 6] and the Hessian [6, 6] of E_sigma in the left increment."""
+    pixels, valid, d_project = camera.project(transform(T, points), jacobian=True)
+    J = pose_jacobian(T, points, d_project) / maps.grid.stride
+    cells = maps.grid.to_cells(pixels)
+    values = maps.values[0].to(points.dtype)
+    span = torch.arange(values.shape[-1], device=values.device, dtype=values.dtype)
+    rx = maps.origin[0, :, 0, None] - cells[:, 0, None] + span
+    ry = maps.origin[0, :, 1, None] - cells[:, 1, None] + span
+    norm = 1 / (math.sqrt(2 * math.pi) * sigma)
+    gx = norm * torch.exp(-rx.square() / (2 * sigma**2))
+    gy = norm * torch.exp(-ry.square() / (2 * sigma**2)) * valid[:, None] / sigma**2
+    x_sums = values @ torch.stack([gx, gx * rx, gx * rx.square()], -1)  # [N, S, 3]
+    moments = torch.stack([gy, gy * ry, gy * ry.square()], 1) @ x_sums  # [N, y power, x power]
+    pull = torch.stack([moments[:, 0, 1], moments[:, 1, 0]], -1)
+    xx, xy, yy = moments[:, 0, 2], moments[:, 1, 1], moments[:, 2, 0]
+    outer = torch.stack([xx, xy, xy, yy], -1).reshape(-1, 2, 2) / sigma**2
+    weight = moments[:, 0, 0, None, None] * torch.eye(2, dtype=values.dtype, device=values.device) - outer
+    H = (J.mT @ weight @ J).sum(0)
+    return (J.mT @ pull[..., None])[..., 0], H
+
+
+def _left_to_map(T):
+    """d (centre, rotation in map axes) / d (omega, t) of the left increment, [6, 6].
+
+    centre = -R't and R_map_cam = R', so d centre = -R' (d t + [t]x omega), d rotation = -R' omega.
+    """
+    R, t = T[:3, :3], T[:3, 3]
+    M = T.new_zeros(6, 6)
+    M[:3, :3] = -R.T @ skew(t)
+    M[:3, 3:] = -R.T
+    M[3:, :3] = -R.T
+    return M
