@@ -119,7 +119,7 @@ def _ray_grid(camera: Camera, supersample: int) -> _RayGrid:
     rows = []
     for part in v.split(TILE):  # in bands, since the Jacobians are large
         pixels = torch.stack(torch.meshgrid(u, part, indexing="xy"), dim=-1)
-        rays = camera.rays(pixels)
+        rays = camera.rays(pixels, iterations=6)  # those that have not converged are not valid
         rays = rays / rays[..., 2:]
         back, front, jacobian = camera.project(rays, jacobian=True)
         valid = front & ((back - pixels).norm(dim=-1) < RAY_TOLERANCE)
