@@ -51,7 +51,7 @@ DECLARATIONS = (
     Declaration("seed", 0, "Seed of the random draws: same image, same seed, same pose.", range=(0, 2**31 - 1)),
     Declaration("retrieve", 5, "Keyframes of the map that an image is compared with.", range=(1, 100)),
     Declaration(
-        "min_confidence", 0.0, "Poses of a lower confidence (0 to 1) are reported in status but not published.",
+        "min_confidence", 0.5, "Images localized with a lower confidence (0 to 1) get no pose.",
         range=(0.0, 1.0), runtime=True,
     ),
     Declaration(

@@ -69,7 +69,7 @@ class Relocalizer:
         node.create_timer(REMIND_SECONDS, self._tell_what_is_missing, clock=steady)
         self._worker.start()
         self._logger.info(
-            f"localizing in {value_of(node, 'map_file')} ({self._localizer.describe()}), listening to "
+            f"localizing in {value_of(node, 'map_file')} ({_words(self._localizer)}), listening to "
             f"{', '.join(self._inputs.topics)}, broadcasting {self._frames.map} -> {self._frames.child or 'camera'}"
         )
 
@@ -224,3 +224,7 @@ def _load(node: Node) -> Localizer:
     )
     localizer.warm_up()
     return localizer
+
+
+def _words(localizer: Localizer) -> str:
+    return f"{len(localizer.store)} keyframes, {localizer.backbone.name} features, on {localizer.device}"

@@ -31,11 +31,11 @@ class Verdicts:
         self._camera: Camera | None = None
 
     def verdict(self, message: Image | CompressedImage, info: CameraInfo | None) -> LocalizationResult:
-        """A pose fit to be published, or a reason in one line; raises nothing."""
+        """A pose that may be published, or a reason in one line; raises nothing."""
         try:
             if info is None:
                 raise ImageError("no camera_info has come yet")
-            return self._acceptable(self._localize(message, info))
+            return _acceptable(self._localize(message, info))
         except NreError as error:
             return LocalizationResult(reason=str(error))
         except Exception as error:  # the node outlives whatever one image does to the estimator
@@ -51,18 +51,14 @@ class Verdicts:
             self._camera = camera
         check_size(image, camera)
         decoded = (time.perf_counter() - started) * 1e3
+        self._localizer.min_confidence = value_of(self._node, "min_confidence")
         # the camera of the images before, where nothing has changed: it keeps what it has computed
         result = self._localizer.localize(image, self._camera)
         return replace(result, milliseconds={"decode": decoded, **result.milliseconds})
 
-    def _acceptable(self, result: LocalizationResult) -> LocalizationResult:
-        """Turns a pose that must not be published into a reason."""
-        if not result.success:
-            return result
-        if not (np.isfinite(result.T_map_cam).all() and np.isfinite(result.covariance).all()):
-            return replace(result, T_map_cam=None, covariance=None, reason="pose or covariance is not finite")
-        least = value_of(self._node, "min_confidence")
-        if result.confidence < least:
-            reason = f"confidence {result.confidence:.2f} is below min_confidence {least:.2f}"
-            return replace(result, T_map_cam=None, covariance=None, reason=reason)
-        return result
+
+def _acceptable(result: LocalizationResult) -> LocalizationResult:
+    """NaN is never published: it spreads through the filters that fuse our pose."""
+    if result.success and not (np.isfinite(result.T_map_cam).all() and np.isfinite(result.covariance).all()):
+        return replace(result, T_map_cam=None, covariance=None, reason="pose or covariance is not finite")
+    return result

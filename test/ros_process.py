@@ -1,0 +1,265 @@
+"""The node as a child process, and the rest of a robot around it: camera, odometry, and ears.
+
+The world is a room of the gallery, so that the camera's true pose is known exactly.
+"""
+
+import array
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+import rclpy
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from tf2_msgs.msg import TFMessage
+
+from nre_ros.features import load_backbone
+from nre_ros.gallery import CameraMount, Gallery, build_room, camera_pose
+from nre_ros.geometry import Camera
+from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.keyframes.retrieval import GLOBAL_DESCRIPTOR
+from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.msg import LocalizationStatus
+from nre_ros.node.bootstrap import clean_environment
+from nre_ros.node.conversions import stamp_message, stamp_nanoseconds, transform_message
+from nre_ros.srv import LocalizeImage
+
+ROOT = Path(__file__).resolve().parents[1]
+OPTICAL = "camera_color_optical_frame"
+CAMERA = Camera(320, 240, 260.0, 260.0, 160.5, 118.5)
+TIMEOUT = 60.0
+"""Seconds; far beyond what anything here takes, on a machine that is busy with other things."""
+
+
+class World:
+    """A room, a map of a part of it, and views from poses that are not in the map."""
+
+    def __init__(self, folder: Path):
+        self.gallery = Gallery(build_room(seed=0))
+        self.map_file = folder / "room.db"
+        backbone = load_backbone("xfeat")
+        builder = KeyframeBuilder(backbone)
+        with KeyframeStore.create(self.map_file, backbone.name, backbone.weights_hash, "room", retrieval=GLOBAL_DESCRIPTOR) as store:
+            for i, y in enumerate((-0.8, -0.4, 0.0, 0.4, 0.8)):
+                T = camera_pose([0.2, y, 1.2 + 0.1 * (i % 2)], -0.2 * y)
+                view = self.gallery.render(CAMERA, T)
+                store.add(builder.build_rgbd(f"view{i}", 0, view.image, view.depth, CAMERA, T))
+
+    @cached_property
+    def T_map_cam(self) -> np.ndarray:
+        """Where the camera of the images is."""
+        return camera_pose([0.05, 0.15, 1.3], 0.08, -0.03)
+
+    @cached_property
+    def image(self) -> np.ndarray:
+        return self.gallery.render(CAMERA, self.T_map_cam).image
+
+    def image_at(self, T_map_cam) -> np.ndarray:
+        return self.gallery.render(CAMERA, T_map_cam).image
+
+
+class NodeProcess:
+    """``python -m nre_ros.node.localize_node --ros-args ...``, its words in a file."""
+
+    def __init__(self, folder: Path, *ros_args: str, command=("-m", "nre_ros.node.localize_node"), **parameters):
+        self.log = folder / f"node_{time.monotonic_ns()}.log"
+        given = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
+        environment = clean_environment(ROS_LOG_DIR=str(folder / "ros_log"), OMP_NUM_THREADS="1")
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *command, "--ros-args", *given, *ros_args],
+                cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def words(self) -> str:
+        return self.log.read_text()
+
+    def wait_for(self, text: str, timeout: float = TIMEOUT) -> "NodeProcess":
+        deadline = time.monotonic() + timeout
+        while text not in self.words:
+            assert self.process.poll() is None, f"the node ended with {self.process.returncode}:\n{self.words}"
+            assert time.monotonic() < deadline, f"{text!r} never came:\n{self.words}"
+            time.sleep(0.02)
+        return self
+
+    def wait_ready(self) -> "NodeProcess":
+        return self.wait_for("localizing in")
+
+    def stop(self, number=signal.SIGINT, timeout: float = TIMEOUT) -> int:
+        """Sends the signal; the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(timeout)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+class Robot:
+    """Publishes what a robot does and remembers what the node answers, in a namespace of its own."""
+
+    def __init__(self, namespace: str = "", use_sim_time: bool = False):
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context)
+        self.node = rclpy.create_node("robot", namespace=namespace, context=self.context)
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        publisher = self.node.create_publisher
+        self._publishers = {
+            Image: publisher(Image, "image", 5),
+            CompressedImage: publisher(CompressedImage, "image/compressed", 5),
+            CameraInfo: publisher(CameraInfo, "camera_info", 5),
+        }
+        self._tf, self._tf_static = publisher(TFMessage, "/tf", 50), publisher(TFMessage, "/tf_static", latched)
+        self.statuses, self.poses, self.covariances, self.transforms = [], [], [], []
+        subscription = self.node.create_subscription
+        subscription(LocalizationStatus, "status", self._heard(self.statuses), 100)
+        subscription(PoseStamped, "pose", self._heard(self.poses), 100)
+        subscription(PoseWithCovarianceStamped, "pose_with_covariance", self._heard(self.covariances), 100)
+        subscription(TFMessage, "/tf", self._on_tf, 100)
+        self.changed = threading.Condition()
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def _spin(self):
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:
+            pass
+
+    def close(self):
+        self.context.shutdown()
+        self._thread.join(10)
+        self._executor.shutdown()
+        self.node.destroy_node()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    # --- ears -----------------------------------------------------------------------------------
+
+    def _heard(self, messages: list):
+        def append(message):
+            with self.changed:
+                messages.append(message)
+                self.changed.notify_all()
+
+        return append
+
+    def _on_tf(self, message):
+        """Keeps what the node broadcasts, with the time of arrival; our own odometry is not news."""
+        now = self.now()
+        with self.changed:
+            self.transforms += [(now, t) for t in message.transforms if t.header.frame_id not in ("odom", "base_link")]
+            self.changed.notify_all()
+
+    def wait(self, condition, timeout: float = TIMEOUT):
+        """Waits for ``condition()`` to be true and returns its value; None after the time-out."""
+        with self.changed:
+            return self.changed.wait_for(condition, timeout) or None
+
+    def now(self) -> int:
+        return self.node.get_clock().now().nanoseconds
+
+    # --- mouth ----------------------------------------------------------------------------------
+
+    def wait_connected(self):
+        """Until the node hears the camera and we hear the node."""
+        deadline = time.monotonic() + TIMEOUT
+        names = ("image", "image/compressed", "camera_info")
+        while time.monotonic() < deadline:
+            heard = [self.node.count_subscribers(self.node.resolve_topic_name(name)) for name in names]
+            spoken = [self.node.count_publishers(self.node.resolve_topic_name(name)) for name in ("pose", "status")]
+            if heard[0] + heard[1] and heard[2] and all(spoken):
+                return self
+            time.sleep(0.02)
+        raise AssertionError("the node's topics never appeared")
+
+    def publish(self, message):
+        self._publishers[type(message)].publish(message)
+
+    def publish_transform(self, T, parent: str, child: str, stamp: int, static: bool = False):
+        message = TFMessage(transforms=[transform_message(T, parent, child, stamp)])
+        (self._tf_static if static else self._tf).publish(message)
+
+    def publish_odometry(self, T_odom_base, stamp: int, mount: CameraMount = CameraMount()):
+        """odom -> base_link shortly before and after the stamp, standing, and the static camera mount."""
+        for offset in (-20_000_000, 0, 20_000_000):
+            self.publish_transform(T_odom_base, "odom", "base_link", stamp + offset)
+        self.publish_transform(mount.T_base_cam, "base_link", OPTICAL, stamp, static=True)
+
+    def ask(self, message, info="good", timeout: float = TIMEOUT):
+        """Publishes intrinsics and image until the status of that image comes, and returns it.
+
+        Once is not enough: images are best effort, and the first ones fall into discovery.
+        """
+        stamp, deadline = stamp_nanoseconds(message.header.stamp), time.monotonic() + timeout
+        heard = len(self.statuses)
+
+        def answers():
+            return [s for s in self.statuses[heard:] if stamp_nanoseconds(s.header.stamp) == stamp]
+
+        if info is not None:
+            self.publish(camera_info() if info == "good" else info)
+            time.sleep(0.1)  # another topic: it may overtake or be overtaken
+        while time.monotonic() < deadline:
+            self.publish(message)
+            if self.wait(answers, 3.0):
+                return answers()[0]
+        raise AssertionError("the node never answered this image")
+
+    def call(self, image, info):
+        """The answer of the service ``localize_image``."""
+        client = self.node.create_client(LocalizeImage, "localize_node/localize_image")
+        assert client.wait_for_service(TIMEOUT)
+        future = client.call_async(LocalizeImage.Request(image=image, camera_info=info))
+        deadline = time.monotonic() + TIMEOUT
+        while not future.done() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return future.result().status
+
+
+def camera_info(**changes) -> CameraInfo:
+    info = CameraInfo(width=CAMERA.width, height=CAMERA.height, distortion_model="plumb_bob", d=[0.0] * 5,
+                      k=CAMERA.K.ravel().tolist())
+    info.header.frame_id = OPTICAL
+    for name, value in changes.items():
+        setattr(info, name, value)
+    return info
+
+
+def raw_image(pixels, stamp: int, encoding: str = "bgr8", padding: int = 0) -> Image:
+    """An Image whose rows are followed by ``padding`` bytes of noise."""
+    height, width = pixels.shape[:2]
+    rows = np.hstack([pixels.reshape(height, -1), np.full((height, padding), 171, np.uint8)])
+    message = Image(height=height, width=width, encoding=encoding, step=rows.shape[1],
+                    data=array.array("B", rows.tobytes()))
+    return _stamped(message, stamp)
+
+
+def jpeg_image(pixels, stamp: int) -> CompressedImage:
+    data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+    return _stamped(CompressedImage(format="bgr8; jpeg compressed bgr8", data=array.array("B", data)), stamp)
+
+
+def _stamped(message, stamp: int):
+    message.header.stamp, message.header.frame_id = stamp_message(stamp), OPTICAL
+    return message
