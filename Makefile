@@ -68,7 +68,7 @@ $(STAMPS)/torch-$(TORCH): $(STAMPS)/venv
 	@rm -f $(STAMPS)/torch-* && touch $@
 
 $(STAMPS)/requirements: $(REQUIREMENTS) $(STAMPS)/torch-$(TORCH)
-	@echo "== 3/4 ROS 2 Jazzy and the libraries (about 700 MB with torch)"
+	@echo "== 3/4 ROS 2 Jazzy and the libraries (the whole environment takes 2 GB of disk)"
 	$(BIN)/python -m pip install --disable-pip-version-check $(addprefix -r ,$(filter-out %/robot.txt,$(REQUIREMENTS)))
 	@touch $@
 

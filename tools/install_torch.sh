@@ -20,12 +20,15 @@ cpu)
     backend=cpu
     ;;
 cuda) backend=auto ;;
-pypi)
-    $pip install "torch==$version"
-    exit 0
-    ;;
 *) backend=$choice ;;
 esac
+
+# Another build of the same version would count as installed already.
+$pip uninstall --quiet --yes torch 2>/dev/null
+if [ "$choice" = pypi ]; then
+    $pip install "torch==$version"
+    exit 0
+fi
 
 $pip install --quiet uv
 if ! "$(dirname "$python")/uv" pip install --python "$python" --torch-backend "$backend" "torch==$version"; then
