@@ -1,0 +1,174 @@
+"""Retrieval: the descriptor is what the paper says, and finds keyframes that truly overlap."""
+
+import cv2
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from keyframe_samples import random_keyframe, unit
+
+from nre_ros.errors import FeatureMismatchError
+from nre_ros.features import load_backbone
+from nre_ros.features.base import FeatureGrid, FeatureMap
+from nre_ros.geometry import invert
+from nre_ros.keyframes.importers.cameras import read_cameras_txt
+from nre_ros.keyframes.importers.rgbd import parse_tum_line
+from nre_ros.keyframes.retrieval import GLOBAL_DESCRIPTOR, Retriever, global_descriptor
+from nre_ros.keyframes.store import KeyframeStore
+
+GRID = FeatureGrid(8, 3.5)
+
+
+def feature_map(seed, channels=8, height=12, width=16):
+    rng = np.random.default_rng(seed)
+    mixing = rng.normal(size=(channels, channels))
+    return torch.as_tensor(mixing @ rng.normal(size=(channels, height * width)), dtype=torch.float32).reshape(
+        channels, height, width
+    )
+
+
+def test_descriptor_is_the_signed_root_of_the_covariance_root():
+    data = feature_map(0)
+    root = scipy.linalg.sqrtm(np.cov(data.reshape(8, -1).numpy().astype(np.float64))).real
+    # <A, B> of symmetric matrices is the dot product of their upper triangles with sqrt(2) off the diagonal
+    expected = (root * (np.sqrt(2) - (np.sqrt(2) - 1) * np.eye(8)))[np.triu_indices(8)]
+    expected = np.sign(expected) * np.abs(expected) ** 0.5
+    found = global_descriptor(FeatureMap(data, GRID))
+    assert found.dtype == np.float32 and found.shape == (36,)
+    np.testing.assert_allclose(found, expected / np.linalg.norm(expected), atol=1e-5)
+
+
+def test_descriptor_ignores_where_cells_are_and_a_common_shift():
+    data = feature_map(1)
+    shuffled = data.flatten(1)[:, torch.randperm(192, generator=torch.Generator().manual_seed(0))].reshape(data.shape)
+    found = [global_descriptor(FeatureMap(d, GRID)) for d in (data, shuffled, data + 0.7, feature_map(2))]
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+    np.testing.assert_allclose(found[0], found[2], atol=1e-4)
+    assert found[0] @ found[3] < 0.95
+
+
+def test_a_featureless_image_has_a_finite_descriptor():
+    assert np.isfinite(global_descriptor(FeatureMap(torch.ones(8, 4, 4), GRID))).all()
+
+
+@pytest.fixture
+def make_map(tmp_path):
+    stores = []
+
+    def make(descriptors, retrieval=GLOBAL_DESCRIPTOR):
+        path = tmp_path / f"{len(stores)}.db"
+        store = KeyframeStore.create(path, "xfeat", "abc", retrieval=retrieval)
+        stores.append(store)
+        for i, descriptor in enumerate(descriptors):
+            store.add(small_keyframe(f"{i}", i, descriptor))
+        return store
+
+    yield make
+    for store in stores:
+        store.close()
+
+
+def small_keyframe(name, seed, descriptor):
+    return random_keyframe(name, seed, points=2, background=2, channels=4, global_descriptor=descriptor)
+
+
+def test_similarities_are_cosines_best_first(make_map):
+    descriptors = unit(np.random.default_rng(0).normal(size=(40, 100)))
+    retriever = Retriever(make_map(descriptors))
+    for i in (0, 17, 39):
+        ids, similarities = retriever.query(descriptors[i], count=6)
+        assert ids[0] == i + 1 and len(set(ids)) == 6
+        np.testing.assert_allclose(similarities, descriptors[np.array(ids) - 1] @ descriptors[i], atol=0.01)
+        assert (np.diff(similarities) <= 0).all()
+        assert retriever.query(descriptors[i], count=6)[0] == ids
+
+
+def test_small_and_empty_maps(make_map):
+    descriptors = unit(np.random.default_rng(0).normal(size=(3, 100)))
+    assert len(Retriever(make_map(descriptors)).query(descriptors[0], count=5)[0]) == 3
+    ids, similarities = Retriever(make_map([])).query(descriptors[0])
+    assert ids == [] and len(similarities) == 0
+
+
+def test_near_duplicates_do_not_take_all_places(make_map):
+    rng = np.random.default_rng(3)
+    query, other = unit(rng.normal(size=(2, 400)))
+    duplicates = unit(query + 0.02 * rng.normal(size=(6, 400)))
+    second_view = unit(0.9 * query + 0.35 * other)  # similar to the query, less so to the duplicates
+    unrelated = unit(rng.normal(size=(5, 400)))
+    retriever = Retriever(make_map([*duplicates, second_view, *unrelated]))
+    ids, _ = retriever.query(query, count=3)
+    assert 7 in ids and not set(ids) & set(range(8, 13))
+
+
+def test_a_keyframe_added_later_is_found(make_map):
+    descriptors = unit(np.random.default_rng(0).normal(size=(4, 100)))
+    store = make_map(descriptors[:3])
+    with KeyframeStore.open(store.path) as reader:
+        retriever = Retriever(reader)
+        store.add(small_keyframe("new", 9, descriptors[3]))
+        assert retriever.query(descriptors[3], count=1)[0] == [4]
+
+
+def test_maps_for_another_descriptor_are_refused(make_map):
+    descriptors = unit(np.random.default_rng(0).normal(size=(2, 100)))
+    with pytest.raises(FeatureMismatchError, match="netvlad"):
+        Retriever(make_map(descriptors, retrieval="netvlad"))
+    with pytest.raises(FeatureMismatchError, match="shape"):
+        Retriever(make_map(descriptors)).query(descriptors[0][:50])
+
+
+class Kitchen:
+    """The walk's poses and depths, and how much of a keyframe a query truly sees."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.camera = next(iter(read_cameras_txt(folder / "sparse/cameras.txt").values()))
+        self.poses = {}
+        for part in ("map", "query"):
+            lines = (folder / f"{part}_poses.txt").read_text().splitlines()[1:]
+            names = (folder / f"{part}.txt").read_text().split()
+            self.poses.update({name: parse_tum_line(line)[1] for name, line in zip(names, lines)})
+            setattr(self, part, names)
+
+    def depth(self, name):
+        return cv2.imread(str(self.folder / "depth" / name.replace("jpg", "png")), cv2.IMREAD_UNCHANGED) / 1e3
+
+    def overlap(self, keyframe, query):
+        """Share of the keyframe's depth points that project into the query at the query's depth there."""
+        y, x = np.mgrid[8:480:16, 8:640:16].reshape(2, -1)
+        z = self.depth(keyframe)[y, x]
+        x, y, z = x[z > 0], y[z > 0], z[z > 0]
+        K, distortion = self.camera.K, np.array(self.camera.distortion)
+        xy = cv2.undistortPoints(np.stack([x, y], 1).astype(np.float64)[:, None], K, distortion)[:, 0]
+        T = invert(self.poses[query]) @ self.poses[keyframe]
+        points = np.column_stack([xy * z[:, None], z]) @ T[:3, :3].T + T[:3, 3]
+        pixels = cv2.projectPoints(points, np.zeros(3), np.zeros(3), K, distortion)[0][:, 0].round().astype(int)
+        inside = (points[:, 2] > 0) & (pixels >= 0).all(1) & (pixels < (640, 480)).all(1)
+        seen = np.zeros(len(z))
+        seen[inside] = self.depth(query)[pixels[inside, 1], pixels[inside, 0]]
+        return np.mean((seen > 0) & (np.abs(seen - points[:, 2]) < 0.05 * points[:, 2] + 0.05))
+
+
+@pytest.fixture(scope="module")
+def kitchen(shared):
+    kitchen = Kitchen(shared / "data/kitchen")
+    backbone = load_backbone("xfeat")
+    kitchen.descriptors = {
+        name: global_descriptor(backbone.extract(cv2.imread(str(kitchen.folder / "images" / name)), fine=False).coarse)
+        for name in kitchen.map + kitchen.query
+    }
+    return kitchen
+
+
+@pytest.mark.parametrize("step, share", [(1, 0.99), (6, 0.97)])
+def test_kitchen_queries_find_keyframes_that_overlap(kitchen, make_map, step, share):
+    """All 63 keyframes, and 11 of them."""
+    names = kitchen.map[::step]
+    retriever = Retriever(make_map([kitchen.descriptors[name] for name in names]))
+    found = 0
+    for query in kitchen.query:
+        ids, _ = retriever.query(kitchen.descriptors[query], count=5)
+        assert len(set(ids)) == 5
+        found += any(kitchen.overlap(names[i - 1], query) >= 0.3 for i in ids)
+    assert found >= share * len(kitchen.query)
