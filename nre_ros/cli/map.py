@@ -117,7 +117,7 @@ def _build(args, make_source) -> int:
 def _reasons(skipped: dict[str, str]) -> list[tuple[str, int]]:
     """The reasons without the names of files, so that like ones are counted together."""
     general = [" ".join(word for word in reason.split() if "/" not in word) for reason in skipped.values()]
-    return Counter(general).most_common()
+    return Counter(general).most_common(8)
 
 
 def _device(name: str) -> str:

@@ -1,0 +1,239 @@
+"""Building a map file: nothing that exists is lost, an interrupted build goes on, the command line."""
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from keyframe_samples import CAMERA, PlaceBackbone, random_keyframe, random_pose
+
+from nre_ros.cli import map as map_command
+from nre_ros.errors import ImportSourceError, MapError
+from nre_ros.geometry import position_quaternion
+from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.keyframes.importers.cameras import write_cameras_txt
+from nre_ros.keyframes.importers.common import MapSource, build_map
+from nre_ros.keyframes.store import KeyframeStore
+
+
+class RandomSource(MapSource):
+    """Random keyframes; stops like Ctrl-C at the image ``interrupt``, leaves out those in ``bad``."""
+
+    def __init__(self, count=6, interrupt=None, bad=(), flavour="a"):
+        self.count, self.interrupt, self.bad, self.flavour = count, interrupt, bad, flavour
+        self.made = []
+
+    def names(self):
+        return [f"frame-{i}" for i in range(self.count)]
+
+    def describe(self):
+        return {"flavour": self.flavour}
+
+    def keyframe(self, name, builder):
+        if name == self.interrupt:
+            raise KeyboardInterrupt
+        if name in self.bad:
+            raise ImportSourceError("bad on purpose")
+        self.made.append(name)
+        return random_keyframe(name, int(name[6:]), points=builder.points_per_keyframe, background=8, dimensions=50)
+
+
+def build(source, path, points=10, seed=0, **options):
+    return build_map(source, KeyframeBuilder(PlaceBackbone(), points, seed=seed), path, progress=False, **options)
+
+
+def names(path):
+    with KeyframeStore.open(path) as store:
+        return list(store.names())
+
+
+def test_a_map_is_built_and_the_rest_is_told(tmp_path, capsys):
+    report = build(RandomSource(bad=["frame-1", "frame-4"]), tmp_path / "m.db")
+    assert (report.keyframes, report.points, report.resumed) == (4, 40, 0)
+    assert report.skipped == {"frame-1": "bad on purpose", "frame-4": "bad on purpose"}
+    assert report.file_bytes == (tmp_path / "m.db").stat().st_size
+    assert "skipped frame-1: bad on purpose" in capsys.readouterr().err
+    assert names(tmp_path / "m.db") == ["frame-0", "frame-2", "frame-3", "frame-5"]
+    assert [file.name for file in tmp_path.iterdir()] == ["m.db"]
+    with KeyframeStore.open(tmp_path / "m.db") as store:
+        store.check_features(PlaceBackbone())
+
+
+def test_an_existing_map_needs_force_and_stays_until_the_new_one_is_complete(tmp_path):
+    path = tmp_path / "m.db"
+    build(RandomSource(count=2), path)
+    before = path.read_bytes()
+    with pytest.raises(MapError, match="--force"):
+        build(RandomSource(count=3), path)
+    with pytest.raises(KeyboardInterrupt):
+        build(RandomSource(count=3, interrupt="frame-2"), path, force=True)
+    with pytest.raises(ImportSourceError, match="none of the 3"):
+        build(RandomSource(count=3, bad=["frame-0", "frame-1", "frame-2"], flavour="b"), path, force=True)
+    assert path.read_bytes() == before
+    build(RandomSource(count=3), path, force=True)
+    assert names(path) == ["frame-0", "frame-1", "frame-2"]
+
+
+def test_an_interrupted_build_goes_on(tmp_path):
+    path = tmp_path / "m.db"
+    with pytest.raises(KeyboardInterrupt):
+        build(RandomSource(interrupt="frame-3"), path)
+    assert not path.exists() and names(tmp_path / "m.db.partial") == ["frame-0", "frame-1", "frame-2"]
+    again = RandomSource()
+    report = build(again, path)
+    assert again.made == ["frame-3", "frame-4", "frame-5"]
+    assert (report.keyframes, report.resumed) == (6, 3)
+    assert names(path) == again.names() and [file.name for file in tmp_path.iterdir()] == ["m.db"]
+
+
+@pytest.mark.parametrize("options", [{"points": 11}, {"seed": 1}, {"flavour": "b"}, {"count": 7}])
+def test_a_build_with_other_options_is_not_continued(tmp_path, options):
+    path = tmp_path / "m.db"
+    with pytest.raises(KeyboardInterrupt):
+        build(RandomSource(interrupt="frame-3"), path)
+    source = RandomSource(**{key: options[key] for key in options.keys() & {"flavour", "count"}})
+    rest = {key: options[key] for key in options.keys() & {"points", "seed"}}
+    with pytest.raises(MapError, match="partial.*--force"):
+        build(source, path, **rest)
+    assert len(names(tmp_path / "m.db.partial")) == 3
+    assert build(source, path, force=True, **rest).resumed == 0
+
+
+def test_a_partial_file_that_is_no_map(tmp_path):
+    (tmp_path / "m.db.partial").write_text("something of the user's")
+    with pytest.raises(MapError, match="--force"):
+        build(RandomSource(), tmp_path / "m.db")
+    assert (tmp_path / "m.db.partial").read_text() == "something of the user's"
+
+
+def test_the_log_of_a_replaced_map_is_not_read_into_the_new_one(tmp_path):
+    path = tmp_path / "m.db"
+    killed = (
+        "import sys, os; sys.path.insert(0, sys.argv[2])\n"
+        "from keyframe_samples import random_keyframe\n"
+        "from nre_ros.keyframes.store import KeyframeStore\n"
+        "store = KeyframeStore.create(sys.argv[1], 'old', 'old')\n"
+        "store.add(random_keyframe('old', 1)); os._exit(9)\n"
+    )
+    subprocess.run([sys.executable, "-c", killed, str(path), str(Path(__file__).parent)])
+    assert (tmp_path / "m.db-wal").exists()
+    build(RandomSource(count=2), path, force=True)
+    assert names(path) == ["frame-0", "frame-1"] and not (tmp_path / "m.db-wal").exists()
+
+
+def test_an_empty_list_and_a_folder_as_map(tmp_path):
+    with pytest.raises(ImportSourceError, match="no images"):
+        build(RandomSource(count=0), tmp_path / "m.db")
+    with pytest.raises(MapError, match="folder"):
+        build(RandomSource(), tmp_path, force=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_background_depends_on_seed_and_name_alone():
+    image = np.random.default_rng(0).integers(0, 255, (480, 640, 3)).astype(np.uint8)
+
+    def background(name, seed):
+        builder = KeyframeBuilder(PlaceBackbone(), background=50, seed=seed)
+        return builder.build(name, 0, image, CAMERA, np.eye(4), np.zeros((0, 2)), np.zeros((0, 3))).background
+
+    np.testing.assert_array_equal(background("a", 0), background("a", 0))
+    assert not np.array_equal(background("a", 0), background("b", 0))
+    assert not np.array_equal(background("a", 0), background("a", 1))
+
+
+_KILLED = """
+import sys; sys.path.insert(0, {folder!r})
+import test_import_build as t
+t.build(t.RandomSource(count=100000), sys.argv[1])
+"""
+
+
+def test_a_killed_build_keeps_what_was_committed_and_goes_on(tmp_path):
+    path, partial = tmp_path / "m.db", tmp_path / "m.db.partial"
+    code = _KILLED.format(folder=str(Path(__file__).parent))
+    with subprocess.Popen([sys.executable, "-c", code, str(path)]) as process:
+        while not (partial.with_name("m.db.partial-wal").exists() and
+                   partial.with_name("m.db.partial-wal").stat().st_size > 200_000):
+            assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+    assert not path.exists()
+    kept = names(partial)
+    assert kept == [f"frame-{i}" for i in range(len(kept))] and len(kept) > 5
+    source = RandomSource(count=100000, interrupt=f"frame-{len(kept) + 3}")
+    with pytest.raises(KeyboardInterrupt):
+        build(source, path)
+    assert source.made == [f"frame-{len(kept) + i}" for i in range(3)]
+
+
+def command(*words):
+    parser = argparse.ArgumentParser(prog="nre_ros")
+    map_command.add_parser(parser.add_subparsers(required=True))
+    args = parser.parse_args([str(word) for word in words])
+    return args.func(args)
+
+
+@pytest.fixture
+def rgbd_folder(tmp_path, monkeypatch):
+    """Five images; the second lacks depth, the third is torn, the fourth has a NaN pose."""
+    monkeypatch.setattr("nre_ros.features.load_backbone", lambda name, device: PlaceBackbone())
+    rng = np.random.default_rng(0)
+    lines = ["# t x y z qx qy qz qw"]
+    for i in range(5):
+        for kind, image in [
+            ("rgb", rng.integers(0, 255, (480, 640, 3)).astype(np.uint8)), ("depth", np.full((480, 640), 2000, np.uint16))
+        ]:
+            (tmp_path / kind).mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / kind / f"{i}.{'jpg' if kind == 'rgb' else 'png'}"), image)
+        position, quaternion = position_quaternion(random_pose(rng))
+        lines.append(" ".join(map(repr, [1.5, *position.tolist(), *quaternion.tolist()])))
+    (tmp_path / "depth/1.png").unlink()
+    torn = (tmp_path / "rgb/2.jpg").read_bytes()
+    (tmp_path / "rgb/2.jpg").write_bytes(torn[: len(torn) // 2])
+    lines[4] = "1 nan 0 0 0 0 0 1"
+    (tmp_path / "poses.txt").write_text("\n".join(lines))
+    (tmp_path / "list.txt").write_text("\n".join(f"{i}.jpg" for i in range(5)))
+    write_cameras_txt(tmp_path / "cameras.txt", {1: CAMERA})
+    return tmp_path
+
+
+def test_map_build_and_info(rgbd_folder, capsys):
+    folder = rgbd_folder
+    words = [
+        "map", "build", "rgbd", "--images", folder / "rgb", "--depth", folder / "depth", "--poses",
+        folder / "poses.txt", "--list", folder / "list.txt", "--camera", folder / "cameras.txt", "-o",
+        folder / "m.db", "--points", 50, "--device", "cpu",
+    ]
+    assert command(*words) == 0
+    out, err = capsys.readouterr()
+    table = dict(line.split(None, 1) for line in out.splitlines())
+    assert (table["keyframes"], table["points"], table["skipped"]) == ("2", "100", "3")
+    for name, reason in [("1.jpg", "No such file"), ("2.jpg", "truncated"), ("3.jpg", "not finite")]:
+        assert sum(f"skipped {name}" in line and reason in line for line in err.splitlines()) == 1
+    with pytest.raises(MapError, match="exists"):
+        command(*words)
+    assert command(*words, "--force") == 0
+    capsys.readouterr()
+
+    assert command("map", "info", folder / "m.db") == 0
+    shown = capsys.readouterr().out
+    assert "place" in shown and "640x480 radial_tangential" in shown
+    assert command("map", "info", folder / "m.db", "--json") == 0
+    info = json.loads(capsys.readouterr().out)
+    assert (info["keyframes"], info["points"], info["frame_id"], info["schema_version"]) == (2, 100, "map", 1)
+    with pytest.raises(MapError, match="does not exist"):
+        command("map", "info", folder / "none.db")
+
+
+@pytest.mark.parametrize("words", [
+    ["map"], ["map", "build"], ["map", "build", "colmap", "x", "-o", "m.db"], ["map", "info"],
+    ["map", "build", "colmap", "x", "--images", "y", "-o", "m.db", "--points", "0"],
+])
+def test_wrong_command_lines_exit_with_usage(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command(*words)
+    assert stop.value.code == 2 and "usage: nre_ros map" in capsys.readouterr().err
