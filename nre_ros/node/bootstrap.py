@@ -34,11 +34,7 @@ def install_prefix() -> Path | None:
 
 def set_prefix_path() -> None:
     """Completes ``AMENT_PREFIX_PATH``: enough where the loader finds the libraries already."""
-    prefix = install_prefix()
-    if prefix is not None:
-        _add_folder("AMENT_PREFIX_PATH", prefix)
-    if (Path(sys.prefix) / "share/ament_index").is_dir():  # the ROS wheels, below whatever overlays them
-        _add_folder("AMENT_PREFIX_PATH", Path(sys.prefix), front=False)
+    _complete("AMENT_PREFIX_PATH", "")
 
 
 def prepare() -> None:
@@ -49,10 +45,7 @@ def prepare() -> None:
     nothing where no messages are installed: the import that follows says what is missing.
     """
     set_prefix_path()
-    prefix = install_prefix()
-    if prefix is None:
-        return
-    if _add_folder("LD_LIBRARY_PATH", prefix / "lib") and _RESTARTED not in os.environ:
+    if _complete("LD_LIBRARY_PATH", "lib") and _RESTARTED not in os.environ:
         os.environ[_RESTARTED] = "1"
         # without the mark the wheels look for their own library folders once more
         os.environ.pop(_WHEELS_MARK, None)
@@ -85,10 +78,20 @@ def clean_environment(**changes: str | None) -> dict[str, str]:
     return environment
 
 
-def _add_folder(name: str, folder: Path, front: bool = True) -> bool:
-    """Adds a folder to a search path; False if it was there already."""
-    entries = [entry for entry in os.environ.get(name, "").split(os.pathsep) if entry]
-    if any(os.path.realpath(entry) == os.path.realpath(folder) for entry in entries):
+def _complete(name: str, folder: str) -> bool:
+    """Adds our prefix and that of the wheels, each with ``folder``, to a search path; False if it has both.
+
+    Ours goes to the front and the wheels to the end: a workspace overlays the ROS that it was built on.
+    """
+    before = [entry for entry in os.environ.get(name, "").split(os.pathsep) if entry]
+    entries = list(before)
+    known = {os.path.realpath(entry) for entry in entries}
+    ours, wheels = install_prefix(), Path(sys.prefix)
+    if ours is not None and os.path.realpath(ours / folder) not in known:
+        entries.insert(0, str(ours / folder))
+    if wheels != ours and (wheels / "share/ament_index").is_dir() and os.path.realpath(wheels / folder) not in known:
+        entries.append(str(wheels / folder))
+    if entries == before:
         return False
-    os.environ[name] = os.pathsep.join([str(folder), *entries] if front else [*entries, str(folder)])
+    os.environ[name] = os.pathsep.join(entries)
     return True
