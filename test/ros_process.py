@@ -18,6 +18,7 @@ import rclpy
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
@@ -112,15 +113,15 @@ class NodeProcess:
 class Robot:
     """Publishes what a robot does and remembers what the node answers, in a namespace of its own."""
 
-    def __init__(self, namespace: str = "", use_sim_time: bool = False):
+    def __init__(self, namespace: str = "", image: str = "image"):
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
         self.node = rclpy.create_node("robot", namespace=namespace, context=self.context)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         publisher = self.node.create_publisher
         self._publishers = {
-            Image: publisher(Image, "image", 5),
-            CompressedImage: publisher(CompressedImage, "image/compressed", 5),
+            Image: publisher(Image, image, 5),
+            CompressedImage: publisher(CompressedImage, f"{image}/compressed", 5),
             CameraInfo: publisher(CameraInfo, "camera_info", 5),
         }
         self._tf, self._tf_static = publisher(TFMessage, "/tf", 50), publisher(TFMessage, "/tf_static", latched)
@@ -184,11 +185,11 @@ class Robot:
     def wait_connected(self):
         """Until the node hears the camera and we hear the node."""
         deadline = time.monotonic() + TIMEOUT
-        names = ("image", "image/compressed", "camera_info")
         while time.monotonic() < deadline:
-            heard = [self.node.count_subscribers(self.node.resolve_topic_name(name)) for name in names]
+            images, jpegs, infos = (publisher.get_subscription_count() for publisher in self._publishers.values())
             spoken = [self.node.count_publishers(self.node.resolve_topic_name(name)) for name in ("pose", "status")]
-            if heard[0] + heard[1] and heard[2] and all(spoken):
+            if images + jpegs and infos and all(spoken):
+                time.sleep(0.3)  # the other side learns of it a little later
                 return self
             time.sleep(0.02)
         raise AssertionError("the node's topics never appeared")
@@ -235,6 +236,34 @@ class Robot:
         while not future.done() and time.monotonic() < deadline:
             time.sleep(0.01)
         return future.result().status
+
+
+class SimClock:
+    """/clock from ``start`` nanoseconds on, as fast as the real one; ``set`` makes it jump."""
+
+    def __init__(self, robot: Robot, start: int):
+        self._publisher = robot.node.create_publisher(Clock, "/clock", 1)
+        self.set(start)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def set(self, nanoseconds: int):
+        self._offset = nanoseconds - time.monotonic_ns()
+
+    def now(self) -> int:
+        return time.monotonic_ns() + self._offset
+
+    def _run(self):
+        while not self._ended.wait(0.01):
+            self._publisher.publish(Clock(clock=stamp_message(self.now())))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._ended.set()
+        self._thread.join()
 
 
 def camera_info(**changes) -> CameraInfo:

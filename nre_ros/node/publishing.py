@@ -52,13 +52,8 @@ def status_message(result: LocalizationResult, camera_frame: str, state: int) ->
     status.confidence = float(result.confidence)
     status.points_used, status.points_considered = result.points_used, result.points_considered
     status.keyframes_used = list(result.keyframes)
-    status.cost = _float32(result.cost)
+    status.cost = float(result.cost) if math.isfinite(result.cost) else 0.0
     status.stages = list(result.milliseconds)
     status.stage_milliseconds = [float(value) for value in result.milliseconds.values()]
     status.reason = result.reason
     return status
-
-
-def _float32(value: float) -> float:
-    """The value, or -1 where there is none: NaN in a message breaks its readers."""
-    return float(value) if math.isfinite(value) else -1.0
