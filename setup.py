@@ -56,7 +56,8 @@ def run_cmake(name: str, source: Path, prefixes: list[Path]) -> None:
     """Configures, builds and installs one CMake project into TREE."""
     # The generators are Python programs that import ament_package and rosidl: pip hides a sourced
     # PYTHONPATH from its builds, and an overlay of its own from the programs that they start.
-    folders = [f for prefix in prefixes for lib in ("lib", "local/lib") for f in prefix.glob(f"{lib}/python3*/*-packages")]
+    patterns = ("lib/python3*/*-packages", "local/lib/python3*/*-packages")
+    folders = [folder for prefix in prefixes for pattern in patterns for folder in prefix.glob(pattern)]
     joined = os.pathsep.join(map(str, prefixes))
     environment = dict(
         os.environ,

@@ -31,7 +31,9 @@ def generate_launch_description():
         DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node and its topics"),
         DeclareLaunchArgument("name", default_value="localize_node", description="Name of the node"),
         DeclareLaunchArgument(
-            "use_sim_time", default_value="false", description="Take the time from /clock (simulation, bag with --clock)"
+            "use_sim_time",
+            default_value="false",
+            description="Take the time from /clock (simulation, bag with --clock)",
         ),
         DeclareLaunchArgument(
             "log_level", default_value="info", description="Severity to log from: debug, info, warn, error, fatal"

@@ -12,7 +12,7 @@ problem() {
 }
 
 if [ "$(uname -sm)" != "Linux x86_64" ]; then
-    problem "this is $(uname -sm): the ROS 2 wheels are for Linux x86_64; elsewhere build with colcon in a ROS installation (README.md)"
+    problem "this is $(uname -sm), but the ROS 2 wheels are for Linux x86_64: build with colcon in a ROS installation"
 fi
 
 if ! command -v "$python" >/dev/null 2>&1; then
@@ -30,7 +30,7 @@ else
         problem "Python $version cannot make virtual environments"
         packages="$packages python$version-venv"
     fi
-    if ! "$python" -c 'import os, sysconfig; open(os.path.join(sysconfig.get_path("include"), "Python.h"))' 2>/dev/null; then
+    if ! "$python" -c 'import sysconfig; open(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null; then
         problem "Python $version has no C headers (Python.h), which the generated messages compile against"
         packages="$packages python$version-dev"
     fi

@@ -16,9 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="session")
 def sources(tmp_path_factory) -> Path:
     """What a clone would hold, in <workspace>/src/nre_ros."""
-    listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
-    )
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if listing.returncode != 0:
         pytest.skip("needs a git checkout to know which files belong to the package")
     target = tmp_path_factory.mktemp("workspace") / "src/nre_ros"
