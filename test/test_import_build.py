@@ -184,9 +184,8 @@ def rgbd_folder(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     lines = ["# t x y z qx qy qz qw"]
     for i in range(5):
-        for kind, image in [
-            ("rgb", rng.integers(0, 255, (480, 640, 3)).astype(np.uint8)), ("depth", np.full((480, 640), 2000, np.uint16))
-        ]:
+        image = rng.integers(0, 255, (480, 640, 3)).astype(np.uint8)
+        for kind, image in [("rgb", image), ("depth", np.full((480, 640), 2000, np.uint16))]:
             (tmp_path / kind).mkdir(exist_ok=True)
             cv2.imwrite(str(tmp_path / kind / f"{i}.{'jpg' if kind == 'rgb' else 'png'}"), image)
         position, quaternion = position_quaternion(random_pose(rng))

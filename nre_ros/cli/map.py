@@ -8,7 +8,6 @@ import sys
 from collections import Counter
 from dataclasses import asdict
 
-from nre_ros.errors import NreError
 from nre_ros.keyframes.store import KeyframeStore, MapInfo
 
 _BUILD_HELP = """The map is written to MAP.db.partial and takes its name when it is complete. An interrupted
@@ -94,12 +93,12 @@ def _build_rgbd(args) -> int:
 
 
 def _build(args, make_source) -> int:
-    from nre_ros.features import load_backbone
+    from nre_ros.features import choose_device, load_backbone
     from nre_ros.keyframes.builder import KeyframeBuilder
     from nre_ros.keyframes.importers.common import build_map
 
     source = make_source()  # before the network is loaded: a mistyped folder is told at once
-    builder = KeyframeBuilder(load_backbone("xfeat", _device(args.device)), args.points, seed=args.seed)
+    builder = KeyframeBuilder(load_backbone("xfeat", choose_device(args.device)), args.points, seed=args.seed)
     try:
         report = build_map(source, builder, args.output, force=args.force)
     except KeyboardInterrupt:
@@ -118,16 +117,6 @@ def _reasons(skipped: dict[str, str]) -> list[tuple[str, int]]:
     """The reasons without the names of files, so that like ones are counted together."""
     general = [" ".join(word for word in reason.split() if "/" not in word) for reason in skipped.values()]
     return Counter(general).most_common(8)
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise NreError("--device cuda: torch finds no CUDA device here")
-    return name
 
 
 def _info(args) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from nre_ros.errors import MapError, MapFormatError
@@ -57,23 +57,36 @@ def map_errors(path: Path):
         raise MapFormatError(f"map {path} is damaged: {error}") from error
 
 
-def create_database(path: Path, exclusive: bool) -> sqlite3.Connection:
-    """A new, empty map at a path where no file is."""
-    try:
-        # O_EXCL: of two processes that create the same map, one is told
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-    except OSError as error:
-        raise MapError(f"map {path} cannot be created: {error.strerror}") from error
+def create_database(path: Path, metadata_rows: list[tuple]) -> None:
+    """Writes an empty map, complete with its metadata (key, value, checksum), where no file is.
+
+    It is made under another name first: at ``path`` there is never half a map, whenever the
+    process is killed.
+    """
+    new = path.with_name(path.name + ".new")
     with map_errors(path):
-        db = _connect(path, "rw")
-        # a row of keyframes is 2.4 kB, one of points 92 kB: half the default page wastes 3 kB a keyframe less
-        db.execute("PRAGMA page_size = 2048")
-        _prepare_writer(db, exclusive)
-        db.executescript(
-            f"BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION_ID}; "
-            f"PRAGMA user_version = {SCHEMA_VERSION}; {_SCHEMA} COMMIT;"
-        )
-    return db
+        try:
+            new.unlink(missing_ok=True)
+            new.touch(0o644)
+            with closing(_connect(new, "rw")) as db:
+                # rows of 2.4 and 92 kB: half the default page wastes 3 kB a keyframe less
+                db.execute("PRAGMA page_size = 2048")
+                db.executescript(
+                    f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; "
+                    f"PRAGMA user_version = {SCHEMA_VERSION}; {_SCHEMA}"
+                )
+                db.executemany("INSERT INTO metadata VALUES (?, ?, ?)", metadata_rows)
+                db.execute("COMMIT")
+            try:
+                os.link(new, path)  # of two processes that create the same map, one is told
+                new.unlink()
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without links
+                os.replace(new, path)
+        except OSError as error:
+            new.unlink(missing_ok=True)
+            raise MapError(f"map {path} cannot be created: {error.strerror}") from error
 
 
 def open_database(path: Path, readonly: bool, exclusive: bool = False) -> sqlite3.Connection:

@@ -78,12 +78,14 @@ def keyframe_of(keyframe_id: int, columns: tuple, points: tuple, camera: Camera)
     )
     xyz = decode_array(xyz)
     ids = None if source_ids is None else decode_array(source_ids).astype(np.int64)
-    if xyz.shape != (len(xyz), 3) or not len(xyz) == len(coarse) == len(fine) == point_count == len(xyz if ids is None else ids):
+    lengths = {len(xyz), len(coarse), len(fine), len(xyz if ids is None else ids), point_count}
+    if xyz.shape != (len(xyz), 3) or len(lengths) != 1:
         raise ValueError(f"keyframe {name!r} has columns of different lengths")
+    global_descriptor = decode_array(global_descriptor) * np.float32(global_scale)
     return Keyframe(
         name=name, stamp=stamp, T_map_cam=decode_array(pose), camera=camera, points=xyz, coarse=coarse,
         fine=fine, background=background, background_cells=background_cells,
-        global_descriptor=decode_array(global_descriptor) * np.float32(global_scale), point_ids=ids, id=keyframe_id,
+        global_descriptor=global_descriptor, point_ids=ids, id=keyframe_id,
     )
 
 

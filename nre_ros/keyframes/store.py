@@ -28,6 +28,7 @@ from nre_ros.keyframes.database import (
 from nre_ros.keyframes.records import (
     DIMENSIONS, camera_columns, camera_of, check_keyframe, keyframe_columns, keyframe_of, point_columns,
 )
+from nre_ros.keyframes.retrieval import GLOBAL_DESCRIPTOR
 from nre_ros.keyframes.types import Keyframe
 
 
@@ -71,7 +72,7 @@ class KeyframeStore:
     @classmethod
     def create(
         cls, path, backbone_name: str, weights_hash: str, frame_id: str = "map", overwrite: bool = False,
-        retrieval: str = "", source: str = "", exclusive: bool = False,
+        retrieval: str = GLOBAL_DESCRIPTOR, source: str = "", exclusive: bool = False,
     ) -> "KeyframeStore":
         """An empty map that keyframes can be added to.
 
@@ -87,15 +88,13 @@ class KeyframeStore:
                 old.unlink(missing_ok=True)
         except OSError as error:
             raise MapError(f"map {path} cannot be replaced: {error.strerror}") from error
-        store = cls(path, create_database(path, exclusive), readonly=False, cache_size=0)
         created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        with store._transaction():
-            for key, value in {
-                "frame_id": frame_id, "backbone": backbone_name, "weights_hash": weights_hash,
-                "retrieval": retrieval, "created": created, "source": source,
-            }.items():
-                store._set_metadata(key, value)
-        return store
+        metadata = {
+            "frame_id": frame_id, "backbone": backbone_name, "weights_hash": weights_hash,
+            "retrieval": retrieval, "created": created, "source": source,
+        }
+        create_database(path, [(*item, row_checksum(*item)) for item in metadata.items()])
+        return cls.open(path, readonly=False, cache_size=0, exclusive=exclusive)
 
     @classmethod
     def open(cls, path, readonly: bool = True, cache_size: int = 256, exclusive: bool = False) -> "KeyframeStore":

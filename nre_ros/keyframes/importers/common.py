@@ -147,8 +147,7 @@ def _open_partial(partial: Path, fingerprint: str, builder: KeyframeBuilder, for
         raise MapError(f"folder {partial.parent} cannot be made: {error.strerror}") from error
     backbone = builder.backbone
     return KeyframeStore.create(
-        partial, backbone.name, backbone.weights_hash, overwrite=True, retrieval=GLOBAL_DESCRIPTOR,
-        source=fingerprint, exclusive=True,
+        partial, backbone.name, backbone.weights_hash, overwrite=True, source=fingerprint, exclusive=True
     )
 
 
