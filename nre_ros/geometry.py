@@ -146,7 +146,11 @@ class Camera:
                 xy = target / angle * torch.tan(angle)
             for _ in range(iterations):
                 distorted, d_xy = self._distort(xy, True)
-                xy = xy - torch.linalg.solve_ex(d_xy, (distorted - target)[..., None])[0][..., 0]
+                step = _solve_2x2(d_xy, distorted - target)
+                xy = xy - step
+                # asking a GPU for the answer would cost more than the steps saved
+                if not xy.is_cuda and not bool((step.abs() > 1e-12).any()):
+                    break
         elif self.model == EQUIDISTANT:
             angle = target.norm(dim=-1, keepdim=True).clamp(1e-9, 1.57)
             xy = target / angle * torch.tan(angle)
@@ -161,6 +165,15 @@ class Camera:
         if self.model == EQUIDISTANT:
             return _distort_equidistant(xy, self.distortion, jacobian)
         return _distort_radial_tangential(xy, self._eight(), jacobian)
+
+
+def _solve_2x2(A, b):
+    """x with A x = b in closed form, A [..., 2, 2]; a batched LU takes ten times as long."""
+    determinant = A[..., 0, 0] * A[..., 1, 1] - A[..., 0, 1] * A[..., 1, 0]
+    x = torch.stack(
+        [A[..., 1, 1] * b[..., 0] - A[..., 0, 1] * b[..., 1], A[..., 0, 0] * b[..., 1] - A[..., 1, 0] * b[..., 0]], -1
+    )
+    return x / determinant[..., None]
 
 
 def _distort_radial_tangential(xy, coefficients, jacobian):

@@ -7,9 +7,13 @@ scatter of the per-point gradients, and H the Hessian of the sum.  For the Gauss
     g_n = J_n' sum_x w_nx r_nx,   H_n = J_n' (sum_x w_nx (I - r_nx r_nx' / sigma^2)) J_n
 
 with r_nx = x - p_n and w_nx as in ``gnc``; the curvature of the projection itself is left out
-(Gauss-Newton).  Nothing in it is a constant: few, badly spread or disagreeing points give a
-large covariance by themselves.  It knows nothing of errors that all points share (a wrong
-calibration, a bent map).
+(Gauss-Newton).  Points are no independent witnesses: several keyframes bring the same spot of
+the scene, with the same error of features and depth.  So the gradients are first summed over
+blocks of the image, and S is the scatter of those sums (the cluster-robust estimate of
+econometrics, Cameron and Miller, "A Practitioner's Guide to Cluster-Robust Inference", 2015).
+
+Few, badly spread or disagreeing points thus give a large covariance by themselves.  What all
+points share (a wrong calibration, a bent map) it cannot know.
 """
 
 from __future__ import annotations
@@ -21,24 +25,43 @@ import torch
 from nre_ros.geometry import Camera, pose_jacobian, skew, transform
 from nre_ros.nre.gnc import LocalMaps
 
+_BLOCKS_ACROSS = 10
+"""Image blocks along its longer side within which points count as one witness."""
+_FEWEST_WITNESSES = 7
+"""Six numbers are estimated: fewer sums than that, and one more, have no full scatter."""
+
 
 def pose_covariance(T, points, camera: Camera, maps: LocalMaps, sigma: float) -> torch.Tensor | None:
-    """Covariance [6, 6] of the camera's pose in the map, or None where the loss has no minimum.
+    """Covariance [6, 6] of the camera's pose in the map, or None where it has none.
+
+    That is where the loss has no minimum at T, or where the points lie in too few blocks.
 
     T: [4, 4] refined T_cam_map; points [N, 3]; maps, sigma: those of the last refinement.
     The order is (x, y, z, rotation about x, y, z), all in the map's axes, metres and radians,
     as geometry_msgs/PoseWithCovariance asks.
     """
-    g, H = _gradients_and_hessian(T, points, camera, maps, sigma)
-    eigenvalues, vectors = torch.linalg.eigh(_balanced(H)[0])
-    if not bool(eigenvalues[0] > 1e-9 * eigenvalues[-1]):
-        return None
+    g, H, pixels = _gradients_and_hessian(T, points, camera, maps, sigma)
     scaled, scale = _balanced(H)
+    eigenvalues = torch.linalg.eigvalsh(scaled)
+    witnesses = _sum_over_blocks(g, pixels, camera)
+    if len(witnesses) < _FEWEST_WITNESSES or not bool(eigenvalues[0] > 1e-9 * eigenvalues[-1]):
+        return None
     inverse = scale * torch.linalg.inv(scaled) * scale[:, None]
-    left = inverse @ (g.T @ g) @ inverse
+    scatter = witnesses.T @ witnesses * (len(witnesses) / (len(witnesses) - 1))
+    left = inverse @ scatter @ inverse
     M = _left_to_map(T)
     covariance = M @ left @ M.T
     return (covariance + covariance.T) / 2
+
+
+def _sum_over_blocks(g, pixels, camera: Camera) -> torch.Tensor:
+    """Gradients [N, 6] summed over the blocks of the image that hold points which pull, [W, 6]."""
+    pulling = (g != 0).any(-1)
+    side = max(camera.width, camera.height) / _BLOCKS_ACROSS
+    blocks = (pixels[pulling] / side).floor().long()
+    _, index = torch.unique(blocks, dim=0, return_inverse=True)
+    sums = g.new_zeros(int(index.max()) + 1 if len(index) else 0, 6)
+    return sums.index_add_(0, index, g[pulling])
 
 
 def _balanced(H):
@@ -48,7 +71,7 @@ def _balanced(H):
 
 
 def _gradients_and_hessian(T, points, camera, maps, sigma):
-    """Per-point gradients [N, 6] and the Hessian [6, 6] of E_sigma in the left increment."""
+    """Per-point gradients [N, 6], the Hessian [6, 6] of E_sigma in the left increment, pixels [N, 2]."""
     pixels, valid, d_project = camera.project(transform(T, points), jacobian=True)
     J = pose_jacobian(T, points, d_project) / maps.grid.stride
     cells = maps.grid.to_cells(pixels)
@@ -66,7 +89,7 @@ def _gradients_and_hessian(T, points, camera, maps, sigma):
     outer = torch.stack([xx, xy, xy, yy], -1).reshape(-1, 2, 2) / sigma**2
     weight = moments[:, 0, 0, None, None] * torch.eye(2, dtype=values.dtype, device=values.device) - outer
     H = (J.mT @ weight @ J).sum(0)
-    return (J.mT @ pull[..., None])[..., 0], H
+    return (J.mT @ pull[..., None])[..., 0], H, pixels
 
 
 def _left_to_map(T):

@@ -1,0 +1,141 @@
+"""``nre_ros localize``: image files in, one line of JSON each out; no ROS involved."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+
+_DESCRIPTION = """\
+Localizes image files in a map and writes one JSON object a line:
+
+  image        the name from LIST
+  success      whether there is a pose
+  position     [x, y, z] of the camera in the map, metres
+  quaternion   [x, y, z, w] of the camera (optical frame: z forward, x right, y down) in the map
+  covariance   6x6 of (x, y, z, rotation about x, y, z) in the map's axes
+  confidence   0 to 1
+  seconds      taken for this image
+  reason       why there is no pose
+
+and points_used, points_considered, keyframes, cost and the milliseconds of each stage.
+An image that cannot be read or localized has success false and the reason; the rest goes on.
+"""
+
+_EXAMPLE = """\
+example:
+  nre_ros localize --map kitchen.db --images images --list query.txt --camera cameras.txt -o result.jsonl
+"""
+
+
+def add_parser(subparsers) -> None:
+    """Registers the sub-command."""
+    parser = subparsers.add_parser(
+        "localize", help="localize image files in a map", description=_DESCRIPTION, epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--map", required=True, metavar="MAP.db", help="map made by `nre_ros map build`")
+    parser.add_argument("--images", required=True, metavar="DIR", help="folder that the names in LIST are relative to")
+    parser.add_argument("--list", metavar="LIST", help="file of image names, one a line (default: all images in DIR)")
+    parser.add_argument("--camera", required=True, metavar="CAMERAS.txt", help="COLMAP's cameras.txt; of several "
+                        "cameras each image takes the one of its size")
+    parser.add_argument("-o", "--output", metavar="RESULT.jsonl", help="where to write (default: standard output)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
+    parser.add_argument("--seed", type=int, default=0, help="of the random draws: same seed, same poses (default 0)")
+    parser.add_argument("--retrieve", type=int, default=5, metavar="K", help="keyframes a query (default 5)")
+    parser.add_argument("--min-confidence", type=float, default=0.5, metavar="P",
+                        help="poses of less confidence are not given (default 0.5)")
+    parser.add_argument("--draw", metavar="DIR", help="write each image with the projected map points on it")
+    parser.set_defaults(func=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Localizes all images; 0 when the command did its work, whatever the images showed."""
+    from tqdm import tqdm
+
+    from nre_ros.keyframes.importers.cameras import read_cameras_txt
+    from nre_ros.keyframes.importers.common import check_folder
+    from nre_ros.localization.localizer import Localizer
+
+    folder = check_folder(arguments.images)
+    names = _names(folder, arguments.list)
+    cameras = list(read_cameras_txt(arguments.camera).values())
+    drawings = _make_folder(arguments.draw)
+    seconds, posed = [], 0
+    with Localizer(
+        arguments.map, arguments.device, arguments.seed, arguments.retrieve, arguments.min_confidence
+    ) as localizer, _output(arguments.output) as lines:
+        localizer.warm_up(cameras[0])
+        for name in tqdm(names, unit="image", desc="localize", disable=not sys.stderr.isatty()):
+            result = _localize(localizer, folder / name, cameras, drawings and drawings / f"{Path(name).stem}.jpg")
+            lines.write(json.dumps({"image": name, **result.to_json()}) + "\n")
+            lines.flush()
+            posed += result.success
+            seconds.append(sum(result.milliseconds.values()) / 1e3)
+    print(
+        f"{posed} of {len(names)} images localized, median {statistics.median(seconds):.2f} s an image",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _localize(localizer, path: Path, cameras, drawing: Path | None):
+    import cv2
+
+    from nre_ros.drawing import draw_query
+    from nre_ros.errors import CameraError, ImageError
+    from nre_ros.keyframes.importers.common import read_image
+    from nre_ros.localization.result import LocalizationResult
+
+    try:
+        image = read_image(path)
+        result = localizer.localize(image, _camera_for(image, cameras))
+    except (ImageError, CameraError) as error:
+        return LocalizationResult(reason=str(error))
+    if drawing is not None:
+        cv2.imwrite(str(drawing), draw_query(image, result))
+    return result
+
+
+def _camera_for(image, cameras):
+    """The camera of the image's size (the only camera, if there is one: its size is checked later)."""
+    fitting = [camera for camera in cameras if (camera.height, camera.width) == image.shape[:2]]
+    return (fitting or cameras)[0]
+
+
+def _names(folder: Path, list_file: str | None) -> list[str]:
+    from nre_ros.errors import ImportSourceError
+    from nre_ros.keyframes.importers.common import read_list
+
+    if list_file is not None:
+        names = read_list(list_file)
+    else:
+        endings = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+        names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in endings)
+    if not names:
+        raise ImportSourceError(f"{list_file or folder} names no image")
+    return names
+
+
+def _make_folder(path: str | None) -> Path | None:
+    if path is None:
+        return None
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _output(path: str | None):
+    """The stream to write to; standard output stays open after use."""
+    from contextlib import nullcontext
+
+    from nre_ros.errors import NreError
+
+    if path is None:
+        return nullcontext(sys.stdout)
+    try:
+        return open(path, "w", encoding="utf-8")
+    except OSError as error:
+        raise NreError(f"{path} cannot be written: {error.strerror}") from error
