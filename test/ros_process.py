@@ -198,8 +198,10 @@ class Robot:
         self._publishers[type(message)].publish(message)
 
     def publish_transform(self, T, parent: str, child: str, stamp: int, static: bool = False):
-        message = TFMessage(transforms=[transform_message(T, parent, child, stamp)])
-        (self._tf_static if static else self._tf).publish(message)
+        self.publish_on_tf(transform_message(T, parent, child, stamp), static)
+
+    def publish_on_tf(self, message, static: bool = False):
+        (self._tf_static if static else self._tf).publish(TFMessage(transforms=[message]))
 
     def publish_odometry(self, T_odom_base, stamp: int, mount: CameraMount = CameraMount()):
         """odom -> base_link shortly before and after the stamp, standing, and the static camera mount."""

@@ -64,11 +64,14 @@ def ros_arguments(arguments: argparse.Namespace) -> list[str]:
 
 def default_params_file() -> Path | None:
     """config/localize.yaml of the source tree or of the installed package; None where it is missing."""
+    from nre_ros.node import bootstrap
+
     candidates = [Path(__file__).resolve().parents[2] / "config/localize.yaml"]
     try:
-        from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+        from ament_index_python.packages import get_package_share_directory
 
+        bootstrap.set_prefix_path()
         candidates.append(Path(get_package_share_directory("nre_ros")) / "config/localize.yaml")
-    except (ImportError, PackageNotFoundError):
+    except (ImportError, LookupError, OSError):  # no ROS; not installed; no prefix is known
         pass
     return next((path for path in candidates if path.is_file()), None)

@@ -1,0 +1,160 @@
+"""How the node begins and ends: map files, parameters and arguments that cannot be used, signals."""
+
+import argparse
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
+pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
+
+from ros_process import ROOT, NodeProcess, Robot, World, jpeg_image  # noqa: E402
+
+from nre_ros.cli.node import add_parser, ros_arguments  # noqa: E402
+from nre_ros.node.parameters import DECLARATIONS  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return World(tmp_path_factory.mktemp("world"))
+
+
+def refused(folder, *ros_args, **parameters) -> str:
+    """The words of a node that must not start: one line, exit code 2, no traceback."""
+    with NodeProcess(folder, *ros_args, **parameters) as node:
+        assert node.process.wait(60) == 2, node.words
+        lines = [line for line in node.words.splitlines() if not line.startswith("[")]  # rcl's own log lines
+        assert len(lines) == 1 and lines[0].startswith("nre_ros node: "), node.words
+        return lines[0]
+
+
+def damaged_maps(world, folder):
+    good = world.map_file.read_bytes()
+    (folder / "empty.db").write_bytes(b"")
+    (folder / "text.db").write_bytes(b"these are no keyframes\n" * 1000)
+    (folder / "truncated.db").write_bytes(good[: len(good) // 2])
+    with sqlite3.connect(folder / "foreign.db") as other:
+        other.execute("CREATE TABLE contacts (name TEXT)")
+    (folder / "folder.db").mkdir()
+    (folder / "features.db").write_bytes(good)
+    with sqlite3.connect(folder / "features.db") as other:
+        (table,) = other.execute("SELECT name FROM sqlite_master WHERE sql LIKE '%key%value%' AND type = 'table'").fetchone()
+        changed = other.execute(f"UPDATE {table} SET value = 'f00d' WHERE key = 'weights_hash'").rowcount
+        assert changed == 1
+    return ["missing", "empty", "text", "truncated", "foreign", "folder", "features"]
+
+
+def test_maps_that_cannot_be_used(world, tmp_path):
+    for name in damaged_maps(world, tmp_path):
+        path = tmp_path / f"{name}.db"
+        before = path.read_bytes() if path.is_file() else None
+        words = refused(tmp_path, map_file=path)
+        assert str(path) in words, words
+        assert (path.read_bytes() if path.is_file() else None) == before, "a refused file is left as it was"
+
+
+@pytest.mark.parametrize(
+    "parameters, words",
+    [
+        ({}, "map_file is empty"),
+        ({"retrieve": 0}, "retrieve"),
+        ({"transform_tolerance": -0.5}, "transform_tolerance"),
+        ({"transform_rate": "fast"}, "transform_rate"),
+        ({"device": "tpu"}, "device is 'tpu', expected one of: auto, cpu, cuda"),
+        ({"image_transport": "theora"}, "image_transport is 'theora', expected one of: auto, raw, compressed"),
+    ],
+)
+def test_parameters_that_cannot_be_used(tmp_path, parameters, words):
+    assert words in refused(tmp_path, **parameters)
+
+
+def test_a_parameter_file_that_is_none(tmp_path):
+    assert str(tmp_path / "none.yaml") in refused(tmp_path, "--params-file", str(tmp_path / "none.yaml"))
+
+
+def test_the_parameter_file_shows_every_parameter_with_its_default():
+    (key, node), = yaml.safe_load((ROOT / "config/localize.yaml").read_text()).items()
+    assert key == "/**", "any other key misses a node in a namespace"
+    parameters = node["ros__parameters"]
+    assert list(parameters) == [entry.name for entry in DECLARATIONS]
+    for entry in DECLARATIONS:
+        assert parameters[entry.name] == entry.default and type(parameters[entry.name]) is type(entry.default)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("when", ["waiting", "working", "loading"])
+def test_signals_end_it_in_good_order(world, tmp_path, number, when):
+    with NodeProcess(tmp_path, "-r", "__ns:=/ending", map_file=world.map_file) as node:
+        if when == "loading":
+            node.wait_for("loading")
+        else:
+            node.wait_ready()
+        if when == "working":
+            with Robot("/ending") as robot:
+                robot.wait_connected()
+                robot.ask(jpeg_image(world.image, robot.now()))
+                for _ in range(5):
+                    robot.publish(jpeg_image(world.image, robot.now()))
+                    time.sleep(0.05)
+                assert node.stop(number) == 0, node.words
+        assert node.stop(number) == 0, node.words
+        assert "Traceback" not in node.words and "terminate" not in node.words, node.words
+
+
+def test_a_second_signal_does_no_harm(world, tmp_path):
+    with NodeProcess(tmp_path, map_file=world.map_file) as node:
+        node.wait_ready()
+        for _ in range(3):
+            os.kill(node.process.pid, signal.SIGINT)
+        assert node.process.wait(60) == 0, node.words
+        assert "Traceback" not in node.words, node.words
+
+
+def test_it_tells_what_it_waits_for(world, tmp_path):
+    with NodeProcess(tmp_path, "-r", "image:=/cam/image", "-r", "__ns:=/quiet", map_file=world.map_file) as node:
+        node.wait_ready()
+        ready = next(line for line in node.words.splitlines() if "localizing in" in line)
+        for word in (str(world.map_file), "5 keyframes", "xfeat", "cpu", "/cam/image, /cam/image/compressed",
+                     "/quiet/camera_info", "room -> odom"):
+            assert word in ready
+        node.wait_for("no message on /quiet/camera_info yet")
+        node.wait_for("no message on /cam/image or /cam/image/compressed yet")
+
+
+# --- nre_ros node -------------------------------------------------------------------------------
+
+
+def parsed(*arguments):
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers())
+    return parser.parse_args(["node", *arguments])
+
+
+def test_the_command_hands_on_what_ros_understands():
+    mine = ros_arguments(parsed("--map", "2024", "--params-file", "mine.yaml", "--ros-args", "-r", "a:=b", "--map", "c"))
+    assert mine == ["--ros-args", "--params-file", "mine.yaml", "-p", 'map_file:="2024"', "-r", "a:=b", "--map", "c"]
+    assert ros_arguments(parsed())[1:] == ["--params-file", str(ROOT / "config/localize.yaml")]
+
+
+def test_the_command_starts_the_same_node(world, tmp_path):
+    code = "import sys; from nre_ros.cli import main; sys.exit(main())"
+    command = ("-c", code, "node", "--map", str(world.map_file))
+    with NodeProcess(tmp_path, "-r", "__ns:=/by_command", command=command) as node:
+        node.wait_ready()
+        with Robot("/by_command") as robot:
+            assert robot.wait_connected().ask(jpeg_image(world.image, robot.now())).pose_valid
+        assert node.stop() == 0
+
+
+def test_the_help_is_worth_reading():
+    code = "import sys; from nre_ros.cli import main; sys.exit(main(['node', '--help']))"
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert shown.returncode == 0
+    for word in ("--map", "--params-file", "--ros-args", "map -> odom", "exit codes", "examples"):
+        assert word in shown.stdout
