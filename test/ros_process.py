@@ -48,7 +48,8 @@ class World:
         self.map_file = folder / "room.db"
         backbone = load_backbone("xfeat")
         builder = KeyframeBuilder(backbone)
-        with KeyframeStore.create(self.map_file, backbone.name, backbone.weights_hash, "room", retrieval=GLOBAL_DESCRIPTOR) as store:
+        features = backbone.name, backbone.weights_hash
+        with KeyframeStore.create(self.map_file, *features, "room", retrieval=GLOBAL_DESCRIPTOR) as store:
             for i, y in enumerate((-0.8, -0.4, 0.0, 0.4, 0.8)):
                 T = camera_pose([0.2, y, 1.2 + 0.1 * (i % 2)], -0.2 * y)
                 view = self.gallery.render(CAMERA, T)

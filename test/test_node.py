@@ -342,8 +342,9 @@ def test_parameters_are_described_and_guarded(start):
     for name, value in (("transform_tolerance", -1.0), ("min_confidence", 1.5), ("map_file", "x.db"), ("seed", 3)):
         assert not set_parameter(robot, name, value).successful, name
     assert set_parameter(robot, "min_confidence", 0.75).successful
-    values = call(robot, GetParameters, "get_parameters", GetParameters.Request(names=["min_confidence", "seed"])).values
-    assert [parameter_value_to_python(value) for value in values] == [0.75, 0]
+    request = GetParameters.Request(names=["min_confidence", "seed"])
+    answer = call(robot, GetParameters, "get_parameters", request)
+    assert [parameter_value_to_python(value) for value in answer.values] == [0.75, 0]
 
 
 def test_min_confidence_is_obeyed_at_once(world, start):

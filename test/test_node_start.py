@@ -44,7 +44,8 @@ def damaged_maps(world, folder):
     (folder / "folder.db").mkdir()
     (folder / "features.db").write_bytes(good)
     with sqlite3.connect(folder / "features.db") as other:
-        (table,) = other.execute("SELECT name FROM sqlite_master WHERE sql LIKE '%key%value%' AND type = 'table'").fetchone()
+        query = "SELECT name FROM sqlite_master WHERE sql LIKE '%key%value%' AND type = 'table'"
+        (table,) = other.execute(query).fetchone()
         changed = other.execute(f"UPDATE {table} SET value = 'f00d' WHERE key = 'weights_hash'").rowcount
         assert changed == 1
     return ["missing", "empty", "text", "truncated", "foreign", "folder", "features"]
@@ -137,8 +138,9 @@ def parsed(*arguments):
 
 
 def test_the_command_hands_on_what_ros_understands():
-    mine = ros_arguments(parsed("--map", "2024", "--params-file", "mine.yaml", "--ros-args", "-r", "a:=b", "--map", "c"))
-    assert mine == ["--ros-args", "--params-file", "mine.yaml", "-p", 'map_file:="2024"', "-r", "a:=b", "--map", "c"]
+    given = parsed("--map", "2024", "--params-file", "my.yaml", "--ros-args", "-r", "a:=b", "--map", "c")
+    expected = ["--ros-args", "--params-file", "my.yaml", "-p", 'map_file:="2024"', "-r", "a:=b", "--map", "c"]
+    assert ros_arguments(given) == expected
     assert ros_arguments(parsed())[1:] == ["--params-file", str(ROOT / "config/localize.yaml")]
 
 

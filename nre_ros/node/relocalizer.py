@@ -102,7 +102,10 @@ class Relocalizer:
             self._update_state(result)
             state = self._state
         if result.success:
-            result = replace(result, reason=self._publish_fix(result, camera_frame, stamp, epoch))
+            started = time.perf_counter()
+            reason = self._publish_fix(result, camera_frame, stamp, epoch)
+            waited = {"publish": (time.perf_counter() - started) * 1e3}  # with the wait for TF
+            result = replace(result, reason=reason, milliseconds={**result.milliseconds, **waited})
         self._publishers.status(self._status(result, message.header, camera_frame, state, arrival))
 
     def _publish_fix(self, result: LocalizationResult, camera_frame: str, stamp: int, epoch: int) -> str:
