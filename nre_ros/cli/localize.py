@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     with Localizer(
         arguments.map, arguments.device, arguments.seed, arguments.retrieve, arguments.min_confidence
     ) as localizer, _output(arguments.output) as lines:
-        localizer.warm_up(cameras[0])
+        localizer.warm_up()
         for name in tqdm(names, unit="image", desc="localize", disable=not sys.stderr.isatty()):
             result = _localize(localizer, folder / name, cameras, drawings and drawings / f"{Path(name).stem}.jpg")
             lines.write(json.dumps({"image": name, **result.to_json()}) + "\n")

@@ -1,12 +1,19 @@
-"""Refinement by graduated non-convexity and iteratively reweighted least squares.
+"""Refinement by graduated non-convexity of the smoothed truncated loss (the paper's section 4.2).
 
-The smoothed truncated loss of a pose (the paper's section 4.2), with a normalised Gaussian
-k_sigma over the cells around each projection p_n and V_n(x) = ln|Omega| - L_n(x) >= 0:
+With a normalised Gaussian k_sigma over the cells around each projection p_n and
+V_n(x) = ln|Omega| - L_n(x) >= 0, the loss of a pose is
 
     E_sigma(R, t) = - sum_n sum_x k_sigma(x - p_n) V_n(x)
 
-One step solves (sum_n W_n J_n' J_n + lambda I) delta = sum_n J_n' sum_x w_nx (x - p_n) with
-w_nx = k_sigma(x - p_n) V_n(x) / sigma^2, W_n = sum_x w_nx and J_n = d p_n / d (omega, t).
+Its gradient is - sum_n J_n' sum_x w_nx r_nx with r_nx = x - p_n, J_n = d p_n / d (omega, t) and
+w_nx = k_sigma(r_nx) V_n(x) / sigma^2, and its curvature in p_n is
+
+    A_n = sum_x w_nx (I - r_nx r_nx' / sigma^2)
+
+The published IRLS puts sum_x w_nx I in the place of A_n: a majorant, whose steps always descend
+but converge slowly (over a hundred to the minimum).  Here the steps are Newton's, with the
+eigenvalues of A_n kept positive, and Levenberg-Marquardt damping against the IRLS matrix, so
+that a refused step turns into a shorter IRLS step.  Both have the same minima.
 
 Only a window of cells around each projection takes part: k_sigma is negligible beyond three
 sigma, so the cost does not depend on the size of the maps.  The Gaussian is separable, so the
@@ -29,11 +36,13 @@ SIGMAS = (
 )
 """The published schedule of scales, in cells."""
 
-_GAIN_RATIO = 0.1
-_SMALLEST_GAIN = 1e-5
-_LAMBDA_MIN, _LAMBDA_MAX = 1e-8, 1e7
-_MAX_STEPS = 30
-"""Steps at one sigma; the published loop has no bound, and has not been seen to need more."""
+_SMALLEST_GAIN = 1e-6
+"""A scale is done when a step gains less than this share of the loss."""
+_FLATTEST = 0.05
+"""Smallest eigenvalue of A_n, as a share of the IRLS weight."""
+_DAMPING_START, _DAMPING_MIN, _DAMPING_MAX = 1e-3, 1e-6, 1e2
+_MAX_STEPS = 25
+"""Steps at one sigma."""
 
 
 @dataclass(frozen=True)
@@ -80,32 +89,68 @@ def cut_windows(loss: torch.Tensor, chance: float, grid: FeatureGrid, cells: tor
     return LocalMaps(torch.where(inside, values, torch.zeros_like(values)), origin, grid)
 
 
-def smoothed_loss(T, points, camera: Camera, maps: LocalMaps, sigma: float, system: bool = True):
-    """E_sigma of poses T [B, 4, 4] and, if asked for, the normal equations at them.
+def window_moments(T, points, camera: Camera, maps: LocalMaps, sigma: float):
+    """Sums of the weighted residuals over each point's window, and where they act.
 
-    Returns cost [B, N] per point (<= 0); and H [B, 6, 6], g [B, 6] of the step H delta = g.
+    Returns moments [B, N, 3, 3], element (j, i) = sum_x k_sigma(r) V(x) r_y^j r_x^i; the Jacobians
+    J [B, N, 2, 6] of the cells by the left increment; and the pixels [B, N, 2].
     """
-    pixels, valid, d_project = camera.project(transform(T, points), jacobian=system)
+    pixels, valid, d_project = camera.project(transform(T, points), jacobian=True)
+    J = pose_jacobian(T, points, d_project) / maps.grid.stride
+    rx, ry, gx, gy = _gaussians(pixels, valid, maps, sigma)
+    x_powers = torch.stack([gx, gx * rx, gx * rx * rx], -1)
+    y_powers = torch.stack([gy, gy * ry, gy * ry * ry], -2)
+    return y_powers @ (maps.values @ x_powers), J, pixels
+
+
+def _gaussians(pixels, valid, maps: LocalMaps, sigma: float):
+    """Residuals and Gaussian weights along the columns and rows of each window, [B, N, S] each."""
     cells = maps.grid.to_cells(pixels)
-    values = maps.values
-    span = torch.arange(values.shape[-1], device=values.device, dtype=values.dtype)
-    rx = (maps.origin[..., 0, None] - cells[..., 0, None]).to(values.dtype) + span
-    ry = (maps.origin[..., 1, None] - cells[..., 1, None]).to(values.dtype) + span
+    dtype = maps.values.dtype
+    span = torch.arange(maps.values.shape[-1], device=cells.device, dtype=dtype)
+    rx = (maps.origin[..., 0, None] - cells[..., 0, None]).to(dtype) + span
+    ry = (maps.origin[..., 1, None] - cells[..., 1, None]).to(dtype) + span
     norm = 1 / (math.sqrt(2 * math.pi) * sigma)
-    gx = norm * torch.exp(-rx.square() / (2 * sigma**2))
-    gy = norm * torch.exp(-ry.square() / (2 * sigma**2)) * valid[..., None]
-    values = values.expand(len(T), -1, -1, -1)
-    if not system:
-        return -(gy * (values @ gx[..., None])[..., 0]).sum(-1), None, None
-    sums = values @ torch.stack([gx, gx * rx], -1)  # [B, N, S, 2]
-    mass = (gy * sums[..., 0]).sum(-1)
-    pull = torch.stack([(gy * sums[..., 1]).sum(-1), (gy * ry * sums[..., 0]).sum(-1)], -1)
-    J = (pose_jacobian(T, points, d_project) / maps.grid.stride).to(points.dtype)
-    weight = (mass / sigma**2).to(points.dtype)
-    JW = (J * weight[..., None, None]).flatten(1, 2)
-    H = JW.mT @ J.flatten(1, 2)
-    g = (J.flatten(1, 2).mT @ (pull.to(points.dtype) / sigma**2).flatten(1, 2)[..., None])[..., 0]
-    return -mass, H, g
+    gx = norm * torch.exp(rx.square() / (-2 * sigma**2))
+    gy = norm * torch.exp(ry.square() / (-2 * sigma**2)) * valid[..., None]
+    return rx, ry, gx, gy
+
+
+def smoothed_loss(T, points, camera: Camera, maps: LocalMaps, sigma: float) -> torch.Tensor:
+    """E_sigma of poses T [B, 4, 4], per point [B, N] (<= 0, in the dtype of the maps)."""
+    pixels, valid, _ = camera.project(transform(T, points))
+    _, _, gx, gy = _gaussians(pixels, valid, maps, sigma)
+    return -(gy * (maps.values @ gx[..., None])[..., 0]).sum(-1)
+
+
+def _expand(T, points, camera, maps, sigma):
+    """Second-order model at T: cost [B], gradient [B, 6], Newton and IRLS matrices [B, 6, 6]."""
+    moments, J, _ = window_moments(T, points, camera, maps, sigma)
+    mass = moments[..., 0, 0]
+    m = moments.to(points.dtype) / sigma**2
+    pull = torch.stack([m[..., 0, 1], m[..., 1, 0]], -1)
+    newton = curvature(moments, sigma, smallest=_FLATTEST).to(points.dtype)
+    flat = J.flatten(1, 2)
+    gradient = -(flat.mT @ pull.flatten(1, 2)[..., None])[..., 0]
+    H = flat.mT @ (newton @ J).flatten(1, 2)
+    majorant = flat.mT @ (m[..., 0, 0, None, None] * J).flatten(1, 2)
+    return -mass.sum(-1, dtype=points.dtype), gradient, H, majorant
+
+
+def curvature(moments: torch.Tensor, sigma: float, smallest: float | None = None) -> torch.Tensor:
+    """A_n [..., 2, 2] of moments [..., 3, 3]; its eigenvalues at least ``smallest`` IRLS weights."""
+    weight = moments[..., 0, 0] / sigma**2
+    xx, xy, yy = (moments[..., j, i] / sigma**4 for j, i in ((0, 2), (1, 1), (2, 0)))
+    mean = weight - (xx + yy) / 2
+    difference = (yy - xx) / 2
+    if smallest is not None:
+        spread = (difference.square() + xy.square()).sqrt()
+        high = (mean + spread).maximum(smallest * weight)
+        low = (mean - spread).maximum(smallest * weight)
+        mean = (high + low) / 2
+        shrink = (high - low) / (2 * spread).clamp_min(1e-30)
+        difference, xy = difference * shrink, xy * shrink
+    return torch.stack([mean + difference, -xy, -xy, mean - difference], -1).reshape(*mean.shape, 2, 2)
 
 
 def refine(T, points, camera: Camera, maps, grid: FeatureGrid, sigmas: tuple[float, ...]) -> Refined:
@@ -115,13 +160,12 @@ def refine(T, points, camera: Camera, maps, grid: FeatureGrid, sigmas: tuple[flo
     gives those around the projections for a scale; grid: their cells.  All starts move at once, each with its own
     damping; those that are done at a scale wait for the others.
     """
-    T = T.clone()
-    damping = T.new_full((len(T),), 1.0)
     steps = torch.zeros(len(T), dtype=torch.long, device=T.device)
     cost = T.new_zeros(len(T))
     for sigma in sigmas:
         local = maps if isinstance(maps, LocalMaps) else maps(project_cells(T, points, camera, grid), sigma)
-        T, damping, steps, cost = _descend(T, points, camera, local, sigma, damping, steps)
+        T, cost, accepted = _descend(T, points, camera, local, sigma)
+        steps = steps + accepted
     return Refined(T, cost, steps)
 
 
@@ -131,32 +175,37 @@ def project_cells(T, points, camera: Camera, grid: FeatureGrid) -> torch.Tensor:
     return torch.where(valid[..., None], grid.to_cells(pixels), pixels.new_tensor(-1e6))
 
 
-def _descend(T, points, camera, local, sigma, damping, steps):
-    """Levenberg-Marquardt at one scale until every start's gain is small."""
-    per_point, H, g = smoothed_loss(T, points, camera, local, sigma)
-    cost = per_point.sum(-1, dtype=T.dtype)
+def _descend(T, points, camera, maps, sigma):
+    """Minimises E_sigma at one scale; poses, costs [B] and accepted steps [B]."""
+    model = _expand(T, points, camera, maps, sigma)
+    damping = T.new_full((len(T),), _DAMPING_START)
     active = torch.ones(len(T), dtype=torch.bool, device=T.device)
-    eye = torch.eye(6, dtype=T.dtype, device=T.device)
+    steps = torch.zeros(len(T), dtype=torch.long, device=T.device)
     for _ in range(_MAX_STEPS):
-        delta, failed = torch.linalg.solve_ex(H + damping[:, None, None] * eye, g)
-        delta = torch.where((failed == 0)[:, None], torch.nan_to_num(delta, 0.0, 0.0, 0.0), torch.zeros_like(delta))
-        T_new = left_update(T, delta)
-        new_per_point, H_new, g_new = smoothed_loss(T_new, points, camera, local, sigma)
-        new_cost = new_per_point.sum(-1, dtype=T.dtype)
-        gain = cost - new_cost
+        T_new = left_update(T, _step(model, damping))
+        new_model = _expand(T_new, points, camera, maps, sigma)
+        gain = model[0] - new_model[0]
         accepted = active & (gain > 0)
-        # share of the points' gains that is not eaten up by other points' losses
-        change = (per_point - new_per_point).abs().sum(-1, dtype=T.dtype)
-        finished = accepted & ((gain <= _GAIN_RATIO * change) | (gain < _SMALLEST_GAIN))
-        damping = torch.where(accepted, (damping / 2).clamp_min(_LAMBDA_MIN), torch.where(active, damping * 2, damping))
+        finished = gain.abs() <= _SMALLEST_GAIN * model[0].abs()
+        damping = torch.where(accepted, (damping * 0.2).clamp_min(_DAMPING_MIN), damping * 10)
+        T = torch.where(accepted[:, None, None], T_new, T)
+        model = tuple(
+            torch.where(accepted.reshape(-1, *[1] * (old.dim() - 1)), new, old) for new, old in zip(new_model, model)
+        )
         steps = steps + accepted
-        keep = accepted[:, None]
-        T = torch.where(keep[..., None], T_new, T)
-        H = torch.where(keep[..., None], H_new, H)
-        g = torch.where(keep, g_new, g)
-        per_point = torch.where(keep, new_per_point, per_point)
-        cost = torch.where(accepted, new_cost, cost)
-        active = active & ~finished & (damping < _LAMBDA_MAX)
+        active = active & ~finished & (damping < _DAMPING_MAX)
         if not active.any():
             break
-    return T, damping.clamp_max(1.0), steps, cost
+    return T, model[0], steps
+
+
+def _step(model, damping):
+    """The damped step [B, 6]; zero where the system cannot be solved (no point is seen)."""
+    _, gradient, H, majorant = model
+    damped = H + damping[:, None, None] * majorant
+    # angles and lengths have scales of their own
+    scale = damped.diagonal(dim1=-2, dim2=-1).clamp_min(1e-30).rsqrt()
+    system = scale[:, :, None] * damped * scale[:, None, :] + 1e-12 * torch.eye(6, dtype=H.dtype, device=H.device)
+    delta, failed = torch.linalg.solve_ex(system, -(scale * gradient)[..., None])
+    delta = torch.nan_to_num(scale * delta[..., 0], nan=0.0, posinf=0.0, neginf=0.0)
+    return torch.where((failed == 0)[:, None], delta, torch.zeros_like(delta))

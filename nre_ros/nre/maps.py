@@ -16,8 +16,8 @@ import torch
 from nre_ros.features import FeatureGrid
 from nre_ros.keyframes.types import KeyframeStack
 
-EPSILON = 1e-12
-"""Keeps the logarithm of an empty cell finite; far below any probability that is not clamped."""
+EPSILON = torch.finfo(torch.float32).eps
+"""Keeps the logarithm of an empty cell finite (the published value); at chance it weighs 0.1 %."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def reciprocal_logits(stack: KeyframeStack, features: torch.Tensor, temperature:
 
 def nre_maps(logits: torch.Tensor, height: int, width: int, grid: FeatureGrid) -> NREMaps:
     """NRE maps of logits [N, H W]: softmax over the cells, -ln, clamped at ln|Omega|."""
-    probability = torch.softmax(logits, dim=1)
-    loss = torch.log(probability + EPSILON).neg_()
+    probability = torch.softmax(logits, dim=1).add_(EPSILON)
+    loss = torch.log(probability).neg_()
     entropy = (probability * loss).sum(dim=1)
     loss.clamp_max_(chance_loss(height, width))
     return NREMaps(loss.reshape(-1, height, width), entropy, grid)
@@ -118,11 +118,13 @@ def sample_loss(loss: torch.Tensor, cells: torch.Tensor, valid: torch.Tensor) ->
     """Bilinear samples of each point's own map at its own places.
 
     loss: [N, H, W]; cells: [B, N, 2] (x, y); valid: [B, N].  Returns [B, N]; ln|Omega| where
-    not valid and where the place lies outside the centres of the border cells.
+    not valid and where the place lies outside the image.  A border cell reaches half a cell
+    beyond its centre, and has its own value there.
     """
     count, height, width = loss.shape
     x, y = cells[..., 0], cells[..., 1]
-    inside = valid & (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    inside = valid & (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+    x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
     x0 = x.clamp(0, max(width - 2, 0)).floor()
     y0 = y.clamp(0, max(height - 2, 0)).floor()
     fx, fy = (x - x0).to(loss), (y - y0).to(loss)

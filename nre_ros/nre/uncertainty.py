@@ -4,10 +4,9 @@ The refined pose minimises a sum of per-point losses, so it is an M-estimate and
 the sandwich H^-1 S H^-1 (Huber, "Robust Statistics", section 6.3) with S = sum_n g_n g_n', the
 scatter of the per-point gradients, and H the Hessian of the sum.  For the Gaussian kernel
 
-    g_n = J_n' sum_x w_nx r_nx,   H_n = J_n' (sum_x w_nx (I - r_nx r_nx' / sigma^2)) J_n
+    g_n = J_n' sum_x w_nx r_nx,   H_n = J_n' A_n J_n
 
-with r_nx = x - p_n and w_nx as in ``gnc``; the curvature of the projection itself is left out
-(Gauss-Newton).  Points are no independent witnesses: several keyframes bring the same spot of
+with w_nx, r_nx and A_n as in ``gnc``; the curvature of the projection itself is left out.  Points are no independent witnesses: several keyframes bring the same spot of
 the scene, with the same error of features and depth.  So the gradients are first summed over
 blocks of the image, and S is the scatter of those sums (the cluster-robust estimate of
 econometrics, Cameron and Miller, "A Practitioner's Guide to Cluster-Robust Inference", 2015).
@@ -18,12 +17,10 @@ points share (a wrong calibration, a bent map) it cannot know.
 
 from __future__ import annotations
 
-import math
-
 import torch
 
-from nre_ros.geometry import Camera, pose_jacobian, skew, transform
-from nre_ros.nre.gnc import LocalMaps
+from nre_ros.geometry import Camera, skew
+from nre_ros.nre.gnc import LocalMaps, curvature, window_moments
 
 _BLOCKS_ACROSS = 10
 """Image blocks along its longer side within which points count as one witness."""
@@ -40,7 +37,11 @@ def pose_covariance(T, points, camera: Camera, maps: LocalMaps, sigma: float) ->
     The order is (x, y, z, rotation about x, y, z), all in the map's axes, metres and radians,
     as geometry_msgs/PoseWithCovariance asks.
     """
-    g, H, pixels = _gradients_and_hessian(T, points, camera, maps, sigma)
+    moments, J, pixels = (tensor[0] for tensor in window_moments(T[None], points, camera, maps, sigma))
+    moments = moments.to(points.dtype)
+    pull = torch.stack([moments[:, 0, 1], moments[:, 1, 0]], -1) / sigma**2
+    g = (J.mT @ pull[..., None])[..., 0]
+    H = (J.mT @ curvature(moments, sigma) @ J).sum(0)
     scaled, scale = _balanced(H)
     eigenvalues = torch.linalg.eigvalsh(scaled)
     witnesses = _sum_over_blocks(g, pixels, camera)
@@ -68,28 +69,6 @@ def _balanced(H):
     """H scaled to a unit diagonal (angles and metres differ by orders of magnitude), and the scale."""
     scale = H.diagonal().abs().clamp_min(1e-30).rsqrt()
     return scale[:, None] * H * scale, scale
-
-
-def _gradients_and_hessian(T, points, camera, maps, sigma):
-    """Per-point gradients [N, 6], the Hessian [6, 6] of E_sigma in the left increment, pixels [N, 2]."""
-    pixels, valid, d_project = camera.project(transform(T, points), jacobian=True)
-    J = pose_jacobian(T, points, d_project) / maps.grid.stride
-    cells = maps.grid.to_cells(pixels)
-    values = maps.values[0].to(points.dtype)
-    span = torch.arange(values.shape[-1], device=values.device, dtype=values.dtype)
-    rx = maps.origin[0, :, 0, None] - cells[:, 0, None] + span
-    ry = maps.origin[0, :, 1, None] - cells[:, 1, None] + span
-    norm = 1 / (math.sqrt(2 * math.pi) * sigma)
-    gx = norm * torch.exp(-rx.square() / (2 * sigma**2))
-    gy = norm * torch.exp(-ry.square() / (2 * sigma**2)) * valid[:, None] / sigma**2
-    x_sums = values @ torch.stack([gx, gx * rx, gx * rx.square()], -1)  # [N, S, 3]
-    moments = torch.stack([gy, gy * ry, gy * ry.square()], 1) @ x_sums  # [N, y power, x power]
-    pull = torch.stack([moments[:, 0, 1], moments[:, 1, 0]], -1)
-    xx, xy, yy = moments[:, 0, 2], moments[:, 1, 1], moments[:, 2, 0]
-    outer = torch.stack([xx, xy, xy, yy], -1).reshape(-1, 2, 2) / sigma**2
-    weight = moments[:, 0, 0, None, None] * torch.eye(2, dtype=values.dtype, device=values.device) - outer
-    H = (J.mT @ weight @ J).sum(0)
-    return (J.mT @ pull[..., None])[..., 0], H, pixels
 
 
 def _left_to_map(T):
