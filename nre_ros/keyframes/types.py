@@ -46,17 +46,17 @@ class Keyframe:
 class KeyframeStack:
     """The retrieved keyframes' points as one stack of tensors on the estimator's device.
 
-    points: [N, 3] float64; coarse, fine: [N, C] float32; keyframe: [N] int64 index into ``ids``.
-    background: [K, M, C] float32 and background_cells: [K] int, one row a keyframe.
+    points: [N, 3] float64; coarse, fine: [N, C] float32, keyframe after keyframe, ``counts`` [K]
+    points each.  background: [K, M, C] float32, standing for background_cells [K] cells.
     """
 
     ids: tuple[int, ...]
     points: torch.Tensor
     coarse: torch.Tensor
     fine: torch.Tensor
-    keyframe: torch.Tensor
+    counts: tuple[int, ...]
     background: torch.Tensor
-    background_cells: torch.Tensor
+    background_cells: tuple[int, ...]
 
     def __len__(self) -> int:
         return int(self.points.shape[0])
@@ -67,13 +67,12 @@ def stack_keyframes(keyframes: list[Keyframe], device: str | torch.device = "cpu
     def put(arrays, dtype):
         return torch.as_tensor(np.concatenate(arrays), dtype=dtype).to(device)
 
-    index = [np.full(len(keyframe.points), i) for i, keyframe in enumerate(keyframes)]
     return KeyframeStack(
         ids=tuple(keyframe.id for keyframe in keyframes),
         points=put([keyframe.points for keyframe in keyframes], torch.float64),
         coarse=put([keyframe.coarse for keyframe in keyframes], torch.float32),
         fine=put([keyframe.fine for keyframe in keyframes], torch.float32),
-        keyframe=put(index, torch.int64),
+        counts=tuple(len(keyframe.points) for keyframe in keyframes),
         background=put([keyframe.background[None] for keyframe in keyframes], torch.float32),
-        background_cells=torch.tensor([keyframe.background_cells for keyframe in keyframes], device=device),
+        background_cells=tuple(keyframe.background_cells for keyframe in keyframes),
     )

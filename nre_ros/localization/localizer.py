@@ -76,6 +76,8 @@ class Localizer:
         if not len(ids):
             return
         keyframe = self.store.get(int(ids[0]))
+        if not keyframe.thumbnail:
+            return
         size = (keyframe.camera.width, keyframe.camera.height)
         thumbnail = cv2.imdecode(np.frombuffer(keyframe.thumbnail, np.uint8), cv2.IMREAD_COLOR)
         self.localize(cv2.resize(thumbnail, size, interpolation=cv2.INTER_CUBIC), keyframe.camera)

@@ -16,6 +16,9 @@ from nre_ros.nre.p3p import solve_p3p
 
 _SAMPLES_AT_ONCE = 2_000_000
 """Pose-point pairs scored in one go; bounds the memory, not the result."""
+_PRETEST_POINTS = 64
+_PRETEST_SURVIVORS = 10
+"""All poses are scored on so many points, and one in so many of them on all points."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,9 @@ def p3p_consensus(
     maps: NREMaps,
     camera: Camera,
     generator: torch.Generator,
-    n_iter_p3p: int = 1000,
+    n_iter_p3p: int = 3000,
     top_n_p3p: float = 0.25,
-    best: int = 5,
+    best: int = 1,
 ) -> Hypotheses:
     """Poses of random triplets, scored over the loss maps.
 
@@ -54,10 +57,8 @@ def p3p_consensus(
     triplets = _draw_triplets(maps.entropy[kept], n_iter_p3p, generator)
     rays = camera.rays(maps.grid.to_pixels(cells[kept].to(points)))
     T, valid = solve_p3p(rays[triplets], points[kept][triplets])
-    T = T[valid]
-    cost = score_poses(T, points[kept], maps.loss[kept], maps, camera)
-    order = torch.argsort(cost, stable=True)[:best]
-    return Hypotheses(T[order], cost[order], kept)
+    T, cost = _best_poses(T[valid], points[kept], maps.loss[kept], maps, camera, best)
+    return Hypotheses(T, cost, kept)
 
 
 def _keep(lowest: torch.Tensor, informative: torch.Tensor, share: float) -> torch.Tensor:
@@ -76,14 +77,35 @@ def _draw_triplets(entropy: torch.Tensor, count: int, generator: torch.Generator
     return (weight.log() + gumbel).topk(3, dim=1).indices
 
 
+def _best_poses(T, points, loss, maps, camera, best):
+    """The poses of lowest cost among T [B, 4, 4], best first, and their costs.
+
+    Preemptive: most poses of random triplets are far off, which a few points tell (in the spirit
+    of Nister, "Preemptive RANSAC", ICCV 2003).  The points come sorted by their losses, so that
+    evenly spaced ones are a fair sample.
+    """
+    if len(points) > 2 * _PRETEST_POINTS:
+        few = torch.linspace(0, len(points) - 1, _PRETEST_POINTS, device=points.device).long()
+        survivors = max(best, -(-len(T) // _PRETEST_SURVIVORS))
+        order = torch.argsort(score_poses(T, points[few], loss[few], maps, camera), stable=True)
+        T = T[order[:survivors]]
+    cost = score_poses(T, points, loss, maps, camera)
+    order = torch.argsort(cost, stable=True)[:best]
+    return T[order], cost[order]
+
+
 def score_poses(
     T: torch.Tensor, points: torch.Tensor, loss: torch.Tensor, maps: NREMaps, camera: Camera
 ) -> torch.Tensor:
-    """Mean loss [B] of points [M, 3] with loss maps [M, H, W] under the poses T [B, 4, 4]."""
+    """Mean loss [B] of points [M, 3] with loss maps [M, H, W] under the poses T [B, 4, 4].
+
+    In the dtype of the maps: a single-precision projection is good to a hundredth of a cell.
+    """
     step = max(1, _SAMPLES_AT_ONCE // max(1, len(points)))
-    costs = [points.new_zeros(0)]
+    costs = [T.new_zeros(0)]
+    T, points = T.to(loss.dtype), points.to(loss.dtype)
     for start in range(0, len(T), step):
         pixels, valid, _ = camera.project(transform(T[start : start + step], points))
         cells = maps.grid.to_cells(pixels)
-        costs.append(sample_loss(loss, cells, valid).mean(dim=1, dtype=points.dtype))
+        costs.append(sample_loss(loss, cells, valid).mean(dim=1, dtype=torch.float64))
     return torch.cat(costs)

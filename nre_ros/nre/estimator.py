@@ -21,9 +21,7 @@ from nre_ros.nre.fine import fine_maps
 from nre_ros.nre.gnc import cut_windows, refine, sigma_schedule
 from nre_ros.nre.maps import (
     NREMaps,
-    correspondence_logits,
-    nre_maps,
-    reciprocal_logits,
+    keyframe_maps,
     reprojection_error_maps,
     sample_loss,
 )
@@ -43,9 +41,9 @@ class EstimatorConfig:
     window_size: fine cells.  seed: of the triplets.
     """
 
-    n_iter_p3p: int = 1000
+    n_iter_p3p: int = 3000
     top_n_p3p: float = 0.25
-    starts: int = 5
+    starts: int = 1
     coarse_sigma_max: float = 2.0
     coarse_sigma_min: float = 0.6
     fine_sigma_max: float = 2.0
@@ -152,12 +150,7 @@ class NREEstimator:
                 raise ValueError(f"{name} are not finite")
 
     def _maps(self, query: ImageFeatures, keyframes: KeyframeStack) -> NREMaps:
-        features = query.coarse.data
-        _, height, width = features.shape
-        logits = reciprocal_logits if self.config.reciprocal else _one_way_logits
-        maps = nre_maps(
-            logits(keyframes, features, self.backbone.coarse_temperature), height, width, query.coarse.grid
-        )
+        maps = keyframe_maps(keyframes, query.coarse, self.backbone.coarse_temperature, self.config.reciprocal)
         return reprojection_error_maps(maps) if self.config.use_re else maps
 
     def _consensus(self, keyframes, maps, camera, seed):
@@ -179,7 +172,7 @@ class NREEstimator:
         schedule = sigma_schedule(self.config.coarse_sigma_max, self.config.coarse_sigma_min)
 
         def windows(cells, sigma):
-            return cut_windows(maps.loss, maps.chance, maps.grid, cells, math.ceil(3 * sigma) + 2)
+            return cut_windows(maps.loss, maps.chance, maps.grid, cells, math.ceil(3 * sigma) + 1)
 
         refined = refine(T, keyframes.points, camera, windows, maps.grid, schedule)
         return refined.T[refined.cost.argmin()]
@@ -202,12 +195,9 @@ class NREEstimator:
         cells = maps.grid.to_cells(pixels)
         losses = sample_loss(maps.loss, cells[None], valid[None])[0] / maps.chance
         seen = losses < 1.0
-        by_chance = (maps.loss.flatten(1) < SUPPORT * maps.chance).float().mean(1)
+        # every third cell will do for a rate
+        by_chance = (maps.loss[:, ::3, ::3] < SUPPORT * maps.chance).float().mean((1, 2))
         watch.lap("verdict")
         return Estimate(
             T, "", covariance, cost, pixels, valid, losses, float(by_chance[seen].sum()), watch.milliseconds
         )
-
-
-def _one_way_logits(keyframes: KeyframeStack, features: torch.Tensor, temperature: float) -> torch.Tensor:
-    return correspondence_logits(keyframes.coarse, features, temperature)

@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from nre_ros.features import FeatureGrid
+from nre_ros.features import FeatureGrid, FeatureMap
 from nre_ros.keyframes.types import KeyframeStack
 
 EPSILON = torch.finfo(torch.float32).eps
@@ -69,37 +70,56 @@ def chance_loss(height: int, width: int) -> float:
 
 def correspondence_logits(descriptors: torch.Tensor, features: torch.Tensor, temperature: float) -> torch.Tensor:
     """<d_n, F(x)> / temperature, [N, H W], of descriptors [N, C] and features [C, H, W]."""
-    return descriptors @ features.flatten(1) / temperature
+    return (descriptors / temperature) @ features.flatten(1)
 
 
-def reciprocal_logits(stack: KeyframeStack, features: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Logits [N, H W] of matching in both directions.
+def reciprocal_logits(logits: torch.Tensor, background: torch.Tensor, cells: int) -> torch.Tensor:
+    """Logits [N, H W] of matching in both directions, from those of one keyframe's points (overwritten).
 
-    To the softmax over the query's cells joins the one over the cells of the point's own
-    keyframe, for the query cell x at point n: a cell that matches everything in the keyframe
-    matches nothing in particular.  Its normaliser is the sum over the keyframe's background
-    descriptors, which stand for ``background_cells`` cells, and over the keyframe's points.
+    To the softmax over the query's cells joins the one over the cells of the keyframe, for the
+    query cell x at point n: a cell that matches everything in the keyframe matches nothing in
+    particular.  Its normaliser is the sum over the keyframe's points and over its background
+    descriptors, whose logits ``background`` [M, H W] stand for ``cells`` cells.
     """
-    logits = correspondence_logits(stack.coarse, features, temperature)
-    flat = features.flatten(1)
-    for k in range(len(stack.ids)):
-        mine = stack.keyframe == k
-        background = stack.background[k] @ flat / temperature
-        if len(background):
-            background += torch.log(stack.background_cells[k] / len(background))
-        own = logits[mine]
-        normaliser = torch.logsumexp(torch.cat([background, own]), dim=0)
-        logits[mine] = 2 * own - normaliser
-    return logits
+    normaliser = torch.logsumexp(logits, dim=0)
+    if len(background):
+        sampled = torch.logsumexp(background, dim=0) + math.log(cells / len(background))
+        normaliser = torch.logaddexp(normaliser, sampled)
+    return logits.mul_(2).sub_(normaliser)
 
 
 def nre_maps(logits: torch.Tensor, height: int, width: int, grid: FeatureGrid) -> NREMaps:
     """NRE maps of logits [N, H W]: softmax over the cells, -ln, clamped at ln|Omega|."""
+    loss = torch.empty_like(logits)
+    return NREMaps(loss.reshape(-1, height, width), _loss_and_entropy(logits, height * width, loss), grid)
+
+
+def _loss_and_entropy(logits: torch.Tensor, cells: int, loss: torch.Tensor) -> torch.Tensor:
+    """Writes the losses [N, cells] of logits into ``loss`` and returns the entropies [N]."""
     probability = torch.softmax(logits, dim=1).add_(EPSILON)
-    loss = torch.log(probability).neg_()
-    entropy = (probability * loss).sum(dim=1)
-    loss.clamp_max_(chance_loss(height, width))
-    return NREMaps(loss.reshape(-1, height, width), entropy, grid)
+    torch.log(probability, out=loss).neg_()
+    entropy = torch.linalg.vecdot(probability, loss)
+    loss.clamp_max_(math.log(cells + 1))
+    return entropy
+
+
+def keyframe_maps(stack: KeyframeStack, query: FeatureMap, temperature: float, reciprocal: bool = True) -> NREMaps:
+    """NRE maps of all points of a stack of keyframes in the query's coarse features.
+
+    Keyframe by keyframe: what is needed on the way then fits into the caches, and into memory
+    that the allocator keeps.
+    """
+    _, height, width = query.data.shape
+    loss = query.data.new_empty(len(stack), height * width)
+    entropy = []
+    starts = np.cumsum((0, *stack.counts))
+    for k, rows in enumerate(map(slice, starts[:-1].tolist(), starts[1:].tolist())):
+        logits = correspondence_logits(stack.coarse[rows], query.data, temperature)
+        if reciprocal and len(logits):
+            background = correspondence_logits(stack.background[k], query.data, temperature)
+            logits = reciprocal_logits(logits, background, stack.background_cells[k])
+        entropy.append(_loss_and_entropy(logits, height * width, loss[rows]))
+    return NREMaps(loss.reshape(-1, height, width), torch.cat(entropy), query.grid)
 
 
 def reprojection_error_maps(maps: NREMaps, value: float = 1e-3) -> NREMaps:
