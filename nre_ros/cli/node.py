@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 DESCRIPTION = """\
 Starts the ROS 2 node that localizes camera images in a map, as launch/localize.launch.py does.
@@ -52,26 +51,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def ros_arguments(arguments: argparse.Namespace) -> list[str]:
     """The arguments as ROS takes them; of two values of a parameter the later one counts."""
+    from nre_ros.node.bootstrap import config_file
+
     given = ["--ros-args"]
-    params_file = arguments.params_file or default_params_file()
+    params_file = arguments.params_file or config_file("localize.yaml")
     if params_file:
         given += ["--params-file", str(params_file)]
     if arguments.map is not None:
         # quoted as a YAML string: a map called 1 or true stays text
         given += ["-p", f"map_file:={json.dumps(arguments.map)}"]
     return given + arguments.ros_args
-
-
-def default_params_file() -> Path | None:
-    """config/localize.yaml of the source tree or of the installed package; None where it is missing."""
-    from nre_ros.node import bootstrap
-
-    candidates = [Path(__file__).resolve().parents[2] / "config/localize.yaml"]
-    try:
-        from ament_index_python.packages import get_package_share_directory
-
-        bootstrap.set_prefix_path()
-        candidates.append(Path(get_package_share_directory("nre_ros")) / "config/localize.yaml")
-    except (ImportError, LookupError, OSError):  # no ROS; not installed; no prefix is known
-        pass
-    return next((path for path in candidates if path.is_file()), None)

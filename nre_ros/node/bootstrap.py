@@ -37,6 +37,19 @@ def set_prefix_path() -> None:
     _complete("AMENT_PREFIX_PATH", "")
 
 
+def config_file(name: str) -> Path | None:
+    """A file of config/, in the source tree or the installed package; None where there is none."""
+    candidates = [Path(__file__).resolve().parents[2] / "config" / name]
+    try:
+        from ament_index_python.packages import get_package_share_directory
+
+        set_prefix_path()
+        candidates.append(Path(get_package_share_directory("nre_ros")) / "config" / name)
+    except (ImportError, LookupError, OSError):  # no ROS; not installed; no prefix is known
+        pass
+    return next((path for path in candidates if path.is_file()), None)
+
+
 def prepare() -> None:
     """Call before the first ``import rclpy`` of a program, from its entry point.
 

@@ -17,13 +17,14 @@ class Inputs:
     """Hands every new image to ``take`` and keeps the newest CameraInfo.
 
     topics: resolved names of what is listened to.
-    camera_info: the newest message, None before the first.
+    camera_info: the newest message, None before the first.  received: how many images came.
     """
 
     def __init__(self, node: Node, take: Callable[[Image | CompressedImage], None]):
         self._take = take
         self._taken: tuple[str, int] = ("", 0)
         self.camera_info: CameraInfo | None = None
+        self.received = 0
         self.camera_info_topic = node.resolve_topic_name("camera_info")
         transport = value_of(node, "image_transport")
         self._image_topics = []
@@ -54,6 +55,7 @@ class Inputs:
         if stamp and stamp == before[1] and transport != before[0]:
             return
         self._taken = transport, stamp
+        self.received += 1
         self._take(message)
 
 

@@ -153,6 +153,7 @@ class Relocalizer:
         status = status_message(result, camera_frame, state)
         status.header.stamp, status.header.frame_id = image_header.stamp, self._frames.map
         status.total_milliseconds = (time.monotonic() - arrival) * 1e3
+        status.images_received = self._inputs.received
         return status
 
     # --- time ---------------------------------------------------------------------------------------

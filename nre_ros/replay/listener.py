@@ -65,7 +65,7 @@ def _subscribe(node, file, camera_info: str) -> None:
             confidence=message.confidence, reason=message.reason, points_used=message.points_used,
             **_pose(message.pose.pose), covariance=message.pose.covariance.tolist(),
             milliseconds=dict(zip(message.stages, message.stage_milliseconds)),
-            total_milliseconds=message.total_milliseconds,
+            total_milliseconds=message.total_milliseconds, images_received=message.images_received,
         )
 
     def on_transforms(message):

@@ -41,10 +41,8 @@ def write_picture(
 
 def _draw_ways(axes, posed: list[dict], truth: dict[int, np.ndarray], keyframes: np.ndarray) -> None:
     forward = keyframes[:, :3, 2]
-    axes.quiver(
-        keyframes[:, 0, 3], keyframes[:, 1, 3], forward[:, 0], forward[:, 1], color=_MAP, width=0.003, scale=25,
-        label=f"{len(keyframes)} keyframes",
-    )
+    axes.quiver(*keyframes[:, :2, 3].T, *forward[:, :2].T, color=_MAP, width=0.003, scale=25)
+    axes.plot(*keyframes[:, :2, 3].T, ">", color=_MAP, markersize=3, label=f"{len(keyframes)} keyframes")
     if truth:
         way = np.array([truth[stamp][:3, 3] for stamp in sorted(truth)])
         axes.plot(way[:, 0], way[:, 1], color=_TRUTH, linewidth=1.5, label="true way of the camera")
@@ -53,6 +51,7 @@ def _draw_ways(axes, posed: list[dict], truth: dict[int, np.ndarray], keyframes:
         axes.plot(
             places[:, 0], places[:, 1], "o", color=_ESTIMATE, markersize=4, alpha=0.85, label=f"{len(posed)} poses"
         )
+    axes.margins(0.08)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_xlabel("x [m]")
     axes.set_ylabel("y [m]")

@@ -16,14 +16,15 @@ from nre_ros.replay.session import Session
 class ReplayFigures:
     """Lengths in metres, angles in radians, times in milliseconds; NaN where there is nothing to measure.
 
-    sent, answered, posed: images played, images that the node took (each has a status), and those
-    with a pose.  with_truth, posed_with_truth: of the answered ones.  position_errors,
+    sent, received, answered, posed: images played, images that reached the node, those it took (each
+    has a status; the others were replaced by newer ones) and those with a pose.  with_truth, posed_with_truth: of the answered ones.  position_errors,
     rotation_errors: of the latter.  image_to_pose: from playing an image to hearing its pose in
     another process.  per_second: images a second that the node answers when they never run out.
     stages: median of each.  reasons: why there was no pose -> how often.
     """
 
     sent: int
+    received: int
     answered: int
     posed: int
     with_truth: int
@@ -42,7 +43,8 @@ class ReplayFigures:
         """The table: what, and its value."""
         rows = [
             ("images sent", f"{self.sent}"),
-            ("taken by the node", f"{self.answered} (the newest wins, the others are replaced)"),
+            ("received", f"{self.received}"),
+            ("taken by the node", f"{self.answered} (the newest wins)"),
             ("posed", f"{self.posed}"),
         ]
         if self.with_truth:
@@ -71,6 +73,7 @@ def figures(session: Session, truth: dict[int, np.ndarray]) -> ReplayFigures:
     busy = [sum(status["milliseconds"].values()) for status in session.statuses if status["milliseconds"]]
     return ReplayFigures(
         sent=len(session.sent),
+        received=max((status["images_received"] for status in session.statuses), default=0),
         answered=len(session.statuses),
         posed=len(posed),
         with_truth=sum(status["stamp"] in truth for status in session.statuses),

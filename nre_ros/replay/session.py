@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nre_ros.errors import NreError
 from nre_ros.geometry import Camera
-from nre_ros.node.bootstrap import clean_environment
+from nre_ros.node.bootstrap import clean_environment, config_file
 from nre_ros.replay.bag import BagTopics
 
 _READY_SECONDS = 120.0
@@ -101,8 +101,8 @@ def _environment(folder: Path) -> dict[str, str]:
     changes = {"ROS_LOG_DIR": str(folder / "ros_log"), "PYTHONUNBUFFERED": "1"}
     if "ROS_DOMAIN_ID" not in os.environ:
         changes.update(ROS_DOMAIN_ID=str(1 + os.getpid() % 100), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
-    profile = Path(__file__).resolve().parents[2] / "config/fastdds_large_images.xml"
-    if profile.is_file() and "FASTRTPS_DEFAULT_PROFILES_FILE" not in os.environ:
+    profile = config_file("fastdds_large_images.xml")
+    if profile is not None and "FASTRTPS_DEFAULT_PROFILES_FILE" not in os.environ:
         changes["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(profile)
     return clean_environment(**changes)
 
@@ -111,22 +111,19 @@ def _watch(player: "_Child", node: "_Child", images: int, heard: Path, progress:
     """Waits until the bag is played and the node is quiet, with a bar of the images sent."""
     from tqdm import tqdm
 
-    quiet_since = None
-    with tqdm(total=images, unit="image", desc="replay", disable=not progress, file=sys.stderr) as bar:
-        while quiet_since is None or time.monotonic() - quiet_since < _QUIET_SECONDS:
+    ended = None
+    with tqdm(
+        total=images, unit="image", desc="    replay", disable=not progress,
+        mininterval=0.2 if sys.stderr.isatty() else 5.0,
+    ) as bar:
+        while ended is None or time.time() - max(ended, heard.stat().st_mtime) < _QUIET_SECONDS:
             node.check()
-            sent = player.words.count('"event": "image"')
-            answered = heard.read_text().count('"event": "status"') if heard.exists() else 0
-            bar.n = sent
-            bar.set_postfix(answered=answered, refresh=False)
-            bar.refresh()
-            if player.process.poll() is None:
-                quiet_since = None
-            else:
+            if ended is None and player.process.poll() is not None:
                 player.check(may_have_ended=True)
-                last = heard.stat().st_mtime
-                quiet_since = time.monotonic() - max(0.0, min(time.time() - last, _QUIET_SECONDS))
-            time.sleep(0.25)
+                ended = time.time()
+            bar.set_postfix(answered=heard.read_text().count('"event": "status"'), refresh=False)
+            bar.update(player.words.count('"event": "image"') - bar.n)
+            time.sleep(0.5)
 
 
 class _Child:
