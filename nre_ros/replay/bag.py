@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from nre_ros.geometry import pose_matrix
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 CAMERA_INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 POSE_TYPE = "geometry_msgs/msg/PoseStamped"
+_BAG_ERRORS = (AnyReaderError, ReaderError)
 
 
 @dataclass(frozen=True)
@@ -29,18 +32,25 @@ class BagTopics:
     images: int
 
 
-def open_bag(path: Path | str) -> AnyReader:
-    """A reader of a rosbag2 folder (sqlite3 or MCAP); use it as a context manager.
+@contextmanager
+def open_bag(path: Path | str) -> Iterator[AnyReader]:
+    """A reader of a rosbag2 folder (sqlite3 or MCAP), closed when the context is left.
 
-    Raises ``ImportSourceError`` for what is no bag.
+    Raises ``ImportSourceError`` for what is no bag, and when it turns out to be damaged.
     """
     path = Path(path)
     if not path.exists():
         raise ImportSourceError(f"bag {path} does not exist")
-    try:
-        return AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
-    except (AnyReaderError, ReaderError) as error:
-        raise ImportSourceError(f"bag {path} cannot be read: {error}") from error
+    with ExitStack() as stack:
+        try:
+            reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
+            stack.enter_context(reader)
+        except (*_BAG_ERRORS, OSError) as error:
+            raise ImportSourceError(f"bag {path} cannot be read: {error}") from error
+        try:
+            yield reader
+        except _BAG_ERRORS as error:
+            raise ImportSourceError(f"bag {path} is damaged: {error}") from error
 
 
 def find_topics(path: Path | str, image: str = "", camera_info: str = "", truth: str = "") -> BagTopics:
@@ -48,13 +58,9 @@ def find_topics(path: Path | str, image: str = "", camera_info: str = "", truth:
 
     Raises ``ImportSourceError`` that lists what the bag has when one is missing or the choice is not clear.
     """
-    path = Path(path)
-    try:
-        with open_bag(path) as reader:
-            found = {connection.topic: connection.msgtype for connection in reader.connections}
-            counts = {topic: info.msgcount for topic, info in reader.topics.items()}
-    except (AnyReaderError, ReaderError) as error:
-        raise ImportSourceError(f"bag {path} cannot be read: {error}") from error
+    with open_bag(path) as reader:
+        found = {connection.topic: connection.msgtype for connection in reader.connections}
+        counts = {topic: info.msgcount for topic, info in reader.topics.items()}
     image = _choose(path, found, IMAGE_TYPES, image, "image")
     camera_info = _choose(path, found, (CAMERA_INFO_TYPE,), camera_info, "camera_info")
     poses = [topic for topic, kind in found.items() if kind == POSE_TYPE]
