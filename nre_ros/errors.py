@@ -34,3 +34,7 @@ class FeatureMismatchError(MapError):
 
 class ImportSourceError(NreError):
     """Input of a map importer that is missing or does not fit together."""
+
+
+class WeightsError(NreError):
+    """Weights of a network that are absent, damaged, hold code or are not what they are said to be."""

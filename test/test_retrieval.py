@@ -51,6 +51,21 @@ def test_a_featureless_image_has_a_finite_descriptor():
     assert np.isfinite(global_descriptor(FeatureMap(torch.ones(8, 4, 4), GRID))).all()
 
 
+def test_many_channels_are_projected_and_similar_maps_stay_similar():
+    """64 dimensions for 1280 channels; a noisy copy stays nearer than another map."""
+    rng = np.random.default_rng(4)
+
+    def wide(data):  # 12 strong directions, other ones in each map, in 1280 channels
+        return FeatureMap(torch.as_tensor(data, dtype=torch.float32).reshape(1280, 20, 15), GRID)
+
+    data, other = rng.normal(size=(2, 1280, 12)) @ rng.normal(size=(2, 12, 300))
+    noisy = data + 0.3 * data.std() * rng.normal(size=data.shape)
+    found = [global_descriptor(wide(d)) for d in (data, noisy, other)]
+    assert found[0].shape == (64 * 65 // 2,) and np.linalg.norm(found[0]) == pytest.approx(1, abs=1e-5)
+    assert found[0] @ found[1] > found[0] @ found[2] + 0.2
+    np.testing.assert_array_equal(found[0], global_descriptor(wide(data)))
+
+
 @pytest.fixture
 def make_map(tmp_path):
     stores = []

@@ -16,6 +16,7 @@ Tells where a camera is from one image, in a map of keyframes, by the Neural Rep
   nre_ros localize --map MAP.db ...     localize image files, no ROS needed
   nre_ros node --map MAP.db ...         localize a camera's topic in ROS 2
   nre_ros replay --map MAP.db BAG       play a bag through ROS 2 to the node, and tell how well it did
+  nre_ros weights import FILE ...       take the published NRE networks into use
 """
 
 EXIT_ERROR = 2
@@ -24,14 +25,14 @@ EXIT_INTERRUPTED = 130
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with all sub-commands; each sets ``func``, which takes the arguments and returns an exit code."""
-    from nre_ros.cli import demo, localize, map, node, replay
+    from nre_ros.cli import demo, localize, map, node, replay, weights
 
     parser = argparse.ArgumentParser(
         prog="nre_ros", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"nre_ros {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (demo, map, localize, node, replay):
+    for module in (demo, map, localize, node, replay, weights):
         module.add_parser(subparsers)
     return parser
 

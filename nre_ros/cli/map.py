@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from dataclasses import asdict
 
+from nre_ros.features import BACKBONES
 from nre_ros.keyframes.store import KeyframeStore, MapInfo
 
 _BUILD_HELP = """The map is written to MAP.db.partial and takes its name when it is complete. An interrupted
@@ -64,6 +65,10 @@ def _add_rgbd(sources) -> None:
 
 def _add_build_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="MAP.db", help="the map file to write")
+    parser.add_argument(
+        "--features", choices=sorted(BACKBONES), default="xfeat",
+        help="xfeat (default), or nre: the published networks, once `nre_ros weights import` has them",
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network runs")
     parser.add_argument("--points", type=_positive, default=500, metavar="N", help="points a keyframe (default 500)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random draws (default 0)")
@@ -98,7 +103,7 @@ def _build(args, make_source) -> int:
     from nre_ros.keyframes.importers.common import build_map
 
     source = make_source()  # before the network is loaded: a mistyped folder is told at once
-    builder = KeyframeBuilder(load_backbone("xfeat", choose_device(args.device)), args.points, seed=args.seed)
+    builder = KeyframeBuilder(load_backbone(args.features, choose_device(args.device)), args.points, seed=args.seed)
     try:
         report = build_map(source, builder, args.output, force=args.force)
     except KeyboardInterrupt:

@@ -7,7 +7,9 @@ import torch
 from nre_ros.errors import NreError
 from nre_ros.features.base import FeatureBackbone, FeatureGrid, FeatureMap, ImageFeatures
 
-__all__ = ["BACKBONES", "FeatureBackbone", "FeatureGrid", "FeatureMap", "ImageFeatures", "choose_device", "load_backbone"]
+__all__ = [
+    "BACKBONES", "FeatureBackbone", "FeatureGrid", "FeatureMap", "ImageFeatures", "choose_device", "load_backbone",
+]
 
 
 def _xfeat(device):
@@ -16,7 +18,13 @@ def _xfeat(device):
     return XFeatBackbone(device)
 
 
-BACKBONES = {"xfeat": _xfeat}
+def _nre(device):
+    from nre_ros.features.nre_backbone import NREBackbone
+
+    return NREBackbone(device)
+
+
+BACKBONES = {"xfeat": _xfeat, "nre": _nre}
 """Name -> constructor that takes a device; the network's package is imported only when asked for."""
 
 

@@ -60,7 +60,7 @@ class FeatureMap:
 class ImageFeatures:
     """What one pass over an image gives.
 
-    coarse, fine: dense maps, unit length along the channels.
+    coarse, fine: dense maps, of unit length along the channels if the backbone's are.
     detection: [H, W] float32 at the image's resolution, how well a pixel can be found again
     (only when asked for; used to choose map points).
     """
@@ -76,7 +76,8 @@ class FeatureBackbone(ABC):
     Class attributes:
         name: what the database remembers.
         coarse_channels, fine_channels: descriptor lengths.
-        coarse_temperature, fine_temperature: of the softmax over unit-length features.
+        coarse_temperature, fine_temperature: of the softmax over the features' dot products.
+        unit_length: whether the features have unit length, and descriptors are kept so.
         weights_hash: of the parameters; with ``name`` it decides whether a map fits.
     """
 
@@ -85,6 +86,7 @@ class FeatureBackbone(ABC):
     fine_channels: int
     coarse_temperature: float
     fine_temperature: float
+    unit_length: bool = True
     weights_hash: str
 
     @abstractmethod

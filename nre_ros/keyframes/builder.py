@@ -50,7 +50,7 @@ class KeyframeBuilder:
         return Keyframe(
             name=name, stamp=stamp, T_map_cam=np.asarray(T_map_cam, dtype=np.float64), camera=camera,
             points=np.asarray(points, dtype=np.float32).reshape(-1, 3), point_ids=point_ids,
-            coarse=_sample(features.coarse, where), fine=_sample(features.fine, where),
+            coarse=self._sample(features.coarse, where), fine=self._sample(features.fine, where),
             background=self._background(name, features.coarse),
             background_cells=features.coarse.data[0].numel(),
             global_descriptor=global_descriptor(features.coarse), thumbnail=_thumbnail(image),
@@ -71,6 +71,13 @@ class KeyframeBuilder:
         points = rays / rays[:, 2:] * z[:, None] @ T_map_cam[:3, :3].T + T_map_cam[:3, 3]
         return self.build(name, stamp, image, camera, T_map_cam, pixels, points, features=features)
 
+    def _sample(self, features: FeatureMap, pixels: torch.Tensor) -> np.ndarray:
+        """[N, C] float32 descriptors at pixels [N, 2]."""
+        descriptors = features.sample(pixels)
+        if self.backbone.unit_length:  # an interpolated descriptor is shorter than its neighbours
+            descriptors = F.normalize(descriptors, dim=1)
+        return descriptors.cpu().numpy().astype(np.float32)
+
     def _background(self, name: str, coarse: FeatureMap) -> np.ndarray:
         """[M, C] float32 of cells drawn evenly; the draw depends on the seed and the name alone."""
         cells = coarse.data[0].numel()
@@ -84,11 +91,6 @@ def check_size(image: np.ndarray, camera: Camera) -> None:
     height, width = image.shape[:2]
     if (width, height) != (camera.width, camera.height):
         raise ImageError(f"image of {width}x{height} pixels, its camera has {camera.width}x{camera.height}")
-
-
-def _sample(features: FeatureMap, pixels: torch.Tensor) -> np.ndarray:
-    # an interpolated descriptor is shorter than its neighbours
-    return F.normalize(features.sample(pixels), dim=1).cpu().numpy().astype(np.float32)
 
 
 def _thumbnail(image: np.ndarray) -> bytes:

@@ -19,7 +19,8 @@ class Keyframe:
     T_map_cam: [4, 4] float64, camera optical frame to map.
     points: [N, 3] float32, map frame, metres.
     point_ids: [N] int64, ids of the source's 3D points, -1 where it has none.
-    coarse, fine: [N, C] float32 unit-length descriptors sampled at the points' projections.
+    coarse, fine: [N, C] float32 descriptors sampled at the points' projections, of unit length if
+        the backbone's features are.
     background: [M, C] float32 coarse descriptors of cells drawn evenly from the whole image;
         they stand for all its ``background_cells`` cells in the reverse direction of matching.
     global_descriptor: [D] float32 unit length, for retrieval.

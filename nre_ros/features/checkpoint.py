@@ -1,0 +1,236 @@
+"""Reads the checkpoints of the published networks, without PyTorch Lightning and without running what they hold.
+
+A Lightning file is a pickle: besides ``state_dict`` and ``hyper_parameters`` it may name classes of
+Lightning and OmegaConf (containers of settings, callbacks).  torch's restricted unpickler reads
+it; classes of those two packages become containers that do nothing, any other name is refused.
+Lightning 1.2.10, of the published files, wrote the settings as a plain dictionary, which keeps
+OmegaConf's containers where those were passed in (read from the source of both).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import pickletools
+import re
+import zipfile
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from nre_ros.errors import WeightsError
+from nre_ros.features.inception import LEVELS, InceptionNetwork, layer_names
+
+PUBLISHED = {
+    "coarse": "af80cd6786779f3fa8e998f7fece8992f7243b5c",
+    "fine": "1a9e197ffe7368da1dac451da58cae1f70c91b1e",
+}
+"""Git's blob ids of weights/coarse.pth and weights/fine.pth in germain-hug/NRE (CC0)."""
+
+_MAX_BYTES = 2 << 30
+_LIGHTNING = re.compile(r"(pytorch_lightning|lightning|lightning_fabric|omegaconf)\.[\w.]+")
+_READS_OTHERS_CLASSES = hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint")
+"""torch 2.6 and newer take a stand-in for a class under the class's name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A network's weights and what says how to build it.
+
+    level: coarse or fine; extraction_layer: where the trunk is cut; second_pool: whether there is
+    pooling after Conv2d_4a; resize: side of the feature map that the published code aims at
+    (``image.resize``), or None; state: names and float32 tensors of ``InceptionNetwork``.
+    """
+
+    level: str
+    extraction_layer: str
+    second_pool: bool
+    resize: int | None
+    state: dict[str, torch.Tensor] = field(repr=False)
+    data: bytes = field(repr=False)
+
+    @cached_property
+    def blob_id(self) -> str:
+        """Git's name for the file."""
+        return git_blob_id(self.data)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def published(self) -> bool:
+        """Whether the file is, byte for byte, the published one of its level."""
+        return self.blob_id == PUBLISHED[self.level]
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in the network, running statistics included."""
+        return sum(tensor.numel() for tensor in self.state.values() if tensor.is_floating_point())
+
+    def network(self) -> InceptionNetwork:
+        """The network with these weights, for inference."""
+        network = _empty_network(self.level, self.extraction_layer, self.second_pool)
+        network.load_state_dict(self.state, assign=True)
+        return network.eval().requires_grad_(False)
+
+
+def git_blob_id(data: bytes) -> str:
+    """SHA-1 of the data as git stores it: what ``git hash-object FILE`` prints."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """The checkpoint in a file, its weights checked.
+
+    Raises ``WeightsError`` for a file that cannot be read, is no checkpoint, holds code, or whose
+    weights are not finite or do not fit its network.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if not path.is_file() or size > _MAX_BYTES:
+            raise WeightsError(f"{path} is no checkpoint: {'no file' if not path.is_file() else f'{size} bytes'}")
+        data = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror}") from None
+    return parse_checkpoint(data, str(path))
+
+
+def parse_checkpoint(data: bytes, name: str) -> Checkpoint:
+    """The checkpoint in ``data``; ``name`` is what errors call it.  Raises ``WeightsError``."""
+    content = _unpickle(data, name)
+    if not isinstance(content, dict) or "state_dict" not in content or "hyper_parameters" not in content:
+        raise WeightsError(f"{name} is no Lightning checkpoint: it lacks state_dict or hyper_parameters")
+    settings = _mapping(content["hyper_parameters"])
+    level = _setting(settings, "level")
+    if level not in LEVELS:
+        raise WeightsError(f"{name} is no NRE network: its level is {level!r}, not coarse or fine")
+    layer = _setting(settings, "extraction_layer")
+    if layer not in layer_names(level):
+        raise WeightsError(f"{name}: the {level} network has no layer {layer!r}")
+    second_pool = not _setting(settings, "no_maxpool")
+    resize = _setting(_mapping(settings.get("image")), "resize")
+    if type(resize) is not int or resize <= 0:
+        resize = None
+    expected = _empty_network(level, layer, second_pool).state_dict()
+    state = _checked_state(content["state_dict"], expected, name)
+    return Checkpoint(level, layer, second_pool, resize, state, data)
+
+
+def _empty_network(level: str, layer: str, second_pool: bool) -> InceptionNetwork:
+    with torch.device("meta"):  # no time spent on random weights
+        return InceptionNetwork(level, layer, second_pool)
+
+
+def _checked_state(state, expected: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+    """``state`` in float32; ``WeightsError`` unless it has the names and shapes of ``expected``."""
+    if not isinstance(state, dict):
+        raise WeightsError(f"{name}: its state_dict is a {type(state).__name__}")
+    for what, keys in (("lacks", expected.keys() - state.keys()), ("has an unknown", state.keys() - expected.keys())):
+        if keys:
+            raise WeightsError(f"{name} {what} tensor {min(map(str, keys))!r} (and {len(keys) - 1} more)")
+    checked = {}
+    for key, model in expected.items():
+        tensor = state[key]
+        if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.shape != model.shape:
+            found = list(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+            raise WeightsError(f"{name}: tensor {key!r} is {found}, expected {list(model.shape)}")
+        if tensor.is_floating_point() != model.is_floating_point() or tensor.is_complex():
+            raise WeightsError(f"{name}: tensor {key!r} has type {tensor.dtype}, expected {model.dtype}")
+        tensor = tensor.detach().to(model.dtype).contiguous()
+        if model.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise WeightsError(f"{name}: tensor {key!r} is not finite")
+        if key.endswith("running_var") and bool((tensor < 0).any()):
+            raise WeightsError(f"{name}: tensor {key!r} is negative, but holds variances")
+        checked[key] = tensor
+    return checked
+
+
+class _Inert:
+    """Stands for an object of another package: takes whatever it was made of, and does nothing."""
+
+    attributes: dict = {}
+
+    def __init__(self, *_):
+        pass
+
+    def __setstate__(self, state):
+        self.attributes = state if isinstance(state, dict) else {}
+
+
+def _mapping(value) -> dict:
+    """A container of settings as a dictionary, whichever package it is of."""
+    if isinstance(value, argparse.Namespace):
+        return vars(value)
+    if isinstance(value, _Inert):  # OmegaConf's DictConfig
+        value = value.attributes.get("_content")
+    return value if isinstance(value, dict) else {}
+
+
+def _setting(settings: dict, name: str):
+    value = settings.get(name)
+    return value.attributes.get("_val") if isinstance(value, _Inert) else value
+
+
+def _unpickle(data: bytes, name: str):
+    if not data:
+        raise WeightsError(f"{name} is empty")
+    if data.lstrip()[:1] == b"<":
+        raise WeightsError(f"{name} is a web page: download the file itself (raw)")
+    try:
+        with _stand_ins(data):
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch, zipfile and the unpickler raise a dozen kinds for a damaged file
+        message = str(error)
+        named = re.search(r"GLOBAL (\S+)|function (<.+?>)", message)
+        if named is None:
+            raise WeightsError(f"{name} is no PyTorch file, or a damaged one") from None
+        what = named[1] or named[2]
+        if _LIGHTNING.fullmatch(what) and not _READS_OTHERS_CLASSES:
+            raise WeightsError(f"{name} holds {what}, which torch {torch.__version__} cannot skip (2.6 can)") from None
+        raise WeightsError(f"{name} holds {what}, which no weights need: refused, nothing of it was run") from None
+
+
+def _stand_ins(data: bytes):
+    """Context in which torch's restricted unpickler knows the classes that a Lightning file may name."""
+    if not _READS_OTHERS_CLASSES:
+        return nullcontext()
+    stand_ins = [
+        (argparse.Namespace, "argparse.Namespace"),
+        # in the metadata of OmegaConf's containers
+        (_Inert, "typing.Any"), (_Inert, "collections.defaultdict"),
+        *((_Inert, f"builtins.{kind}") for kind in ("bool", "dict", "float", "int", "list", "str")),
+        # settings may hold paths
+        (_Inert, "pathlib.PosixPath"), (_Inert, "pathlib.Path"),
+    ]
+    # what else the published files may name is harmless too once it does nothing
+    genuine = git_blob_id(data) in PUBLISHED.values()
+    for found in _names_of_classes(data):
+        if genuine or _LIGHTNING.fullmatch(found):
+            # the unpickler fills in dictionaries, but not those of a class derived from them
+            stand_ins.append((dict if found.endswith(".AttributeDict") else _Inert, found))
+    return torch.serialization.safe_globals(stand_ins)
+
+
+def _names_of_classes(data: bytes) -> set[str]:
+    """'module.name' of what the pickles in a PyTorch file refer to, be it an archive or from before torch 1.6."""
+    streams = [io.BytesIO(data)]
+    if zipfile.is_zipfile(streams[0]):
+        with zipfile.ZipFile(streams[0]) as archive:
+            streams = [io.BytesIO(archive.read(entry)) for entry in archive.namelist() if entry.endswith("data.pkl")]
+    names = set()
+    for stream in streams:
+        stream.seek(0)
+        try:
+            while True:
+                operations = pickletools.genops(stream)
+                names.update(name.replace(" ", ".") for code, name, _ in operations if code.name == "GLOBAL")
+        except ValueError:  # behind the last pickle
+            pass
+    return names

@@ -1,0 +1,107 @@
+"""The published NRE networks (Germain et al., CVPR 2021) as one backbone: coarse and fine Inception.
+
+The weights are imported first, ``nre_ros weights import``.  The features are not of unit length;
+their plain dot product is the logit of the correspondence maps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from nre_ros.features.base import FeatureBackbone, FeatureGrid, FeatureMap, ImageFeatures, check_image
+from nre_ros.features.checkpoint import Checkpoint
+from nre_ros.features.inception import InceptionNetwork, fuse_batch_norms
+from nre_ros.features.weights import load_weights
+
+_MEAN = (0.485, 0.456, 0.406)
+_DEVIATION = (0.229, 0.224, 0.225)
+"""ImageNet's, of RGB in [0, 1]."""
+_CENTRE = 0.0
+"""Cell i is centred at pixel stride * i of the network's input.
+
+Derived, not measured (see ``inception``): where trained weights look within their receptive field
+takes those weights to find out.  The published code itself samples descriptors at pixel * cells /
+pixels, which agrees for image sides that the stride divides, but scales its intrinsics as for
+cells centred (stride - 1) / 2 further right and down.
+"""
+_MAX_COARSE_SIDE = 1024
+"""Where the checkpoint does not tell."""
+
+
+class NREBackbone(FeatureBackbone):
+    """The imported coarse and fine networks on ``device``.
+
+    max_fine_imsize: images whose longer side has more pixels are reduced to it before the fine
+    pass (the published setting); the coarse pass has its limit from the checkpoint.
+    Raises ``WeightsError`` when weights are absent or unusable.
+    """
+
+    name = "nre"
+    coarse_temperature = 1.0
+    fine_temperature = 1.0
+    unit_length = False
+
+    def __init__(self, device: torch.device, max_fine_imsize: int = 1600):
+        self.device = device
+        coarse, fine = load_weights("coarse"), load_weights("fine")
+        self.weights_hash = hashlib.sha256((coarse.sha256 + fine.sha256).encode()).hexdigest()
+        self.max_coarse_imsize = max_coarse_side(coarse)
+        self.max_fine_imsize = max_fine_imsize
+        self.coarse = _prepared(coarse, device)
+        self.fine = _prepared(fine, device)
+        self.coarse_channels = self.coarse.channels
+        self.fine_channels = self.fine.channels
+        self._mean = 255 * torch.tensor(_MEAN, device=device)[:, None, None]
+        self._deviation = 255 * torch.tensor(_DEVIATION, device=device)[:, None, None]
+
+    @torch.inference_mode()
+    def extract(self, image: np.ndarray, detect: bool = False, fine: bool = True) -> ImageFeatures:
+        image = check_image(image)
+        detection = self._detect(image) if detect else None
+        rgb = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
+        rgb = (torch.from_numpy(rgb).to(self.device).permute(2, 0, 1) - self._mean) / self._deviation
+        coarse = _pass(self.coarse, rgb[None], self.max_coarse_imsize)
+        return ImageFeatures(
+            coarse, _pass(self.fine, rgb[None], self.max_fine_imsize) if fine else coarse, detection
+        )
+
+    def _detect(self, image: np.ndarray) -> torch.Tensor:
+        """The smaller eigenvalue of the gradients' covariance (Shi and Tomasi, CVPR 1994).
+
+        The networks have no detector: the published code takes the points from elsewhere.
+        """
+        grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        return torch.from_numpy(cv2.cornerMinEigenVal(grey, blockSize=5, ksize=3)).to(self.device)
+
+
+def max_coarse_side(checkpoint: Checkpoint) -> int:
+    """Longer side of the image (pixels) at which the published code runs its coarse network.
+
+    The side whose feature map has ``resize`` cells, as the published code reckons: back through
+    the layers that halve, n cells come from 2 n - 1, and Mixed_7a counts although it halves nothing.
+    """
+    if checkpoint.resize is None:
+        return _MAX_COARSE_SIDE
+    network = checkpoint.network()
+    factor = network.stride * (2 if checkpoint.extraction_layer == "Mixed_7a" else 1)
+    return factor * (checkpoint.resize - 1) + 1
+
+
+def _prepared(checkpoint: Checkpoint, device: torch.device) -> InceptionNetwork:
+    network = fuse_batch_norms(checkpoint.network())
+    return network.to(device, memory_format=torch.channels_last)
+
+
+def _pass(network: InceptionNetwork, rgb: torch.Tensor, max_side: int) -> FeatureMap:
+    """Features of an image [1, 3, H, W], reduced where its longer side is above ``max_side``."""
+    scale = min(1.0, max_side / max(rgb.shape[2:]))
+    if scale < 1.0:
+        rgb = F.interpolate(rgb, scale_factor=scale, mode="bilinear", antialias=True, recompute_scale_factor=False)
+    features = network(rgb.contiguous(memory_format=torch.channels_last))[0].contiguous()
+    # pixel x of the image is pixel (x + 0.5) scale - 0.5 of the network's input
+    return FeatureMap(features, FeatureGrid(network.stride / scale, (_CENTRE + 0.5) / scale - 0.5))
