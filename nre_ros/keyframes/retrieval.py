@@ -60,7 +60,7 @@ def _signs(channels: int) -> torch.Tensor:
 
     The same for every map: NumPy keeps the numbers of this old generator as they are for good.
     """
-    bits = np.random.RandomState(0).randint(2, size=(_MAX_CHANNELS, channels))
+    bits = np.random.RandomState(0).randint(2, size=(_MAX_CHANNELS, channels), dtype=np.int64)
     return torch.from_numpy(2.0 * bits - 1) / math.sqrt(_MAX_CHANNELS)
 
 
