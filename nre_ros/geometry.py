@@ -27,6 +27,10 @@ from nre_ros.errors import CameraError, PoseError
 MIN_DEPTH = 1e-4
 """Points nearer to the camera's plane than this (metres) count as behind it."""
 
+_FAR = 1e4
+"""Points at a larger |x / z| or |y / z| are projected as if there: in single precision the powers of
+the distortion would overflow."""
+
 PINHOLE = "pinhole"
 RADIAL_TANGENTIAL = "radial_tangential"
 EQUIDISTANT = "equidistant"
@@ -119,6 +123,8 @@ class Camera:
         front = z >= MIN_DEPTH
         z = torch.where(front, z, torch.ones_like(z))
         xy = points[..., :2] / z[..., None]
+        if any(self.distortion):
+            xy = xy.clamp(-_FAR, _FAR)
         valid = front
         if math.isfinite(self.max_radius):
             valid = front & ((xy * xy).sum(-1) < self.max_radius**2)
