@@ -112,10 +112,13 @@ class NREEstimator:
     def localize(self, query: ImageFeatures, keyframes: KeyframeStack, camera: Camera, seed: int = 0) -> Estimate:
         """Pose of the camera that took the query, from a stack of keyframes.
 
-        Raises ``ValueError`` when shapes do not fit together or features are not finite.
+        Input that cannot be used (too few points, shapes that do not fit together, features that
+        are not finite) gives an estimate without a pose that names it.
         """
-        self._check(query, keyframes)
         watch = Stopwatch(query.coarse.data.device)
+        problem = _problem(query, keyframes)
+        if problem:
+            return Estimate(reason=problem)
         maps = self._maps(query, keyframes)
         watch.lap("maps")
         T, failure = self._consensus(keyframes, maps, camera, seed)
@@ -137,25 +140,11 @@ class NREEstimator:
         covariance = pose_covariance(T, keyframes.points[kept], camera, local, sigma)
         return self._finish(T, keyframes, maps, camera, covariance, cost / len(kept), watch)
 
-    def _check(self, query: ImageFeatures, keyframes: KeyframeStack) -> None:
-        channels = query.coarse.data.shape[0], query.fine.data.shape[0]
-        expected = keyframes.coarse.shape[1], keyframes.fine.shape[1]
-        if channels != expected:
-            raise ValueError(f"query features have {channels} channels, the keyframes {expected}")
-        for name, tensor in (
-            ("query features", query.coarse.data), ("fine query features", query.fine.data),
-            ("keyframe points", keyframes.points), ("keyframe descriptors", keyframes.coarse),
-        ):
-            if not bool(torch.isfinite(tensor).all()):
-                raise ValueError(f"{name} are not finite")
-
     def _maps(self, query: ImageFeatures, keyframes: KeyframeStack) -> NREMaps:
         maps = keyframe_maps(keyframes, query.coarse, self.backbone.coarse_temperature, self.config.reciprocal)
         return reprojection_error_maps(maps) if self.config.use_re else maps
 
     def _consensus(self, keyframes, maps, camera, seed):
-        if len(keyframes) < 4:
-            return None, f"the retrieved keyframes have only {len(keyframes)} points"
         generator = torch.Generator(device="cpu").manual_seed(seed)
         hypotheses = p3p_consensus(
             keyframes.points, maps, camera, generator,
@@ -201,3 +190,26 @@ class NREEstimator:
         return Estimate(
             T, "", covariance, cost, pixels, valid, losses, float(by_chance[seen].sum()), watch.milliseconds
         )
+
+
+def _problem(query: ImageFeatures, keyframes: KeyframeStack) -> str:
+    """Why these cannot give a pose, whatever they show; empty if they may."""
+    if len(keyframes) < 4:
+        return f"the retrieved keyframes have only {len(keyframes)} points"
+    count, views = sum(keyframes.counts), len(keyframes.counts)
+    coarse, fine = query.coarse.data, query.fine.data
+    expected = {
+        "query features": (coarse, (None, None, None)),
+        "fine query features": (fine, (None, None, None)),
+        "keyframe points": (keyframes.points, (count, 3)),
+        "keyframe descriptors": (keyframes.coarse, (count, len(coarse))),
+        "fine keyframe descriptors": (keyframes.fine, (count, len(fine))),
+        "background descriptors": (keyframes.background, (views, None, len(coarse))),
+    }
+    for name, (tensor, shape) in expected.items():
+        if tensor.dim() != len(shape) or any(a not in (None, b) for a, b in zip(shape, tensor.shape)):
+            wanted = ", ".join("any" if side is None else str(side) for side in shape)
+            return f"{name} have shape {list(tensor.shape)}, expected [{wanted}]"
+    finite = torch.stack([torch.isfinite(tensor).all() for tensor, _ in expected.values()]).tolist()
+    spoilt = [name for name, fits in zip(expected, finite) if not fits]
+    return f"{' and '.join(spoilt)} are not finite" if spoilt else ""
