@@ -20,6 +20,7 @@ import numpy as np
 
 from nre_ros.errors import ImageError
 from nre_ros.features import choose_device, load_backbone
+from nre_ros.features.base import check_image
 from nre_ros.geometry import Camera, invert
 from nre_ros.keyframes.retrieval import Retriever, global_descriptor
 from nre_ros.keyframes.store import KeyframeStore
@@ -87,7 +88,7 @@ class Localizer:
 
         Raises ``ImageError`` for an image that is none, or whose size is not the camera's.
         """
-        if image.shape[:2] != (camera.height, camera.width):
+        if check_image(image).shape[:2] != (camera.height, camera.width):
             raise ImageError(
                 f"image has {image.shape[1]}x{image.shape[0]} pixels, its camera {camera.width}x{camera.height}"
             )
