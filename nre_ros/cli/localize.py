@@ -44,11 +44,18 @@ def add_parser(subparsers) -> None:
     parser.add_argument("-o", "--output", metavar="RESULT.jsonl", help="where to write (default: standard output)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
     parser.add_argument("--seed", type=int, default=0, help="of the random draws: same seed, same poses (default 0)")
-    parser.add_argument("--retrieve", type=int, default=5, metavar="K", help="keyframes a query (default 5)")
+    parser.add_argument("--retrieve", type=_positive, default=5, metavar="K", help="keyframes a query (default 5)")
     parser.add_argument("--min-confidence", type=float, default=0.5, metavar="P",
                         help="poses of less confidence are not given (default 0.5)")
     parser.add_argument("--draw", metavar="DIR", help="write each image with the projected map points on it")
     parser.set_defaults(func=run)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{value} is not positive")
+    return value
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -69,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     ) as localizer, _output(arguments.output) as lines:
         localizer.warm_up()
         for name in tqdm(names, unit="image", desc="localize", disable=not sys.stderr.isatty()):
-            result = _localize(localizer, folder / name, cameras, drawings and drawings / f"{Path(name).stem}.jpg")
+            result = _localize(localizer, folder / name, cameras, drawings and drawings / _flat(name))
             lines.write(json.dumps({"image": name, **result.to_json()}) + "\n")
             lines.flush()
             posed += result.success
@@ -79,6 +86,11 @@ def run(arguments: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     return 0
+
+
+def _flat(name: str) -> str:
+    """Name of an image's drawing: images of several folders are drawn into one."""
+    return str(Path(name).with_suffix(".jpg")).strip("/").replace("/", "_")
 
 
 def _localize(localizer, path: Path, cameras, drawing: Path | None):
