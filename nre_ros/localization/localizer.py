@@ -18,8 +18,8 @@ from time import perf_counter
 import cv2
 import numpy as np
 
-from nre_ros.errors import ImageError
-from nre_ros.features import choose_device, load_backbone
+from nre_ros.errors import FeatureMismatchError, ImageError
+from nre_ros.features import BACKBONES, choose_device, load_backbone
 from nre_ros.features.base import check_image
 from nre_ros.geometry import Camera, invert
 from nre_ros.keyframes.retrieval import Retriever, global_descriptor
@@ -56,12 +56,20 @@ class Localizer:
         try:
             self.device = choose_device(device)
             self.retriever = Retriever(self.store)
-            self.backbone = load_backbone(self.store.metadata()["backbone"], self.device)
+            self.backbone = self._load_backbone()
             self.store.check_features(self.backbone)
         except BaseException:
             self.store.close()
             raise
         self.estimator = NREEstimator(self.backbone, config)
+
+    def _load_backbone(self):
+        name = self.store.metadata()["backbone"]
+        if name not in BACKBONES:
+            raise FeatureMismatchError(
+                f"map {self.store.path} was made with the features {name!r}, known here: {', '.join(sorted(BACKBONES))}"
+            )
+        return load_backbone(name, self.device)
 
     @property
     def frame_id(self) -> str:
