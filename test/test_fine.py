@@ -42,10 +42,10 @@ class Problem:
         self.prior = left_update(self.truth, delta)
         self.prior_pixels = opencv_pixels(points, self.prior.numpy())
 
-    def windows(self, T=None, temperature: float = 0.02, window_size: int = 16):
+    def windows(self, T=None, temperature: float = 0.02, window_size: int = 16, enlarge: int = 2):
         T = self.prior if T is None else T
         return fine_maps(
-            T, self.points, self.descriptors, fine_features(), self.coarse, CAMERA, temperature, window_size
+            T, self.points, self.descriptors, fine_features(), self.coarse, CAMERA, temperature, window_size, enlarge
         )
 
 
@@ -85,30 +85,31 @@ def hermite(values: np.ndarray, places: np.ndarray) -> np.ndarray:
     return CubicHermiteSpline(cells, values[1:-1], slopes)(places)
 
 
-def brute_force(problem: Problem, T, n: int, temperature: float) -> np.ndarray:
+def brute_force(problem: Problem, T, n: int, temperature: float, enlarge: int) -> np.ndarray:
     """V of point n's window by the definition, with the features enlarged (not the correlations)."""
     pixel = opencv_pixels(problem.points.numpy()[n : n + 1], T.numpy())[0]
     column, row = np.round(FINE.to_cells(pixel)).astype(int)
     features = fine_features().data.numpy().astype(float).transpose(1, 2, 0)
     padded = np.pad(features, ((2, 2), (2, 2), (0, 0)), mode="edge")  # the border repeats
-    patch = padded[row + 2 - 6 : row + 2 + 7, column + 2 - 6 : column + 2 + 7]  # cells -6 to 6 around the prior
-    places = np.arange(2.0, 10.25, 0.5)
+    half = 8 // enlarge
+    patch = padded[row - half : row + half + 5, column - half : column + half + 5]
+    places = 2 + np.arange(17) / enlarge
     enlarged = hermite(hermite(patch, places).swapaxes(0, 1), places).swapaxes(0, 1)
     log_probability = log_softmax(enlarged @ problem.descriptors[n].numpy().astype(float) / temperature)
     x, y = np.round(GRID.to_cells(pixel)).astype(int)
     loss = np.pad(problem.coarse.loss[n].numpy().astype(float), 1, constant_values=CHANCE)[y : y + 3, x : x + 3]
     mass = np.exp(-loss[loss < CHANCE - 1e-6]).sum()
-    return np.maximum(np.log(4 * ROWS * COLUMNS + 1) + log_probability + np.log(mass) - np.log(16), 0)
+    return np.maximum(np.log(enlarge**2 * ROWS * COLUMNS + 1) + log_probability + np.log(mass) - np.log(16), 0)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.05])
-def test_values_are_the_definitions(temperature):
+@pytest.mark.parametrize("temperature, enlarge", [(1.0, 2), (0.05, 2), (0.05, 1), (0.05, 4)])
+def test_values_are_the_definitions(temperature, enlarge):
     """Points near the border too: their coarse windows and interpolation reach beyond the maps."""
     problem = Problem(40, margin=17.0)
-    maps, kept = problem.windows(problem.truth, temperature)
-    assert len(kept) > 30
+    maps, kept = problem.windows(problem.truth, temperature, enlarge=enlarge)
+    assert len(kept) > 15 and maps.grid.stride == 4 / enlarge
     for m, n in enumerate(kept.tolist()):
-        expected = brute_force(problem, problem.truth, n, temperature)
+        expected = brute_force(problem, problem.truth, n, temperature, enlarge)
         np.testing.assert_allclose(maps.values[0, m], expected, atol=2e-3)
     assert (maps.values > 0).any()
 
