@@ -19,7 +19,9 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "packaging: builds the package through one of its front doors (slow)")
     os.environ.update(_isolation())
     from nre_ros.node.bootstrap import set_prefix_path
+    from nre_ros.threads import wait_passively
 
+    wait_passively()
     set_prefix_path()
 
 

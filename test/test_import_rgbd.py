@@ -53,7 +53,8 @@ def test_points_lie_on_the_surfaces_and_reproject_onto_their_pixels(scene):
     assert len(keyframe.points) == 400
     points = (keyframe.points.astype(np.float64) - T_map_cam[:3, 3]) @ T_map_cam[:3, :3]
     pixels = cv2.projectPoints(points, np.zeros(3), np.zeros(3), K, DISTORTION)[0][:, 0]
-    inside = ((pixels > 8) & (pixels < (630, 470))).all(1)
+    # cubic sampling looks two cells out, and is exact where there are two
+    inside = ((pixels > 12) & (pixels < (627, 467))).all(1)
     np.testing.assert_allclose(pixels_of(keyframe.coarse)[inside], pixels[inside], atol=0.02)
     on_wall = np.abs(points @ [0.3, -0.2, 1.0] - 3.0) < 0.003
     on_panel = np.abs(points[:, 2] - 1.4) < 1e-5

@@ -38,6 +38,7 @@ class XFeatBackbone(FeatureBackbone):
     fine_channels = 64
     coarse_temperature = 0.03
     fine_temperature = 0.02
+    fine_enlarge = 2
 
     def __init__(self, device: torch.device, max_imsize: int = 1024):
         self.device = device

@@ -109,7 +109,7 @@ class Localizer:
         keyframes = stack_keyframes(self.store.load(ids), self.device)
         retrieved = perf_counter()
         estimate = self.estimator.localize(features, keyframes, camera, self.seed)
-        verdict = judge(estimate, self.min_confidence)
+        verdict = judge(estimate, camera, self.min_confidence)
         milliseconds = {
             "features": (extracted - started) * 1e3,
             "retrieval": (retrieved - extracted) * 1e3,

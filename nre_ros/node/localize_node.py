@@ -36,7 +36,9 @@ def main(args: list[str] | None = None) -> int:
 
 def _run(args: list[str] | None, signals: _Signals) -> int:
     from nre_ros.node import bootstrap
+    from nre_ros.threads import wait_passively
 
+    wait_passively()
     bootstrap.prepare()
     import rclpy
     from rclpy.exceptions import ParameterException

@@ -36,9 +36,9 @@ class EstimatorConfig:
     """Settings, under their published names where they have one; scales in cells.
 
     n_iter_p3p: triplets; top_n_p3p: share of the points that vote; starts: poses of the
-    consensus that are refined.  reciprocal: match in both directions.  use_re: the plain
-    reprojection error instead of the NRE.  skip_gnc: stop after the consensus.
-    window_size: fine cells.  seed: of the triplets.
+    consensus that are refined.  window_size: fine cells.  reciprocal: match in both directions;
+    None: if the features have unit length, whose correlations are comparable both ways.
+    use_re: the plain reprojection error instead of the NRE.  skip_gnc: stop after the consensus.
     """
 
     n_iter_p3p: int = 3000
@@ -49,7 +49,7 @@ class EstimatorConfig:
     fine_sigma_max: float = 2.0
     fine_sigma_min: float = 0.6
     window_size: int = 16
-    reciprocal: bool = True
+    reciprocal: bool | None = None
     use_re: bool = False
     skip_gnc: bool = False
 
@@ -141,7 +141,10 @@ class NREEstimator:
         return self._finish(T, keyframes, maps, camera, covariance, cost / len(kept), watch)
 
     def _maps(self, query: ImageFeatures, keyframes: KeyframeStack) -> NREMaps:
-        maps = keyframe_maps(keyframes, query.coarse, self.backbone.coarse_temperature, self.config.reciprocal)
+        reciprocal = self.config.reciprocal
+        if reciprocal is None:
+            reciprocal = self.backbone.unit_length
+        maps = keyframe_maps(keyframes, query.coarse, self.backbone.coarse_temperature, reciprocal)
         return reprojection_error_maps(maps) if self.config.use_re else maps
 
     def _consensus(self, keyframes, maps, camera, seed):
@@ -170,7 +173,7 @@ class NREEstimator:
         """Fine pose, its local maps, the points that took part and the final cost."""
         local, kept = fine_maps(
             T, keyframes.points, keyframes.fine, query.fine, maps, camera,
-            self.backbone.fine_temperature, self.config.window_size,
+            self.backbone.fine_temperature, self.config.window_size, self.backbone.fine_enlarge,
         )
         if len(kept) < 4:
             return None, local, kept, math.nan

@@ -14,12 +14,11 @@ import torch
 import torch.nn.functional as F
 
 from nre_ros.features import FeatureGrid, FeatureMap
+from nre_ros.features.base import cubic_convolution
 from nre_ros.geometry import Camera, transform
 from nre_ros.nre.gnc import LocalMaps, cut_windows
 from nre_ros.nre.maps import NREMaps, chance_loss
 
-_ENLARGE = 2
-"""Fine cells per cell of the fine feature map, along each axis."""
 _CUBIC_REACH = 2
 """Cells that cubic interpolation looks at on either side."""
 _SCORES_AT_ONCE = 16_000_000
@@ -35,28 +34,30 @@ def fine_maps(
     camera: Camera,
     temperature: float,
     window_size: int = 16,
+    enlarge: int = 1,
 ) -> tuple[LocalMaps, torch.Tensor]:
     """Local fine maps around the projections under one coarse pose.
 
     T: [4, 4] coarse pose, map to camera; points: [N, 3]; descriptors: [N, C] fine descriptors;
-    coarse: NRE maps of the same points.  Returns the windows of the M points that project at
+    coarse: NRE maps of the same points; window_size: in fine cells, ``enlarge`` of which make one
+    cell of the fine feature map.  Returns the windows of the M points that project at
     least half a window inside the image, and their indices [M].
     """
     pixels, valid, _ = camera.project(transform(T, points))
     _, height, width = fine.data.shape
-    half = window_size // (2 * _ENLARGE)
+    half = window_size // (2 * enlarge)
     centre = fine.grid.to_cells(pixels).round()
     margin = centre.new_tensor([width - 1, height - 1]) - centre
     kept = torch.nonzero(valid & (centre >= half).all(-1) & (margin >= half).all(-1))[:, 0]
     centre = centre[kept].long()
-    scores = _window_scores(descriptors[kept], fine.data, centre, half) / temperature
+    scores = _window_scores(descriptors[kept], fine.data, centre, half, enlarge) / temperature
     mass = _coarse_mass(coarse, kept, coarse.grid.to_cells(pixels[kept]))
-    chance = chance_loss(height * _ENLARGE, width * _ENLARGE)
+    chance = chance_loss(height * enlarge, width * enlarge)
     log_probability = F.log_softmax(scores.flatten(1), dim=1).reshape(scores.shape)
     values = chance + log_probability + (mass.log() - math.log(window_size))[:, None, None]
     # fine cell j of the window is centred at cell (centre - half) + j / enlarge of the feature map
-    grid = FeatureGrid(fine.grid.stride / _ENLARGE, fine.grid.offset)
-    return LocalMaps(values.clamp_min_(0)[None], ((centre - half) * _ENLARGE)[None], grid), kept
+    grid = FeatureGrid(fine.grid.stride / enlarge, fine.grid.offset)
+    return LocalMaps(values.clamp_min_(0)[None], ((centre - half) * enlarge)[None], grid), kept
 
 
 def _coarse_mass(coarse: NREMaps, kept: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
@@ -67,7 +68,7 @@ def _coarse_mass(coarse: NREMaps, kept: torch.Tensor, cells: torch.Tensor) -> to
     return probability.sum((-1, -2)).clamp(1e-12, 1.0)
 
 
-def _window_scores(descriptors, features, centre, half):
+def _window_scores(descriptors, features, centre, half, enlarge):
     """Cosine of descriptors [M, C] with the enlarged features [C, H, W] around cells [M, 2].
 
     Returns [M, S, S] with S = 2 half enlarge + 1.  Enlarging is linear, so the correlations are
@@ -80,25 +81,21 @@ def _window_scores(descriptors, features, centre, half):
     padded_width = flat.shape[2]
     flat = flat.flatten(1)
     span = torch.arange(2 * reach + 1, device=features.device)
-    enlarge = _cubic_matrix(half, features.dtype).to(features.device)
+    cubic = _cubic_matrix(half, enlarge, features.dtype).to(features.device)
     step = max(1, _SCORES_AT_ONCE // flat.shape[1])
-    blocks = [features.new_zeros(0, enlarge.shape[0], enlarge.shape[0])]
+    blocks = [features.new_zeros(0, len(cubic), len(cubic))]
     for start in range(0, len(centre), step):
         corner = centre[start : start + step] - half  # in padded coordinates, that of the window's reach
         index = (corner[:, 1, None, None] + span[:, None]) * padded_width + corner[:, 0, None, None] + span
         scores = descriptors[start : start + step] @ flat
         window = scores.gather(1, index.flatten(1)).reshape(index.shape)
-        blocks.append(enlarge @ window @ enlarge.T)
+        blocks.append(cubic @ window @ cubic.T)
     return torch.cat(blocks)
 
 
 @lru_cache
-def _cubic_matrix(half: int, dtype: torch.dtype) -> torch.Tensor:
+def _cubic_matrix(half: int, enlarge: int, dtype: torch.dtype) -> torch.Tensor:
     """Catmull-Rom weights [2 half enlarge + 1, 2 (half + reach) + 1] from cells to fine cells."""
-    places = torch.arange(-half * _ENLARGE, half * _ENLARGE + 1, dtype=torch.float64) / _ENLARGE
+    places = torch.arange(-half * enlarge, half * enlarge + 1, dtype=torch.float64) / enlarge
     cells = torch.arange(-half - _CUBIC_REACH, half + _CUBIC_REACH + 1, dtype=torch.float64)
-    d = (places[:, None] - cells).abs()
-    near = 1.5 * d**3 - 2.5 * d**2 + 1
-    far = -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
-    weights = torch.where(d < 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
-    return weights.to(dtype)
+    return cubic_convolution(places[:, None] - cells).to(dtype)

@@ -194,7 +194,8 @@ def _descend(T, points, camera, maps, sigma):
         )
         steps = steps + accepted
         active = active & ~finished & (damping < _DAMPING_MAX)
-        if not active.any():
+        # asking a GPU whether all are done would make it wait: there, the few spare steps are cheaper
+        if not active.is_cuda and not bool(active.any()):
             break
     return T, model[0], steps
 
