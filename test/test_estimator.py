@@ -44,7 +44,7 @@ def test_rendered_views_are_localized_within_centimetres(room, stack, queries, q
     estimate = NREEstimator(room.backbone).localize(features, stack, CAMERA)
     metres, degrees = errors(estimate, truth)
     assert metres < 0.03 and degrees < 0.6 and estimate.reason == ""
-    assert judge(estimate, 0.5).confidence > 0.9
+    assert judge(estimate, CAMERA, 0.5).confidence > 0.9
     assert set(estimate.milliseconds) == {"maps", "consensus", "coarse", "fine", "verdict"}
     # the covariance knows the size of its own error: within 5 sigma, and of the order of centimetres
     sigma = estimate.covariance.diagonal().sqrt()
@@ -112,7 +112,7 @@ def test_cost_and_support_do_not_depend_on_the_order_of_the_keyframes(room, quer
 
 def unsupported(estimate) -> bool:
     """Either no pose, or one that the verdict refuses; with words in both cases."""
-    verdict = judge(estimate, 0.5)
+    verdict = judge(estimate, CAMERA, 0.5)
     return bool(verdict.reason) and "\n" not in verdict.reason and (estimate.T_cam_map is not None or bool(estimate.reason))
 
 
