@@ -6,6 +6,8 @@ import argparse
 import json
 import statistics
 import sys
+import tempfile
+import webbrowser
 from pathlib import Path
 
 _DESCRIPTION = """\
@@ -47,7 +49,10 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--retrieve", type=_positive, default=5, metavar="K", help="keyframes a query (default 5)")
     parser.add_argument("--min-confidence", type=float, default=0.5, metavar="P",
                         help="poses of less confidence are not given (default 0.5)")
-    parser.add_argument("--draw", metavar="DIR", help="write each image with the projected map points on it")
+    parser.add_argument("--config", metavar="FILE.yml", help="settings of the estimator, under their published names")
+    parser.add_argument("--draw", metavar="DIR", help="write a sheet about each image (map points on it, loss maps, "
+                        "the camera from above) and space.html, all poses in 3D")
+    parser.add_argument("--show", action="store_true", help="draw, and open the poses in 3D in the web browser")
     parser.set_defaults(func=run)
 
 
@@ -65,49 +70,84 @@ def run(arguments: argparse.Namespace) -> int:
     from nre_ros.keyframes.importers.cameras import read_cameras_txt
     from nre_ros.keyframes.importers.common import check_folder
     from nre_ros.localization.localizer import Localizer
+    from nre_ros.nre import EstimatorConfig, load_config
 
     folder = check_folder(arguments.images)
     names = _names(folder, arguments.list)
     cameras = list(read_cameras_txt(arguments.camera).values())
-    drawings = _make_folder(arguments.draw)
-    seconds, posed = [], 0
+    config = load_config(arguments.config) if arguments.config else EstimatorConfig()
+    seconds, poses = [], {}
     with Localizer(
-        arguments.map, arguments.device, arguments.seed, arguments.retrieve, arguments.min_confidence
+        arguments.map, arguments.device, arguments.seed, arguments.retrieve, arguments.min_confidence, config
     ) as localizer, _output(arguments.output) as lines:
+        drawings = _Drawings(localizer.store, arguments.draw, arguments.show)
         localizer.warm_up()
         for name in tqdm(names, unit="image", desc="localize", disable=not sys.stderr.isatty()):
-            result = _localize(localizer, folder / name, cameras, drawings and drawings / _flat(name))
+            result = _localize(localizer, folder, name, cameras, drawings)
             lines.write(json.dumps({"image": name, **result.to_json()}) + "\n")
             lines.flush()
-            posed += result.success
             seconds.append(sum(result.milliseconds.values()) / 1e3)
+            if result.success:
+                poses[name] = result.T_map_cam
+        drawings.finish(poses)
     print(
-        f"{posed} of {len(names)} images localized, median {statistics.median(seconds):.2f} s an image",
+        f"{len(poses)} of {len(names)} images localized, median {statistics.median(seconds):.2f} s an image",
         file=sys.stderr,
     )
     return 0
 
 
+class _Drawings:
+    """What --draw and --show ask for: a sheet an image, and in the end all poses in space."""
+
+    def __init__(self, store, folder: str | None, show: bool):
+        self.folder = Path(folder) if folder else Path(tempfile.mkdtemp(prefix="nre_ros_")) if show else None
+        self._show, self._store, self._keyframes = show, store, {}
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            ids, poses, _ = store.global_descriptors()
+            self._keyframes = dict(zip(ids.tolist(), poses))
+
+    def sheet(self, name: str, image, result) -> None:
+        if self.folder is not None:
+            from nre_ros.pictures.sheet import write_sheet
+
+            write_sheet(self.folder / _flat(name), image, result, self._keyframes)
+
+    def finish(self, poses: dict) -> None:
+        if self.folder is None:
+            return
+        import numpy as np
+
+        from nre_ros.pictures.space import write_space
+
+        points = [keyframe.points for keyframe in map(self._store.get, self._keyframes)]
+        path = self.folder / "space.html"
+        write_space(
+            path, np.concatenate(points or [np.zeros((0, 3))]), np.array(list(self._keyframes.values())).reshape(-1, 4, 4),
+            poses, f"{len(poses)} images in {self._store.path.name}",
+        )
+        print(f"drawn in {self.folder}: a sheet an image, and {path.name}", file=sys.stderr)
+        if self._show:
+            webbrowser.open(path.resolve().as_uri())
+
+
 def _flat(name: str) -> str:
-    """Name of an image's drawing: images of several folders are drawn into one."""
+    """Name of an image's sheet: images of several folders are drawn into one."""
     return str(Path(name).with_suffix(".jpg")).strip("/").replace("/", "_")
 
 
-def _localize(localizer, path: Path, cameras, drawing: Path | None):
-    import cv2
-
-    from nre_ros.drawing import draw_query
+def _localize(localizer, folder: Path, name: str, cameras, drawings: _Drawings):
     from nre_ros.errors import CameraError, ImageError
     from nre_ros.keyframes.importers.common import read_image
     from nre_ros.localization.result import LocalizationResult
 
     try:
-        image = read_image(path)
+        image = read_image(folder / name)
         result = localizer.localize(image, _camera_for(image, cameras))
     except (ImageError, CameraError) as error:
         return LocalizationResult(reason=str(error))
-    if drawing is not None:
-        cv2.imwrite(str(drawing), draw_query(image, result))
+    drawings.sheet(name, image, result)
     return result
 
 

@@ -129,6 +129,9 @@ class Localizer:
             points=keyframes.points[seen].cpu().numpy(),
             pixels=estimate.pixels[seen].cpu().numpy(),
             losses=estimate.losses[seen].cpu().numpy(),
+            sample_maps=estimate.sample_maps.cpu().numpy(),
+            sample_pixels=estimate.pixels[estimate.sample_points].cpu().numpy(),
+            sample_grid=estimate.grid,
             **common,
         )
 

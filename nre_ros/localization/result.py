@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from nre_ros.features import FeatureGrid
 from nre_ros.geometry import position_quaternion
 
 
@@ -24,6 +25,8 @@ class LocalizationResult:
     milliseconds: stage -> time, in the order of the stages.
     points, pixels, losses: [N, 3], [N, 2], [N] of the map points, their projections at the pose
         and their NRE there as a fraction of ln|Omega| (0 perfect, 1 no support); for pictures.
+    sample_maps, sample_pixels, sample_grid: loss maps [S, H, W] of a few of these points (as such
+        fractions), where the pose puts them [S, 2], and where the maps' cells lie in the image.
     """
 
     T_map_cam: np.ndarray | None = None
@@ -38,6 +41,9 @@ class LocalizationResult:
     points: np.ndarray | None = field(default=None, repr=False)
     pixels: np.ndarray | None = field(default=None, repr=False)
     losses: np.ndarray | None = field(default=None, repr=False)
+    sample_maps: np.ndarray | None = field(default=None, repr=False)
+    sample_pixels: np.ndarray | None = field(default=None, repr=False)
+    sample_grid: FeatureGrid | None = field(default=None, repr=False)
 
     @property
     def success(self) -> bool:

@@ -1,5 +1,7 @@
 """The Neural Reprojection Error estimator: ``from nre_ros.nre import NREEstimator``."""
 
-from nre_ros.nre.estimator import Estimate, EstimatorConfig, NREEstimator
+from nre_ros.nre.config import EstimatorConfig, load_config
+from nre_ros.nre.estimator import Estimate, NREEstimator
+from nre_ros.nre.pairwise import localize_pair
 
-__all__ = ["Estimate", "EstimatorConfig", "NREEstimator"]
+__all__ = ["Estimate", "EstimatorConfig", "NREEstimator", "load_config", "localize_pair"]

@@ -6,6 +6,7 @@ have at their projections, so a map with two peaks votes for both.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,11 @@ _SAMPLES_AT_ONCE = 2_000_000
 _PRETEST_POINTS = 64
 _PRETEST_SURVIVORS = 10
 """All poses are scored on so many points, and one in so many of them on all points."""
+_ROUND = 1000
+"""Triplets between two looks at whether they are enough."""
+_AGREEING = 0.5
+_MISSED = 1e-6
+"""A point agrees below this share of ln|Omega|; rounds end at this chance that more would help."""
 
 
 @dataclass(frozen=True)
@@ -38,27 +44,50 @@ def p3p_consensus(
     maps: NREMaps,
     camera: Camera,
     generator: torch.Generator,
-    n_iter_p3p: int = 3000,
+    n_iter_p3p: int = 5000,
     top_n_p3p: float = 0.25,
     best: int = 1,
+    prior: torch.Tensor | None = None,
 ) -> Hypotheses:
-    """Poses of random triplets, scored over the loss maps.
+    """Poses of random triplets, scored over the loss maps, in rounds until more cannot help.
 
     points: [N, 3] float64, map frame; maps: their NRE maps in the query; camera: the query's.
-    n_iter_p3p: triplets; top_n_p3p: share of the points that take part, those with the lowest
-    losses; best: how many poses to return.  Returns no pose (B = 0) where none of the triplets
-    has a solution or fewer than four points are informative.
+    n_iter_p3p: triplets at most; top_n_p3p: share of the points that take part, those with the
+    lowest losses; best: how many poses to return; prior: T_cam_map [4, 4] that is scored among
+    the others.  Returns no pose (B = 0) where there is no prior and none of the triplets has a
+    solution, or where fewer than four points are informative.
     """
     lowest, cells = maps.minimum()
     informative = lowest < 0.99 * maps.chance
     kept = _keep(lowest, informative, top_n_p3p)
+    found = Hypotheses(points.new_zeros(0, 4, 4), points.new_zeros(0), kept)
     if len(kept) < 4:
-        return Hypotheses(points.new_zeros(0, 4, 4), points.new_zeros(0), kept)
-    triplets = _draw_triplets(maps.entropy[kept], n_iter_p3p, generator)
+        return found
+    voters, loss = points[kept], maps.loss[kept]
+    if prior is not None:
+        found = _best_poses(found, prior[None].to(points), voters, loss, maps, camera, best)
     rays = camera.rays(maps.grid.to_pixels(cells[kept].to(points)))
-    T, valid = solve_p3p(rays[triplets], points[kept][triplets])
-    T, cost = _best_poses(T[valid], points[kept], maps.loss[kept], maps, camera, best)
-    return Hypotheses(T, cost, kept)
+    drawn = 0
+    while drawn < n_iter_p3p and not _enough(found, drawn, voters, loss, maps, camera):
+        triplets = _draw_triplets(maps.entropy[kept], min(_ROUND, n_iter_p3p - drawn), generator)
+        T, valid = solve_p3p(rays[triplets], voters[triplets])
+        found = _best_poses(found, T[valid], voters, loss, maps, camera, best)
+        drawn += len(triplets)
+    return found
+
+
+def _enough(found: Hypotheses, drawn: int, points, loss, maps, camera) -> bool:
+    """Whether a triplet of points that all agree with the best pose has surely been drawn.
+
+    The stopping rule of RANSAC (Fischler and Bolles, 1981): with a share w of agreeing points,
+    all of ``drawn`` triplets hold one that disagrees with probability (1 - w^3)^drawn.
+    """
+    if not drawn or not len(found.T):
+        return False
+    pixels, valid, _ = camera.project(transform(found.T[:1], points))
+    agreeing = sample_loss(loss, maps.grid.to_cells(pixels), valid) < _AGREEING * maps.chance
+    share = min(float(agreeing.double().mean()), 1 - 1e-9)
+    return drawn * math.log(1 - share**3) < math.log(_MISSED)
 
 
 def _keep(lowest: torch.Tensor, informative: torch.Tensor, share: float) -> torch.Tensor:
@@ -77,21 +106,22 @@ def _draw_triplets(entropy: torch.Tensor, count: int, generator: torch.Generator
     return (weight.log() + gumbel).topk(3, dim=1).indices
 
 
-def _best_poses(T, points, loss, maps, camera, best):
-    """The poses of lowest cost among T [B, 4, 4], best first, and their costs.
+def _best_poses(found: Hypotheses, T, points, loss, maps, camera, best) -> Hypotheses:
+    """The poses of lowest cost among those found and T [B, 4, 4].
 
     Preemptive: most poses of random triplets are far off, which a few points tell (in the spirit
     of Nister, "Preemptive RANSAC", ICCV 2003).  The points come sorted by their losses, so that
     evenly spaced ones are a fair sample.
     """
-    if len(points) > 2 * _PRETEST_POINTS:
+    if len(points) > 2 * _PRETEST_POINTS and len(T) > best:
         few = torch.linspace(0, len(points) - 1, _PRETEST_POINTS, device=points.device).long()
         survivors = max(best, -(-len(T) // _PRETEST_SURVIVORS))
         order = torch.argsort(score_poses(T, points[few], loss[few], maps, camera), stable=True)
         T = T[order[:survivors]]
-    cost = score_poses(T, points, loss, maps, camera)
+    T = torch.cat([found.T, T])
+    cost = torch.cat([found.cost, score_poses(T[len(found.T) :], points, loss, maps, camera)])
     order = torch.argsort(cost, stable=True)[:best]
-    return T[order], cost[order]
+    return Hypotheses(T[order], cost[order], found.kept)
 
 
 def score_poses(

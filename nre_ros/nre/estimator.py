@@ -13,12 +13,13 @@ from time import perf_counter
 
 import torch
 
-from nre_ros.features import FeatureBackbone, ImageFeatures
+from nre_ros.features import FeatureBackbone, FeatureGrid, ImageFeatures
 from nre_ros.geometry import Camera, transform
 from nre_ros.keyframes.types import KeyframeStack
+from nre_ros.nre.config import EstimatorConfig
 from nre_ros.nre.consensus import p3p_consensus
 from nre_ros.nre.fine import fine_maps
-from nre_ros.nre.gnc import cut_windows, refine, sigma_schedule
+from nre_ros.nre.gnc import cut_windows, project_cells, refine, sigma_schedule
 from nre_ros.nre.maps import (
     NREMaps,
     keyframe_maps,
@@ -32,29 +33,6 @@ SUPPORT = 0.5
 
 
 @dataclass(frozen=True)
-class EstimatorConfig:
-    """Settings, under their published names where they have one; scales in cells.
-
-    n_iter_p3p: triplets; top_n_p3p: share of the points that vote; starts: poses of the
-    consensus that are refined.  window_size: fine cells.  reciprocal: match in both directions;
-    None: if the features have unit length, whose correlations are comparable both ways.
-    use_re: the plain reprojection error instead of the NRE.  skip_gnc: stop after the consensus.
-    """
-
-    n_iter_p3p: int = 3000
-    top_n_p3p: float = 0.25
-    starts: int = 1
-    coarse_sigma_max: float = 2.0
-    coarse_sigma_min: float = 0.6
-    fine_sigma_max: float = 2.0
-    fine_sigma_min: float = 0.6
-    window_size: int = 16
-    reciprocal: bool | None = None
-    use_re: bool = False
-    skip_gnc: bool = False
-
-
-@dataclass(frozen=True)
 class Estimate:
     """Outcome for one image.
 
@@ -63,6 +41,10 @@ class Estimate:
     pixels, valid, losses: [N, 2], [N], [N] projections of all points of the stack, whether they
     lie in front of the camera, and their coarse losses there as fractions of ln|Omega|.
     chance_support: how many of the projected points would support a pose by mere chance.
+    stages: stage -> (T_cam_map [4, 4], cost) after it: P3P, coarse_irls, fine_irls (the published
+    names; P3P's cost is the mean loss of the voting points, the others' the smoothed loss).
+    sample_maps, sample_points, grid: loss maps [S, H, W] of a few points (fractions of ln|Omega|),
+    their indices [S], and where the maps' cells lie in the query; for pictures.
     milliseconds: per stage.
     """
 
@@ -74,6 +56,10 @@ class Estimate:
     valid: torch.Tensor | None = field(default=None, repr=False)
     losses: torch.Tensor | None = field(default=None, repr=False)
     chance_support: float = 0.0
+    stages: dict[str, tuple[torch.Tensor, float]] = field(default_factory=dict, repr=False)
+    sample_maps: torch.Tensor | None = field(default=None, repr=False)
+    sample_points: torch.Tensor | None = field(default=None, repr=False)
+    grid: FeatureGrid | None = None
     milliseconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -109,79 +95,89 @@ class NREEstimator:
         self.config = config
 
     @torch.inference_mode()
-    def localize(self, query: ImageFeatures, keyframes: KeyframeStack, camera: Camera, seed: int = 0) -> Estimate:
+    def localize(
+        self, query: ImageFeatures, keyframes: KeyframeStack, camera: Camera, seed: int = 0,
+        prior: torch.Tensor | None = None, use_re: bool | None = None,
+    ) -> Estimate:
         """Pose of the camera that took the query, from a stack of keyframes.
 
-        Input that cannot be used (too few points, shapes that do not fit together, features that
-        are not finite) gives an estimate without a pose that names it.
+        prior: T_cam_map [4, 4] to be tried beside what the consensus finds; use_re: instead of
+        the configuration's.  Input that cannot be used (too few points, shapes that do not fit
+        together, features that are not finite) gives an estimate without a pose that names it.
         """
         watch = Stopwatch(query.coarse.data.device)
         problem = _problem(query, keyframes)
         if problem:
             return Estimate(reason=problem)
-        maps = self._maps(query, keyframes)
+        maps = self.maps(query, keyframes, self.config.use_re if use_re is None else use_re)
         watch.lap("maps")
-        T, failure = self._consensus(keyframes, maps, camera, seed)
+        found, failure = self._consensus(keyframes, maps, camera, seed, prior)
         watch.lap("consensus")
         if failure:
             return Estimate(reason=failure, milliseconds=watch.milliseconds)
+        stages = {"P3P": (found.T[0], float(found.cost[0]))}
         if self.config.skip_gnc:
-            return self._finish(T[0], keyframes, maps, camera, None, math.nan, watch)
-        T = self._refine_coarse(T, keyframes, maps, camera)
-        watch.lap("coarse")
-        T, local, kept, cost = self._refine_fine(T, query, keyframes, maps, camera)
-        watch.lap("fine")
-        if T is None:
-            return Estimate(
-                reason=f"only {len(kept)} points project into the image under the coarse pose",
-                milliseconds=watch.milliseconds,
-            )
-        sigma = sigma_schedule(self.config.fine_sigma_max, self.config.fine_sigma_min)[-1]
+            local, kept, sigma = _coarse_windows(found.T[0], keyframes, maps, camera)
+        else:
+            stages["coarse_irls"] = self._refine_coarse(found.T, keyframes, maps, camera)
+            watch.lap("coarse")
+            fine, local, kept = self._refine_fine(stages["coarse_irls"][0], query, keyframes, maps, camera)
+            watch.lap("fine")
+            if fine is None:
+                return Estimate(
+                    reason=f"only {len(kept)} points project into the image under the coarse pose",
+                    milliseconds=watch.milliseconds, stages=stages,
+                )
+            stages["fine_irls"] = fine
+            sigma = sigma_schedule(self.config.fine_sigma_max, self.config.fine_sigma_min)[-1]
+        T, cost = list(stages.values())[-1]
         covariance = pose_covariance(T, keyframes.points[kept], camera, local, sigma)
-        return self._finish(T, keyframes, maps, camera, covariance, cost / len(kept), watch)
+        return self._finish(T, keyframes, maps, camera, covariance, cost / len(kept), stages, watch)
 
-    def _maps(self, query: ImageFeatures, keyframes: KeyframeStack) -> NREMaps:
+    def maps(self, query: ImageFeatures, keyframes: KeyframeStack, use_re: bool = False) -> NREMaps:
+        """Coarse NRE maps of the keyframes' points in the query."""
         reciprocal = self.config.reciprocal
         if reciprocal is None:
             reciprocal = self.backbone.unit_length
         maps = keyframe_maps(keyframes, query.coarse, self.backbone.coarse_temperature, reciprocal)
-        return reprojection_error_maps(maps) if self.config.use_re else maps
+        return reprojection_error_maps(maps) if use_re else maps
 
-    def _consensus(self, keyframes, maps, camera, seed):
+    def _consensus(self, keyframes, maps, camera, seed, prior):
         generator = torch.Generator(device="cpu").manual_seed(seed)
-        hypotheses = p3p_consensus(
+        found = p3p_consensus(
             keyframes.points, maps, camera, generator,
-            self.config.n_iter_p3p, self.config.top_n_p3p, self.config.starts,
+            self.config.n_iter_p3p, self.config.top_n_p3p, self.config.starts, prior,
         )
-        if len(hypotheses.kept) < 4:
-            return None, f"only {len(hypotheses.kept)} of {len(keyframes)} points match anything in the image"
-        if not len(hypotheses.T):
-            return None, f"none of {self.config.n_iter_p3p} triplets gives a pose"
-        return hypotheses.T, ""
+        if len(found.kept) < 4:
+            return found, f"only {len(found.kept)} of {len(keyframes)} points match anything in the image"
+        if not len(found.T):
+            return found, f"none of {self.config.n_iter_p3p} triplets gives a pose"
+        return found, ""
 
     def _refine_coarse(self, T, keyframes, maps, camera):
-        """The best of the refined starts, [4, 4]."""
+        """The best of the refined starts, [4, 4], and its cost."""
         schedule = sigma_schedule(self.config.coarse_sigma_max, self.config.coarse_sigma_min)
 
         def windows(cells, sigma):
             return cut_windows(maps.loss, maps.chance, maps.grid, cells, math.ceil(3 * sigma) + 1)
 
         refined = refine(T, keyframes.points, camera, windows, maps.grid, schedule)
-        return refined.T[refined.cost.argmin()]
+        best = refined.cost.argmin()
+        return refined.T[best], float(refined.cost[best])
 
     def _refine_fine(self, T, query, keyframes, maps, camera):
-        """Fine pose, its local maps, the points that took part and the final cost."""
+        """Fine pose and its cost (None with too few points), its local maps, the points that took part."""
         local, kept = fine_maps(
             T, keyframes.points, keyframes.fine, query.fine, maps, camera,
             self.backbone.fine_temperature, self.config.window_size, self.backbone.fine_enlarge,
         )
         if len(kept) < 4:
-            return None, local, kept, math.nan
+            return None, local, kept
         schedule = sigma_schedule(self.config.fine_sigma_max, self.config.fine_sigma_min)
         refined = refine(T[None], keyframes.points[kept], camera, local, local.grid, schedule)
-        return refined.T[0], local, kept, float(refined.cost[0])
+        return (refined.T[0], float(refined.cost[0])), local, kept
 
-    def _finish(self, T, keyframes, maps, camera, covariance, cost, watch) -> Estimate:
+    def _finish(self, T, keyframes, maps, camera, covariance, cost, stages, watch) -> Estimate:
         """What the pose explains: the losses at it against those that chance would give."""
         pixels, valid, _ = camera.project(transform(T, keyframes.points))
         cells = maps.grid.to_cells(pixels)
@@ -189,10 +185,28 @@ class NREEstimator:
         seen = losses < 1.0
         # every third cell will do for a rate
         by_chance = (maps.loss[:, ::3, ::3] < SUPPORT * maps.chance).float().mean((1, 2))
+        samples = _typical_points(losses)
+        sample_maps = maps.loss[samples] / maps.chance
         watch.lap("verdict")
         return Estimate(
-            T, "", covariance, cost, pixels, valid, losses, float(by_chance[seen].sum()), watch.milliseconds
+            T, "", covariance, cost, pixels, valid, losses, float(by_chance[seen].sum()), stages, sample_maps,
+            samples, maps.grid, watch.milliseconds,
         )
+
+
+def _typical_points(losses: torch.Tensor) -> torch.Tensor:
+    """Indices of the point that agrees most, of one that agrees as the middle one does, and of one that does not."""
+    order = torch.argsort(losses, stable=True)
+    supporting = int((losses < SUPPORT).sum())
+    in_view = int((losses < 1.0).sum())
+    return order[[0, supporting // 2, max(in_view - 1, 0)]]
+
+
+def _coarse_windows(T, keyframes: KeyframeStack, maps: NREMaps, camera: Camera):
+    """Coarse windows around one pose, all points, and the scale that goes with them."""
+    cells = project_cells(T[None], keyframes.points, camera, maps.grid)
+    windows = cut_windows(maps.loss, maps.chance, maps.grid, cells, 4)
+    return windows, torch.arange(len(keyframes), device=cells.device), 1.0
 
 
 def _problem(query: ImageFeatures, keyframes: KeyframeStack) -> str:

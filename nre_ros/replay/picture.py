@@ -18,7 +18,7 @@ def write_picture(
     """Writes a PNG.
 
     truth: stamp -> [4, 4] true poses (may be empty).  keyframes: [K, 4, 4] of the map.  query:
-    uint8 BGR picture of one query from ``drawing.draw_query``, or None.
+    uint8 BGR picture of one query from ``pictures.query.draw_query``, or None.
     """
     import matplotlib
 

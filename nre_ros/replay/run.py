@@ -37,7 +37,7 @@ def _draw(path: Path, session: Session, truth, map_file: Path, bag: Path, topics
 
 def _typical_query(session: Session, map_file: Path, bag: Path, topic: str) -> np.ndarray | None:
     """The posed image of median support, localized once more for its points."""
-    from nre_ros.drawing import draw_query
+    from nre_ros.pictures.query import draw_query
     from nre_ros.localization.localizer import Localizer
 
     posed = sorted((status for status in session.statuses if status["success"]), key=lambda s: s["points_used"])

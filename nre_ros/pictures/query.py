@@ -1,4 +1,4 @@
-"""Pictures of results: what a person looks at to believe a pose."""
+"""A query with the map points where its pose puts them."""
 
 from __future__ import annotations
 

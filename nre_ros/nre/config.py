@@ -1,0 +1,76 @@
+"""Settings of the estimator, under their published names where they have one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from nre_ros.errors import NreError
+from nre_ros.nre.gnc import sigma_schedule
+
+_RENAMED = {"p3p_sigma_max": "coarse_sigma_max", "p3p_sigma_min": "coarse_sigma_min"}
+"""The published config.yml has these names, the README beside it speaks of the others."""
+_WITHOUT_EFFECT = {
+    "gnc_minibatch": "refinement works in windows and needs no batches of points",
+    "max_fine_imsize": "the backbone has a limit of its own",
+}
+
+
+@dataclass(frozen=True)
+class EstimatorConfig:
+    """Settings; scales are in cells of the stage's grid.
+
+    n_iter_p3p: triplets at most; top_n_p3p: share of the points that vote; starts: poses of the
+    consensus that are refined.  window_size: fine cells, even.  reciprocal: match in both
+    directions; None: if the features have unit length, whose correlations are comparable both
+    ways.  use_re: the plain reprojection error instead of the NRE.  skip_gnc: stop after the
+    consensus.  Raises ``ValueError`` naming the value that cannot be.
+    """
+
+    n_iter_p3p: int = 5000
+    top_n_p3p: float = 0.25
+    starts: int = 1
+    coarse_sigma_max: float = 2.0
+    coarse_sigma_min: float = 0.6
+    fine_sigma_max: float = 2.0
+    fine_sigma_min: float = 0.6
+    window_size: int = 16
+    reciprocal: bool | None = None
+    use_re: bool = False
+    skip_gnc: bool = False
+
+    def __post_init__(self):
+        if self.n_iter_p3p < 1 or self.starts < 1:
+            raise ValueError(f"n_iter_p3p={self.n_iter_p3p} and starts={self.starts} must be at least 1")
+        if not 0 < self.top_n_p3p <= 1:
+            raise ValueError(f"top_n_p3p={self.top_n_p3p} must lie in (0, 1]")
+        if self.window_size < 8 or self.window_size % 4:
+            raise ValueError(f"window_size={self.window_size} must be a multiple of 4, at least 8")
+        for stage in ("coarse", "fine"):
+            high, low = getattr(self, f"{stage}_sigma_max"), getattr(self, f"{stage}_sigma_min")
+            if not sigma_schedule(high, low):
+                raise ValueError(f"{stage}_sigma_min={low} to {stage}_sigma_max={high} holds none of the scales")
+
+
+def load_config(path: Path | str) -> EstimatorConfig:
+    """Settings from a YAML file with the published names (``config.yml``) or ours.
+
+    Raises ``NreError`` for a file that cannot be read and for names that mean nothing.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise NreError(f"configuration {path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise NreError(f"configuration {path} is no list of settings")
+    known = {field.name for field in fields(EstimatorConfig)}
+    settings = {_RENAMED.get(name, name): value for name, value in values.items() if name not in _WITHOUT_EFFECT}
+    unknown = sorted(set(settings) - known, key=str)
+    if unknown:
+        raise NreError(f"configuration {path}: unknown setting {unknown[0]!r}, known: {', '.join(sorted(known))}")
+    try:
+        return EstimatorConfig(**settings)
+    except (TypeError, ValueError) as error:
+        raise NreError(f"configuration {path}: {error}") from error
