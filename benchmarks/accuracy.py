@@ -1,0 +1,107 @@
+"""Errors of estimated poses on real images: ours, and SIFT, XFeat and LighterGlue with PoseLib.
+
+All methods get the same retrieved keyframes and the same depth or triangulated points.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+from common import Options, Skip, Table, timed
+from keypoints import MATCHERS, XFeat
+from pairwise import moulin_rouge
+from peers import MAX_REPROJECTION_ERROR, PeerLocalizer
+from scenes import THIN, Query, Scene, fountain, kitchen
+
+from nre_ros.geometry import pose_error
+from nre_ros.keyframes.retrieval import global_descriptor
+from nre_ros.localization.localizer import Localizer
+
+RETRIEVED = 5
+_ALL = ("ours", *MATCHERS)
+SETS = {
+    "kitchen": ("kitchen, 63 keyframes", kitchen, _ALL, "0.36 cm, 100 %"),
+    "thin": (f"kitchen, every {THIN}st map frame", partial(kitchen, every=THIN), _ALL, "0.60 cm, 100 %"),
+    "degraded": ("kitchen, degraded queries", partial(kitchen, degraded=True), _ALL, "0.42 cm, 100 %"),
+    "fountain": ("fountain", fountain, ("ours", "sift"), "0.35 cm"),
+}
+"""Name -> title, scene, the methods that can be run on it, what ours is to reach."""
+
+
+def run(options: Options):
+    """Yields a table a set."""
+    known = (*SETS, "moulin_rouge")
+    for kind, asked, there in (("set", options.sets, known), ("method", options.methods, _ALL)):
+        unknown = [name for name in asked if name not in there]
+        if unknown:
+            raise Skip(f"there is no {kind} {unknown[0]!r}, known: {', '.join(there)}")
+    for name in options.sets or known:
+        if name == "moulin_rouge":
+            yield moulin_rouge(options)
+        else:
+            yield _table(options, *SETS[name])
+
+
+def _table(options: Options, title: str, make, methods, goal: str) -> Table:
+    scene: Scene = make(options)
+    table = Table(title, (
+        "method", "queries", "median [cm]", "median [deg]", "90 % below [cm]", "within 5 cm and 5 deg [%]", "time [s]"
+    ))
+    with Localizer(scene.map_path, device=options.device, seed=options.seed, retrieve=RETRIEVED) as localizer:
+        queries = list(scene.queries())
+        retrieved = [_retrieve(localizer, query) for query in queries]
+        for method in methods:
+            if options.methods and method not in options.methods:
+                continue
+            try:
+                label, localize = _method(method, localizer, scene, options)
+            except Skip as reason:
+                table.notes.append(f"{method} skipped: {reason}")
+                continue
+            outcomes = [localize(query, names) for query, names in zip(queries, retrieved)]
+            table.rows.append((label, len(queries), *summary(outcomes, queries)))
+        count = len(localizer.retriever.ids)
+    table.notes += [
+        f"Map of {count} keyframes; every method got the same {min(RETRIEVED, count)} retrieved ones a query. Queries "
+        f"without a pose count as infinitely far off. To reach: {goal}.",
+        "Time: median a query; ours with retrieval and verdict, the others without retrieval. "
+        f"PoseLib's threshold: {MAX_REPROJECTION_ERROR:g} pixels; XFeat's keypoints: {XFeat.keypoints} an image.",
+    ]
+    return table
+
+
+def _retrieve(localizer: Localizer, query: Query) -> list[str]:
+    """Names of the keyframes that the project's retrieval finds."""
+    features = localizer.backbone.extract(query.image, fine=False)
+    ids, _ = localizer.retriever.query(global_descriptor(features.coarse), RETRIEVED)
+    return [localizer.store.get(keyframe_id).name for keyframe_id in ids]
+
+
+def _method(method: str, localizer: Localizer, scene: Scene, options: Options):
+    """Its label, and a function (query, keyframe names) -> (T_map_cam or None, seconds)."""
+    if method != "ours":
+        matcher = MATCHERS[method](options.device)
+        return matcher.label, PeerLocalizer(matcher, scene, options.seed).localize
+
+    def ours(query, names):
+        seconds, result = timed(localizer.localize, query.image, query.camera)
+        used = [localizer.store.get(keyframe_id).name for keyframe_id in result.keyframes]
+        if used != names:
+            raise RuntimeError(f"{query.name}: the localizer took the keyframes {used}, the peers were given {names}")
+        return result.T_map_cam, seconds
+
+    localizer.warm_up()
+    return "ours", ours
+
+
+def summary(outcomes, queries) -> tuple[float, float, float, float, float]:
+    """Median cm, median degrees, 90th percentile cm, share [%] within 5 cm and 5 degrees, median seconds."""
+    errors = np.array([
+        (np.inf, np.inf) if T is None else pose_error(T, query.T_map_cam) for (T, _), query in zip(outcomes, queries)
+    ])
+    centimetres, degrees = 100 * errors[:, 0], np.degrees(errors[:, 1])
+    share = 100 * float(((centimetres <= 5) & (degrees <= 5)).mean())
+    within = float(np.quantile(centimetres, 0.9, method="higher"))
+    seconds = float(np.median([seconds for _, seconds in outcomes]))
+    return float(np.median(centimetres)), float(np.median(degrees)), within, share, seconds

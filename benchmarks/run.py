@@ -1,0 +1,85 @@
+"""Runs the benchmarks and prints their tables: ``python benchmarks/run.py [NAMES...]``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+# the package of this checkout is measured, not one that happens to be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common import ROOT, Options, Skip, environment, use_threads  # noqa: E402
+
+BENCHMARKS = {
+    "published": "consensus and refinement against the published way, on the published code's numbers",
+    "p3p": "the batched P3P solver against PoseLib on random problems",
+    "accuracy": "position and angle errors on real images, against SIFT, XFeat and LighterGlue with PoseLib",
+    "speed": "milliseconds and memory of one query",
+}
+"""Name of the module -> what it measures; ``run(options)`` of each yields tables as they are done."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    args = _parse(arguments)
+    if args.list:
+        print("\n".join(f"{name:10} {what}" for name, what in BENCHMARKS.items()))
+        return 0
+    use_threads(args.threads)
+    about = environment()
+    print("\n".join(f"{key}: {value}" for key, value in about.items()), flush=True)
+    report = {"environment": about, "benchmarks": {}}
+    with tempfile.TemporaryDirectory(prefix="nre_ros_bench_") as folder:
+        options = Options(
+            args.shared, Path(folder), args.device, args.threads, args.seed, args.queries, args.sets, args.methods
+        )
+        for name in args.names or BENCHMARKS:
+            report["benchmarks"][name] = _run(name, options)
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _run(name: str, options: Options) -> dict:
+    print(f"\n## {name}: {BENCHMARKS[name]}\n", flush=True)
+    tables = []
+    try:
+        for table in importlib.import_module(name).run(options):
+            print(table.to_text(), flush=True)
+            tables.append(table.to_json())
+    except Skip as reason:
+        print(f"skipped: {reason}", flush=True)
+        return {"tables": tables, "skipped": str(reason)}
+    return {"tables": tables}
+
+
+def _parse(arguments):
+    parser = argparse.ArgumentParser(prog="benchmarks/run.py", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)} (default: all)")
+    parser.add_argument("--list", action="store_true", help="what there is, and nothing else")
+    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", metavar="DIR", help="the shared data")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the tables and the machine as JSON, too")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads (default 2)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all random draws (default 0)")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="of p3p and accuracy; speed takes all that there are"
+    )
+    parser.add_argument("--queries", type=int, default=0, metavar="N", help="evenly spaced queries a set (default all)")
+    parser.add_argument("--sets", type=_names, default=(), metavar="A,B", help="sets of accuracy (default all)")
+    parser.add_argument("--methods", type=_names, default=(), metavar="A,B", help="methods of accuracy (default all)")
+    args = parser.parse_args(arguments)
+    unknown = [name for name in args.names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"unknown benchmark {unknown[0]!r}, known: {', '.join(BENCHMARKS)}")
+    return args
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.split(",") if name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""The real scenes: their maps, built by the project's importer, their queries, and the queries' true poses."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from common import Options
+from keypoints import Sift
+from scipy.spatial import cKDTree
+from triangulation import View, triangulate
+
+from nre_ros.features import load_backbone
+from nre_ros.geometry import Camera, invert, pose_matrix
+from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.keyframes.importers.cameras import read_cameras_txt
+from nre_ros.keyframes.importers.common import build_map, read_depth, read_image, read_lines, read_list
+from nre_ros.keyframes.importers.rgbd import RgbdSource, parse_tum_line
+from nre_ros.keyframes.selection import smooth_depth, spread
+from nre_ros.keyframes.store import KeyframeStore
+
+THIN = 21
+"""The thin map holds every so manieth map frame."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """An image (BGR) with its camera and its true T_map_cam [4, 4]."""
+
+    name: str
+    image: np.ndarray
+    camera: Camera
+    T_map_cam: np.ndarray
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A map file, its queries, and for the peers what the map knows besides.
+
+    image: name of a keyframe -> its image; lift: (name, pixels [N, 2]) -> points [N, 3] in the
+    map and which are known [N].
+    """
+
+    map_path: Path
+    queries: Callable[[], Iterator[Query]]
+    image: Callable[[str], np.ndarray]
+    lift: Callable[[str, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def kitchen(options: Options, every: int = 1, degraded: bool = False) -> Scene:
+    """RGB-D walk through a kitchen; map of every ``every``th frame; queries degraded or as they are."""
+    folder = options.data("data/kitchen")
+    map_path = options.folder / f"kitchen_{every}.db"
+    source = _kitchen_source(folder, options.folder, every)
+    if not map_path.exists():
+        builder = KeyframeBuilder(load_backbone("xfeat", options.device), seed=options.seed)
+        build_map(source, builder, map_path, progress=False)
+
+    def queries():
+        names = read_list(folder / "query.txt")
+        poses = [line for line in read_lines(folder / "query_poses.txt") if not line.startswith("#")]
+        for name, pose in thinned(list(zip(names, poses)), options.queries):
+            image = read_image(folder / "images" / name)
+            if degraded:
+                image = degrade(image, np.random.default_rng([options.seed, zlib.crc32(name.encode())]))
+            yield Query(name, image, source.camera, parse_tum_line(pose)[1])
+
+    def lift(name, pixels):
+        depth = smooth_depth(read_depth((folder / "depth" / name).with_suffix(".png"), 1000.0))
+        return lift_by_depth(depth, pixels, source.camera, parse_tum_line(source.pose_lines[name])[1])
+
+    return Scene(map_path, queries, lambda name: read_image(folder / "images" / name), lift)
+
+
+def fountain(options: Options) -> Scene:
+    """Photographs of a fountain with surveyed poses and no depth: points triangulated from SIFT matches."""
+    folder = options.data("data/fountain")
+    camera = next(iter(read_cameras_txt(folder / "sparse/cameras.txt").values()))
+    poses = _colmap_poses(folder / "sparse/images.txt")
+    names = read_list(folder / "map.txt")
+    sift = Sift(options.device)
+
+    def image(name):
+        return read_image(folder / "images" / name)
+
+    views = {name: View(sift.describe(image(name)), camera, poses[name]) for name in names}
+    known = triangulate(views, sift.match)
+    map_path = options.folder / "fountain.db"
+    if not map_path.exists():
+        _fountain_map(options, map_path, camera, poses, known, image)
+
+    def queries():
+        for name in thinned(read_list(folder / "query.txt"), options.queries):
+            yield Query(name, image(name), camera, poses[name])
+
+    def lift(name, pixels):
+        distance, nearest = cKDTree(known[name][0]).query(pixels)
+        return known[name][1][nearest], distance < 0.01  # SIFT finds the very same keypoints again
+
+    return Scene(map_path, queries, image, lift)
+
+
+def _fountain_map(options, map_path, camera, poses, known, image) -> None:
+    """A keyframe a map image, with as many of its triangulated points as a keyframe takes, spread over it."""
+    backbone = load_backbone("xfeat", options.device)
+    builder = KeyframeBuilder(backbone, seed=options.seed)
+    with KeyframeStore.create(map_path, backbone.name, backbone.weights_hash) as store:
+        for name, (pixels, points) in known.items():
+            count = builder.points_per_keyframe
+            chosen = spread(pixels, np.zeros(len(pixels)), count, camera.width, camera.height)
+            store.add(builder.build(name, 0, image(name), camera, poses[name], pixels[chosen], points[chosen]))
+
+
+def _colmap_poses(path: Path) -> dict[str, np.ndarray]:
+    """Image name -> T_map_cam of a COLMAP images.txt without points."""
+    poses = {}
+    for line in read_lines(path):
+        if not line.startswith("#"):
+            w, x, y, z, *position = map(float, line.split()[1:8])
+            poses[line.split()[9]] = invert(pose_matrix(position, (x, y, z, w)))
+    return poses
+
+
+def _kitchen_source(folder: Path, work: Path, every: int) -> RgbdSource:
+    """The project's importer, on a list of every ``every``th map frame."""
+    names = read_list(folder / "map.txt")[::every]
+    poses = [line for line in read_lines(folder / "map_poses.txt") if not line.startswith("#")][::every]
+    names_path, poses_path = work / f"map_{every}.txt", work / f"poses_{every}.txt"
+    names_path.write_text("\n".join(names) + "\n")
+    poses_path.write_text("\n".join(poses) + "\n")
+    return RgbdSource(
+        folder / "images", folder / "depth", poses_path, names_path, folder / "sparse/cameras.txt"
+    )
+
+
+def lift_by_depth(depth: np.ndarray, pixels: np.ndarray, camera: Camera, T_map_cam: np.ndarray):
+    """Points [N, 3] in the map of pixels [N, 2], by the depth (metres along z) of the nearest pixel, 0: unknown."""
+    x, y = np.rint(pixels).astype(int).T
+    z = depth[y.clip(0, depth.shape[0] - 1), x.clip(0, depth.shape[1] - 1)].astype(np.float64)
+    rays = camera.rays(torch.from_numpy(np.asarray(pixels, dtype=np.float64))).numpy()
+    points = rays / rays[:, 2:] * z[:, None] @ T_map_cam[:3, :3].T + T_map_cam[:3, 3]
+    return points, z > 0
+
+
+def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Motion blur of 11 pixels in a random direction, gamma 2.2, half the brightness, noise of 0.02."""
+    angle = rng.uniform(0, np.pi)
+    direction = 5 * np.array([np.cos(angle), np.sin(angle)])
+    kernel = np.zeros((11, 11), np.float32)
+    ends = [tuple(int(round(value)) for value in 5 + sign * direction) for sign in (-1, 1)]
+    cv2.line(kernel, *ends, 1.0, 1)
+    blurred = cv2.filter2D(image.astype(np.float32) / 255, -1, kernel / kernel.sum())
+    dark = 0.5 * blurred**2.2 + rng.normal(0, 0.02, image.shape)
+    return np.rint(255 * dark.clip(0, 1)).astype(np.uint8)
+
+
+def thinned(items: list, count: int) -> list:
+    """``count`` evenly spaced ones of the items, all for 0."""
+    if not 0 < count < len(items):
+        return items
+    return [items[round(k)] for k in np.linspace(0, len(items) - 1, count)]
