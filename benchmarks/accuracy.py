@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from common import Options, Skip, Table, timed
+from common import Options, Skip, Table, UsageError, timed
 from keypoints import MATCHERS, XFeat
 from pairwise import moulin_rouge
 from peers import MAX_REPROJECTION_ERROR, PeerLocalizer
@@ -35,7 +35,7 @@ def run(options: Options):
     for kind, asked, there in (("set", options.sets, known), ("method", options.methods, _ALL)):
         unknown = [name for name in asked if name not in there]
         if unknown:
-            raise Skip(f"there is no {kind} {unknown[0]!r}, known: {', '.join(there)}")
+            raise UsageError(f"there is no {kind} {unknown[0]!r}, known: {', '.join(there)}")
     for name in options.sets or known:
         if name == "moulin_rouge":
             yield moulin_rouge(options)

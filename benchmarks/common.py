@@ -21,6 +21,10 @@ class Skip(Exception):
     """A benchmark, or a part of one, that cannot run here; the message says why."""
 
 
+class UsageError(Exception):
+    """Options that ask for what there is not."""
+
+
 @dataclass
 class Options:
     """What the command line asks for; see ``run.py``."""

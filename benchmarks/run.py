@@ -12,7 +12,7 @@ from pathlib import Path
 # the package of this checkout is measured, not one that happens to be installed
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common import ROOT, Options, Skip, environment, use_threads  # noqa: E402
+from common import ROOT, Options, Skip, UsageError, environment, use_threads  # noqa: E402
 
 BENCHMARKS = {
     "published": "consensus and refinement against the published way, on the published code's numbers",
@@ -28,6 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     if args.list:
         print("\n".join(f"{name:10} {what}" for name, what in BENCHMARKS.items()))
         return 0
+    # all at once: a run of many minutes is of one state of the sources
+    modules = {name: importlib.import_module(name) for name in args.names or BENCHMARKS}
     use_threads(args.threads)
     about = environment()
     print("\n".join(f"{key}: {value}" for key, value in about.items()), flush=True)
@@ -36,18 +38,22 @@ def main(arguments: list[str] | None = None) -> int:
         options = Options(
             args.shared, Path(folder), args.device, args.threads, args.seed, args.queries, args.sets, args.methods
         )
-        for name in args.names or BENCHMARKS:
-            report["benchmarks"][name] = _run(name, options)
+        try:
+            for name, module in modules.items():
+                report["benchmarks"][name] = _run(name, module, options)
+        except UsageError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
-def _run(name: str, options: Options) -> dict:
+def _run(name: str, module, options: Options) -> dict:
     print(f"\n## {name}: {BENCHMARKS[name]}\n", flush=True)
     tables = []
     try:
-        for table in importlib.import_module(name).run(options):
+        for table in module.run(options):
             print(table.to_text(), flush=True)
             tables.append(table.to_json())
     except Skip as reason:

@@ -43,8 +43,8 @@ def run(options: Options):
                 stages.columns += tuple(measured["stages"])
             stages.rows.append((title, device, *(measured["stages"].get(name) for name in stages.columns[2:])))
     totals.notes.append(
-        f"{ROUNDS} times through the queries after a warm-up; CPU with {options.threads} threads. To reach: 5 keyframes "
-        "250 ms and 1200 MB, 20 keyframes 4 times the time of 5; GPU 8 ms, 99 % below 12 ms, 1000 MB."
+        f"{ROUNDS} times through the queries after a warm-up; CPU with {options.threads} threads. To reach: "
+        "5 keyframes 250 ms and 1200 MB, 20 keyframes 4 times the time of 5; GPU 8 ms, 99 % below 12 ms, 1000 MB."
     )
     if len(devices) == 1:
         totals.notes.append("cuda not run: torch finds no GPU here.")
