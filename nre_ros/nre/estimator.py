@@ -157,11 +157,13 @@ class NREEstimator:
     def _refine_coarse(self, T, keyframes, maps, camera):
         """The best of the refined starts, [4, 4], and its cost."""
         schedule = sigma_schedule(self.config.coarse_sigma_max, self.config.coarse_sigma_min)
+        near = _near_image(T, keyframes.points, camera, maps, 4 * schedule[0])
+        loss = maps.loss[near]
 
         def windows(cells, sigma):
-            return cut_windows(maps.loss, maps.chance, maps.grid, cells, math.ceil(3 * sigma) + 1)
+            return cut_windows(loss, maps.chance, maps.grid, cells, math.ceil(3 * sigma) + 1)
 
-        refined = refine(T, keyframes.points, camera, windows, maps.grid, schedule)
+        refined = refine(T, keyframes.points[near], camera, windows, maps.grid, schedule)
         best = refined.cost.argmin()
         return refined.T[best], float(refined.cost[best])
 
@@ -200,6 +202,17 @@ def _typical_points(losses: torch.Tensor) -> torch.Tensor:
     supporting = int((losses < SUPPORT).sum())
     in_view = int((losses < 1.0).sum())
     return order[[0, supporting // 2, max(in_view - 1, 0)]]
+
+
+def _near_image(T, points, camera: Camera, maps: NREMaps, margin: float) -> torch.Tensor:
+    """Indices of the points that at least one of the poses T [B, 4, 4] puts within ``margin`` cells of the image.
+
+    The others weigh nothing in the refinement from there: half of a stack of keyframes, often.
+    """
+    cells = project_cells(T, points, camera, maps.grid)
+    size = cells.new_tensor([maps.loss.shape[2], maps.loss.shape[1]])
+    near = ((cells > -margin) & (cells < size + margin)).all(-1).any(0)
+    return torch.nonzero(near)[:, 0]
 
 
 def _coarse_windows(T, keyframes: KeyframeStack, maps: NREMaps, camera: Camera):
