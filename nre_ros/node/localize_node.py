@@ -68,6 +68,10 @@ def _run(args: list[str] | None, signals: _Signals) -> int:
         executor.spin()
     except ExternalShutdownException:
         pass
+    except (rclpy_implementation.RCLError, rclpy_implementation.InvalidHandle):
+        # a timer was about to publish when the signal shut the context down
+        if rclpy.ok():
+            raise
     if not relocalizer.close():
         # the estimator cannot be interrupted, and Python cannot end while it runs
         sys.stdout.flush()
