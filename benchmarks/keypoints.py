@@ -51,7 +51,8 @@ class XFeat:
 
     label = "XFeat + mutual NN"
     keypoints = 2048
-    """An image; with 1024 it and LighterGlue are faster, and do worse on the kitchen's thin map."""
+    """An image.  With 1024 LighterGlue takes less than half the time and its median on the kitchen falls from
+    0.51 to 0.47 cm, but on the thin map both matchers do clearly worse."""
 
     def __init__(self, device: str):
         try:
