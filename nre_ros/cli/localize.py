@@ -121,7 +121,7 @@ class _Drawings:
 
         from nre_ros.pictures.space import write_space
 
-        points = [keyframe.points for keyframe in map(self._store.get, self._keyframes)]
+        points = [keyframe.points for keyframe in self._store.load(self._keyframes)]
         path = self.folder / "space.html"
         write_space(
             path, np.concatenate(points or [np.zeros((0, 3))]), np.array(list(self._keyframes.values())).reshape(-1, 4, 4),

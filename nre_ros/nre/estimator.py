@@ -116,6 +116,7 @@ class NREEstimator:
         if failure:
             return Estimate(reason=failure, milliseconds=watch.milliseconds)
         stages = {"P3P": (found.T[0], float(found.cost[0]))}
+        per_point = math.nan  # the smoothed loss, which the consensus alone does not give
         if self.config.skip_gnc:
             local, kept, sigma = _coarse_windows(found.T[0], keyframes, maps, camera)
         else:
@@ -129,10 +130,11 @@ class NREEstimator:
                     milliseconds=watch.milliseconds, stages=stages,
                 )
             stages["fine_irls"] = fine
+            per_point = fine[1] / len(kept)
             sigma = sigma_schedule(self.config.fine_sigma_max, self.config.fine_sigma_min)[-1]
-        T, cost = list(stages.values())[-1]
+        T, _ = list(stages.values())[-1]
         covariance = pose_covariance(T, keyframes.points[kept], camera, local, sigma)
-        return self._finish(T, keyframes, maps, camera, covariance, cost / len(kept), stages, watch)
+        return self._finish(T, keyframes, maps, camera, covariance, per_point, stages, watch)
 
     def maps(self, query: ImageFeatures, keyframes: KeyframeStack, use_re: bool = False) -> NREMaps:
         """Coarse NRE maps of the keyframes' points in the query."""

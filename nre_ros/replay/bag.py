@@ -87,6 +87,11 @@ def _listing(found: dict[str, str]) -> str:
     return ", ".join(f"{topic} ({kind})" for topic, kind in sorted(found.items())) or "nothing"
 
 
+def stamp_of(message) -> int:
+    """Nanoseconds since the epoch in the header of a message that the reader has deserialized."""
+    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+
+
 def read_truth(path: Path | str, topic: str) -> dict[int, np.ndarray]:
     """Stamp (nanoseconds) -> pose [4, 4] of a PoseStamped topic; poses that are not finite are left out."""
     truth = {}
@@ -94,7 +99,7 @@ def read_truth(path: Path | str, topic: str) -> dict[int, np.ndarray]:
         connections = [connection for connection in reader.connections if connection.topic == topic]
         for connection, _, raw in reader.messages(connections):
             message = reader.deserialize(raw, connection.msgtype)
-            stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+            stamp = stamp_of(message)
             p, q = message.pose.position, message.pose.orientation
             try:
                 truth[stamp] = pose_matrix([p.x, p.y, p.z], [q.x, q.y, q.z, q.w])
@@ -111,6 +116,6 @@ def read_image(path: Path | str, topic: str, stamp: int) -> np.ndarray | None:
         connections = [connection for connection in reader.connections if connection.topic == topic]
         for connection, _, raw in reader.messages(connections):
             message = reader.deserialize(raw, connection.msgtype)
-            if message.header.stamp.sec * 10**9 + message.header.stamp.nanosec == stamp:
+            if stamp_of(message) == stamp:
                 return message_to_cvimage(message, "bgr8")
     return None

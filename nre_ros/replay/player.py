@@ -45,7 +45,7 @@ def main() -> int:
 def _play(arguments) -> int:
     import rclpy
 
-    from nre_ros.replay.bag import open_bag
+    from nre_ros.replay.bag import open_bag, stamp_of
 
     node = rclpy.create_node("bag_player")
     with open_bag(arguments.bag) as reader:
@@ -60,8 +60,8 @@ def _play(arguments) -> int:
             if connection.topic in publishers:
                 publishers[connection.topic].publish(bytes(raw))
             if connection.topic == arguments.image:
-                header = reader.deserialize(raw, connection.msgtype).header.stamp
-                _tell(event="image", stamp=header.sec * 10**9 + header.nanosec, monotonic=time.monotonic())
+                stamp = stamp_of(reader.deserialize(raw, connection.msgtype))
+                _tell(event="image", stamp=stamp, monotonic=time.monotonic())
     time.sleep(_SETTLE_SECONDS)  # what is still in the queues goes out
     node.destroy_node()
     return 0
