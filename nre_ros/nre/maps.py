@@ -13,12 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from nre_ros.features import FeatureGrid, FeatureMap
 from nre_ros.keyframes.types import KeyframeStack
 
 EPSILON = torch.finfo(torch.float32).eps
 """Keeps the logarithm of an empty cell finite (the published value); at chance it weighs 0.1 %."""
+
+_TINY = 1e-37
+"""What a float32 can hold, and still divide by."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,10 @@ class NREMaps:
     def chance(self) -> float:
         """ln|Omega|: what a point pays outside the image, the loss of knowing nothing."""
         return chance_loss(*self.loss.shape[1:])
+
+    def __getitem__(self, rows: torch.Tensor) -> "NREMaps":
+        """The maps of some of the points, by their indices [M]."""
+        return NREMaps(self.loss[rows], self.entropy[rows], self.grid)
 
     def minimum(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Lowest loss [N] of each map and its cell [N, 2] (x, y), refined below a cell.
@@ -73,21 +81,6 @@ def correspondence_logits(descriptors: torch.Tensor, features: torch.Tensor, tem
     return (descriptors / temperature) @ features.flatten(1)
 
 
-def reciprocal_logits(logits: torch.Tensor, background: torch.Tensor, cells: int) -> torch.Tensor:
-    """Logits [N, H W] of matching in both directions, from those of one keyframe's points (overwritten).
-
-    To the softmax over the query's cells joins the one over the cells of the keyframe, for the
-    query cell x at point n: a cell that matches everything in the keyframe matches nothing in
-    particular.  Its normaliser is the sum over the keyframe's points and over its background
-    descriptors, whose logits ``background`` [M, H W] stand for ``cells`` cells.
-    """
-    normaliser = torch.logsumexp(logits, dim=0)
-    if len(background):
-        sampled = torch.logsumexp(background, dim=0) + math.log(cells / len(background))
-        normaliser = torch.logaddexp(normaliser, sampled)
-    return logits.mul_(2).sub_(normaliser)
-
-
 def nre_maps(logits: torch.Tensor, height: int, width: int, grid: FeatureGrid) -> NREMaps:
     """NRE maps of logits [N, H W]: softmax over the cells, -ln, clamped at ln|Omega|."""
     loss = torch.empty_like(logits)
@@ -114,12 +107,52 @@ def keyframe_maps(stack: KeyframeStack, query: FeatureMap, temperature: float, r
     entropy = []
     starts = np.cumsum((0, *stack.counts))
     for k, rows in enumerate(map(slice, starts[:-1].tolist(), starts[1:].tolist())):
-        logits = correspondence_logits(stack.coarse[rows], query.data, temperature)
-        if reciprocal and len(logits):
-            background = correspondence_logits(stack.background[k], query.data, temperature)
-            logits = reciprocal_logits(logits, background, stack.background_cells[k])
-        entropy.append(_loss_and_entropy(logits, height * width, loss[rows]))
+        if reciprocal and stack.counts[k]:
+            background = stack.background[k]
+            entropy.append(reciprocal_loss(
+                stack.coarse[rows], background, stack.background_cells[k], query.data, temperature, loss[rows]
+            ))
+        else:
+            logits = correspondence_logits(stack.coarse[rows], query.data, temperature)
+            entropy.append(_loss_and_entropy(logits, height * width, loss[rows]))
     return NREMaps(loss.reshape(-1, height, width), torch.cat(entropy), query.grid)
+
+
+def reciprocal_loss(
+    descriptors: torch.Tensor, background: torch.Tensor, cells: int, features: torch.Tensor, temperature: float,
+    loss: torch.Tensor,
+) -> torch.Tensor:
+    """Losses of matching one keyframe's points in both directions, into ``loss`` [N, H W]; entropies [N].
+
+    To the softmax over the query's cells joins the one over the cells of the keyframe, for the
+    query cell x at point n: a cell that matches everything in the keyframe matches nothing in
+    particular.  Its normaliser is the sum over the keyframe's points and over its background
+    descriptors [M, C], which stand for ``cells`` cells:
+
+        ln C_n(x) = 2 z_n(x) - r(x) - ln s_n,   r(x) = ln(sum_m e^z_m(x) + cells / M sum_b e^z_b(x)),
+        s_n = sum_x e^(2 z_n(x) - r(x)),        z = <d, F(x)> / temperature
+
+    One exponential a cell serves both directions, and the sums over the cells are matrix products.
+    """
+    # An extra channel shifts z by its largest possible value (Cauchy-Schwarz): nothing overflows.
+    bound = float(torch.cat([descriptors, background]).norm(dim=1).amax() * features.norm(dim=0).amax()) / temperature
+    shifted = torch.cat([features.flatten(1), features.new_full((1, features[0].numel()), -bound)])
+    z = torch.mm(F.pad(descriptors / temperature, (0, 1), value=1.0), shifted, out=loss)
+    exponential = z.exp()
+    normaliser = exponential.sum(0)
+    if len(background):
+        sampled = torch.mm(F.pad(background / temperature, (0, 1), value=1.0), shifted).exp_().sum(0)
+        normaliser += sampled * (cells / len(background))
+    normaliser = normaliser.clamp_min(_TINY)
+    reverse, weight = normaliser.log(), 1 / normaliser
+    exponential.square_()
+    mass, reverse_moment = exponential @ weight, exponential @ (weight * reverse)
+    moment = exponential.mul_(z) @ weight
+    # a point whose matches all underflow tells nothing
+    log_mass = torch.where(mass > _TINY, mass.log(), math.inf)
+    entropy = torch.where(mass > _TINY, log_mass - (2 * moment - reverse_moment) / mass, math.log(z.shape[1]))
+    z.mul_(-2).add_(reverse).add_(log_mass[:, None]).clamp_max_(math.log(z.shape[1] + 1))
+    return entropy
 
 
 def reprojection_error_maps(maps: NREMaps, value: float = 1e-3) -> NREMaps:

@@ -31,10 +31,11 @@ def solve_p3p(rays: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, t
     points = points / torch.where(usable, scale, 1.0)[:, None, None]
     quadrics, squared = _distance_quadrics(rays, points)
     distances, valid = _intersect(quadrics, squared)
-    distances = _polish(distances, quadrics, squared)
+    cosines = torch.stack([-quadrics[:, k, i, j] for k, (i, j) in enumerate(_PAIRS)], -1)
+    distances = _polish(distances, cosines, squared)
     T, rigid = _pose_from_distances(distances, rays, points)
     T[..., :3, 3] *= scale[:, None, None]
-    residual = _residual(distances, quadrics, squared).abs().amax(-1)
+    residual = _residual(distances, cosines, squared).abs().amax(-1)
     valid = valid & rigid & usable[:, None] & (distances > 0).all(-1) & (residual < 1e-6)
     valid &= torch.isfinite(T).all(-1).all(-1)
     identity = torch.eye(4, dtype=T.dtype, device=T.device)
@@ -158,16 +159,33 @@ def _meet(lines, C):
     return points / norm.clamp_min(1e-30), real.repeat_interleave(2, dim=1) & (norm[..., 0] > 1e-30)
 
 
-def _residual(distances, M, squared):
-    return torch.einsum("bsi,bkij,bsj->bsk", distances, M, distances) - squared[:, None]
+def _residual(distances, cosines, squared):
+    """d_i^2 + d_j^2 - 2 cos_ij d_i d_j - s_ij of the three pairs, [B, 4, 3] (law of cosines)."""
+    i, j = map(list, zip(*_PAIRS))
+    di, dj = distances[..., i], distances[..., j]
+    return di * di + dj * dj - 2 * cosines[:, None] * di * dj - squared[:, None]
 
 
-def _polish(distances, M, squared, steps: int = 4):
-    """Newton's method on the three distance equations."""
+def _polish(distances, cosines, squared, steps: int = 4):
+    """Newton's method on the three distance equations.
+
+    Each of them holds two distances, so that half of the Jacobian is zero and Cramer's rule is short; a
+    batched LU would take most of the solver's time.
+    """
+    c12, c13, c23 = (cosines[:, None, k] for k in range(3))
     for _ in range(steps):
-        J = 2 * torch.einsum("bkij,bsj->bski", M, distances)
-        step, _ = torch.linalg.solve_ex(J, _residual(distances, M, squared)[..., None])
-        step = torch.nan_to_num(step[..., 0], nan=0.0, posinf=0.0, neginf=0.0)
+        d1, d2, d3 = distances.unbind(-1)
+        r1, r2, r3 = _residual(distances, cosines, squared).unbind(-1)
+        # rows of the Jacobian: (a1, a2, 0), (b1, 0, b3), (0, e2, e3)
+        a1, a2 = 2 * (d1 - c12 * d2), 2 * (d2 - c12 * d1)
+        b1, b3 = 2 * (d1 - c13 * d3), 2 * (d3 - c13 * d1)
+        e2, e3 = 2 * (d2 - c23 * d3), 2 * (d3 - c23 * d2)
+        lower = r2 * e3 - b3 * r3
+        step = torch.stack(
+            [-r1 * b3 * e2 - a2 * lower, a1 * lower - r1 * b1 * e3, r1 * b1 * e2 - a1 * r2 * e2 - a2 * b1 * r3], -1
+        )
+        step = step / -(a1 * b3 * e2 + a2 * b1 * e3)[..., None]
+        step = torch.nan_to_num(step, nan=0.0, posinf=0.0, neginf=0.0)
         # no step may throw a distance to the other side of the camera
         limit = 0.5 * distances.norm(dim=-1, keepdim=True)
         step = step * (limit / step.norm(dim=-1, keepdim=True).clamp_min(1e-30)).clamp_max(1.0)
