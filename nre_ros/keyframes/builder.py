@@ -14,12 +14,15 @@ import torch.nn.functional as F
 from nre_ros.errors import ImageError
 from nre_ros.features.base import FeatureBackbone, FeatureMap, ImageFeatures
 from nre_ros.geometry import Camera
+from nre_ros.keyframes.multiview.refinement import Refined
 from nre_ros.keyframes.retrieval import global_descriptor
 from nre_ros.keyframes.selection import candidate_pixels, smooth_depth, spread
 from nre_ros.keyframes.support import support_weights
 from nre_ros.keyframes.types import Keyframe
 
 _THUMBNAIL_SIDE = 160
+_CANDIDATES = 1.5
+"""Times as many points as are wanted have their depths refined."""
 
 WITHOUT_DEPTH, WITHOUT_SUPPORT = "without depth", "without support"
 """Names in ``KeyframeBuilder.tally``: points that were wanted and have no depth, hence are left out;
@@ -68,11 +71,13 @@ class KeyframeBuilder:
     def build_rgbd(
         self, name: str, stamp: int, image: np.ndarray, depth: np.ndarray, camera: Camera, T_map_cam: np.ndarray,
         support: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
+        refine: Callable[[np.ndarray], Refined] | None = None,
     ) -> Keyframe:
         """The keyframe of an image and its depth [H, W] in metres along z (0: none), same size.
 
         support: points [N, 3] of the map -> how many other views confirm each and how many look
-        through it (``depth_support``); confirmed ones are preferred.
+        through it (``depth_support``); confirmed ones are preferred.  refine: pixels [N, 2] with depth ->
+        what other views make of their depths (``refine_depth``); those told precisely are preferred.
         """
         check_size(image, camera)
         if depth.shape != image.shape[:2]:
@@ -80,24 +85,29 @@ class KeyframeBuilder:
             raise ImageError(f"depth of {size} pixels, image of {image.shape[1]}x{image.shape[0]}")
         features = self.backbone.extract(image, detect=True)
         T_map_cam = np.asarray(T_map_cam, dtype=np.float64)
-        pixels, points = self._choose(features.detection, depth, camera, T_map_cam, support)
+        pixels, points = self._choose(features.detection, depth, camera, T_map_cam, support, refine)
         return self.build(name, stamp, image, camera, T_map_cam, pixels, points, features=features)
 
-    def _choose(self, detection, depth, camera, T_map_cam, support) -> tuple[np.ndarray, np.ndarray]:
+    def _choose(self, detection, depth, camera, T_map_cam, support, refine) -> tuple[np.ndarray, np.ndarray]:
         """Pixels [N, 2] and their points [N, 3]: easy to find, with depth, spread, and seen by other views if told."""
         count, size = self.points_per_keyframe, (camera.width, camera.height)
         pixels, scores = candidate_pixels(detection)
         z = smooth_depth(depth)[pixels[:, 1], pixels[:, 0]].astype(np.float64)
         self.tally[WITHOUT_DEPTH] += int((z[spread(pixels, scores, count, *size)] == 0).sum())
         pixels, scores, z = pixels[z > 0].astype(np.float64), scores[z > 0], z[z > 0]
-        rays = camera.rays(torch.as_tensor(pixels)).numpy()
-        points = rays / rays[:, 2:] * z[:, None] @ T_map_cam[:3, :3].T + T_map_cam[:3, 3]
-        if support is None:
-            chosen = spread(pixels, scores, count, *size)
-        else:
+        points = _lift(pixels, z, camera, T_map_cam)
+        confirmed = np.ones(len(points), dtype=int)
+        if support is not None:
             confirmed, contradicted = support(points)
-            chosen = spread(pixels, scores * support_weights(confirmed, contradicted), count, *size)
-            self.tally[WITHOUT_SUPPORT] += int((confirmed[chosen] == 0).sum())
+            scores = scores * support_weights(confirmed, contradicted)
+        if refine is not None:
+            candidates = spread(pixels, scores, int(_CANDIDATES * count), *size)
+            refined = refine(pixels[candidates])
+            pixels, confirmed = pixels[candidates], confirmed[candidates]
+            scores = scores[candidates] * refined.weight
+            points = _lift(pixels, refined.depth, camera, T_map_cam)
+        chosen = spread(pixels, scores, count, *size)
+        self.tally[WITHOUT_SUPPORT] += int((confirmed[chosen] == 0).sum())
         return pixels[chosen], points[chosen]
 
     def _sample(self, features: FeatureMap, pixels: torch.Tensor) -> np.ndarray:
@@ -113,6 +123,12 @@ class KeyframeBuilder:
         rng = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
         drawn = rng.choice(cells, self.background, replace=cells < self.background)
         return coarse.data.flatten(1)[:, torch.as_tensor(drawn).to(coarse.data.device)].T.cpu().numpy()
+
+
+def _lift(pixels: np.ndarray, z: np.ndarray, camera: Camera, T_map_cam: np.ndarray) -> np.ndarray:
+    """Points [N, 3] in the map of pixels [N, 2] with depths [N] along the optical axis."""
+    rays = camera.rays(torch.as_tensor(pixels)).numpy()
+    return rays / rays[:, 2:] * z[:, None] @ T_map_cam[:3, :3].T + T_map_cam[:3, 3]
 
 
 def check_size(image: np.ndarray, camera: Camera) -> None:
