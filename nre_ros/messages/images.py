@@ -7,6 +7,8 @@ are padded beyond the width.  Wrong messages raise ``ImageError``.
 
 from __future__ import annotations
 
+import struct
+
 import cv2
 import numpy as np
 
@@ -112,3 +114,56 @@ def check_size(image: np.ndarray, camera: Camera):
     height, width = image.shape[:2]
     if (width, height) != (camera.width, camera.height):
         raise ImageError(f"image is {width}x{height} but camera_info says {camera.width}x{camera.height} pixels")
+
+
+def is_depth(message) -> bool:
+    """Whether an Image or a CompressedImage holds depth."""
+    kind = getattr(message, "format", None) or getattr(message, "encoding", "")
+    return "compressedDepth" in kind or kind.split(";")[0].strip() in ("16UC1", "32FC1")
+
+
+def depth_array(message) -> np.ndarray:
+    """[H, W] float32 metres along z, 0 where there is none, of a depth Image or CompressedImage.
+
+    16-bit depth is millimetres, 32-bit metres (REP-118).  Raises ``ImageError``.
+    """
+    if hasattr(message, "format"):
+        return _compressed_depth(message)
+    dtype = {"16UC1": np.uint16, "mono16": np.uint16, "32FC1": np.float32}.get(message.encoding)
+    if dtype is None:
+        raise ImageError(f"depth image has encoding {message.encoding!r}, expected 16UC1 or 32FC1")
+    width, height = message.width, message.height
+    dtype = np.dtype(dtype).newbyteorder(">" if message.is_bigendian else "<")
+    if message.step < width * dtype.itemsize or len(message.data) < message.step * height:
+        raise ImageError(f"depth image of {width}x{height} pixels has {len(message.data)} bytes in rows of {message.step}")
+    strides = (message.step, dtype.itemsize)
+    return _metres(np.ndarray((height, width), dtype, memoryview(message.data), strides=strides))
+
+
+def _metres(depth: np.ndarray) -> np.ndarray:
+    if depth.dtype.kind == "u":
+        return depth.astype(np.float32) / np.float32(1000)
+    depth = depth.astype(np.float32)
+    return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
+
+
+def _compressed_depth(message) -> np.ndarray:
+    """compressed_depth_image_transport: 12 bytes (int32 format, float32 A, float32 B), then a 16-bit PNG.
+
+    Depth in float is stored as A / depth + B.
+    """
+    data, header = bytes(message.data), 12 if "compressedDepth" in message.format else 0
+    if "rvl" in message.format.lower():
+        raise ImageError(f"depth is compressed as {message.format!r}, PNG is known alone")
+    if not data[header:].startswith(b"\x89PNG") or b"IEND" not in data[-16:]:
+        raise ImageError(f"compressed depth of {len(data)} bytes, format {message.format!r}, is no whole PNG image")
+    image = cv2.imdecode(np.frombuffer(data, np.uint8, offset=header), cv2.IMREAD_UNCHANGED)
+    if image is None or image.ndim != 2 or image.dtype != np.uint16:
+        raise ImageError(f"compressed depth, format {message.format!r}, is no 16-bit grey PNG image")
+    if not message.format.startswith("32FC1"):
+        return _metres(image)
+    if not header:
+        raise ImageError(f"compressed depth, format {message.format!r}, lacks compressedDepth's header")
+    a, b = struct.unpack_from("<ff", data, 4)
+    with np.errstate(divide="ignore"):
+        return _metres(np.where(image > 0, np.float32(a) / (image.astype(np.float32) - np.float32(b)), 0))
