@@ -59,6 +59,7 @@ def _add_rgbd(sources) -> None:
                         "instead of the data set's own)")
     parser.add_argument("--depth-scale", type=float, metavar="N", help="depth value of one metre (default 1000, "
                         "TUM RGB-D 5000)")
+    _add_refine(parser)
     add_build_options(parser)
     parser.set_defaults(func=_build_rgbd, usage_error=parser.error)
 
@@ -82,6 +83,7 @@ def _add_bag(sources) -> None:
                         "child_frame_id of Odometry, else the camera)")
     parser.add_argument("--frame", default="", metavar="FRAME", help="the map's frame (default: map, or odom where /tf "
                         "does not lead to map; of --poses their own)")
+    _add_refine(parser)
     add_build_options(parser)
     parser.set_defaults(func=_build_bag)
 
@@ -102,6 +104,11 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
                         "this angle in the image repeats an earlier one (default 0.004; of recordings 0.05)")
     parser.add_argument("--thin-overlap", type=_not_negative, metavar="SHARE", help="... if it shows this share of the "
                         "earlier one's points, too (default 0.95; of recordings 0.8)")
+
+
+def _add_refine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-refine", action="store_true", help="take the depth as the sensor gives it, and do not refine "
+                        "it against the other images")
 
 
 def _positive(text: str) -> int:
@@ -157,6 +164,8 @@ def build(args, make_source) -> int:
     from nre_ros.keyframes.importers.common import build_map
 
     source = make_source()  # before the network is loaded: a mistyped folder is told at once
+    if getattr(args, "no_refine", False):
+        source.refine = False
     for note in source.notes:
         print(note, file=sys.stderr)
     builder = KeyframeBuilder(load_backbone(args.features, choose_device(args.device)), args.points, seed=args.seed)

@@ -71,13 +71,14 @@ class KeyframeBuilder:
     def build_rgbd(
         self, name: str, stamp: int, image: np.ndarray, depth: np.ndarray, camera: Camera, T_map_cam: np.ndarray,
         support: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
-        refine: Callable[[np.ndarray], Refined] | None = None,
+        refine: Callable[[np.ndarray, np.ndarray, np.ndarray], Refined] | None = None,
     ) -> Keyframe:
         """The keyframe of an image and its depth [H, W] in metres along z (0: none), same size.
 
         support: points [N, 3] of the map -> how many other views confirm each and how many look
-        through it (``depth_support``); confirmed ones are preferred.  refine: pixels [N, 2] with depth ->
-        what other views make of their depths (``refine_depth``); those told precisely are preferred.
+        through it (``depth_support``); confirmed ones are preferred.  refine: pixels
+        [N, 2], smoothed depth [H, W], their points [N, 3] -> what other views make of the depths
+        (``refine_depth``); those told precisely are preferred.
         """
         check_size(image, camera)
         if depth.shape != image.shape[:2]:
@@ -92,7 +93,8 @@ class KeyframeBuilder:
         """Pixels [N, 2] and their points [N, 3]: easy to find, with depth, spread, and seen by other views if told."""
         count, size = self.points_per_keyframe, (camera.width, camera.height)
         pixels, scores = candidate_pixels(detection)
-        z = smooth_depth(depth)[pixels[:, 1], pixels[:, 0]].astype(np.float64)
+        smooth = smooth_depth(depth)
+        z = smooth[pixels[:, 1], pixels[:, 0]].astype(np.float64)
         self.tally[WITHOUT_DEPTH] += int((z[spread(pixels, scores, count, *size)] == 0).sum())
         pixels, scores, z = pixels[z > 0].astype(np.float64), scores[z > 0], z[z > 0]
         points = _lift(pixels, z, camera, T_map_cam)
@@ -102,7 +104,7 @@ class KeyframeBuilder:
             scores = scores * support_weights(confirmed, contradicted)
         if refine is not None:
             candidates = spread(pixels, scores, int(_CANDIDATES * count), *size)
-            refined = refine(pixels[candidates])
+            refined = refine(pixels[candidates], smooth, points[candidates])
             pixels, confirmed = pixels[candidates], confirmed[candidates]
             scores = scores[candidates] * refined.weight
             points = _lift(pixels, refined.depth, camera, T_map_cam)

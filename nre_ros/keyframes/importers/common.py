@@ -34,10 +34,12 @@ class MapSource(ABC):
     """Where keyframes come from.  Constructors raise ``ImportSourceError`` when nothing fits together.
 
     usual_thinning: which views count as duplicates, unless the user says otherwise.
+    refine: whether the depths of its points are refined against other views.
     frame_id: name of the frame of the poses.  notes: what the user should know beforehand, a line each.
     """
 
     usual_thinning: ThinningRule = STILL
+    refine: bool = False
     frame_id: str = "map"
     notes: tuple[str, ...] = ()
 
@@ -103,7 +105,7 @@ def build_map(
     rule = source.usual_thinning if thinning is None else thinning
     report = ImportReport(path)
     partial = path.with_name(path.name + ".partial")
-    made_of = {**source.describe(), "thinning": asdict(rule)}
+    made_of = {**source.describe(), "thinning": asdict(rule), "refine": source.refine}
     store = open_partial(partial, fingerprint(made_of, names, builder), builder, source.frame_id, force)
     try:
         done = store.names()

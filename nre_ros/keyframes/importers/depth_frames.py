@@ -12,6 +12,8 @@ from nre_ros.errors import ImageError, ImportSourceError, NreError, PoseError
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.builder import KeyframeBuilder
 from nre_ros.keyframes.importers.common import MapSource
+from nre_ros.keyframes.multiview.refinement import NEIGHBOURS, refine_depth
+from nre_ros.keyframes.multiview.view_cache import ViewCache
 from nre_ros.keyframes.support import DepthView, depth_support
 from nre_ros.keyframes.types import Keyframe
 
@@ -28,8 +30,10 @@ class DepthFrames(MapSource):
     """A source of frames; subclasses say where image, depth, camera and pose of each are.
 
     A frame's points are preferred where the depth images of frames a little before and after it
-    confirm them.
+    confirm them.  refine: whether depths are refined against the images of other frames.
     """
+
+    refine = True
 
     def __init__(self):
         self._depths: OrderedDict[str, np.ndarray] = OrderedDict()
@@ -59,13 +63,24 @@ class DepthFrames(MapSource):
         if depth.shape != (camera.height, camera.width):
             size = f"{depth.shape[1]}x{depth.shape[0]}"
             raise ImageError(f"depth of {size} pixels, its camera has {camera.width}x{camera.height}")
+        image = self.image(name)
+
+        def refined(pixels, smooth, points):
+            others = self._views.neighbours(name, points, NEIGHBOURS)
+            return refine_depth(self._views.view(name, image), smooth, pixels, others)
+
         keyframe = builder.build_rgbd(
-            name, stamp, self.image(name), depth, camera, T_map_cam,
+            name, stamp, image, depth, camera, T_map_cam,
             lambda points: depth_support(points, self._witnesses(name, T_map_cam, depth)),
+            refined if self.refine else None,
         )
         if not len(keyframe.points):
             raise ImportSourceError("no point with smooth depth in this image")
         return keyframe
+
+    @cached_property
+    def _views(self) -> ViewCache:
+        return ViewCache(self.names(), self.where, self.image)
 
     def _depth(self, name: str) -> np.ndarray:
         """``depth``, remembered for a while."""

@@ -19,6 +19,8 @@ from nre_ros.keyframes.multiview.views import View
 
 NOISE = 0.015
 """Standard deviation of a depth camera's depth, as a fraction of it."""
+NEIGHBOURS = 6
+"""Views that a depth is compared with."""
 _RANGE = 3.0
 """Standard deviations on either side that are searched."""
 _STEPS = 33

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -44,7 +45,7 @@ class View:
         return cls(grey, camera, np.asarray(T_map_cam, dtype=np.float64))
 
 
-def neighbours(points: np.ndarray, T_map_cam: np.ndarray, poses: np.ndarray, cameras: list[Camera], count: int):
+def neighbours(points: np.ndarray, T_map_cam: np.ndarray, poses: np.ndarray, cameras: Sequence[Camera], count: int):
     """Indices of at most ``count`` views that see the points of a view well and from elsewhere, best first.
 
     points: [N, 3] in the map, seen from T_map_cam [4, 4]; poses: [V, 4, 4] of the others, nan
