@@ -48,17 +48,22 @@ def smooth_depth(depth: np.ndarray) -> np.ndarray:
     return np.where(complete & (span <= _MAX_STEP * median), median, 0.0).astype(np.float32)
 
 
+def candidate_pixels(detection: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels [N, 2] int64 (x, y) at local maxima of the detection [H, W], and their scores [N] float32."""
+    scores = detection.detach().cpu().numpy().astype(np.float32)
+    maxima = scores >= cv2.dilate(scores, np.ones((5, 5), np.uint8))
+    y, x = np.nonzero(maxima & (scores > 0))
+    return np.stack([x, y], axis=1), scores[y, x]
+
+
 def select_pixels(detection: torch.Tensor, depth: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Pixels [N, 2] float64 (N <= count) and their depths [N] float64 metres (along z).
 
     detection: [H, W] how well a pixel can be found again; depth: [H, W] metres, 0: none.
     Local maxima of the detection on locally smooth depth, spread over the image.
     """
-    scores = detection.detach().cpu().numpy().astype(np.float32)
-    depth = smooth_depth(depth)
-    maxima = scores >= cv2.dilate(scores, np.ones((5, 5), np.uint8))
-    y, x = np.nonzero(maxima & (depth > 0) & (scores > 0))
-    height, width = scores.shape
-    pixels = np.stack([x, y], axis=1).astype(np.float64)
-    chosen = spread(pixels, scores[y, x], count, width, height)
-    return pixels[chosen], depth[y, x][chosen].astype(np.float64)
+    pixels, scores = candidate_pixels(detection)
+    z = smooth_depth(depth)[pixels[:, 1], pixels[:, 0]].astype(np.float64)
+    pixels, scores, z = pixels[z > 0].astype(np.float64), scores[z > 0], z[z > 0]
+    chosen = spread(pixels, scores, count, detection.shape[1], detection.shape[0])
+    return pixels[chosen], z[chosen]

@@ -12,7 +12,8 @@ import cv2  # noqa: F401
 import numpy as np
 
 from nre_ros.errors import CameraError, ImportSourceError
-from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.geometry import Camera
+from nre_ros.keyframes.builder import WITHOUT_SUPPORT, KeyframeBuilder
 from nre_ros.keyframes.importers.cameras import HALF_PIXEL, camera_from_colmap
 from nre_ros.keyframes.importers.common import MapSource, check_folder, digest, read_image, read_list
 from nre_ros.keyframes.selection import spread
@@ -41,7 +42,7 @@ class ColmapSource(MapSource):
         files = sorted(file for file in self.sparse.iterdir() if file.suffix in (".txt", ".bin"))
         return {"importer": "colmap", "images_folder": str(self.images.resolve()), "model": digest(*files)}
 
-    def keyframe(self, name: str, builder: KeyframeBuilder) -> Keyframe:
+    def where(self, name: str) -> tuple[np.ndarray, Camera]:
         if name not in self.by_name:
             raise ImportSourceError(f"the model in {self.sparse} has no image of that name with a pose")
         image = self.by_name[name]
@@ -50,13 +51,20 @@ class ColmapSource(MapSource):
             camera = camera_from_colmap(theirs.model.name, theirs.width, theirs.height, theirs.params)
         except CameraError as error:
             raise CameraError(f"camera {image.camera_id}: {error}") from None
+        return _pose(image), camera
+
+    def keyframe(self, name: str, builder: KeyframeBuilder) -> Keyframe:
+        T_map_cam, camera = self.where(name)
+        image = self.by_name[name]
         pixels, ids = self._observations(image)
         if not len(ids):
             raise ImportSourceError("the model has no 3D point in this image")
-        chosen = spread(pixels, self._scores(ids), builder.points_per_keyframe, camera.width, camera.height)
+        scores, tracks = self._scores(ids)
+        chosen = spread(pixels, scores, builder.points_per_keyframe, camera.width, camera.height)
         points = np.array([self.points[i].xyz for i in ids[chosen]])
+        builder.tally[WITHOUT_SUPPORT] += int((tracks[chosen] < 2).sum())
         return builder.build(
-            name, 0, read_image(self.images / name), camera, _pose(image), pixels[chosen], points, ids[chosen]
+            name, 0, read_image(self.images / name), camera, T_map_cam, pixels[chosen], points, ids[chosen]
         )
 
     def _observations(self, image) -> tuple[np.ndarray, np.ndarray]:
@@ -65,10 +73,11 @@ class ColmapSource(MapSource):
         pixels = np.array(list(seen.values()), dtype=np.float64).reshape(-1, 2) - HALF_PIXEL
         return pixels, np.array(list(seen), dtype=np.int64)
 
-    def _scores(self, ids: np.ndarray) -> np.ndarray:
-        """Points seen from many views first; of equal ones, the more precise."""
+    def _scores(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scores [N] (points seen from many views first; of equal ones, the more precise) and the views of each [N]."""
         points = [self.points[i] for i in ids]
-        return np.array([point.track.length() + 1.0 / (1.0 + max(point.error, 0.0)) for point in points])
+        tracks = np.array([point.track.length() for point in points])
+        return tracks + np.array([1.0 / (1.0 + max(point.error, 0.0)) for point in points]), tracks
 
 
 def _read_model(sparse: Path):
