@@ -21,8 +21,8 @@ from nre_ros.nre.maps import NREMaps, chance_loss
 
 _CUBIC_REACH = 2
 """Cells that cubic interpolation looks at on either side."""
-_SCORES_AT_ONCE = 16_000_000
-"""Correlations held at once; bounds the memory, not the result."""
+_FETCHED_AT_ONCE = 2_000_000
+"""Numbers of the feature map fetched at once; bounds the memory, not the result."""
 
 
 def fine_maps(
@@ -72,23 +72,21 @@ def _window_scores(descriptors, features, centre, half, enlarge):
     """Cosine of descriptors [M, C] with the enlarged features [C, H, W] around cells [M, 2].
 
     Returns [M, S, S] with S = 2 half enlarge + 1.  Enlarging is linear, so the correlations are
-    enlarged instead of the features: 1 channel instead of C.  The dense product is faster than
-    gathering every point's own window of features.
+    enlarged instead of the features: 1 channel instead of C.
     """
-    channels, height, width = features.shape
     reach = half + _CUBIC_REACH
-    flat = F.pad(features[None], (_CUBIC_REACH,) * 4, mode="replicate")[0]
-    padded_width = flat.shape[2]
-    flat = flat.flatten(1)
+    padded = F.pad(features[None], (_CUBIC_REACH,) * 4, mode="replicate")[0]
+    channels, _, width = padded.shape
+    rows = padded.flatten(1).T.contiguous()  # a cell's channels side by side: one piece of memory to fetch
     span = torch.arange(2 * reach + 1, device=features.device)
+    offsets = (span[:, None] * width + span).flatten()
     cubic = _cubic_matrix(half, enlarge, features.dtype).to(features.device)
-    step = max(1, _SCORES_AT_ONCE // flat.shape[1])
+    step = max(1, _FETCHED_AT_ONCE // (channels * len(offsets)))
     blocks = [features.new_zeros(0, len(cubic), len(cubic))]
     for start in range(0, len(centre), step):
         corner = centre[start : start + step] - half  # in padded coordinates, that of the window's reach
-        index = (corner[:, 1, None, None] + span[:, None]) * padded_width + corner[:, 0, None, None] + span
-        scores = descriptors[start : start + step] @ flat
-        window = scores.gather(1, index.flatten(1)).reshape(index.shape)
+        patches = rows[(corner[:, 1] * width + corner[:, 0])[:, None] + offsets]
+        window = (patches @ descriptors[start : start + step, :, None]).reshape(-1, len(span), len(span))
         blocks.append(cubic @ window @ cubic.T)
     return torch.cat(blocks)
 

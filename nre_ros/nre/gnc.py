@@ -164,9 +164,20 @@ def refine(T, points, camera: Camera, maps, grid: FeatureGrid, sigmas: tuple[flo
     cost = T.new_zeros(len(T))
     for sigma in sigmas:
         local = maps if isinstance(maps, LocalMaps) else maps(project_cells(T, points, camera, grid), sigma)
-        T, cost, accepted = _descend(T, points, camera, local, sigma)
+        T, cost, accepted = _descend(T, *_supported(points, local), sigma=sigma, camera=camera)
         steps = steps + accepted
     return Refined(T, cost, steps)
+
+
+def _supported(points, maps: LocalMaps) -> tuple[torch.Tensor, LocalMaps]:
+    """The points whose windows hold anything, and their windows; the others weigh nothing at any pose.
+
+    A GPU would have to be asked for their number, and does all of them in the same time.
+    """
+    if maps.values.is_cuda:
+        return points, maps
+    held = torch.nonzero(maps.values.amax((0, 2, 3)) > 0)[:, 0]
+    return points[held], LocalMaps(maps.values[:, held], maps.origin[:, held], maps.grid)
 
 
 def project_cells(T, points, camera: Camera, grid: FeatureGrid) -> torch.Tensor:
@@ -175,7 +186,7 @@ def project_cells(T, points, camera: Camera, grid: FeatureGrid) -> torch.Tensor:
     return torch.where(valid[..., None], grid.to_cells(pixels), pixels.new_tensor(-1e6))
 
 
-def _descend(T, points, camera, maps, sigma):
+def _descend(T, points, maps, camera, sigma):
     """Minimises E_sigma at one scale; poses, costs [B] and accepted steps [B]."""
     model = _expand(T, points, camera, maps, sigma)
     damping = T.new_full((len(T),), _DAMPING_START)
