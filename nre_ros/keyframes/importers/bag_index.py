@@ -66,6 +66,7 @@ class BagIndexer:
         self._trajectory = Trajectory(_MAX_GAP)
         self._pose_frame = self._pose_child = ""
         self._refused: dict[str, str] = {}
+        self._parents: dict[str, str] = {}
         self._bad_poses = 0
         self.index = BagIndex()
 
@@ -116,6 +117,17 @@ class BagIndexer:
             )
             if refusal:  # of each kind and frame one example
                 self._refused.setdefault(f"{refusal.split()[0]} {item.child_frame_id}", refusal)
+            elif self._parents.get(item.child_frame_id) != item.header.frame_id:
+                self._parents[item.child_frame_id] = item.header.frame_id
+                self._check_loop(item.child_frame_id)
+
+    def _check_loop(self, frame: str) -> None:
+        chain = [frame]
+        while (parent := self._parents.get(chain[-1])) is not None and parent not in chain:
+            chain.append(parent)
+        if parent is not None:
+            loop = " -> ".join([*chain[chain.index(parent):], parent])
+            self._refused.setdefault(f"loop {sorted(chain)}", f"the transforms go in a circle: {loop}")
 
     def _add_pose(self, message, kind: str) -> None:
         self._pose_frame = message.header.frame_id.removeprefix("/")
