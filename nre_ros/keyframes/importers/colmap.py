@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2  # noqa: F401
 import numpy as np
 
-from nre_ros.errors import CameraError, ImportSourceError
+from nre_ros.errors import CameraError, ImportSourceError, PoseError
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.builder import WITHOUT_SUPPORT, KeyframeBuilder
 from nre_ros.keyframes.importers.cameras import HALF_PIXEL, camera_from_colmap
@@ -51,7 +51,10 @@ class ColmapSource(MapSource):
             camera = camera_from_colmap(theirs.model.name, theirs.width, theirs.height, theirs.params)
         except CameraError as error:
             raise CameraError(f"camera {image.camera_id}: {error}") from None
-        return _pose(image), camera
+        T_map_cam = _pose(image)
+        if not np.isfinite(T_map_cam).all():
+            raise PoseError("the model's pose of this image is not finite")
+        return T_map_cam, camera
 
     def keyframe(self, name: str, builder: KeyframeBuilder) -> Keyframe:
         T_map_cam, camera = self.where(name)
