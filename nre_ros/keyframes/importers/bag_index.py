@@ -72,7 +72,7 @@ class BagIndexer:
 
     def run(self) -> BagIndex:
         """Reads the bag."""
-        for connection, _, raw in self._messages("/tf_static"):
+        for connection, _, raw in self._messages(*self._transforms(static=True)):
             self._insert(self._reader.deserialize(raw, connection.msgtype), static=True)
         if self._topics.poses:
             for connection, _, raw in self._messages(self._topics.poses):
@@ -84,6 +84,11 @@ class BagIndexer:
             self.index.damage.append(f"{self._bad_poses} poses of {self._topics.poses} are not finite or no unit quaternion")
         return self.index
 
+    def _transforms(self, static: bool) -> list[str]:
+        """The topics of transforms, also of a robot's namespace."""
+        topics = {c.topic for c in self._reader.connections if c.msgtype == TF_TYPE}
+        return [topic for topic in topics if topic.endswith("_static") == static]
+
     def _messages(self, *topics: str):
         connections = [c for c in self._reader.connections if c.topic in topics]
         return messages_that_are_left(self._reader, connections, self.index.damage) if connections else iter(())
@@ -91,7 +96,7 @@ class BagIndexer:
     def _walk(self) -> None:
         """Transforms go into the buffer, images wait until those after them have come."""
         waiting: deque[int] = deque()
-        for connection, log_time, raw in self._messages("/tf", self._topics.image, self._topics.depth):
+        for connection, log_time, raw in self._messages(*self._transforms(static=False), self._topics.image, self._topics.depth):
             message = self._reader.deserialize(raw, connection.msgtype)
             if connection.msgtype == TF_TYPE:
                 self._insert(message, static=False)
