@@ -1,4 +1,4 @@
-"""``nre_ros map build``: a keyframe map from a COLMAP model, an RGB-D folder or a bag."""
+"""``nre_ros map build``: a keyframe map from a COLMAP model, posed images, an RGB-D folder, a kapture folder or a bag."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ are named with the reason and counted, the rest is imported."""
 
 
 def add_parser(commands) -> None:
-    """Registers ``map build colmap|rgbd|bag``."""
+    """Registers ``map build colmap|posed|rgbd|kapture|bag``."""
     build = commands.add_parser("build", help="build a map", description="Build a map. " + _BUILD_HELP)
     sources = build.add_subparsers(dest="source", required=True, metavar="SOURCE")
     _add_colmap(sources)
+    _add_posed(sources)
     _add_rgbd(sources)
+    _add_kapture(sources)
     _add_bag(sources)
 
 
@@ -33,6 +35,31 @@ def _add_colmap(sources) -> None:
     parser.add_argument("--list", metavar="LIST", help="file of image names, one a line: only these")
     add_build_options(parser)
     parser.set_defaults(func=_build_colmap)
+
+
+def _add_posed(sources) -> None:
+    parser = sources.add_parser(
+        "posed", help="from images with known poses and cameras, without depth",
+        description="Build a map from the poses and cameras of a COLMAP sparse model (text or binary), whose points may be "
+        "absent, and its images: points are triangulated between images that overlap. " + _BUILD_HELP,
+    )
+    parser.add_argument("sparse", metavar="SPARSE_DIR", help="folder with cameras and images (.txt or .bin)")
+    parser.add_argument("--images", required=True, metavar="DIR", help="folder that the image names are relative to")
+    parser.add_argument("--list", metavar="LIST", help="file of image names, one a line: only these")
+    add_build_options(parser)
+    parser.set_defaults(func=_build_posed)
+
+
+def _add_kapture(sources) -> None:
+    parser = sources.add_parser(
+        "kapture", help="from a kapture folder, rigs included",
+        description="Build a map from the camera records of a kapture folder (format 1.1): poses from trajectories.txt and "
+        "rigs.txt, points triangulated between images that overlap. " + _BUILD_HELP,
+    )
+    parser.add_argument("folder", metavar="DIR", help="folder with sensors/ in it")
+    parser.add_argument("--list", metavar="LIST", help="file of image names as in records_camera.txt: only these")
+    add_build_options(parser)
+    parser.set_defaults(func=_build_kapture)
 
 
 def _add_rgbd(sources) -> None:
@@ -129,6 +156,18 @@ def _build_colmap(args) -> int:
     from nre_ros.keyframes.importers.colmap import ColmapSource
 
     return build(args, lambda: ColmapSource(args.sparse, args.images, args.list))
+
+
+def _build_posed(args) -> int:
+    from nre_ros.keyframes.importers.posed import PosedSource
+
+    return build(args, lambda: PosedSource(args.sparse, args.images, args.list))
+
+
+def _build_kapture(args) -> int:
+    from nre_ros.keyframes.importers.kapture import KaptureSource
+
+    return build(args, lambda: KaptureSource(args.folder, args.list))
 
 
 def _build_rgbd(args) -> int:

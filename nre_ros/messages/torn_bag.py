@@ -39,10 +39,14 @@ def open_what_is_left(path: Path | str) -> tuple[AnyReader, str]:
     if not files:
         raise ImportSourceError(f"{path} is no bag: {problem}")
     try:
-        return open_reader([_TornMcap(file) if file.suffix == ".mcap" else file for file in files]), problem
+        reader = open_reader([_TornMcap(file) if file.suffix == ".mcap" else file for file in files])
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImportSourceError(f"bag {path} cannot be read: {reason}") from error
+    if not reader.connections:
+        reader.close()
+        raise ImportSourceError(f"bag {path} has no whole message: {problem}")
+    return reader, problem
 
 
 def messages_that_are_left(reader: AnyReader, connections, damage: list[str]) -> Iterator[tuple]:

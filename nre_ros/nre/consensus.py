@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from nre_ros.geometry import Camera, transform
+from nre_ros.nre.gnc import cut_windows, refine, sigma_schedule
 from nre_ros.nre.maps import NREMaps, sample_loss
 from nre_ros.nre.p3p import solve_p3p
 
@@ -25,6 +26,11 @@ _ROUND = 1000
 _AGREEING = 0.5
 _MISSED = 1e-6
 """A point agrees below this share of ln|Omega|; rounds end at this chance that more would help."""
+
+_OPTIMISED = 3
+_OPTIMISATION_POINTS = 256
+_OPTIMISATION = sigma_schedule(1.0, 0.6)
+"""So many of the best poses are optimised over so many points, at these scales (cells)."""
 
 
 @dataclass(frozen=True)
@@ -64,17 +70,43 @@ def p3p_consensus(
         return found
     voters, voting = points[kept], maps[kept]
     loss = voting.loss
+    several = max(best, _OPTIMISED)
     if prior is not None:
-        found = _best_poses(found, prior[None].to(points), voters, loss, maps, camera, best)
+        found = _best_poses(found, prior[None].to(points), voters, loss, maps, camera, several)
     _, cells = voting.minimum()
     rays = camera.rays(maps.grid.to_pixels(cells.to(points)))
     drawn = 0
     while drawn < n_iter_p3p and not _enough(found, drawn, voters, loss, maps, camera):
         triplets = _draw_triplets(voting.entropy, min(_ROUND, n_iter_p3p - drawn), generator)
         T, valid = solve_p3p(rays[triplets], voters[triplets])
-        found = _best_poses(found, T[valid], voters, loss, maps, camera, best)
+        found = _best_poses(found, T[valid], voters, loss, maps, camera, several)
         drawn += len(triplets)
-    return found
+    if len(found.T):
+        found = _optimise(found, voters, voting, camera)
+    return Hypotheses(found.T[:best], found.cost[:best], kept)
+
+
+def _optimise(found: Hypotheses, points, maps: NREMaps, camera) -> Hypotheses:
+    """Local optimisation of the poses found (Chum, Matas and Kittler, "Locally Optimized RANSAC", DAGM 2003).
+
+    Each is refined over the points that voted; it stays as it was where that does not lower its cost.
+    """
+    few = _evenly(len(points), _OPTIMISATION_POINTS, points.device)
+    loss = maps.loss[few]
+
+    def windows(cells, sigma):
+        return cut_windows(loss, maps.chance, maps.grid, cells, math.ceil(3 * sigma) + 1)
+
+    T = refine(found.T, points[few], camera, windows, maps.grid, _OPTIMISATION).T
+    return _best_poses(found, T, points, maps.loss, maps, camera, len(found.T))
+
+
+def _evenly(count: int, wanted: int, device) -> torch.Tensor:
+    """Indices of ``wanted`` evenly spaced ones of ``count`` points, of all where there are fewer.
+
+    The points come sorted by their losses, so that these are a fair sample.
+    """
+    return torch.linspace(0, count - 1, min(count, wanted), device=device).long()
 
 
 def _enough(found: Hypotheses, drawn: int, points, loss, maps, camera) -> bool:
@@ -122,11 +154,10 @@ def _best_poses(found: Hypotheses, T, points, loss, maps, camera, best) -> Hypot
     """The poses of lowest cost among those found and T [B, 4, 4].
 
     Preemptive: most poses of random triplets are far off, which a few points tell (in the spirit
-    of Nister, "Preemptive RANSAC", ICCV 2003).  The points come sorted by their losses, so that
-    evenly spaced ones are a fair sample.
+    of Nister, "Preemptive RANSAC", ICCV 2003).
     """
     if len(points) > 2 * _PRETEST_POINTS and len(T) > best:
-        few = torch.linspace(0, len(points) - 1, _PRETEST_POINTS, device=points.device).long()
+        few = _evenly(len(points), _PRETEST_POINTS, points.device)
         survivors = max(best, -(-len(T) // _PRETEST_SURVIVORS))
         order = torch.argsort(score_poses(T, points[few], loss[few], maps, camera), stable=True)
         T = T[order[:survivors]]

@@ -66,12 +66,13 @@ class BagIndexer:
         self._trajectory = Trajectory(_MAX_GAP)
         self._pose_frame = self._pose_child = ""
         self._refused: dict[str, str] = {}
+        self._parents: dict[str, str] = {}
         self._bad_poses = 0
         self.index = BagIndex()
 
     def run(self) -> BagIndex:
         """Reads the bag."""
-        for connection, _, raw in self._messages("/tf_static"):
+        for connection, _, raw in self._messages(*self._transforms(static=True)):
             self._insert(self._reader.deserialize(raw, connection.msgtype), static=True)
         if self._topics.poses:
             for connection, _, raw in self._messages(self._topics.poses):
@@ -83,6 +84,11 @@ class BagIndexer:
             self.index.damage.append(f"{self._bad_poses} poses of {self._topics.poses} are not finite or no unit quaternion")
         return self.index
 
+    def _transforms(self, static: bool) -> list[str]:
+        """The topics of transforms, also of a robot's namespace."""
+        topics = {c.topic for c in self._reader.connections if c.msgtype == TF_TYPE}
+        return [topic for topic in topics if topic.endswith("_static") == static]
+
     def _messages(self, *topics: str):
         connections = [c for c in self._reader.connections if c.topic in topics]
         return messages_that_are_left(self._reader, connections, self.index.damage) if connections else iter(())
@@ -90,7 +96,7 @@ class BagIndexer:
     def _walk(self) -> None:
         """Transforms go into the buffer, images wait until those after them have come."""
         waiting: deque[int] = deque()
-        for connection, log_time, raw in self._messages("/tf", self._topics.image, self._topics.depth):
+        for connection, log_time, raw in self._messages(*self._transforms(static=False), self._topics.image, self._topics.depth):
             message = self._reader.deserialize(raw, connection.msgtype)
             if connection.msgtype == TF_TYPE:
                 self._insert(message, static=False)
@@ -116,6 +122,17 @@ class BagIndexer:
             )
             if refusal:  # of each kind and frame one example
                 self._refused.setdefault(f"{refusal.split()[0]} {item.child_frame_id}", refusal)
+            elif self._parents.get(item.child_frame_id) != item.header.frame_id:
+                self._parents[item.child_frame_id] = item.header.frame_id
+                self._check_loop(item.child_frame_id)
+
+    def _check_loop(self, frame: str) -> None:
+        chain = [frame]
+        while (parent := self._parents.get(chain[-1])) is not None and parent not in chain:
+            chain.append(parent)
+        if parent is not None:
+            loop = " -> ".join([*chain[chain.index(parent):], parent])
+            self._refused.setdefault(f"loop {sorted(chain)}", f"the transforms go in a circle: {loop}")
 
     def _add_pose(self, message, kind: str) -> None:
         self._pose_frame = message.header.frame_id.removeprefix("/")

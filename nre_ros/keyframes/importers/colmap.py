@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2  # noqa: F401
 import numpy as np
 
-from nre_ros.errors import CameraError, ImportSourceError
+from nre_ros.errors import CameraError, ImportSourceError, PoseError
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.builder import WITHOUT_SUPPORT, KeyframeBuilder
 from nre_ros.keyframes.importers.cameras import HALF_PIXEL, camera_from_colmap
@@ -51,12 +51,14 @@ class ColmapSource(MapSource):
             camera = camera_from_colmap(theirs.model.name, theirs.width, theirs.height, theirs.params)
         except CameraError as error:
             raise CameraError(f"camera {image.camera_id}: {error}") from None
-        return _pose(image), camera
+        T_map_cam = _pose(image)
+        if not np.isfinite(T_map_cam).all():
+            raise PoseError("the model's pose of this image is not finite")
+        return T_map_cam, camera
 
     def keyframe(self, name: str, builder: KeyframeBuilder) -> Keyframe:
         T_map_cam, camera = self.where(name)
-        image = self.by_name[name]
-        pixels, ids = self._observations(image)
+        pixels, ids = self.observations(name)
         if not len(ids):
             raise ImportSourceError("the model has no 3D point in this image")
         scores, tracks = self._scores(ids)
@@ -67,9 +69,10 @@ class ColmapSource(MapSource):
             name, 0, read_image(self.images / name), camera, T_map_cam, pixels[chosen], points, ids[chosen]
         )
 
-    def _observations(self, image) -> tuple[np.ndarray, np.ndarray]:
-        """Our pixels [N, 2] of the image's observed 3D points and the points' ids [N], each point once."""
-        seen = {point.point3D_id: point.xy for point in image.points2D if point.has_point3D()}
+    def observations(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Our pixels [N, 2] of the 3D points observed in an image and the points' ids [N], each point once."""
+        points = self.by_name[name].points2D
+        seen = {point.point3D_id: point.xy for point in points if point.has_point3D()}
         pixels = np.array(list(seen.values()), dtype=np.float64).reshape(-1, 2) - HALF_PIXEL
         return pixels, np.array(list(seen), dtype=np.int64)
 

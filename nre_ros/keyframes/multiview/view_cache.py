@@ -10,7 +10,7 @@ import numpy as np
 
 from nre_ros.errors import NreError
 from nre_ros.keyframes.builder import check_size
-from nre_ros.keyframes.multiview.views import View, neighbours
+from nre_ros.keyframes.multiview.views import View, likely_neighbours, neighbours
 
 _CACHE_BYTES = 64 * 2**20
 
@@ -19,31 +19,39 @@ class ViewCache:
     """Views by name.
 
     names: of the sequence; where: name -> T_map_cam [4, 4] and camera; image: name -> uint8 BGR
-    or grey.  Both may raise ``NreError``: such a view is no neighbour of any other.
+    or grey.  Both may raise ``NreError``: such a view is no neighbour of any other.  make: image, camera,
+    T_map_cam -> view, which knows its ``nbytes``.
     """
 
-    def __init__(self, names: list[str], where: Callable, image: Callable[[str], np.ndarray]):
-        self._names, self._where, self._image = names, where, image
-        self._views: OrderedDict[str, View] = OrderedDict()
+    def __init__(self, names: list[str], where: Callable, image: Callable[[str], np.ndarray], make: Callable = View.of):
+        self._names, self._where, self._image, self._make = names, where, image, make
+        self._views = OrderedDict()
 
-    def view(self, name: str, image: np.ndarray | None = None) -> View:
+    def view(self, name: str, image: np.ndarray | None = None):
         """The view of that name; image: if it has been read already.  Raises ``NreError``."""
         if name not in self._views:
             T_map_cam, camera = self._where(name)
             image = self._image(name) if image is None else image
             check_size(image, camera)
-            self._views[name] = View.of(image, camera, T_map_cam)
-            while len(self._views) > max(16, _CACHE_BYTES // self._views[name].grey.nbytes):
+            self._views[name] = self._make(image, camera, T_map_cam)
+            while len(self._views) > max(16, _CACHE_BYTES // max(self._views[name].nbytes, 1)):
                 self._views.popitem(last=False)
         self._views.move_to_end(name)
         return self._views[name]
 
-    def neighbours(self, name: str, points: np.ndarray, count: int) -> list[View]:
+    def neighbours(self, name: str, points: np.ndarray, count: int) -> list:
         """At most ``count`` views that see points [N, 3] of the map, which view ``name`` sees, from elsewhere."""
+        return self._others(name, lambda pose, poses, cameras: neighbours(points, pose, poses, cameras, count))
+
+    def likely(self, name: str, count: int) -> list:
+        """At most ``count`` views that may see what view ``name`` sees, by their poses alone."""
+        return self._others(name, lambda pose, poses, _: likely_neighbours(pose, poses, count))
+
+    def _others(self, name: str, choose: Callable) -> list:
         poses, cameras = self._poses
         place = self._names.index(name)
         views = []
-        for i in neighbours(points, poses[place], np.delete(poses, place, axis=0), np.delete(cameras, place), count):
+        for i in choose(poses[place], np.delete(poses, place, axis=0), np.delete(cameras, place)):
             try:
                 views.append(self.view(self._names[i + (i >= place)]))
             except NreError:

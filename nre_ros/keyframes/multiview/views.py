@@ -23,6 +23,8 @@ _NEAREST = 100
 _APART = 0.02
 """Least distance of two neighbours' centres, as a fraction of the scene's depth: closer ones tell the same."""
 _MIN_SHARE = 0.15
+_SAME_WAY = np.cos(np.radians(60.0))
+"""Cosine of the largest angle between two optical axes, when nothing else is known."""
 _POINTS = 100
 
 
@@ -43,6 +45,10 @@ class View:
             size = [max(1, round(side * scale)) for side in grey.shape[::-1]]
             grey, camera = cv2.resize(grey, size, interpolation=cv2.INTER_AREA), camera.resized(*size)
         return cls(grey, camera, np.asarray(T_map_cam, dtype=np.float64))
+
+    @property
+    def nbytes(self) -> int:
+        return self.grey.nbytes
 
 
 def neighbours(points: np.ndarray, T_map_cam: np.ndarray, poses: np.ndarray, cameras: Sequence[Camera], count: int):
@@ -66,6 +72,21 @@ def neighbours(points: np.ndarray, T_map_cam: np.ndarray, poses: np.ndarray, cam
         if len(chosen) == count:
             break
     return chosen
+
+
+def likely_neighbours(T_map_cam: np.ndarray, poses: np.ndarray, count: int) -> list[int]:
+    """Indices of at most ``count`` views that may see the same, when nothing is known of the scene.
+
+    poses: [V, 4, 4], nan for one that is none.  Of those that look the same way the nearest, the
+    second nearest, and then at growing distances: one of them has the parallax that the scene takes.
+    """
+    with np.errstate(invalid="ignore"):
+        distance = np.linalg.norm(poses[:, :3, 3] - T_map_cam[:3, 3], axis=1)
+        facing = poses[:, :3, 2] @ T_map_cam[:3, 2]
+        fit = np.flatnonzero(np.isfinite(distance) & (distance > 0) & (facing > _SAME_WAY))
+    fit = fit[np.argsort(distance[fit], kind="stable")]
+    ranks = np.unique(np.geomspace(1, len(fit), count).round().astype(int)) - 1 if len(fit) > count else slice(None)
+    return fit[ranks].tolist()
 
 
 def _likeliest(T_map_cam, poses, scene: float) -> np.ndarray:
