@@ -17,6 +17,7 @@ from common import ROOT, Options, Skip, UsageError, environment, use_threads  # 
 BENCHMARKS = {
     "published": "consensus and refinement against the published way, on the published code's numbers",
     "p3p": "the batched P3P solver against PoseLib on random problems",
+    "designs": "designs of the fine stage and of the hypotheses, on the same scenes",
     "accuracy": "position and angle errors on real images, against SIFT, XFeat and LighterGlue with PoseLib",
     "speed": "milliseconds and memory of one query",
     "imports": "keyframes a second of the importers, by stages",

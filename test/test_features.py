@@ -76,18 +76,13 @@ def displacement(a, b, scale: float = 1.0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_cells_lie_where_the_grid_says(xfeat, name):
+@pytest.mark.parametrize("level", ["coarse", "fine"])
+def test_cells_lie_where_the_grid_says(xfeat, name, level):
     """The image and its enlargement agree best at the same places; 0.25 here are 0.5 pixels of the network's input."""
     image = photograph(name)
     twice = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
-    small, large = (xfeat.extract(i, fine=False).coarse for i in (image, twice))
+    small, large = (getattr(xfeat.extract(i), level) for i in (image, twice))
     assert np.abs(displacement(small, large, 2.0)).max() < 0.25
-
-
-@pytest.mark.parametrize("name", IMAGES)
-def test_coarse_and_fine_cells_lie_in_one_image(xfeat, name):
-    features = xfeat.extract(photograph(name))
-    assert np.abs(displacement(features.coarse, features.fine)).max() < 0.25
 
 
 @pytest.mark.parametrize("width, height, max_imsize", [(512, 512, 256), (512, 512, 341), (600, 400, 480)])
@@ -97,11 +92,14 @@ def test_large_images_are_reduced_and_keep_their_places(xfeat, width, height, ma
     reduced = XFeatBackbone(torch.device("cpu"), max_imsize).extract(image, detect=True)
     by_opencv = cv2.resize(image, (max_imsize, int(height * scale)), interpolation=cv2.INTER_AREA)
     theirs = xfeat.extract(by_opencv)
-    assert float((reduced.coarse.data * theirs.coarse.data).sum(0).median()) > 0.99
+    assert float((reduced.coarse.data * theirs.coarse.data).sum(0).median()) > 0.98
     cells = np.array([[0.0, 0.0], [7.0, 11.0]])
     pixels = (theirs.coarse.grid.to_pixels(cells) + 0.5) / scale - 0.5
     np.testing.assert_allclose(reduced.coarse.grid.to_pixels(cells), pixels)
-    assert reduced.fine.grid.stride == pytest.approx(4 / scale) and reduced.detection.shape == (height, width)
+    # the fine map keeps twice the resolution
+    assert reduced.fine.grid.stride == pytest.approx(max(2 / scale, 4)) and reduced.detection.shape == (height, width)
+    cells = [reduced.fine.grid.to_pixels(np.zeros(2)), xfeat.extract(image).fine.grid.to_pixels(np.zeros(2))]
+    assert np.abs(cells[0] + 0.5 - (cells[1] + 0.5) * reduced.fine.grid.stride / 4).max() < 1e-9
 
 
 def test_grey_is_colour_with_equal_channels(xfeat):
@@ -128,8 +126,8 @@ def test_the_network_is_the_published_one(xfeat):
     image = photograph("chelsea")
     with torch.no_grad():
         features = network(torch.from_numpy(image.transpose(2, 0, 1).copy()).float()[None])[0][0]
-    features = features / features.norm(dim=0)
-    torch.testing.assert_close(xfeat.extract(image).coarse.data, features, atol=1e-4, rtol=0)
+    features = features - features.mean((1, 2), keepdim=True)
+    torch.testing.assert_close(xfeat.extract(image).coarse.data, features / features.norm(dim=0), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])

@@ -93,6 +93,7 @@ class FeatureBackbone(ABC):
         name: what the database remembers.
         coarse_channels, fine_channels: descriptor lengths.
         coarse_temperature, fine_temperature: of the softmax over the features' dot products.
+        coarse_weight: power to which the coarse correspondence map joins the fine one.
         fine_enlarge: fine cells per cell of the fine map, by which correlations are enlarged.
         unit_length: whether the features have unit length, and descriptors are kept so.
         weights_hash: of the parameters; with ``name`` it decides whether a map fits.
@@ -103,6 +104,7 @@ class FeatureBackbone(ABC):
     fine_channels: int
     coarse_temperature: float
     fine_temperature: float
+    coarse_weight: float = 0.0
     fine_enlarge: int = 1
     unit_length: bool = True
     weights_hash: str

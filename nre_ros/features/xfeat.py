@@ -43,7 +43,8 @@ class XFeatBackbone(FeatureBackbone):
     coarse_channels = 64
     fine_channels = 24
     coarse_temperature = 0.03
-    fine_temperature = 0.05
+    fine_temperature = 0.06
+    coarse_weight = 0.15
     fine_enlarge = 2
 
     def __init__(self, device: torch.device, max_imsize: int = 1024):

@@ -73,17 +73,33 @@ def p3p_consensus(
     several = max(best, _OPTIMISED)
     if prior is not None:
         found = _best_poses(found, prior[None].to(points), voters, loss, maps, camera, several)
-    _, cells = voting.minimum()
-    rays = camera.rays(maps.grid.to_pixels(cells.to(points)))
+    sampler = TripletSampler(voters, voting, camera)
     drawn = 0
     while drawn < n_iter_p3p and not _enough(found, drawn, voters, loss, maps, camera):
-        triplets = _draw_triplets(voting.entropy, min(_ROUND, n_iter_p3p - drawn), generator)
-        T, valid = solve_p3p(rays[triplets], voters[triplets])
+        count = min(_ROUND, n_iter_p3p - drawn)
+        T, valid = solve_p3p(*sampler.draw(count, generator))
         found = _best_poses(found, T[valid], voters, loss, maps, camera, several)
-        drawn += len(triplets)
+        drawn += count
     if len(found.T):
         found = _optimise(found, voters, voting, camera)
     return Hypotheses(found.T[:best], found.cost[:best], kept)
+
+
+class TripletSampler:
+    """Draws triplets of points with the rays on which their maps have their peaks.
+
+    points: [M, 3]; maps: theirs; camera: the query's.
+    """
+
+    def __init__(self, points: torch.Tensor, maps: NREMaps, camera: Camera):
+        _, cells = maps.minimum()
+        self.points, self.entropy = points, maps.entropy
+        self.rays = camera.rays(maps.grid.to_pixels(cells.to(points)))
+
+    def draw(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rays and points [count, 3, 3], as ``solve_p3p`` takes them."""
+        triplets = _draw_triplets(self.entropy, count, generator)
+        return self.rays[triplets], self.points[triplets]
 
 
 def _optimise(found: Hypotheses, points, maps: NREMaps, camera) -> Hypotheses:

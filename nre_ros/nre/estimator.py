@@ -174,6 +174,7 @@ class NREEstimator:
         local, kept = fine_maps(
             T, keyframes.points, keyframes.fine, query.fine, maps, camera,
             self.backbone.fine_temperature, self.config.window_size, self.backbone.fine_enlarge,
+            self.backbone.coarse_weight,
         )
         if len(kept) < 4:
             return None, local, kept

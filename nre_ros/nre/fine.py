@@ -35,12 +35,15 @@ def fine_maps(
     temperature: float,
     window_size: int = 16,
     enlarge: int = 1,
+    coarse_weight: float = 0.0,
 ) -> tuple[LocalMaps, torch.Tensor]:
     """Local fine maps around the projections under one coarse pose.
 
     T: [4, 4] coarse pose, map to camera; points: [N, 3]; descriptors: [N, C] fine descriptors;
     coarse: NRE maps of the same points; window_size: in fine cells, ``enlarge`` of which make one
-    cell of the fine feature map.  Returns the windows of the M points that project at
+    cell of the fine feature map.  coarse_weight: power to which the coarse correspondence map
+    joins the fine one within the window: it knows which of several like edges is the point's own
+    (0, as published: only how much of it lies in the window counts).  Returns the windows of the M points that project at
     least half a window inside the image, and their indices [M].
     """
     pixels, valid, _ = camera.project(transform(T, points))
@@ -50,14 +53,31 @@ def fine_maps(
     margin = centre.new_tensor([width - 1, height - 1]) - centre
     kept = torch.nonzero(valid & (centre >= half).all(-1) & (margin >= half).all(-1))[:, 0]
     centre = centre[kept].long()
+    # fine cell j of the window is centred at cell (centre - half) + j / enlarge of the feature map
+    grid, origin = FeatureGrid(fine.grid.stride / enlarge, fine.grid.offset), (centre - half) * enlarge
     scores = _window_scores(descriptors[kept], fine.data, centre, half, enlarge) / temperature
+    if coarse_weight:
+        scores += coarse_weight * _coarse_values(coarse, kept, grid, origin, scores.shape[-1])
     mass = _coarse_mass(coarse, kept, coarse.grid.to_cells(pixels[kept]))
     chance = chance_loss(height * enlarge, width * enlarge)
     log_probability = F.log_softmax(scores.flatten(1), dim=1).reshape(scores.shape)
     values = chance + log_probability + (mass.log() - math.log(window_size))[:, None, None]
-    # fine cell j of the window is centred at cell (centre - half) + j / enlarge of the feature map
-    grid = FeatureGrid(fine.grid.stride / enlarge, fine.grid.offset)
-    return LocalMaps(values.clamp_min_(0)[None], ((centre - half) * enlarge)[None], grid), kept
+    return LocalMaps(values.clamp_min_(0)[None], origin[None], grid), kept
+
+
+def _coarse_values(coarse: NREMaps, kept: torch.Tensor, grid: FeatureGrid, origin: torch.Tensor, size: int):
+    """ln|Omega| - L of the coarse maps at the fine cells of windows, [M, size, size], bilinear.
+
+    origin: [M, 2] fine cell (x, y) of each window's corner.
+    """
+    span = torch.arange(size, device=origin.device)
+    # [M, size, 2]: the columns' and the rows' places in coarse cells
+    places = coarse.grid.to_cells(grid.to_pixels((origin[:, None] + span[:, None]).double()))
+    radius = math.ceil(size * grid.stride / coarse.grid.stride / 2) + 1
+    blocks = cut_windows(coarse.loss[kept], coarse.chance, coarse.grid, places[:, size // 2][None], radius)
+    cells = blocks.origin[0, :, None] + torch.arange(2 * radius + 1, device=origin.device)[:, None]
+    weights = (1 - (places[:, :, None] - cells[:, None]).abs()).clamp_min(0).to(coarse.loss)
+    return weights[..., 1] @ blocks.values[0] @ weights[..., 0].mT
 
 
 def _coarse_mass(coarse: NREMaps, kept: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
