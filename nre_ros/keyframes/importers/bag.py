@@ -11,6 +11,7 @@ from nre_ros.errors import ImageError, ImportSourceError, NreError, PoseError
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.importers.common import MapSource
 from nre_ros.keyframes.importers.depth_frames import DepthFrames
+from nre_ros.keyframes.importers.posed_frames import PosedFrames
 from nre_ros.keyframes.registration import register_depth
 from nre_ros.keyframes.thinning import VIDEO
 
@@ -174,14 +175,34 @@ class BagSource(DepthFrames):
         return self.frames.depth(name)
 
 
+class MonoBagSource(PosedFrames):
+    """The images of a bag without depth: points are triangulated between them."""
+
+    usual_thinning = VIDEO
+
+    def __init__(self, frames: BagFrames):
+        self.frames, self.notes, self.frame_id = frames, frames.notes, frames.frame_id
+
+    def names(self) -> list[str]:
+        return list(self.frames.names)
+
+    def describe(self) -> dict:
+        return self.frames.describe()
+
+    def pose(self, name: str) -> tuple[int, np.ndarray]:
+        return self.frames.pose(name)
+
+    def camera(self, name: str) -> Camera:
+        return self.frames.only_camera
+
+    def image(self, name: str) -> np.ndarray:
+        return self.frames.image(name)
+
+
 def bag_source(*arguments, **options) -> MapSource:
     """The source of a bag; arguments as of ``BagFrames``.  Raises ``ImportSourceError``."""
     frames = BagFrames(*arguments, **options)
-    if not frames.topics.depth:
-        raise ImportSourceError(
-            f"bag {frames.path} has no depth topic: mono bags need points triangulated from posed images"
-        )
-    return BagSource(frames)
+    return BagSource(frames) if frames.topics.depth else MonoBagSource(frames)
 
 
 def _name(stamp: int) -> str:
