@@ -22,7 +22,7 @@ from nre_ros.keyframes.importers import colmap, depth_frames, rgbd
 from nre_ros.keyframes.importers.common import build_map
 from nre_ros.keyframes.store import KeyframeStore
 
-_STAGES = ("image", "depth", "features", "support", "global descriptor", "store")
+_STAGES = ("image", "depth", "features", "support", "refinement", "global descriptor", "store")
 GOAL = 4.0
 """Keyframes a second of 640x480 on two cores."""
 
@@ -34,10 +34,10 @@ def run(options: Options):
     ))
     stages = Table("Their stages, mean CPU time of a keyframe, all threads [ms]", ("source", *_STAGES, "rest"))
     builder = KeyframeBuilder(load_backbone("xfeat", options.device), seed=options.seed)
-    for title, make in (("RGB-D folder", _rgbd), ("COLMAP model", _colmap)):
+    for title, make in (("RGB-D folder", _rgbd), ("RGB-D folder, --no-refine", _raw_rgbd), ("COLMAP model", _colmap)):
         source = make(options)
         source.keyframe(source.names()[0], builder)  # warms up
-        path = options.folder / f"import_{title.split()[0]}.db"
+        path = options.folder / "import.db"
         with _clocks(builder) as times:
             started, used = perf_counter(), process_time()
             report = build_map(source, builder, path, progress=False)
@@ -77,6 +77,7 @@ def _clocks(builder: KeyframeBuilder):
         for target, name, stage in (
             (builder.backbone, "extract", "features"), (builder_module, "global_descriptor", "global descriptor"),
             (KeyframeStore, "add", "store"), (depth_frames, "depth_support", "support"),
+            (depth_frames, "refine_depth", "refinement"),
             (rgbd, "read_image", "image"), (colmap, "read_image", "image"), (rgbd, "read_depth", "depth"),
         ):
             stack.enter_context(mock.patch.object(target, name, clocked(stage, getattr(target, name))))
@@ -89,6 +90,12 @@ def _rgbd(options: Options) -> rgbd.RgbdSource:
         kitchen / "images", kitchen / "depth", kitchen / "map_poses.txt", kitchen / "map.txt",
         kitchen / "sparse/cameras.txt",
     )
+
+
+def _raw_rgbd(options: Options) -> rgbd.RgbdSource:
+    source = _rgbd(options)
+    source.refine = False
+    return source
 
 
 def _colmap(options: Options) -> colmap.ColmapSource:
