@@ -147,8 +147,8 @@ class BagFrames:
         return self.index.images[self._stamps[name]].poses[self.frame_id]
 
 
-class BagSource(DepthFrames):
-    """The images of a bag that has depth."""
+class _OfBag:
+    """What the sources of bags have in common."""
 
     usual_thinning = VIDEO
 
@@ -171,36 +171,20 @@ class BagSource(DepthFrames):
     def image(self, name: str) -> np.ndarray:
         return self.frames.image(name)
 
+
+class BagSource(_OfBag, DepthFrames):
+    """The images of a bag that has depth."""
+
     def depth(self, name: str) -> np.ndarray:
         return self.frames.depth(name)
 
 
-class MonoBagSource(PosedFrames):
-    """The images of a bag without depth: points are triangulated between them."""
-
-    usual_thinning = VIDEO
-
-    def __init__(self, frames: BagFrames):
-        self.frames, self.notes, self.frame_id = frames, frames.notes, frames.frame_id
-
-    def names(self) -> list[str]:
-        return list(self.frames.names)
-
-    def describe(self) -> dict:
-        return self.frames.describe()
-
-    def pose(self, name: str) -> tuple[int, np.ndarray]:
-        return self.frames.pose(name)
-
-    def camera(self, name: str) -> Camera:
-        return self.frames.only_camera
-
-    def image(self, name: str) -> np.ndarray:
-        return self.frames.image(name)
+class MonoBagSource(_OfBag, PosedFrames):
+    """The images of a bag without depth: points are triangulated between those that overlap."""
 
 
 def bag_source(*arguments, **options) -> MapSource:
-    """The source of a bag; arguments as of ``BagFrames``.  Raises ``ImportSourceError``."""
+    """The source of a bag, with depth if there is any; arguments as of ``BagFrames``.  Raises ``ImportSourceError``."""
     frames = BagFrames(*arguments, **options)
     return BagSource(frames) if frames.topics.depth else MonoBagSource(frames)
 
