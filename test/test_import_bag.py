@@ -147,6 +147,24 @@ def test_depth_of_its_own_camera_is_reprojected(tmp_path, gallery, frames):
         other.depth(other.names()[0])
 
 
+def test_images_without_depth_are_triangulated(tmp_path, gallery):
+    """Six views of a wall with pictures from places beside each other; the points are where the room is."""
+    camera = Camera(320, 240, 260.0, 262.0, 159.5, 119.5)
+    poses = [POSES[0] @ pose_matrix([0.12 * i, 0.02 * (i % 2), 0.0], [0, 0, 0, 1]) for i in range(6)]
+    frames = []
+    for i, T in enumerate(poses):
+        image = gallery.render(camera, T).image
+        frames.append((START + i * STEP, cv2.imencode(".png", image)[1].tobytes(), np.ones((240, 320)), T))
+    messages = without(rgbd_messages(frames, camera, T_BASE_CAM, T_MAP_ODOM), "/camera/depth/image")
+    source = bag_source(write_messages(tmp_path / "bag", messages))
+    keyframe = source.keyframe(source.names()[2], builder())
+    T = poses[2]
+    local = (keyframe.points.astype(float) - T[:3, 3]) @ T[:3, :3]
+    x, y = np.rint(pixels_of(keyframe.fine)).astype(int).T
+    error = np.abs(local[:, 2] / gallery.render(camera, T).depth[y, x] - 1)
+    assert len(local) > 30 and np.median(error) < 0.02
+
+
 def test_topics_are_the_only_ones_or_have_to_be_named(tmp_path, frames):
     messages = messages_of(frames)
     grey = [image_message(stamp, OPTICAL, np.zeros((120, 160, 3), np.uint8), "mono8") for stamp, *_ in frames]

@@ -104,7 +104,8 @@ def _add_bag(sources) -> None:
     parser.add_argument("--depth", default="", metavar="TOPIC", help="depth images, raw, compressed or compressedDepth")
     parser.add_argument("--depth-info", default="", metavar="TOPIC",
                         help="the depth camera, where depth is not registered to the images")
-    parser.add_argument("--mono", action="store_true", help="do not use depth")
+    parser.add_argument("--mono", action="store_true", help="do not use depth: points are triangulated, as they are "
+                        "from a bag without it")
     parser.add_argument("--poses", default="", metavar="TOPIC", help="poses instead of /tf")
     parser.add_argument("--pose-of", default="", metavar="FRAME", help="the frame whose poses these are (default: "
                         "child_frame_id of Odometry, else the camera)")

@@ -79,11 +79,14 @@ class ImageFeatures:
     coarse, fine: dense maps, of unit length along the channels if the backbone's are.
     detection: [H, W] float32 at the image's resolution, how well a pixel can be found again
     (only when asked for; used to choose map points).
+    reduced: fine map of the image at half its size, for points that a query sees larger than their
+    keyframe did (of the backbones that have one).
     """
 
     coarse: FeatureMap
     fine: FeatureMap
     detection: torch.Tensor | None = None
+    reduced: FeatureMap | None = None
 
 
 class FeatureBackbone(ABC):

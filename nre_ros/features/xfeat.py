@@ -72,20 +72,22 @@ class XFeatBackbone(FeatureBackbone):
         early = self._early(normalised)
         coarse = self._coarse(early)
         coarse_map = _feature_map(coarse, _COARSE, reduced, scale)
-        if not fine:
-            fine_map = coarse_map
-        elif fine_scale == scale:
-            fine_map = _feature_map(early, _FINE, reduced, scale)
-        else:
-            larger = _resample(grey, fine_scale)
-            fine_map = _feature_map(self._early(self.network.norm(_pad(larger))), _FINE, larger, fine_scale)
+        fine_map = half_map = None
+        if fine:
+            fine_map = _feature_map(early, _FINE, reduced, scale) if fine_scale == scale else self._fine(grey, fine_scale)
+            half_map = self._fine(grey, fine_scale / 2)
         detection = None
         if detect:
             detection = self._detection(normalised, coarse)[:, :, : reduced.shape[2], : reduced.shape[3]]
             if reduced is not grey:
                 detection = F.interpolate(detection, size=grey.shape[2:], mode="bilinear")
             detection = detection[0, 0].contiguous()
-        return ImageFeatures(coarse_map, fine_map, detection)
+        return ImageFeatures(coarse_map, coarse_map if fine_map is None else fine_map, detection, half_map)
+
+    def _fine(self, grey: torch.Tensor, scale: float) -> FeatureMap:
+        """The fine map of an image resampled by ``scale``."""
+        image = _resample(grey, scale)
+        return _feature_map(self._early(self.network.norm(_pad(image))), _FINE, image, scale)
 
     # The published network's forward pass, in three parts.
 

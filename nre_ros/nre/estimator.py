@@ -171,10 +171,11 @@ class NREEstimator:
 
     def _refine_fine(self, T, query, keyframes, maps, camera):
         """Fine pose and its cost (None with too few points), its local maps, the points that took part."""
+        levels = (query.fine,) if query.reduced is None else (query.fine, query.reduced)
         local, kept = fine_maps(
-            T, keyframes.points, keyframes.fine, query.fine, maps, camera,
+            T, keyframes.points, keyframes.fine, levels, maps, camera,
             self.backbone.fine_temperature, self.config.window_size, self.backbone.fine_enlarge,
-            self.backbone.coarse_weight,
+            self.backbone.coarse_weight, keyframes.footprints,
         )
         if len(kept) < 4:
             return None, local, kept

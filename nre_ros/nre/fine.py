@@ -21,6 +21,8 @@ from nre_ros.nre.maps import NREMaps, chance_loss
 
 _CUBIC_REACH = 2
 """Cells that cubic interpolation looks at on either side."""
+_MAGNIFIED = 1.7
+"""A point that the query sees so many times larger than its keyframe did is looked for at half the size."""
 _FETCHED_AT_ONCE = 2_000_000
 """Numbers of the feature map fetched at once; bounds the memory, not the result."""
 
@@ -29,33 +31,42 @@ def fine_maps(
     T: torch.Tensor,
     points: torch.Tensor,
     descriptors: torch.Tensor,
-    fine: FeatureMap,
+    levels: tuple[FeatureMap, ...],
     coarse: NREMaps,
     camera: Camera,
     temperature: float,
     window_size: int = 16,
     enlarge: int = 1,
     coarse_weight: float = 0.0,
+    footprints: torch.Tensor | None = None,
 ) -> tuple[LocalMaps, torch.Tensor]:
     """Local fine maps around the projections under one coarse pose.
 
     T: [4, 4] coarse pose, map to camera; points: [N, 3]; descriptors: [N, C] fine descriptors;
-    coarse: NRE maps of the same points; window_size: in fine cells, ``enlarge`` of which make one
-    cell of the fine feature map.  coarse_weight: power to which the coarse correspondence map
+    levels: the query's fine features, and those of the query at half its size if the backbone has
+    them.  coarse: NRE maps of the same points; window_size: in fine cells, ``enlarge`` of which
+    make one cell of the first level.  coarse_weight: power to which the coarse correspondence map
     joins the fine one within the window: it knows which of several like edges is the point's own
-    (0, as published: only how much of it lies in the window counts).  Returns the windows of the M points that project at
-    least half a window inside the image, and their indices [M].
+    (0, as published: only how much of it lies in the window counts).  footprints: [N] metres of
+    the scene that a pixel of the keyframe covers at each point; where the query sees a point much
+    larger, it is looked for at the second level.  Returns the windows of the M points that project
+    at least half a window inside the image, and their indices [M].
     """
-    pixels, valid, _ = camera.project(transform(T, points))
+    fine = levels[0]
+    in_camera = transform(T, points)
+    pixels, valid, _ = camera.project(in_camera)
     _, height, width = fine.data.shape
     half = window_size // (2 * enlarge)
     centre = fine.grid.to_cells(pixels).round()
     margin = centre.new_tensor([width - 1, height - 1]) - centre
     kept = torch.nonzero(valid & (centre >= half).all(-1) & (margin >= half).all(-1))[:, 0]
-    centre = centre[kept].long()
-    # fine cell j of the window is centred at cell (centre - half) + j / enlarge of the feature map
-    grid, origin = FeatureGrid(fine.grid.stride / enlarge, fine.grid.offset), (centre - half) * enlarge
-    scores = _window_scores(descriptors[kept], fine.data, centre, half, enlarge) / temperature
+    grid = FeatureGrid(fine.grid.stride / enlarge, fine.grid.offset)
+    chosen = torch.zeros_like(kept)
+    if len(levels) > 1 and footprints is not None:
+        magnification = footprints[kept] * math.sqrt(camera.fx * camera.fy) / in_camera[kept, 2]
+        chosen = (magnification > _MAGNIFIED).long()
+    scores, origin = _scores_of_levels(descriptors[kept], pixels[kept], levels, chosen, grid, window_size, enlarge)
+    scores /= temperature
     if coarse_weight:
         scores += coarse_weight * _coarse_values(coarse, kept, grid, origin, scores.shape[-1])
     mass = _coarse_mass(coarse, kept, coarse.grid.to_cells(pixels[kept]))
@@ -63,6 +74,25 @@ def fine_maps(
     log_probability = F.log_softmax(scores.flatten(1), dim=1).reshape(scores.shape)
     values = chance + log_probability + (mass.log() - math.log(window_size))[:, None, None]
     return LocalMaps(values.clamp_min_(0)[None], origin[None], grid), kept
+
+
+def _scores_of_levels(descriptors, pixels, levels, chosen, grid, window_size, enlarge):
+    """Correlations [M, S, S] of descriptors [M, C] around pixels [M, 2], each at its chosen level [M].
+
+    All windows have fine cells of the same size: the second level, of cells twice as large, is
+    enlarged twice as much.  Second result: the windows' corners [M, 2] in cells of ``grid``.
+    """
+    scores = descriptors.new_empty(len(descriptors), window_size + 1, window_size + 1)
+    origin = torch.empty_like(pixels)
+    for level, features in enumerate(levels):
+        rows = torch.nonzero(chosen == level)[:, 0]
+        half = window_size // (2 * enlarge << level)
+        last = pixels.new_tensor([features.data.shape[2] - 1, features.data.shape[1] - 1])
+        # of the second level the last cells may lie nearer to the border than half a window
+        centre = features.grid.to_cells(pixels[rows]).round().clamp_min(half).minimum(last - half)
+        scores[rows] = _window_scores(descriptors[rows], features.data, centre.long(), half, enlarge << level)
+        origin[rows] = grid.to_cells(features.grid.to_pixels(centre - half))
+    return scores, origin
 
 
 def _coarse_values(coarse: NREMaps, kept: torch.Tensor, grid: FeatureGrid, origin: torch.Tensor, size: int):

@@ -6,6 +6,7 @@ keyframes is the faster way: here the source image passes the network for every 
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import cv2
@@ -65,6 +66,7 @@ def _stack(estimator, image, camera, points, source_P, generator) -> KeyframeSta
     seen = valid & (pixels >= -0.5).all(-1) & (pixels <= size - 0.5).all(-1)
     backbone = estimator.backbone
     features = backbone.extract(image)
+    depth = transform(source_P, points)[seen, 2]
     cells = features.coarse.data.flatten(1)
     drawn = torch.randperm(cells.shape[1], generator=generator)[:_BACKGROUND].to(cells.device)
 
@@ -75,6 +77,7 @@ def _stack(estimator, image, camera, points, source_P, generator) -> KeyframeSta
     return KeyframeStack(
         ids=(0,), points=points[seen].to(cells.device), coarse=sample(features.coarse), fine=sample(features.fine),
         counts=(int(seen.sum()),), background=cells[:, drawn].T[None], background_cells=(cells.shape[1],),
+        footprints=(depth / math.sqrt(camera.fx * camera.fy)).float().to(cells.device),
     )
 
 

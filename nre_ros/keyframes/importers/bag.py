@@ -11,6 +11,7 @@ from nre_ros.errors import ImageError, ImportSourceError, NreError, PoseError
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.importers.common import MapSource
 from nre_ros.keyframes.importers.depth_frames import DepthFrames
+from nre_ros.keyframes.importers.posed_frames import PosedFrames
 from nre_ros.keyframes.registration import register_depth
 from nre_ros.keyframes.thinning import VIDEO
 
@@ -146,8 +147,8 @@ class BagFrames:
         return self.index.images[self._stamps[name]].poses[self.frame_id]
 
 
-class BagSource(DepthFrames):
-    """The images of a bag that has depth."""
+class _OfBag:
+    """What the sources of bags have in common."""
 
     usual_thinning = VIDEO
 
@@ -170,18 +171,22 @@ class BagSource(DepthFrames):
     def image(self, name: str) -> np.ndarray:
         return self.frames.image(name)
 
+
+class BagSource(_OfBag, DepthFrames):
+    """The images of a bag that has depth."""
+
     def depth(self, name: str) -> np.ndarray:
         return self.frames.depth(name)
 
 
+class MonoBagSource(_OfBag, PosedFrames):
+    """The images of a bag without depth: points are triangulated between those that overlap."""
+
+
 def bag_source(*arguments, **options) -> MapSource:
-    """The source of a bag; arguments as of ``BagFrames``.  Raises ``ImportSourceError``."""
+    """The source of a bag, with depth if there is any; arguments as of ``BagFrames``.  Raises ``ImportSourceError``."""
     frames = BagFrames(*arguments, **options)
-    if not frames.topics.depth:
-        raise ImportSourceError(
-            f"bag {frames.path} has no depth topic: mono bags need points triangulated from posed images"
-        )
-    return BagSource(frames)
+    return BagSource(frames) if frames.topics.depth else MonoBagSource(frames)
 
 
 def _name(stamp: int) -> str:
