@@ -20,6 +20,8 @@ BENCHMARKS = {
     "designs": "designs of the fine stage and of the hypotheses, on the same scenes",
     "accuracy": "position and angle errors on real images, against SIFT, XFeat and LighterGlue with PoseLib",
     "speed": "milliseconds and memory of one query",
+    "imports": "keyframes a second of the importers, by stages",
+    "maps": "queries in whole maps of each kind of input",
 }
 """Name of the module -> what it measures; ``run(options)`` of each yields tables as they are done."""
 
@@ -75,7 +77,7 @@ def _parse(arguments):
         "--device", choices=("cpu", "cuda"), default="cpu", help="of p3p and accuracy; speed takes all that there are"
     )
     parser.add_argument("--queries", type=int, default=0, metavar="N", help="evenly spaced queries a set (default all)")
-    parser.add_argument("--sets", type=_names, default=(), metavar="A,B", help="sets of accuracy (default all)")
+    parser.add_argument("--sets", type=_names, default=(), metavar="A,B", help="sets of accuracy and maps (default all)")
     parser.add_argument("--methods", type=_names, default=(), metavar="A,B", help="methods of accuracy (default all)")
     args = parser.parse_args(arguments)
     unknown = [name for name in args.names if name not in BENCHMARKS]

@@ -68,11 +68,11 @@ def kitchen(options: Options, every: int = 1, degraded: bool = False) -> Scene:
             image = read_image(folder / "images" / name)
             if degraded:
                 image = degrade(image, np.random.default_rng([options.seed, zlib.crc32(name.encode())]))
-            yield Query(name, image, source.camera, parse_tum_line(pose)[1])
+            yield Query(name, image, source.only_camera, parse_tum_line(pose)[1])
 
     def lift(name, pixels):
         depth = smooth_depth(read_depth((folder / "depth" / name).with_suffix(".png"), 1000.0))
-        return lift_by_depth(depth, pixels, source.camera, parse_tum_line(source.pose_lines[name])[1])
+        return lift_by_depth(depth, pixels, source.only_camera, parse_tum_line(source.pose_lines[name])[1])
 
     return Scene(map_path, queries, lambda name: read_image(folder / "images" / name), lift)
 

@@ -13,10 +13,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 
 from nre_ros.errors import CameraError, ImageError, PoseError  # noqa: E402
 from nre_ros.geometry import EQUIDISTANT, PINHOLE, RADIAL_TANGENTIAL  # noqa: E402
+from nre_ros.messages.camera_info import camera_of  # noqa: E402
+from nre_ros.messages.images import check_size, image_array  # noqa: E402
 from nre_ros.node.conversions import (  # noqa: E402
-    camera_of,
-    check_size,
-    image_array,
     matrix_of_pose,
     pose_message,
     stamp_message,

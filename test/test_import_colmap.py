@@ -6,10 +6,11 @@ import sys
 import cv2
 import numpy as np
 import pytest
+import torch
 from keyframe_samples import PlaceBackbone, pixels_of
 from scipy.spatial.transform import Rotation
 
-from nre_ros.errors import CameraError, ImageError, ImportSourceError
+from nre_ros.errors import CameraError, ImageError, ImportSourceError, PoseError
 from nre_ros.geometry import invert
 from nre_ros.keyframes.builder import KeyframeBuilder
 from nre_ros.keyframes.importers.cameras import read_cameras_txt
@@ -92,6 +93,47 @@ def test_binary_and_text_give_the_same(model, tmp_path):
         np.testing.assert_allclose(a.T_map_cam, b.T_map_cam, atol=1e-12)
         for field in ("points", "point_ids", "coarse", "fine", "background", "global_descriptor"):
             np.testing.assert_array_equal(getattr(a, field), getattr(b, field))
+
+
+MODELS = {
+    "SIMPLE_PINHOLE": [300, 160, 120],
+    "PINHOLE": [300, 310, 158, 122],
+    "SIMPLE_RADIAL": [300, 160, 120, -0.1],
+    "RADIAL": [300, 160, 120, -0.1, 0.03],
+    "OPENCV": [300, 310, 158, 122, -0.1, 0.03, 0.002, -0.001],
+    "FULL_OPENCV": [300, 310, 158, 122, -0.1, 0.03, 0.002, -0.001, 0.01, 0.02, -0.01, 0.003],
+    "OPENCV_FISHEYE": [300, 310, 158, 122, -0.03, 0.01, -0.004, 0.001],
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_common_camera_of_text_and_binary_models_projects_as_colmaps(model, tmp_path, name):
+    """pycolmap's projection of the model's points, half a pixel apart, in both forms of the model."""
+    sparse, images, _ = model
+    parameters = " ".join(map(str, MODELS[name]))
+    (sparse / "cameras.txt").write_text(f"3 {name} 320 240 {parameters}\n")
+    reconstruction = pycolmap.Reconstruction(str(sparse))
+    binary = tmp_path / "binary"
+    binary.mkdir()
+    reconstruction.write_binary(str(binary))
+    theirs = pycolmap.Camera(model=name, width=320, height=240, params=MODELS[name])
+    points = np.array([point.xyz for point in reconstruction.points3D.values()])
+    for folder in (sparse, binary):
+        T_map_cam, camera = ColmapSource(folder, images).where("b.png")
+        local = points @ invert(T_map_cam)[:3, :3].T + invert(T_map_cam)[:3, 3]
+        found, front, _ = camera.project(torch.as_tensor(local))
+        assert front.all()
+        np.testing.assert_allclose(found.numpy(), theirs.img_from_cam(local) - 0.5, atol=1e-8)
+
+
+def test_a_pose_that_is_not_finite_is_told(model):
+    sparse, images, _ = model
+    text = (sparse / "images.txt").read_text().splitlines()
+    fields = text[1].split()
+    text[1] = " ".join([*fields[:5], "nan", *fields[6:]])
+    (sparse / "images.txt").write_text("\n".join(text) + "\n")
+    with pytest.raises((PoseError, ImportSourceError), match="not finite|cannot be read"):
+        ColmapSource(sparse, images).where("b.png")
 
 
 def test_a_list_restricts_and_unknown_names_are_left_out_one_by_one(model, tmp_path):

@@ -165,7 +165,6 @@ def test_a_folder_is_read(folder, scene):
 
 
 @pytest.mark.parametrize("spoil, match", [
-    (lambda f: (f / "list.txt").write_text("0.jpg\n"), "2 poses.*1 images"),
     (lambda f: (f / "list.txt").write_text("0.jpg\n0.jpg\n"), "0.jpg more than once"),
     (lambda f: (f / "list.txt").unlink(), "list.txt cannot be read"),
     (lambda f: (f / "poses.txt").unlink(), "poses.txt cannot be read"),
@@ -177,6 +176,19 @@ def test_lists_that_do_not_fit_together(folder, spoil, match):
     with pytest.raises(ImportSourceError, match=match) as error:
         source(folder)
     assert "\n" not in str(error.value)
+
+
+def test_of_lists_of_different_lengths_what_both_have_is_imported(folder):
+    builder = KeyframeBuilder(PlaceBackbone(), 50)
+    (folder / "list.txt").write_text("0.jpg\n1.jpg\n2.jpg\n")
+    longer = source(folder)
+    assert longer.names() == ["0.jpg", "1.jpg", "2.jpg"] and "2 poses" in longer.notes[0] and "3 images" in longer.notes[0]
+    assert len(longer.keyframe("1.jpg", builder).points) == 50
+    with pytest.raises(PoseError, match="no pose for this image: .*2 poses.*3 images"):
+        longer.keyframe("2.jpg", builder)
+    (folder / "list.txt").write_text("0.jpg\n")
+    shorter = source(folder)
+    assert shorter.names() == ["0.jpg"] and len(shorter.notes) == 1
 
 
 def test_bad_arguments(folder):

@@ -9,7 +9,8 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from nre_ros.errors import ImportSourceError
 from nre_ros.geometry import pose_error, pose_matrix
-from nre_ros.replay.bag import find_topics, open_bag, read_truth
+from nre_ros.messages.bag import open_bag
+from nre_ros.replay.bag import find_topics, read_truth
 from nre_ros.replay.report import figures, pose_of
 from nre_ros.replay.session import read_session, run_session
 

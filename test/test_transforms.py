@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from nre_ros.localization.frames import covariance_of_frame, map_to_odom
-from nre_ros.node.tf_buffer import ConnectivityError, ExtrapolationError, FrameLookupError, TransformBuffer
+from nre_ros.messages.transform_buffer import ConnectivityError, ExtrapolationError, FrameLookupError, TransformBuffer
 
 SECOND = 10**9
 START = 1_700_000_000 * SECOND  # as large as real stamps are: float seconds would lose nanoseconds

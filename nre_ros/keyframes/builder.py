@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -12,11 +14,19 @@ import torch.nn.functional as F
 from nre_ros.errors import ImageError
 from nre_ros.features.base import FeatureBackbone, FeatureMap, ImageFeatures
 from nre_ros.geometry import Camera
+from nre_ros.keyframes.multiview.refinement import Refined
 from nre_ros.keyframes.retrieval import global_descriptor
-from nre_ros.keyframes.selection import select_pixels
+from nre_ros.keyframes.selection import candidate_pixels, smooth_depth, spread
+from nre_ros.keyframes.support import support_weights
 from nre_ros.keyframes.types import Keyframe
 
 _THUMBNAIL_SIDE = 160
+_CANDIDATES = 1.5
+"""Times as many points as are wanted have their depths refined."""
+
+WITHOUT_DEPTH, WITHOUT_SUPPORT = "without depth", "without support"
+"""Names in ``KeyframeBuilder.tally``: points that were wanted and have no depth, hence are left out;
+points of the map that no other view confirms."""
 
 
 class KeyframeBuilder:
@@ -24,6 +34,7 @@ class KeyframeBuilder:
 
     points_per_keyframe: at most this many points; background: coarse cells drawn for the reverse
     direction of matching; seed: of that draw (same seed and name, same keyframe).
+    tally: what the keyframes made so far lack, by the names above; importers count there, too.
     """
 
     def __init__(
@@ -33,6 +44,7 @@ class KeyframeBuilder:
         self.points_per_keyframe = points_per_keyframe
         self.background = background
         self.seed = seed
+        self.tally: Counter[str] = Counter()
 
     def build(
         self, name: str, stamp: int, image: np.ndarray, camera: Camera, T_map_cam: np.ndarray,
@@ -57,19 +69,48 @@ class KeyframeBuilder:
         )
 
     def build_rgbd(
-        self, name: str, stamp: int, image: np.ndarray, depth: np.ndarray, camera: Camera, T_map_cam: np.ndarray
+        self, name: str, stamp: int, image: np.ndarray, depth: np.ndarray, camera: Camera, T_map_cam: np.ndarray,
+        support: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
+        refine: Callable[[np.ndarray, np.ndarray, np.ndarray], Refined] | None = None,
     ) -> Keyframe:
-        """The keyframe of an image and its depth [H, W] in metres along z (0: none), same size."""
+        """The keyframe of an image and its depth [H, W] in metres along z (0: none), same size.
+
+        support: points [N, 3] of the map -> how many other views confirm each and how many look
+        through it (``depth_support``); confirmed ones are preferred.  refine: pixels
+        [N, 2], smoothed depth [H, W], their points [N, 3] -> what other views make of the depths
+        (``refine_depth``); those told precisely are preferred.
+        """
         check_size(image, camera)
         if depth.shape != image.shape[:2]:
             size = f"{depth.shape[1]}x{depth.shape[0]}"
             raise ImageError(f"depth of {size} pixels, image of {image.shape[1]}x{image.shape[0]}")
         features = self.backbone.extract(image, detect=True)
-        pixels, z = select_pixels(features.detection, depth, self.points_per_keyframe)
-        rays = camera.rays(torch.as_tensor(pixels)).numpy()
         T_map_cam = np.asarray(T_map_cam, dtype=np.float64)
-        points = rays / rays[:, 2:] * z[:, None] @ T_map_cam[:3, :3].T + T_map_cam[:3, 3]
+        pixels, points = self._choose(features.detection, depth, camera, T_map_cam, support, refine)
         return self.build(name, stamp, image, camera, T_map_cam, pixels, points, features=features)
+
+    def _choose(self, detection, depth, camera, T_map_cam, support, refine) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels [N, 2] and their points [N, 3]: easy to find, with depth, spread, and seen by other views if told."""
+        count, size = self.points_per_keyframe, (camera.width, camera.height)
+        pixels, scores = candidate_pixels(detection)
+        smooth = smooth_depth(depth)
+        z = smooth[pixels[:, 1], pixels[:, 0]].astype(np.float64)
+        self.tally[WITHOUT_DEPTH] += int((z[spread(pixels, scores, count, *size)] == 0).sum())
+        pixels, scores, z = pixels[z > 0].astype(np.float64), scores[z > 0], z[z > 0]
+        points = _lift(pixels, z, camera, T_map_cam)
+        confirmed = np.ones(len(points), dtype=int)
+        if support is not None:
+            confirmed, contradicted = support(points)
+            scores = scores * support_weights(confirmed, contradicted)
+        if refine is not None:
+            candidates = spread(pixels, scores, int(_CANDIDATES * count), *size)
+            refined = refine(pixels[candidates], smooth, points[candidates])
+            pixels, confirmed = pixels[candidates], confirmed[candidates]
+            scores = scores[candidates] * refined.weight
+            points = _lift(pixels, refined.depth, camera, T_map_cam)
+        chosen = spread(pixels, scores, count, *size)
+        self.tally[WITHOUT_SUPPORT] += int((confirmed[chosen] == 0).sum())
+        return pixels[chosen], points[chosen]
 
     def _sample(self, features: FeatureMap, pixels: torch.Tensor) -> np.ndarray:
         """[N, C] float32 descriptors at pixels [N, 2]."""
@@ -84,6 +125,12 @@ class KeyframeBuilder:
         rng = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
         drawn = rng.choice(cells, self.background, replace=cells < self.background)
         return coarse.data.flatten(1)[:, torch.as_tensor(drawn).to(coarse.data.device)].T.cpu().numpy()
+
+
+def _lift(pixels: np.ndarray, z: np.ndarray, camera: Camera, T_map_cam: np.ndarray) -> np.ndarray:
+    """Points [N, 3] in the map of pixels [N, 2] with depths [N] along the optical axis."""
+    rays = camera.rays(torch.as_tensor(pixels)).numpy()
+    return rays / rays[:, 2:] * z[:, None] @ T_map_cam[:3, :3].T + T_map_cam[:3, 3]
 
 
 def check_size(image: np.ndarray, camera: Camera) -> None:

@@ -22,8 +22,9 @@ def spread(pixels: np.ndarray, scores: np.ndarray, count: int, width: int, heigh
     pixel only the best is taken.
     """
     order = np.lexsort((np.arange(len(scores)), -scores))
-    rounded = np.rint(pixels[order]).astype(np.int64)
-    order = order[np.sort(np.unique(rounded, axis=0, return_index=True)[1])]
+    # pairs as one number sort ten times faster
+    rounded = np.rint(pixels[order]).astype(np.int64) @ np.array([1, 1 << 32])
+    order = order[np.sort(np.unique(rounded, return_index=True)[1])]
     side = max(1.0, np.sqrt(width * height / (_CELLS_PER_POINT * max(count, 1))))
     cell = np.floor(pixels[order] / side).astype(np.int64) @ np.array([1, 1 << 20])
     by_cell = np.argsort(cell, kind="stable")  # within a cell still by score
@@ -48,17 +49,22 @@ def smooth_depth(depth: np.ndarray) -> np.ndarray:
     return np.where(complete & (span <= _MAX_STEP * median), median, 0.0).astype(np.float32)
 
 
+def candidate_pixels(detection: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels [N, 2] int64 (x, y) at local maxima of the detection [H, W], and their scores [N] float32."""
+    scores = detection.detach().cpu().numpy().astype(np.float32)
+    maxima = scores >= cv2.dilate(scores, np.ones((5, 5), np.uint8))
+    y, x = np.nonzero(maxima & (scores > 0))
+    return np.stack([x, y], axis=1), scores[y, x]
+
+
 def select_pixels(detection: torch.Tensor, depth: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Pixels [N, 2] float64 (N <= count) and their depths [N] float64 metres (along z).
 
     detection: [H, W] how well a pixel can be found again; depth: [H, W] metres, 0: none.
     Local maxima of the detection on locally smooth depth, spread over the image.
     """
-    scores = detection.detach().cpu().numpy().astype(np.float32)
-    depth = smooth_depth(depth)
-    maxima = scores >= cv2.dilate(scores, np.ones((5, 5), np.uint8))
-    y, x = np.nonzero(maxima & (depth > 0) & (scores > 0))
-    height, width = scores.shape
-    pixels = np.stack([x, y], axis=1).astype(np.float64)
-    chosen = spread(pixels, scores[y, x], count, width, height)
-    return pixels[chosen], depth[y, x][chosen].astype(np.float64)
+    pixels, scores = candidate_pixels(detection)
+    z = smooth_depth(depth)[pixels[:, 1], pixels[:, 0]].astype(np.float64)
+    pixels, scores, z = pixels[z > 0].astype(np.float64), scores[z > 0], z[z > 0]
+    chosen = spread(pixels, scores, count, detection.shape[1], detection.shape[0])
+    return pixels[chosen], z[chosen]

@@ -16,15 +16,15 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.time import Time
 
 from nre_ros.geometry import pose_matrix
-from nre_ros.node.conversions import stamp_nanoseconds, transform_message
-from nre_ros.node.seldom import SeldomLog
-from nre_ros.node.tf_buffer import (
+from nre_ros.messages.transform_buffer import (
     ConnectivityError,
     ExtrapolationError,
     FrameLookupError,
     TransformBuffer,
     TransformError,
 )
+from nre_ros.node.conversions import stamp_nanoseconds, transform_message
+from nre_ros.node.seldom import SeldomLog
 
 try:
     import tf2_ros

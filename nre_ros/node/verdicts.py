@@ -14,7 +14,8 @@ from nre_ros.errors import ImageError, NreError
 from nre_ros.geometry import Camera
 from nre_ros.localization.localizer import Localizer
 from nre_ros.localization.result import LocalizationResult
-from nre_ros.node.conversions import camera_of, check_size, image_array
+from nre_ros.messages.camera_info import camera_of
+from nre_ros.messages.images import check_size, image_array
 from nre_ros.node.parameters import value_of
 
 

@@ -49,7 +49,8 @@ def _subscribe(node, file, camera_info: str) -> None:
     from tf2_msgs.msg import TFMessage
 
     from nre_ros.msg import LocalizationStatus
-    from nre_ros.node.conversions import camera_of, stamp_nanoseconds
+    from nre_ros.messages.camera_info import camera_of
+    from nre_ros.node.conversions import stamp_nanoseconds
 
     map_frames = set()
     cameras = []

@@ -45,7 +45,7 @@ def main() -> int:
 def _play(arguments) -> int:
     import rclpy
 
-    from nre_ros.replay.bag import open_bag, stamp_of
+    from nre_ros.messages.bag import open_bag, stamp_of
 
     node = rclpy.create_node("bag_player")
     with open_bag(arguments.bag) as reader:

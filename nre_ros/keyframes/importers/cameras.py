@@ -28,6 +28,21 @@ _MODELS = {
 }
 
 
+_NUMBERS = {
+    # number in cameras.bin: name, number of parameters (COLMAP's sensor/models.h)
+    0: ("SIMPLE_PINHOLE", 3), 1: ("PINHOLE", 4), 2: ("SIMPLE_RADIAL", 4), 3: ("RADIAL", 5), 4: ("OPENCV", 8),
+    5: ("OPENCV_FISHEYE", 8), 6: ("FULL_OPENCV", 12), 7: ("FOV", 5), 8: ("SIMPLE_RADIAL_FISHEYE", 4),
+    9: ("RADIAL_FISHEYE", 5), 10: ("THIN_PRISM_FISHEYE", 12),
+}
+
+
+def colmap_model(number: int) -> tuple[str, int]:
+    """Name and number of parameters of a camera model of ``cameras.bin``.  Raises ``CameraError``."""
+    if number not in _NUMBERS:
+        raise CameraError(f"COLMAP camera model number {number} is not known")
+    return _NUMBERS[number]
+
+
 def camera_from_colmap(model: str, width: int, height: int, parameters) -> Camera:
     """The camera of COLMAP's model name, size and parameters.  Raises ``CameraError``."""
     if model not in _MODELS:

@@ -11,8 +11,9 @@ from pathlib import Path
 import cv2  # noqa: F401
 import numpy as np
 
-from nre_ros.errors import CameraError, ImportSourceError
-from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.errors import CameraError, ImportSourceError, PoseError
+from nre_ros.geometry import Camera
+from nre_ros.keyframes.builder import WITHOUT_SUPPORT, KeyframeBuilder
 from nre_ros.keyframes.importers.cameras import HALF_PIXEL, camera_from_colmap
 from nre_ros.keyframes.importers.common import MapSource, check_folder, digest, read_image, read_list
 from nre_ros.keyframes.selection import spread
@@ -41,7 +42,7 @@ class ColmapSource(MapSource):
         files = sorted(file for file in self.sparse.iterdir() if file.suffix in (".txt", ".bin"))
         return {"importer": "colmap", "images_folder": str(self.images.resolve()), "model": digest(*files)}
 
-    def keyframe(self, name: str, builder: KeyframeBuilder) -> Keyframe:
+    def where(self, name: str) -> tuple[np.ndarray, Camera]:
         if name not in self.by_name:
             raise ImportSourceError(f"the model in {self.sparse} has no image of that name with a pose")
         image = self.by_name[name]
@@ -50,25 +51,36 @@ class ColmapSource(MapSource):
             camera = camera_from_colmap(theirs.model.name, theirs.width, theirs.height, theirs.params)
         except CameraError as error:
             raise CameraError(f"camera {image.camera_id}: {error}") from None
-        pixels, ids = self._observations(image)
+        T_map_cam = _pose(image)
+        if not np.isfinite(T_map_cam).all():
+            raise PoseError("the model's pose of this image is not finite")
+        return T_map_cam, camera
+
+    def keyframe(self, name: str, builder: KeyframeBuilder) -> Keyframe:
+        T_map_cam, camera = self.where(name)
+        pixels, ids = self.observations(name)
         if not len(ids):
             raise ImportSourceError("the model has no 3D point in this image")
-        chosen = spread(pixels, self._scores(ids), builder.points_per_keyframe, camera.width, camera.height)
+        scores, tracks = self._scores(ids)
+        chosen = spread(pixels, scores, builder.points_per_keyframe, camera.width, camera.height)
         points = np.array([self.points[i].xyz for i in ids[chosen]])
+        builder.tally[WITHOUT_SUPPORT] += int((tracks[chosen] < 2).sum())
         return builder.build(
-            name, 0, read_image(self.images / name), camera, _pose(image), pixels[chosen], points, ids[chosen]
+            name, 0, read_image(self.images / name), camera, T_map_cam, pixels[chosen], points, ids[chosen]
         )
 
-    def _observations(self, image) -> tuple[np.ndarray, np.ndarray]:
-        """Our pixels [N, 2] of the image's observed 3D points and the points' ids [N], each point once."""
-        seen = {point.point3D_id: point.xy for point in image.points2D if point.has_point3D()}
+    def observations(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Our pixels [N, 2] of the 3D points observed in an image and the points' ids [N], each point once."""
+        points = self.by_name[name].points2D
+        seen = {point.point3D_id: point.xy for point in points if point.has_point3D()}
         pixels = np.array(list(seen.values()), dtype=np.float64).reshape(-1, 2) - HALF_PIXEL
         return pixels, np.array(list(seen), dtype=np.int64)
 
-    def _scores(self, ids: np.ndarray) -> np.ndarray:
-        """Points seen from many views first; of equal ones, the more precise."""
+    def _scores(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scores [N] (points seen from many views first; of equal ones, the more precise) and the views of each [N]."""
         points = [self.points[i] for i in ids]
-        return np.array([point.track.length() + 1.0 / (1.0 + max(point.error, 0.0)) for point in points])
+        tracks = np.array([point.track.length() for point in points])
+        return tracks + np.array([1.0 / (1.0 + max(point.error, 0.0)) for point in points]), tracks
 
 
 def _read_model(sparse: Path):

@@ -8,29 +8,39 @@ interrupted import leaves the partial file, and the same command goes on where i
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sys
 import time
-import zlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from nre_ros.errors import ImageError, ImportSourceError, MapError, MapFormatError, NreError
+from nre_ros.errors import ImageError, ImportSourceError, MapError, NreError
+from nre_ros.geometry import Camera
 from nre_ros.keyframes.builder import KeyframeBuilder
-from nre_ros.keyframes.database import sidecars
-from nre_ros.keyframes.retrieval import GLOBAL_DESCRIPTOR
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.importers.partial import fingerprint, open_partial, remove_map
+from nre_ros.keyframes.records import check_keyframe
+from nre_ros.keyframes.thinning import STILL, Thinning, ThinningRule
 from nre_ros.keyframes.types import Keyframe
 
 
 class MapSource(ABC):
-    """Where keyframes come from.  Constructors raise ``ImportSourceError`` when nothing fits together."""
+    """Where keyframes come from.  Constructors raise ``ImportSourceError`` when nothing fits together.
+
+    usual_thinning: which views count as duplicates, unless the user says otherwise.
+    refine: whether the depths of its points are refined against other views.
+    frame_id: name of the frame of the poses.  notes: what the user should know beforehand, a line each.
+    """
+
+    usual_thinning: ThinningRule = STILL
+    refine: bool = False
+    frame_id: str = "map"
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def names(self) -> list[str]:
@@ -44,10 +54,21 @@ class MapSource(ABC):
     def describe(self) -> dict:
         """What the keyframes depend on (folders, options), as plain JSON values."""
 
+    def where(self, name: str) -> tuple[np.ndarray, Camera] | None:
+        """T_map_cam [4, 4] and camera of an image, if they are known without computing features.
+
+        Duplicates are then told before the features are computed.  Raises as ``keyframe`` does.
+        """
+        return None
+
 
 @dataclass
 class ImportReport:
-    """What an import did; ``skipped``: image name -> reason; ``resumed``: keyframes there before."""
+    """What an import did.
+
+    skipped: image name -> reason; thinned: image name -> the keyframe that it repeats; resumed:
+    keyframes there before; tally: what the keyframes lack (``KeyframeBuilder.tally``), those of this run.
+    """
 
     path: Path
     keyframes: int = 0
@@ -56,16 +77,20 @@ class ImportReport:
     file_bytes: int = 0
     seconds: float = 0.0
     skipped: dict[str, str] = field(default_factory=dict)
+    thinned: dict[str, str] = field(default_factory=dict)
+    tally: Counter[str] = field(default_factory=Counter)
 
 
 def build_map(
-    source: MapSource, builder: KeyframeBuilder, path, force: bool = False, progress: bool = True
+    source: MapSource, builder: KeyframeBuilder, path, force: bool = False, progress: bool = True,
+    thinning: ThinningRule | None = None,
 ) -> ImportReport:
     """Imports a source into the map file ``path`` and says what became of every image.
 
-    Images that cannot be imported are told on stderr and counted, the rest goes on.  Raises
-    ``MapError`` if the map exists and ``force`` is not set, or if another import's partial file
-    is in the way; ``ImportSourceError`` if no image could be imported.
+    Images that cannot be imported are told on stderr and counted, the rest goes on.  thinning:
+    which views are duplicates (default: as the source has it).  Raises ``MapError`` if the map
+    exists and ``force`` is not set, or if another import's partial file is in the way;
+    ``ImportSourceError`` if no image could be imported.
     """
     started = time.monotonic()
     path = Path(path)
@@ -76,20 +101,22 @@ def build_map(
     names = list(dict.fromkeys(source.names()))
     if not names:
         raise ImportSourceError("there are no images to import")
+    rule = source.usual_thinning if thinning is None else thinning
     report = ImportReport(path)
     partial = path.with_name(path.name + ".partial")
-    store = _open_partial(partial, _fingerprint(source, names, builder), builder, force)
+    made_of = {**source.describe(), "thinning": asdict(rule), "refine": source.refine}
+    store = open_partial(partial, fingerprint(made_of, names, builder), builder, source.frame_id, force)
     try:
         done = store.names()
         report.resumed = len(done.keys() & set(names))
-        _import(names, done, source, builder, store, report, progress)
+        _import(names, done, source, builder, store, Thinning(rule), report, progress)
         info = store.info()
     finally:
         store.close()
     if info.keyframes == 0:
-        _remove(partial)
+        remove_map(partial)
         raise ImportSourceError(f"none of the {len(names)} images could be imported, map {path} is not written")
-    _remove(path, sidecars_only=True)  # a log of the replaced map must not be read into the new one
+    remove_map(path, sidecars_only=True)  # a log of the replaced map must not be read into the new one
     os.replace(partial, path)
     report.keyframes, report.points = info.keyframes, info.points
     report.file_bytes = path.stat().st_size
@@ -97,63 +124,48 @@ def build_map(
     return report
 
 
-def _import(names, done, source, builder, store, report, progress) -> None:
+def _import(names, done, source, builder, store, thinning, report, progress) -> None:
     if report.resumed:
         print(f"going on with {store.path}: {report.resumed} of {len(names)} keyframes are there", file=sys.stderr)
     # a bar that is redrawn fills a log file: there, one line now and then
     interval = 0.2 if sys.stderr.isatty() else 5.0
+    builder.tally.clear()
     with tqdm(
-        total=len(names), initial=report.resumed, unit="keyframe", desc="import", mininterval=interval,
+        total=len(names), initial=report.resumed, unit="image", desc="import", mininterval=interval,
         disable=not progress,
     ) as bar:
         for name in names:
             if name in done:
+                if thinning.rule.motion > 0:
+                    keyframe = store.get(done[name])
+                    thinning.keep(name, keyframe.T_map_cam, keyframe.points)
                 continue
-            try:
-                keyframe = source.keyframe(name, builder)
-            except NreError as error:
-                report.skipped[name] = str(error)
-                bar.write(f"skipped {name}: {error}", file=sys.stderr)
-            else:
-                store.add(keyframe)
+            _import_one(name, source, builder, store, thinning, report, bar)
             bar.update()
 
 
-def _fingerprint(source: MapSource, names: list[str], builder: KeyframeBuilder) -> str:
-    """What the keyframes depend on: an import is continued with the same only."""
-    made_of = {
-        **source.describe(), "images": [len(names), zlib.crc32("\n".join(names).encode())],
-        "points": builder.points_per_keyframe, "background": builder.background, "seed": builder.seed,
-        "backbone": builder.backbone.name, "weights": builder.backbone.weights_hash, "retrieval": GLOBAL_DESCRIPTOR,
-    }
-    return json.dumps(made_of, sort_keys=True)
-
-
-def _open_partial(partial: Path, fingerprint: str, builder: KeyframeBuilder, force: bool) -> KeyframeStore:
-    if partial.exists():
-        try:
-            store = KeyframeStore.open(partial, readonly=False, exclusive=True)
-            if store.metadata().get("source") == fingerprint:
-                return store
-            store.close()
-            problem = "of an import with other input or options"
-        except MapFormatError as error:
-            problem = f"and cannot be continued ({error})"
-        if not force:
-            raise MapError(f"{partial} is left {problem}: remove it, or give --force to start afresh")
+def _import_one(name, source, builder, store, thinning, report, bar) -> None:
+    tally = builder.tally.copy()
     try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MapError(f"folder {partial.parent} cannot be made: {error.strerror}") from error
-    backbone = builder.backbone
-    return KeyframeStore.create(
-        partial, backbone.name, backbone.weights_hash, overwrite=True, source=fingerprint, exclusive=True
-    )
-
-
-def _remove(path: Path, sidecars_only: bool = False) -> None:
-    for file in sidecars(path) + ([] if sidecars_only else [path]):
-        file.unlink(missing_ok=True)
+        where = source.where(name)
+        twin = None if where is None else thinning.twin(*where)
+        if twin is None:
+            keyframe = source.keyframe(name, builder)
+            check_keyframe(keyframe)
+            if where is None:
+                twin = thinning.twin(keyframe.T_map_cam, keyframe.camera)
+    except NreError as error:
+        report.skipped[name] = str(error)
+        bar.write(f"skipped {name}: {error}", file=sys.stderr)
+    else:
+        if twin is None:
+            store.add(keyframe)
+            thinning.keep(name, keyframe.T_map_cam, keyframe.points)
+            report.tally = builder.tally.copy()
+            return
+        report.thinned[name] = twin
+    builder.tally.clear()
+    builder.tally.update(tally)
 
 
 def read_image(path: Path) -> np.ndarray:

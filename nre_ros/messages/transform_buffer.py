@@ -3,8 +3,9 @@
 Follows tf2's BufferCore and TimeCache (Foote, "tf: the transform library", TePRA 2013, and the
 documented behaviour of geometry2): integer nanoseconds, linear and spherical interpolation
 between the two nearest transforms, no extrapolation, static transforms valid at all times,
-ten seconds of history, time 0 for the latest common time, and the same errors in the same
-words.  No ROS in here: ``nre_ros.node.transforms`` feeds it from /tf and /tf_static.
+a bounded history, time 0 for the latest common time, and the same errors in the same
+words.  No ROS in here: the node feeds it from /tf and /tf_static, the importer of bags
+from a recording.
 """
 
 from __future__ import annotations

@@ -1,0 +1,103 @@
+"""Keyframes a second of the importers, and where the time goes.
+
+The whole import is timed as the command runs it; the stages are timed inside it by wrapping the
+functions that do them, in CPU time, which other work on the machine does not change.  What is left
+is choosing points, sampling and the loop itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from contextlib import ExitStack, contextmanager
+from time import perf_counter, process_time
+from unittest import mock
+
+from common import Options, Table
+
+from nre_ros.features import load_backbone
+from nre_ros.keyframes import builder as builder_module
+from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.keyframes.importers import colmap, depth_frames, rgbd
+from nre_ros.keyframes.importers.common import build_map
+from nre_ros.keyframes.store import KeyframeStore
+
+_STAGES = ("image", "depth", "features", "support", "refinement", "global descriptor", "store")
+GOAL = 4.0
+"""Keyframes a second of 640x480 on two cores."""
+
+
+def run(options: Options):
+    """Yields the table of rates and the one of stages."""
+    rates = Table("Imports of the kitchen's map frames, 640x480, 500 points each", (
+        "source", "keyframes", "seconds", "keyframes a second", "CPU seconds a keyframe", "points", "size [MB]",
+    ))
+    stages = Table("Their stages, mean CPU time of a keyframe, all threads [ms]", ("source", *_STAGES, "rest"))
+    builder = KeyframeBuilder(load_backbone("xfeat", options.device), seed=options.seed)
+    for title, make in (("RGB-D folder", _rgbd), ("RGB-D folder, --no-refine", _raw_rgbd), ("COLMAP model", _colmap)):
+        source = make(options)
+        source.keyframe(source.names()[0], builder)  # warms up
+        path = options.folder / "import.db"
+        with _clocks(builder) as times:
+            started, used = perf_counter(), process_time()
+            report = build_map(source, builder, path, progress=False)
+            seconds, used = perf_counter() - started, process_time() - used
+        each = [1e3 * times[stage] / report.keyframes if stage in times else None for stage in _STAGES]
+        rates.rows.append((
+            title, report.keyframes, seconds, report.keyframes / seconds, used / report.keyframes, report.points,
+            report.file_bytes / 1e6,
+        ))
+        stages.rows.append((title, *each, 1e3 * (used - sum(times.values())) / report.keyframes))
+        path.unlink()
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    rates.notes.append(
+        f"{options.threads} threads; to reach: {GOAL:.0f} keyframes a second. Load of the machine over the last "
+        f"1, 5, 15 minutes: {load} (this run itself counts {options.threads}); CPU seconds do not depend on it."
+    )
+    yield rates
+    yield stages
+
+
+@contextmanager
+def _clocks(builder: KeyframeBuilder):
+    """CPU seconds of the stages while the context lasts."""
+    times = defaultdict(float)
+
+    def clocked(stage, function):
+        def call(*arguments, **options):
+            started = process_time()
+            try:
+                return function(*arguments, **options)
+            finally:
+                times[stage] += process_time() - started
+
+        return call
+
+    with ExitStack() as stack:
+        for target, name, stage in (
+            (builder.backbone, "extract", "features"), (builder_module, "global_descriptor", "global descriptor"),
+            (KeyframeStore, "add", "store"), (depth_frames, "depth_support", "support"),
+            (depth_frames, "refine_depth", "refinement"),
+            (rgbd, "read_image", "image"), (colmap, "read_image", "image"), (rgbd, "read_depth", "depth"),
+        ):
+            stack.enter_context(mock.patch.object(target, name, clocked(stage, getattr(target, name))))
+        yield times
+
+
+def _rgbd(options: Options) -> rgbd.RgbdSource:
+    kitchen = options.data("data/kitchen")
+    return rgbd.RgbdSource(
+        kitchen / "images", kitchen / "depth", kitchen / "map_poses.txt", kitchen / "map.txt",
+        kitchen / "sparse/cameras.txt",
+    )
+
+
+def _raw_rgbd(options: Options) -> rgbd.RgbdSource:
+    source = _rgbd(options)
+    source.refine = False
+    return source
+
+
+def _colmap(options: Options) -> colmap.ColmapSource:
+    kitchen = options.data("data/kitchen")
+    return colmap.ColmapSource(kitchen / "sparse", kitchen / "images")

@@ -1,0 +1,95 @@
+"""Whole maps from real inputs of each kind: does a query land where it should?
+
+A set joins with a function of the options that returns a table, and a line in ``SETS``.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from common import Options, Table, UsageError
+from scenes import thinned
+
+from nre_ros.features import load_backbone
+from nre_ros.geometry import invert
+from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.keyframes.importers.colmap import ColmapSource
+from nre_ros.keyframes.importers.common import build_map, read_image
+from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.localization.localizer import Localizer
+
+
+def run(options: Options):
+    """Yields a table a set."""
+    unknown = [name for name in options.sets if name not in SETS]
+    if unknown:
+        raise UsageError(f"there is no set {unknown[0]!r}, known: {', '.join(SETS)}")
+    for name in options.sets or SETS:
+        yield SETS[name](options)
+
+
+def lund_door(options: Options) -> Table:
+    """A COLMAP model without metric scale: each image is localized in the map of the others.
+
+    The error is the distance in the image between the model's own observations of its 3D points
+    and the projections of these points by the estimated pose.
+    """
+    folder = options.data("data/lund_door")
+    source = ColmapSource(folder / "sparse", folder / "images")
+    backbone = load_backbone("xfeat", options.device)
+    whole = options.folder / "lund_door.db"
+    build_map(source, KeyframeBuilder(backbone, seed=options.seed), whole, progress=False)
+    table = Table("lund_door from COLMAP, each image in the map of the other 11", (
+        "image", "points", "median [px]", "90 % below [px]", "true pose, median [px]", "confidence",
+    ))
+    medians = []
+    for name in thinned(source.names(), options.queries):
+        others = options.folder / "others.db"
+        _leave_out(whole, others, name, backbone)
+        pixels, points, T_true = _observations(source, name)
+        camera = source.where(name)[1]
+        with Localizer(others, options.device, options.seed) as localizer:
+            result = localizer.localize(read_image(folder / "images" / name), camera)
+        others.unlink()
+        truth = float(np.median(_distances(T_true, points, pixels, camera)))
+        if not result.success:
+            table.rows.append((name, len(points), None, None, truth, result.confidence))
+            table.notes.append(f"{name}: {result.reason}")
+            continue
+        errors = _distances(result.T_map_cam, points, pixels, camera)
+        medians.append(float(np.median(errors)))
+        table.rows.append((name, len(points), medians[-1], float(np.quantile(errors, 0.9)), truth, result.confidence))
+    if medians:
+        table.notes.insert(0, (
+            f"{len(medians)} of {len(table.rows)} posed; median of their medians {np.median(medians):.2f} px, worst "
+            f"{max(medians):.2f} px; to reach: below 2 px."
+        ))
+    return table
+
+
+def _leave_out(whole, path, name: str, backbone) -> None:
+    """The map ``whole`` without the keyframe of that name."""
+    with KeyframeStore.open(whole) as store, KeyframeStore.create(
+        path, backbone.name, backbone.weights_hash, overwrite=True
+    ) as others:
+        for other, number in store.names().items():
+            if other != name:
+                others.add(store.get(number))
+
+
+def _observations(source: ColmapSource, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Our pixels [N, 2] and points [N, 3] that the model has in an image, and its true T_map_cam [4, 4]."""
+    pixels, ids = source.observations(name)
+    return pixels, np.array([source.points[i].xyz for i in ids]), source.where(name)[0]
+
+
+def _distances(T_map_cam: np.ndarray, points: np.ndarray, pixels: np.ndarray, camera) -> np.ndarray:
+    """Pixels between observations and OpenCV's projections (radial cameras are OpenCV's model)."""
+    T = invert(T_map_cam)
+    rotation = cv2.Rodrigues(T[:3, :3])[0]
+    projected = cv2.projectPoints(points, rotation, T[:3, 3], camera.K, np.array(camera.distortion or (0.0,) * 4))[0]
+    return np.linalg.norm(projected[:, 0] - pixels, axis=1)
+
+
+SETS = {"lund_door": lund_door}
+"""Name of the set -> the function that makes its table."""

@@ -1,0 +1,82 @@
+"""Posed images without depth, wherever they come from: points triangulated between those that overlap."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from functools import cached_property
+
+import numpy as np
+
+from nre_ros.errors import ImportSourceError
+from nre_ros.geometry import Camera
+from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.keyframes.importers.common import MapSource
+from nre_ros.keyframes.multiview.keypoints import KeypointView, match
+from nre_ros.keyframes.multiview.triangulation import Triangulated, triangulate
+from nre_ros.keyframes.multiview.view_cache import ViewCache
+from nre_ros.keyframes.selection import spread
+from nre_ros.keyframes.types import Keyframe
+
+_NEIGHBOURS = 8
+"""Views that a keyframe is matched with."""
+_MANY = 5
+"""Views that see a point; more make it no better a choice."""
+
+
+class PosedFrames(MapSource):
+    """A source of posed images; subclasses say where image, camera and pose of each are.
+
+    A keyframe's points are those of its SIFT keypoints that the known poses confirm in other
+    images, descriptors are the backbone's at these places.
+    """
+
+    @abstractmethod
+    def pose(self, name: str) -> tuple[int, np.ndarray]:
+        """Stamp in nanoseconds (0: none) and T_map_cam [4, 4].  An ``NreError`` says why there is none."""
+
+    @abstractmethod
+    def camera(self, name: str) -> Camera:
+        """The camera of the image.  Raises ``CameraError``."""
+
+    @abstractmethod
+    def image(self, name: str) -> np.ndarray:
+        """uint8 BGR [H, W, 3] or grey [H, W].  Raises ``ImageError``."""
+
+    def where(self, name: str) -> tuple[np.ndarray, Camera]:
+        return self.pose(name)[1], self.camera(name)
+
+    def keyframe(self, name: str, builder: KeyframeBuilder) -> Keyframe:
+        (stamp, T_map_cam), camera = self.pose(name), self.camera(name)
+        image = self.image(name)
+        view, found = self._triangulate(name, image)
+        pixels = view.pixels[found.index]
+        features = builder.backbone.extract(image, detect=True)
+        x, y = np.rint(pixels).astype(int).T
+        detection = features.detection.cpu().numpy()
+        detection = detection[y.clip(0, camera.height - 1), x.clip(0, camera.width - 1)]
+        # seen by many first; of equal ones, what the network finds again, too
+        scores = np.minimum(found.views, _MANY) + detection / max(float(detection.max()), 1e-9)
+        chosen = spread(pixels, scores, builder.points_per_keyframe, camera.width, camera.height)
+        return builder.build(
+            name, stamp, image, camera, T_map_cam, pixels[chosen], found.points[chosen], features=features
+        )
+
+    def _triangulate(self, name: str, image: np.ndarray) -> tuple[KeypointView, Triangulated]:
+        """First with views sampled by their poses alone, then with those that see the points found."""
+        view = self._views.view(name, image)
+        matched: dict[int, tuple[KeypointView, np.ndarray]] = {}
+        found = self._match(view, self._views.likely(name, _NEIGHBOURS), matched)
+        if not len(found.index):
+            raise ImportSourceError(f"no point of this image is confirmed by another: matched with {len(matched)} images")
+        found = self._match(view, self._views.neighbours(name, found.points, _NEIGHBOURS), matched)
+        return view, found
+
+    def _match(self, view: KeypointView, others: list[KeypointView], matched: dict) -> Triangulated:
+        for other in others:
+            if id(other) not in matched:
+                matched[id(other)] = other, match(view, other)
+        return triangulate(view, *zip(*matched.values())) if matched else triangulate(view, [], [])
+
+    @cached_property
+    def _views(self) -> ViewCache:
+        return ViewCache(self.names(), self.where, self.image, KeypointView.of)

@@ -1,0 +1,1 @@
+"""What several posed views tell about one: which of them see the same, and how far away it is."""

@@ -1,0 +1,130 @@
+"""Plane sweep: how well the patches around pixels fit other views, over a range of depths.
+
+A patch is moved through the other view along its epipolar line, on the plane that the surface
+has at its pixel, and compared by normalised cross-correlation (Collins, "A Space-Sweep Approach to True
+Multi-Image Matching", CVPR 1996; patches with normals as in Schoenberger et al., "Pixelwise View
+Selection for Unstructured Multi-View Stereo", ECCV 2016).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from nre_ros.geometry import Camera, invert
+from nre_ros.keyframes.multiview.views import View
+
+_REACH, _SPACING = 3, 1.5
+"""A patch has 2 reach + 1 samples a side, ``spacing`` pixels apart."""
+_BORDER = 4.0
+"""Pixels that a patch's centre must lie inside the other image."""
+_MAX_ZOOM = 4.0
+"""Largest ratio of the patch's areas in the two views."""
+_MIN_CONTRAST = 2.0
+"""Standard deviation (grey values) below which a patch shows nothing but noise."""
+_PATCHES_AT_ONCE = 20_000
+"""Bounds the memory, not the result."""
+
+
+def inverse_depth_planes(depth: np.ndarray, pixels: np.ndarray, reach: int = 10) -> torch.Tensor:
+    """[N, 3] float64: 1/z at pixels [N, 2] of depth [H, W] (0: none) and its slopes along x and y.
+
+    In a plane's image the inverse depth is linear in the (undistorted) pixel: least squares over
+    a window, without depths that differ by more than a tenth, slopes drawn towards zero.  Rows of
+    pixels without depth are 0.
+    """
+    height, width = depth.shape
+    span = torch.arange(-reach, reach + 1)
+    dy, dx = (grid.flatten() for grid in torch.meshgrid(span, span, indexing="ij"))
+    x, y = torch.from_numpy(np.rint(pixels)).long().T
+    values = torch.from_numpy(np.ascontiguousarray(depth, dtype=np.float64))
+    inside = ((y[:, None] + dy >= 0) & (y[:, None] + dy < height) & (x[:, None] + dx >= 0) & (x[:, None] + dx < width))
+    window = values[(y[:, None] + dy).clamp(0, height - 1), (x[:, None] + dx).clamp(0, width - 1)] * inside
+    centre = values[y.clamp(0, height - 1), x.clamp(0, width - 1)]
+    known = (window > 0) & ((window - centre[:, None]).abs() < 0.1 * centre[:, None])
+    inverse = torch.where(known, 1 / window.clamp_min(1e-9), 0.0)
+    basis = torch.stack([torch.ones_like(dx), dx, dy], dim=1).double()
+    normal = known.double() @ (basis[:, :, None] * basis[:, None, :]).flatten(1)
+    normal = normal.reshape(-1, 3, 3) + torch.diag(torch.tensor([1e-9, 50.0, 50.0], dtype=torch.float64))
+    planes = torch.linalg.solve(normal, inverse @ basis)
+    planes[:, 0] = torch.where(centre > 0, 1 / centre.clamp_min(1e-9), 0.0)
+    return torch.where(centre[:, None] > 0, planes, torch.zeros_like(planes))
+
+
+def sweep(view: View, pixels: torch.Tensor, planes: torch.Tensor, relative: torch.Tensor, other: View):
+    """Correlations [N, D] float64 in [-1, 1] of patches at pixels [N, 2] with another view; 0 where none can be told.
+
+    planes: [N, 3] from ``inverse_depth_planes``; hypothesis d has them times 1 + relative [d].
+    """
+    blocks = [torch.zeros(0, len(relative), dtype=torch.float64)]
+    step = max(1, _PATCHES_AT_ONCE // len(relative))
+    for start in range(0, len(pixels), step):
+        block = slice(start, start + step)
+        blocks.append(_sweep(view, pixels[block], planes[block], relative, other))
+    return torch.cat(blocks)
+
+
+def _sweep(view, pixels, planes, relative, other) -> torch.Tensor:
+    T = torch.from_numpy(invert(other.T_map_cam) @ view.T_map_cam)
+    R, t = T[:3, :3], T[:3, 3]
+    affine, fits = _patch_warp(view.camera, other.camera, R, t, pixels, planes)
+    rays = _flat_rays(view.camera, pixels) @ R.T
+    inverse = planes[:, :1] * (1 + relative)
+    centres, valid, _ = other.camera.project(rays[:, None] + inverse[..., None] * t)
+    size = centres.new_tensor([other.camera.width, other.camera.height])
+    inside = valid & ((centres >= _BORDER) & (centres <= size - 1 - _BORDER)).all(-1)
+    offsets = _offsets()
+    mine = _sample(view.grey, pixels[:, None] + offsets)
+    theirs = _sample(other.grey, centres[:, :, None], offsets @ affine.mT)
+    score, contrast = _correlation(mine, theirs)
+    usable = inside & fits[:, None] & contrast
+    return torch.where(usable, score.double(), 0.0)
+
+
+def _patch_warp(camera: Camera, other: Camera, R, t, pixels, planes):
+    """Affine maps [N, 2, 2] from a patch's offsets to those in the other view, and where they are of use [N]."""
+    step = 2.0
+    around = pixels[:, None] + pixels.new_tensor([[0, 0], [step, 0], [0, step]])
+    slopes = planes[:, 1:] @ pixels.new_tensor([[0, step, 0], [0, 0, step]])
+    inverse = planes[:, :1] + slopes
+    corners, valid, _ = other.project(_flat_rays(camera, around) @ R.T + inverse[..., None] * t)
+    affine = (corners[:, 1:] - corners[:, :1]).mT / step
+    zoom = torch.linalg.det(affine)
+    return affine, valid.all(1) & (zoom > 1 / _MAX_ZOOM) & (zoom < _MAX_ZOOM)
+
+
+def _flat_rays(camera: Camera, pixels):
+    rays = camera.rays(pixels)
+    return rays / rays[..., 2:]
+
+
+def _offsets() -> torch.Tensor:
+    """[P, 2] float64 pixels."""
+    span = torch.arange(-_REACH, _REACH + 1, dtype=torch.float64) * _SPACING
+    return torch.stack(torch.meshgrid(span, span, indexing="xy"), dim=-1).reshape(-1, 2)
+
+
+def _sample(grey: np.ndarray, centres: torch.Tensor, offsets: torch.Tensor | None = None) -> torch.Tensor:
+    """Grey values [N, D, P] float32 at centres [N, D, 1, 2] + offsets [N, P, 2]; without offsets [N, P] at [N, P, 2]."""
+    height, width = grey.shape
+    scale = centres.new_tensor([2 / width, 2 / height])
+    grid = ((centres + 0.5) * scale - 1).float()  # of normalised coordinates single precision is enough
+    if offsets is not None:
+        grid = grid + (offsets * scale).float()[:, None]
+    shape = grid.shape[:-1]
+    # the mean is taken off so that sums of squares keep their digits
+    image = torch.from_numpy(grey.astype(np.float32) - np.float32(128))[None, None]
+    values = F.grid_sample(image, grid.reshape(1, shape[0], -1, 2), padding_mode="border", align_corners=False)
+    return values.reshape(shape)
+
+
+def _correlation(mine: torch.Tensor, theirs: torch.Tensor):
+    """Normalised cross-correlations [N, D] of patches [N, P] with [N, D, P], and where both show something."""
+    count = mine.shape[1]
+    mine = mine - mine.mean(1, keepdim=True)
+    own = mine.square().mean(1)[:, None]
+    product = (theirs @ mine[..., None])[..., 0] / count
+    variance = theirs.square().mean(-1) - theirs.mean(-1).square()
+    least = _MIN_CONTRAST**2
+    return product / (own * variance.clamp_min(least)).clamp_min(least**2).sqrt(), (own > least) & (variance > least)

@@ -1,0 +1,355 @@
+"""Maps from bags: topics, poses, depth and damage, on bags written here from rendered and from real images."""
+
+import os
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from keyframe_samples import PlaceBackbone, pixels_of
+from scipy.spatial.transform import Rotation
+
+from nre_ros.errors import ImageError, ImportSourceError, NreError, PoseError
+from nre_ros.gallery import Gallery, build_room, mapping_poses
+from nre_ros.geometry import Camera, pose_matrix
+from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.keyframes.importers.common import build_map
+
+pytest.importorskip("rosbags", reason="needs rosbags to write and read bags")
+from bag_samples import (  # noqa: E402
+    OPTICAL, START, depth_message, encoded_message, odometry_message, rgbd_messages, write_messages,
+)
+
+from nre_ros.gallery.bag import camera_info_message, image_message, pose_message, tf_message  # noqa: E402
+from nre_ros.keyframes.importers.bag import BagFrames, bag_source  # noqa: E402
+
+CAMERA = Camera(160, 120, 130.0, 131.0, 79.5, 59.5)
+DEPTH_CAMERA = Camera(160, 120, 146.0, 146.0, 79.5, 59.5)
+T_BASE_CAM = pose_matrix([0.1, -0.05, 0.4], [0.5, -0.5, 0.5, -0.5])
+T_MAP_ODOM = pose_matrix([1.0, 2.0, 0.0], [0, 0, 0.6, 0.8])
+T_CAM_DEPTH = pose_matrix([-0.025, 0.002, 0.001], Rotation.from_rotvec([0.004, -0.006, 0.002]).as_quat())
+STEP = 500_000_000
+POSES = mapping_poses(keyframes=16, seed=2)[:4]
+
+
+@pytest.fixture(scope="module")
+def gallery():
+    return Gallery(build_room(seed=0, pixels_per_metre=40))
+
+
+@pytest.fixture(scope="module")
+def frames(gallery):
+    """(stamp, JPEG, depth [H, W], T_map_cam) of four views."""
+    views = [gallery.render(CAMERA, T) for T in POSES]
+    return [
+        (START + i * STEP, cv2.imencode(".jpg", view.image)[1].tobytes(), view.depth, T)
+        for i, (view, T) in enumerate(zip(views, POSES))
+    ]
+
+
+def messages_of(frames, **options):
+    return rgbd_messages(frames, CAMERA, T_BASE_CAM, T_MAP_ODOM, **options)
+
+
+def without(messages, *topics):
+    return [message for message in messages if message[1] not in topics]
+
+
+def builder(points=150):
+    return KeyframeBuilder(PlaceBackbone(), points, background=16)
+
+
+def assert_on_the_surface(keyframe, gallery, T_map_cam, tolerance=0.005):
+    np.testing.assert_allclose(keyframe.T_map_cam, T_map_cam, atol=1e-6)
+    local = (keyframe.points.astype(float) - T_map_cam[:3, 3]) @ T_map_cam[:3, :3]
+    x, y = np.rint(pixels_of(keyframe.fine)).astype(int).T
+    error = np.abs(local[:, 2] / gallery.render(CAMERA, T_map_cam).depth[y, x] - 1)
+    assert len(local) > 30 and np.median(error) < tolerance and np.quantile(error, 0.9) < 4 * tolerance
+
+
+@pytest.mark.parametrize("storage, encoding", [
+    ("mcap", "16UC1; compressedDepth png"), ("mcap", "32FC1; compressedDepth png"), ("mcap", "16UC1"),
+    ("sqlite3", "32FC1"),
+])
+def test_a_bag_becomes_a_map(tmp_path, gallery, frames, storage, encoding):
+    bag = write_messages(tmp_path / "bag", messages_of(frames, depth_encoding=encoding), storage)
+    source = bag_source(bag)
+    assert source.names() == [f"{(START + i * STEP) // 10**9}.{(START + i * STEP) % 10**9:09d}" for i in range(4)]
+    assert source.frame_id == "map" and "poses from /tf" in source.notes[0]
+    for name, (stamp, _, _, T) in zip(source.names(), frames):
+        keyframe = source.keyframe(name, builder())
+        assert keyframe.stamp == stamp
+        assert_on_the_surface(keyframe, gallery, T)
+
+
+def test_poses_come_from_topics_too(tmp_path, frames):
+    """Of the camera and of the base; stamped between the images, so that they are interpolated."""
+    messages = without(messages_of(frames), "/tf")
+    T_cam_base = np.linalg.inv(T_BASE_CAM)
+    expected = []
+    for stamp, _, _, T in frames:
+        turn = Rotation.from_rotvec([0.01, 0.02, -0.01])
+        for shift in (-1, 1):
+            moved = T.copy()
+            moved[:3, :3] = T[:3, :3] @ Rotation.from_rotvec(shift * turn.as_rotvec()).as_matrix()
+            moved[:3, 3] += shift * np.array([0.02, 0.0, 0.01])
+            at = stamp + shift * 10_000_000
+            messages.append((at, "/camera_pose", "pose", pose_message(at, "world", moved)))
+            messages.append((at, "/base_odom", "odometry", odometry_message(at, "world", "base", moved @ T_cam_base)))
+        expected.append(T)
+    bag = write_messages(tmp_path / "bag", messages)
+    for options in ({"poses": "/camera_pose"}, {"poses": "/base_odom"}, {"poses": "/base_odom", "pose_of": "base"}):
+        source = bag_source(bag, **options)
+        assert source.frame_id == "world"
+        for name, T in zip(source.names(), expected):
+            found = source.pose(name)[1]
+            np.testing.assert_allclose(found[:3, :3], T[:3, :3], atol=1e-6)
+            # the base is on an arm: its way between two poses bends by arm x angle^2 / 2
+            assert np.linalg.norm(found[:3, 3] - T[:3, 3]) < (1e-9 if options["poses"] == "/camera_pose" else 2e-4)
+
+
+def test_without_a_map_frame_the_poses_are_in_odom(tmp_path, frames):
+    messages = [
+        (at, topic, kind, tf_message(at, [("odom", "base", np.linalg.inv(T_MAP_ODOM) @ T @ np.linalg.inv(T_BASE_CAM))]))
+        for stamp, _, _, T in frames for at in (stamp - 10**7, stamp + 10**7) for topic, kind in [("/tf", "tf")]
+    ]
+    bag = write_messages(tmp_path / "bag", without(messages_of(frames), "/tf") + messages)
+    source = bag_source(bag)
+    assert source.frame_id == "odom"
+    report = build_map(source, builder(), tmp_path / "m.db", progress=False)
+    from nre_ros.keyframes.store import KeyframeStore
+
+    with KeyframeStore.open(report.path) as store:
+        assert store.info().frame_id == "odom"
+        np.testing.assert_allclose(
+            store.load(store.names().values())[0].T_map_cam, np.linalg.inv(T_MAP_ODOM) @ frames[0][3], atol=1e-6
+        )
+    with pytest.raises(ImportSourceError, match='"map" passed to lookupTransform.*the bag has: .*/tf_static'):
+        bag_source(bag, frame="map")
+
+
+def test_depth_of_its_own_camera_is_reprojected(tmp_path, gallery, frames):
+    messages = without(messages_of(frames), "/camera/depth/image")
+    messages.append((START - 10**9, "/tf_static", "tf", tf_message(START, [(OPTICAL, "depth_optical", T_CAM_DEPTH)])))
+    for stamp, _, _, T in frames:
+        depth = gallery.render(DEPTH_CAMERA, T @ T_CAM_DEPTH).depth
+        messages.append((stamp, "/camera/depth/image", "image", depth_message(stamp, "depth_optical", depth, "16UC1")))
+        messages.append(
+            (stamp, "/camera/depth/camera_info", "info", camera_info_message(stamp, "depth_optical", DEPTH_CAMERA))
+        )
+    source = bag_source(write_messages(tmp_path / "bag", messages))
+    assert source.frames.topics.depth_info == "/camera/depth/camera_info"
+    for name, (_, _, _, T) in zip(source.names(), frames):
+        assert_on_the_surface(source.keyframe(name, builder()), gallery, T, tolerance=0.01)
+    unrelated = [message for message in messages if message[1] != "/camera/depth/camera_info"]
+    with pytest.raises(ImageError, match="depth is in frame depth_optical, the image in camera_optical.*--depth-info"):
+        other = bag_source(write_messages(tmp_path / "unrelated", unrelated))
+        other.depth(other.names()[0])
+
+
+def test_images_without_depth_are_triangulated(tmp_path, gallery):
+    """Six views of a wall with pictures from places beside each other; the points are where the room is."""
+    camera = Camera(320, 240, 260.0, 262.0, 159.5, 119.5)
+    poses = [POSES[0] @ pose_matrix([0.12 * i, 0.02 * (i % 2), 0.0], [0, 0, 0, 1]) for i in range(6)]
+    frames = []
+    for i, T in enumerate(poses):
+        image = gallery.render(camera, T).image
+        frames.append((START + i * STEP, cv2.imencode(".png", image)[1].tobytes(), np.ones((240, 320)), T))
+    messages = without(rgbd_messages(frames, camera, T_BASE_CAM, T_MAP_ODOM), "/camera/depth/image")
+    source = bag_source(write_messages(tmp_path / "bag", messages))
+    keyframe = source.keyframe(source.names()[2], builder())
+    T = poses[2]
+    local = (keyframe.points.astype(float) - T[:3, 3]) @ T[:3, :3]
+    x, y = np.rint(pixels_of(keyframe.fine)).astype(int).T
+    error = np.abs(local[:, 2] / gallery.render(camera, T).depth[y, x] - 1)
+    assert len(local) > 30 and np.median(error) < 0.02
+
+
+def test_topics_are_the_only_ones_or_have_to_be_named(tmp_path, frames):
+    messages = messages_of(frames)
+    grey = [image_message(stamp, OPTICAL, np.zeros((120, 160, 3), np.uint8), "mono8") for stamp, *_ in frames]
+    messages += [(stamp, "/left/image_raw", "image", image) for (stamp, *_), image in zip(frames, grey)]
+    bag = write_messages(tmp_path / "bag", messages)
+    with pytest.raises(ImportSourceError, match="several image topics .*name one; it has: .*/left/image_raw.*/tf"):
+        bag_source(bag)
+    chosen = bag_source(bag, image="/camera/color/image_raw/compressed")
+    assert chosen.frames.topics.camera_info == "/camera/color/camera_info"
+    with pytest.raises(ImportSourceError, match="no image topic /nothing; it has: .*/camera/depth/image"):
+        bag_source(bag, image="/nothing")
+    with pytest.raises(ImportSourceError, match="no pose topic /nothing; it has"):
+        bag_source(bag, image="/left/image_raw", poses="/nothing")
+    poseless = write_messages(tmp_path / "poseless", without(messages_of(frames), "/tf", "/tf_static"))
+    with pytest.raises(ImportSourceError, match="no /tf and no pose topic; it has: /camera/color/camera_info"):
+        bag_source(poseless)
+    infoless = write_messages(tmp_path / "infoless", without(messages_of(frames), "/camera/color/camera_info"))
+    with pytest.raises(ImportSourceError, match="no camera_info topic"):
+        bag_source(infoless)
+
+
+def test_transforms_that_miss_or_go_in_circles_are_told(tmp_path, frames):
+    static = without(messages_of(frames), "/tf")
+    bag = write_messages(tmp_path / "missing", static)
+    with pytest.raises(ImportSourceError, match="no image of .* has a pose: .*odom.*does not exist"):
+        bag_source(write_messages(tmp_path / "none", static + [(START, "/tf", "tf", tf_message(START, []))]))
+    assert bag.exists()
+    circle = [("odom", "wheel", np.eye(4)), ("base", "link", np.eye(4)), ("link", "base", np.eye(4))]
+    around = [(at, "/tf", "tf", tf_message(at, circle)) for stamp, *_ in frames for at in (stamp - 10**7, stamp + 10**7)]
+    with pytest.raises(ImportSourceError, match="no image of .* has a pose: .*contains a loop"):
+        bag_source(write_messages(tmp_path / "circle", static + around))
+    # a look-up that ends within the circle finds an answer, as tf2's does
+    short = [(at, "/tf", "tf", tf_message(at, [("odom", "base", np.eye(4)), ("base", "odom", np.eye(4))]))
+             for stamp, *_ in frames for at in (stamp - 10**7, stamp + 10**7)]
+    source = bag_source(write_messages(tmp_path / "short", static + short))
+    assert any("the transforms go in a circle: odom -> base -> odom" in note for note in source.notes)
+    # the transforms end before the last image: it is left out, the others are there
+    early = [message for message in messages_of(frames) if message[1] != "/tf" or message[0] < frames[3][0]]
+    source = bag_source(write_messages(tmp_path / "early", early))
+    with pytest.raises(PoseError, match="extrapolation into the future"):
+        source.keyframe(source.names()[3], builder())
+    report = build_map(source, builder(), tmp_path / "m.db", progress=False)
+    assert (report.keyframes, len(report.skipped)) == (3, 1)
+
+
+def test_what_is_wrong_with_single_messages_is_told_and_the_rest_imported(tmp_path, frames):
+    messages = without(messages_of(frames), "/tf")
+    for i, (stamp, *_, T) in enumerate(frames):
+        pose = pose_message(stamp, "map", T)
+        if i == 1:
+            pose.pose.position.x = float("nan")
+        if i == 2:
+            pose.pose.orientation.w += 0.5
+        messages.append((stamp, "/pose", "pose", pose))
+    bag = write_messages(tmp_path / "poses", messages)
+    source = bag_source(bag, poses="/pose")
+    assert any("2 poses of /pose are not finite or no unit quaternion" in note for note in source.notes)
+
+    spoilt = messages_of(frames)
+    for k, (at, topic, kind, message) in enumerate(spoilt):
+        if topic.endswith("compressed") and message.header.stamp.nanosec == 0 and at < START + STEP:
+            spoilt[k] = at, topic, kind, encoded_message(START, OPTICAL, frames[0][1][:500])
+        if topic == "/camera/depth/image" and START + STEP <= at < START + 2 * STEP:
+            small = frames[1][2][::2, ::2]
+            spoilt[k] = at, topic, kind, depth_message(START + STEP, OPTICAL, small, "16UC1; compressedDepth png")
+    spoilt = [m for m in spoilt if m[1] != "/camera/depth/image" or not frames[2][0] <= m[0] < frames[3][0]]
+    report = build_map(
+        bag_source(write_messages(tmp_path / "spoilt", spoilt)), builder(), tmp_path / "m.db", progress=False
+    )
+    assert report.keyframes == 1 and len(report.skipped) == 3
+    reasons = " / ".join(report.skipped.values())
+    for words in ("truncated", "depth of 80x60 pixels, its camera has 160x120", "no depth image within 0.02 s"):
+        assert words in reasons
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_recording_that_broke_off_is_imported_as_far_as_it_goes(tmp_path, gallery, frames, storage):
+    """The recorder was killed: no metadata.yaml, and an MCAP file without its end."""
+    many = [(START + i * STEP, *frames[i % 4][1:]) for i in range(40)]  # several chunks of an MCAP file
+    bag = write_messages(tmp_path / "bag", messages_of(many, depth_encoding="32FC1"), storage)
+    (file,) = [file for file in bag.iterdir() if file.suffix != ".yaml"]
+    (bag / "metadata.yaml").unlink()
+    if storage == "mcap":
+        torn = tmp_path / "torn.mcap"
+        records = file.read_bytes()
+        torn.write_bytes(records[: len(records) * 9 // 10])
+        with pytest.raises(ImportSourceError):
+            bag_source(_cut(tmp_path / "stump.mcap", records, 3))
+        os.replace(torn, file)
+    source = bag_source(bag)
+    whole = [f"{(START + i * STEP) // 10**9}.{(START + i * STEP) % 10**9:09d}" for i in range(40)]
+    kept = source.names()
+    assert kept == whole[:len(kept)] and len(kept) >= (10 if storage == "mcap" else 40)
+    assert_on_the_surface(source.keyframe(kept[9], builder()), gallery, many[9][3])
+    assert any(note.startswith(f"bag {bag}") for note in source.notes)
+
+
+def _cut(path, data, length):
+    path.write_bytes(data[:length])
+    return path
+
+
+def test_a_damaged_place_in_a_bag_costs_what_lies_there(tmp_path, frames):
+    many = [(START + i * STEP, *frames[i % 4][1:]) for i in range(12)]
+    bag = write_messages(tmp_path / "bag", messages_of(many), "sqlite3")
+    whole = bag_source(bag)
+    shutil.copytree(bag, tmp_path / "damaged")
+    (file,) = (tmp_path / "damaged").glob("*.db3")
+    data = bytearray(file.read_bytes())
+    middle = len(data) // 2 // 4096 * 4096
+    data[middle:middle + 3 * 4096] = bytes(3 * 4096)
+    file.write_bytes(data)
+    try:
+        source = bag_source(tmp_path / "damaged")
+    except NreError as error:
+        assert "\n" not in str(error)
+        return
+    report = build_map(source, builder(), tmp_path / "m.db", progress=False)
+    assert 0 < report.keyframes <= len(whole.names())
+    assert source.names() != whole.names() or report.skipped or source.notes != whole.notes
+
+
+@pytest.mark.parametrize("content", [b"", b"no bag at all", b"\x89MCAP0\r\n"])
+def test_files_that_are_no_bag(tmp_path, content):
+    for name in ("a.mcap", "a.db3", "a.bag", "a.txt"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ImportSourceError, match=name) as error:
+            BagFrames(tmp_path / name)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ImportSourceError, match="does not exist"):
+        BagFrames(tmp_path / "none")
+
+
+def test_kitchens_bag_gives_the_folders_keyframes(tmp_path, shared):
+    """Four frames of the walk, as a bag and as a folder: the same points and descriptors, hence the same poses."""
+    from nre_ros.features import choose_device, load_backbone
+    from nre_ros.keyframes.importers.cameras import read_cameras_txt
+    from nre_ros.keyframes.importers.rgbd import RgbdSource, parse_tum_line
+
+    K = shared / "data/kitchen"
+    names = (K / "map.txt").read_text().split()[:40:13]
+    lines = [line for line in (K / "map_poses.txt").read_text().splitlines() if not line.startswith("#")][:40:13]
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    (tmp_path / "poses.txt").write_text("\n".join(lines))
+    frames = []
+    for name, line in zip(names, lines):
+        stamp, T = parse_tum_line(line)
+        depth = cv2.imread(str((K / "depth" / name).with_suffix(".png")), cv2.IMREAD_UNCHANGED) / np.float32(1000)
+        frames.append((stamp, (K / "images" / name).read_bytes(), depth, T))
+    camera = read_cameras_txt(K / "sparse/cameras.txt")[1]
+    bag = bag_source(write_messages(tmp_path / "bag", rgbd_messages(frames, camera, T_BASE_CAM, T_MAP_ODOM)))
+    folder = RgbdSource(
+        K / "images", K / "depth", tmp_path / "poses.txt", tmp_path / "list.txt", K / "sparse/cameras.txt"
+    )
+    backbone = load_backbone("xfeat", choose_device("cpu"))
+    for in_bag, in_folder in zip(bag.names(), names):
+        a = bag.keyframe(in_bag, KeyframeBuilder(backbone))
+        b = folder.keyframe(in_folder, KeyframeBuilder(backbone))
+        np.testing.assert_allclose(a.T_map_cam, b.T_map_cam, atol=1e-9)
+        np.testing.assert_allclose(a.points, b.points, atol=1e-6)
+        np.testing.assert_array_equal(a.coarse, b.coarse)
+        np.testing.assert_array_equal(a.fine, b.fine)
+        np.testing.assert_array_equal(a.global_descriptor, b.global_descriptor)
+
+
+def test_the_command_builds_a_map_and_tells_what_it_took(tmp_path, frames, capsys, monkeypatch):
+    import argparse
+
+    from nre_ros.cli import map as map_command
+
+    monkeypatch.setattr("nre_ros.features.load_backbone", lambda name, device: PlaceBackbone())
+    elsewhere = frames[3][3] @ pose_matrix([0.5, 0, 0], [0, 0, 0, 1])
+    again, torn = (frames[3][0] + STEP, *frames[3][1:]), (frames[3][0] + 2 * STEP, b"torn", frames[3][2], elsewhere)
+    standing = [*frames, again, torn]
+    messages = messages_of(standing)
+    bag = write_messages(tmp_path / "bag", messages)
+    parser = argparse.ArgumentParser(prog="nre_ros")
+    map_command.add_parser(parser.add_subparsers(required=True))
+    words = ["map", "build", "bag", bag, "-o", tmp_path / "m.db", "--points", 50, "--thin-motion", 0.01]
+    args = parser.parse_args([str(word) for word in words])
+    assert args.func(args) == 0
+    out, err = capsys.readouterr()
+    assert "images from /camera/color/image_raw/compressed, camera from /camera/color/camera_info, depth from" in err
+    assert "6 images, poses in frame map" in err
+    rows = [line.rsplit(None, 1) for line in out.splitlines()]
+    table = {label.strip(): value for label, value in rows}
+    assert (table["keyframes"], table["duplicates left out"], table["skipped"]) == ("4", "1", "1")
+    assert any(line.startswith("skipped") and "cannot be decoded" in line for line in err.splitlines())

@@ -1,0 +1,156 @@
+"""Which views count as duplicates: motion and overlap in closed form, and what an import makes of them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from keyframe_samples import PlaceBackbone, random_keyframe
+from scipy.spatial.transform import Rotation
+
+from nre_ros.geometry import Camera
+from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.keyframes.importers.common import MapSource, build_map
+from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.support import DepthView, depth_support, support_weights
+from nre_ros.keyframes.thinning import STILL, Thinning, ThinningRule, view_change
+
+CAMERA = Camera(640, 480, 500.0, 500.0, 319.5, 239.5)
+
+
+def pose(rotation=(0.0, 0.0, 0.0), position=(0.0, 0.0, 0.0)):
+    T = np.eye(4)
+    T[:3, :3], T[:3, 3] = Rotation.from_rotvec(rotation).as_matrix(), position
+    return T
+
+
+def wall(depth, half=0.2):
+    """Points [N, 3] of a wall before the camera, near its axis."""
+    x, y = np.meshgrid(np.linspace(-half, half, 9), np.linspace(-half, half, 9))
+    return np.stack([x.ravel(), y.ravel(), np.full(x.size, depth)], axis=1)
+
+
+def test_motion_is_the_angle_of_rotation_or_the_parallax():
+    # on the optical axis a turn by an angle moves a point by that angle, a step by its parallax
+    points = wall(10.0, half=0.05)
+    for angle in (1e-4, 0.02, 0.3):
+        assert view_change(np.eye(4), points, pose((0, angle, 0)), CAMERA)[0] == pytest.approx(angle, rel=1e-3)
+        step = 10.0 * np.tan(angle)
+        assert view_change(np.eye(4), points, pose((0, 0, 0), (step, 0, 0)), CAMERA)[0] == pytest.approx(angle, rel=2e-3)
+    # the same scene ten times as large and far: no metric scale is needed
+    far = view_change(np.eye(4), 10 * points, pose((0, 0, 0), (10.0, 0, 0)), CAMERA)
+    near = view_change(np.eye(4), points, pose((0, 0, 0), (1.0, 0, 0)), CAMERA)
+    np.testing.assert_allclose(far, near)
+
+
+def test_overlap_is_the_share_of_points_in_the_new_image():
+    # 640 pixels of 500 pixels focal length see x / z within +-0.64
+    points = np.stack([np.linspace(-0.6, 0.6, 25), np.zeros(25), np.ones(25)], axis=1)
+    assert view_change(np.eye(4), points, np.eye(4), CAMERA)[1] == 1.0
+    moved = view_change(np.eye(4), points, pose((0, 0, 0), (0.62, 0, 0)), CAMERA)[1]
+    assert moved == pytest.approx(((points[:, 0] - 0.62 > -0.64) & (points[:, 0] - 0.62 < 0.64)).mean())
+    assert view_change(np.eye(4), points, pose((0, np.pi, 0)), CAMERA)[1] == 0.0
+
+
+def test_a_view_repeats_the_keyframe_that_it_equals_and_no_other():
+    thinning = Thinning(ThinningRule(0.01, 0.9))
+    for i in range(40):  # more than the arrays begin with
+        T = pose((0, 0, 0), (float(i), 0, 0))
+        thinning.keep(f"k{i}", T, wall(2.0) + T[:3, 3])
+    assert thinning.twin(pose((0, 0.004, 0), (23.001, 0, 0)), CAMERA) == "k23"
+    assert thinning.twin(pose((0, 0.02, 0), (23.0, 0, 0)), CAMERA) is None
+    assert thinning.twin(pose((0, 0, 0.2), (23.0, 0, 0)), CAMERA) is None  # about the optical axis
+    assert thinning.twin(pose((0, 0, 0), (23.5, 0, 0)), CAMERA) is None
+    narrow = Camera(640, 480, 6000.0, 6000.0, 319.5, 239.5)  # sees a part of the keyframe's points
+    assert thinning.twin(pose((0, 0, 0), (23.0, 0, 0)), narrow) is None
+    keeping_all = Thinning(ThinningRule(0.0, 0.9))
+    keeping_all.keep("k", np.eye(4), wall(2.0))
+    assert keeping_all.twin(np.eye(4), CAMERA) is None
+
+
+class Standing(MapSource):
+    """Keyframes seen from where ``steps`` say, in metres along x before a wall at 2 m."""
+
+    def __init__(self, steps, told, interrupt=None):
+        self.steps, self.told, self.interrupt, self.made = steps, told, interrupt, []
+
+    def names(self):
+        return [f"f{i}" for i in range(len(self.steps))]
+
+    def describe(self):
+        return {}
+
+    def where(self, name):
+        return (pose((0, 0, 0), (self.steps[int(name[1:])], 0, 0)), CAMERA) if self.told else None
+
+    def keyframe(self, name, builder):
+        if name == self.interrupt:
+            raise KeyboardInterrupt
+        self.made.append(name)
+        T = pose((0, 0, 0), (self.steps[int(name[1:])], 0, 0))
+        points = (wall(2.0) + T[:3, 3]).astype(np.float32)
+        builder.tally["made"] += 1
+        keyframe = random_keyframe(name, 0, points=len(points), background=8, dimensions=50, T_map_cam=T, camera=CAMERA)
+        return replace(keyframe, points=points)
+
+
+STEPS = [0.0, 0.001, 0.5, 0.002, 0.501, 1.0]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_duplicates_are_left_out_of_a_map_and_named(tmp_path, told):
+    source = Standing(STEPS, told)
+    report = build_map(source, KeyframeBuilder(PlaceBackbone()), tmp_path / "m.db", progress=False)
+    assert report.thinned == {"f1": "f0", "f3": "f0", "f4": "f2"}
+    assert (report.keyframes, report.tally["made"]) == (3, 3)
+    # told where an image was taken, no feature of a duplicate is computed
+    assert source.made == (["f0", "f2", "f5"] if told else [f"f{i}" for i in range(6)])
+    everything = build_map(
+        Standing(STEPS, told), KeyframeBuilder(PlaceBackbone()), tmp_path / "all.db", progress=False,
+        thinning=ThinningRule(0.0),
+    )
+    assert everything.keyframes == 6 and not everything.thinned
+
+
+def test_an_interrupted_import_thins_as_an_uninterrupted_one(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        build_map(Standing(STEPS, True, "f2"), KeyframeBuilder(PlaceBackbone()), tmp_path / "m.db", progress=False)
+    report = build_map(Standing(STEPS, True), KeyframeBuilder(PlaceBackbone()), tmp_path / "m.db", progress=False)
+    assert report.thinned == {"f1": "f0", "f3": "f0", "f4": "f2"} and report.resumed == 1
+    with KeyframeStore.open(tmp_path / "m.db") as store:
+        assert list(store.names()) == ["f0", "f2", "f5"]
+
+
+def test_kitchens_map_frames_all_stay(shared):
+    """Every 8th frame of a walk, chosen by hand: the usual rule takes none of them for a duplicate."""
+    from nre_ros.keyframes.importers.rgbd import RgbdSource
+
+    K = shared / "data/kitchen"
+    source = RgbdSource(K / "images", K / "depth", K / "map_poses.txt", K / "map.txt", K / "sparse/cameras.txt")
+    thinning = Thinning(STILL)
+    y, x = np.mgrid[12:480:24, 16:640:32].reshape(2, -1)
+    camera = source.camera("")
+    for name in source.names():
+        T, depth = source.pose(name)[1], source.depth(name)[y, x]
+        assert thinning.twin(T, camera) is None
+        rays = np.stack([(x - camera.cx) / camera.fx, (y - camera.cy) / camera.fy, np.ones(len(x))], axis=1)
+        thinning.keep(name, T, (rays * depth[:, None])[depth > 0] @ T[:3, :3].T + T[:3, 3])
+    assert len(source.names()) == 63
+
+
+def test_depth_images_confirm_contradict_or_say_nothing():
+    camera = Camera(64, 48, 50.0, 50.0, 31.5, 23.5)
+    depth = np.full((48, 64), 2.0, np.float32)
+    depth[:, 40:] = 1.0
+    depth[:8] = 0.0
+    view = DepthView(pose((0, 0, 0), (0, 0, -1.0)), camera, depth)
+    points = np.array([
+        [0, 0, 1.02], [0, 0, 0.5],  # on the surface within the tolerance; looked through
+        [0.4, 0, 1.0],  # behind the nearer panel: hidden
+        [0, -0.8, 1.0], [5.0, 0, 1.0], [0, 0, -3.0],  # no depth there; beside the image; behind the camera
+    ])
+    confirmed, contradicted = depth_support(points, [view, view])
+    np.testing.assert_array_equal(confirmed, [2, 0, 0, 0, 0, 0])
+    np.testing.assert_array_equal(contradicted, [0, 2, 0, 0, 0, 0])
+    np.testing.assert_array_equal(
+        support_weights(np.array([2, 0, 1, 0]), np.array([0, 2, 2, 0])), [1.0, 0.1, 0.1, 0.5]
+    )
