@@ -248,15 +248,24 @@ class KeyframeStore:
         """
         dimensions = check_keyframe(keyframe)
         with self.batch():
-            self._check_fits(keyframe.name, dimensions)
-            self._check_name_free(keyframe.name)
-            keyframe_id = self.tables.last_key("keyframes") + 1  # the id of one that was removed is not given again
-            self.tables.insert("keyframes", keyframe_id, *keyframe_columns(keyframe, self._camera_id(keyframe.camera)))
-            self.tables.insert("points", keyframe_id, *point_columns(keyframe))
-            if keyframe.thumbnail:
-                self.tables.insert("thumbnails", keyframe_id, bytes(keyframe.thumbnail))
-            self._count(+1)
-            return keyframe_id
+            columns = keyframe_columns(keyframe, self._camera_id(keyframe.camera))
+            return self._insert(dimensions, columns, point_columns(keyframe), bytes(keyframe.thumbnail))
+
+    def copy_from(self, other: "KeyframeStore", keyframe_id: int, name: str = "", thumbnail: bool = True) -> int:
+        """Adds a keyframe of another map as it is stored there, under another name if one is given.
+
+        Raises as ``add`` does.
+        """
+        with other.tables.snapshot():
+            columns = other._columns(keyframe_id)[1:]
+            points = other.tables.row("points", "keyframe_id", int(keyframe_id))[1:]
+            camera = other.camera(columns[2])
+            jpeg = other.thumbnail(keyframe_id) if thumbnail else b""
+        with other.tables.decoding():
+            dimensions = check_keyframe(keyframe_of(keyframe_id, columns, points, camera))
+        with self.batch():
+            columns = (name or columns[0], columns[1], self._camera_id(camera), *columns[3:])
+            return self._insert(dimensions, columns, points, jpeg)
 
     def replace(self, keyframe_id: int, keyframe: Keyframe) -> None:
         """Puts ``keyframe`` in the place of that one; the id stays.  Raises as ``add`` does."""
@@ -324,6 +333,18 @@ class KeyframeStore:
                 write_parts(self.tables, data)
 
     # helpers
+
+    def _insert(self, dimensions: dict[str, int], columns: tuple, points: tuple, jpeg: bytes) -> int:
+        name = columns[0]
+        self._check_fits(name, dimensions)
+        self._check_name_free(name)
+        keyframe_id = self.tables.last_key("keyframes") + 1  # the id of one that was removed is not given again
+        self.tables.insert("keyframes", keyframe_id, *columns)
+        self.tables.insert("points", keyframe_id, *points)
+        if jpeg:
+            self.tables.insert("thumbnails", keyframe_id, jpeg)
+        self._count(+1)
+        return keyframe_id
 
     def _scanned(self, rows: list[tuple]) -> KeyframeScan:
         checked = [self.tables.checked(row, f"keyframe {row[0]}") for row in rows]

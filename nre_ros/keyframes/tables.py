@@ -110,6 +110,11 @@ class MapTables:
         with self.errors():
             return self._db.execute(query, parameters).fetchall()
 
+    def cursor(self, query: str, parameters=()) -> sqlite3.Cursor:
+        """Rows one by one, with the caller holding ``lock``; SQLite's errors come as they are."""
+        with self.errors():
+            return self._db.execute(query, parameters)
+
     def row(self, table: str, key: str, value: int) -> tuple:
         """The one row of a table, checked, without its checksum; ``MapFormatError`` if there is none."""
         rows = self.rows(f"SELECT * FROM {table} WHERE {key} = ?", (value,))
