@@ -1,0 +1,63 @@
+"""``nre_ros map info``: what a map holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from nre_ros.cli.tables import print_table
+from nre_ros.keyframes.store import KeyframeStore, MapInfo
+
+
+def add_parser(commands) -> None:
+    """Registers ``map info``."""
+    info = commands.add_parser("info", help="what a map holds", description="What a map holds.")
+    info.add_argument("map", metavar="MAP.db")
+    info.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    info.set_defaults(func=_info)
+
+
+def _info(args) -> int:
+    with KeyframeStore.open(args.map) as store:
+        info = store.info()
+    if args.json:
+        print(json.dumps(_info_json(info), indent=2))
+        return 0
+    extent = "-"
+    if info.positions is not None:
+        extent = " x ".join(f"{side:.2f}" for side in info.positions[1] - info.positions[0]) + " (cameras, map units)"
+    print_table(
+        ("map", info.path), ("frame", info.frame_id), ("features", f"{info.backbone} {info.weights_hash[:12]}"),
+        ("retrieval", info.retrieval), ("made by", _source_line(info.source)), ("keyframes", info.keyframes),
+        ("points", info.points),
+        ("bytes a keyframe", f"{info.bytes_per_keyframe:,} (without thumbnail)" if info.keyframes else None),
+        ("size", f"{info.file_bytes / 2**20:.1f} MiB"),
+        *((f"  {table}", f"{size / 2**20:.1f} MiB") for table, size in info.table_bytes.items() if size),
+        ("extent", extent), *(("camera", _camera_line(camera)) for camera in info.cameras),
+        ("created", info.created), ("schema version", info.schema_version),
+    )
+    return 0
+
+
+def _source_line(source: str) -> str | None:
+    """The importer and its folders, from what it left in the map (JSON, or free text of another program)."""
+    try:
+        made_of = json.loads(source)
+        importer = made_of.pop("importer")
+    except (ValueError, AttributeError, KeyError):
+        return source[:120] or None
+    paths = [str(value) for value in made_of.values() if isinstance(value, str) and "/" in value]
+    return " ".join([f"import from {importer}" if paths else str(importer), *paths])
+
+
+def _camera_line(camera) -> str:
+    numbers = " ".join(f"{value:.6g}" for value in (camera.fx, camera.fy, camera.cx, camera.cy, *camera.distortion))
+    return f"{camera.width}x{camera.height} {camera.model} {numbers}"
+
+
+def _info_json(info: MapInfo) -> dict:
+    return {
+        **asdict(info), "path": str(info.path), "cameras": [asdict(camera) for camera in info.cameras],
+        "positions": None if info.positions is None else info.positions.tolist(),
+        "thumbnail_bytes": info.thumbnail_bytes, "bytes_per_keyframe": info.bytes_per_keyframe,
+    }
