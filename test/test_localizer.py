@@ -1,5 +1,8 @@
 """The localizer on a small map with exact truth, maps that cannot be used, and the verdict."""
 
+import subprocess
+import sys
+import threading
 from dataclasses import replace
 
 import cv2
@@ -61,6 +64,35 @@ def test_the_same_image_gives_the_same_result(room, localizer, map_file):
     for other in (again, later):
         np.testing.assert_array_equal(first.T_map_cam, other.T_map_cam)
         np.testing.assert_array_equal(first.covariance, other.covariance)
+
+
+_COPY = """
+import sys
+from nre_ros.keyframes.store import KeyframeStore
+with KeyframeStore.open(sys.argv[2]) as full, KeyframeStore.open(sys.argv[1], readonly=False) as store:
+    store.copy_from(full, int(sys.argv[3]))
+"""
+
+
+def test_a_growing_map_is_followed(room, map_file, tmp_path):
+    """Keyframes that a thread and a process add are used by the next query, which they bring to its pose."""
+    path = write_map(tmp_path / "growing.db", room.keyframes[:1], room.backbone)
+    image, truth = room.view(*QUERIES[0])
+
+    def add_in_thread():
+        with KeyframeStore.open(path, readonly=False) as store:
+            for keyframe in room.keyframes[1:3]:
+                store.add(keyframe)
+
+    with Localizer(path, "cpu") as localizer:
+        assert localizer.localize(image, CAMERA).keyframes == (1,)
+        thread = threading.Thread(target=add_in_thread)
+        thread.start()
+        thread.join()
+        assert sorted(localizer.localize(image, CAMERA).keyframes) == [1, 2, 3]
+        subprocess.run([sys.executable, "-c", _COPY, str(path), str(map_file), "4"], check=True)
+        result = localizer.localize(image, CAMERA)
+        assert sorted(result.keyframes) == [1, 2, 3, 4] and pose_error(result.T_map_cam, truth)[0] < 0.03
 
 
 def test_json_holds_the_pose_as_position_and_quaternion(room, localizer):

@@ -86,7 +86,8 @@ class MapTables:
             except BaseException:
                 self._rollbacks += 1
                 if self._db is not None and self._db.in_transaction:  # a full disk may have ended it already
-                    self._db.execute("ROLLBACK TO part" if inner else "ROLLBACK")
+                    for statement in ("ROLLBACK TO part", "RELEASE part") if inner else ("ROLLBACK",):
+                        self._db.execute(statement)
                 raise
             finally:
                 self.writing = inner

@@ -21,6 +21,8 @@ _BLUE = "#2f6fde"
 
 _ON_CLICK = """
 const pictures = PICTURES;
+document.body.style.margin = '0';
+document.body.style.overflow = 'hidden';
 const panel = document.createElement('div');
 panel.style.cssText = 'position:fixed;right:16px;bottom:16px;padding:8px;background:#fff;font:13px sans-serif;'
   + 'box-shadow:0 1px 6px #0005;border-radius:4px;max-width:340px';
@@ -112,7 +114,7 @@ def write_map_html(path: Path | str, store: KeyframeStore, sample: MapSample) ->
     low, high = _bounds(sample)
     axes = {f"{axis}axis": {"range": [low[k], high[k]]} for k, axis in enumerate("xyz")}
     aside = np.cross(up, [0.6, 0.8, 0.0] if abs(up[2]) > 0.9 else [0.0, 0.6, 0.8])
-    eye = 1.1 * up + 1.1 * aside / np.linalg.norm(aside)
+    eye = 1.2 * up + 1.2 * aside / np.linalg.norm(aside)
     title = f"{store.path.name}: {sample.title}" + ("" if complete else f", {len(pictures)} pictures")
     figure.update_layout(
         title=title, margin={"l": 0, "r": 0, "t": 40, "b": 0}, legend={"x": 0.01, "y": 0.99},
@@ -145,7 +147,7 @@ def write_map_png(path: Path | str, title: str, sample: MapSample) -> None:
     low, high = (np.sort([corner @ plane.T for corner in _corners(sample)], axis=0)[k] for k in (0, -1))
     axes.set_xlim(low[0], high[0])
     axes.set_ylim(low[1], high[1])
-    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_aspect("equal")
     level = up[2] > 0.99
     axes.set_xlabel("x (map units)" if level else "map units")
     axes.set_ylabel("y (map units)" if level else "map units")
