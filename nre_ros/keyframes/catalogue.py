@@ -21,7 +21,7 @@ from nre_ros.keyframes.prior import PosePrior, views_of
 
 if TYPE_CHECKING:
     from nre_ros.keyframes.records import KeyframeScan
-    from nre_ros.keyframes.store import KeyframeStore
+    from nre_ros.keyframes.store import KeyframeStore, MapChanges
 
 _LOG = logging.getLogger(__name__)
 
@@ -72,22 +72,26 @@ class Catalogue:
         indexed = self._index.ids[self._valid] if self._index else self._ids[:0]
         return np.sort(np.concatenate([indexed, self._ids]))
 
-    def refresh(self) -> None:
-        """Takes in what this or another process has done to the map since."""
+    def refresh(self) -> tuple[int, ...]:
+        """Takes in what this or another process has done to the map since; ids of what is not as it was."""
         revision = self.store.revision
         if revision == self._revision:
-            return
-        if self._revision is None:
-            self._open_index()
-        changes = self.store.changes(self._position)
-        if self._position == (0, 0) or not changes.changed:
-            changed = []
-        else:
-            changed = list(self.store.scan_ids(changes.changed))
-        scans = changed + list(self.store.scan(after=self._position[1]))
-        self._drop(np.array([*changes.changed, *changes.removed, *changes.added], np.int64))
-        self._take(scans)
-        self._position, self._revision = changes.position, revision
+            return ()
+        with self.store.tables.snapshot():
+            if self._revision is None:
+                self._open_index()
+            changes = self._take_in_changes()
+            if self._index is not None and len(self) != len(self.store):
+                _LOG.warning("map %s: its index is not of these keyframes, all are looked through instead", self.store.path)
+                self._index, self._position = None, (0, 0)
+                self._forget_fresh()
+                changes = self._take_in_changes()
+            if len(self) != len(self.store):
+                raise MapFormatError(
+                    f"map {self.store.path} is damaged: {len(self)} keyframes where {len(self.store)} should be"
+                )
+        self._revision = revision
+        return changes.changed + changes.removed
 
     def candidates(self, descriptor: np.ndarray, count: int, prior: PosePrior | None = None) -> Candidates:
         """The keyframes [K >= min(count, M)] most similar to ``descriptor`` [D], those that fit the prior among them.
@@ -145,6 +149,14 @@ class Catalogue:
             depths = depths[depths > 0]
             self._distance = float(np.median(depths)) if len(depths) else 1.0
         return self._distance
+
+    def _take_in_changes(self) -> MapChanges:
+        changes = self.store.changes(self._position)
+        scans = [*self.store.scan_ids(changes.changed), *self.store.scan(after=self._position[1])]
+        self._drop(np.array([*changes.changed, *changes.removed, *changes.added], np.int64))
+        self._take(scans)
+        self._position = changes.position
+        return changes
 
     def _open_index(self) -> None:
         """Takes the map's index if it has one that fits; a map is not refused for one that does not."""

@@ -18,7 +18,7 @@ import numpy as np
 from nre_ros.errors import FeatureMismatchError, MapError, MapFormatError
 from nre_ros.features.base import FeatureBackbone
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.blobs import dequantise, row_checksum
+from nre_ros.keyframes.blobs import decode_array, dequantise, row_checksum
 from nre_ros.keyframes.cache import KeyframeCache
 from nre_ros.keyframes.database import create_database, sidecars
 from nre_ros.keyframes.info import MapInfo, describe
@@ -27,7 +27,7 @@ from nre_ros.keyframes.records import (
     DIMENSIONS, KeyframeScan, camera_columns, camera_of, check_keyframe, keyframe_columns, keyframe_of, moved_columns,
     point_columns, scan_of,
 )
-from nre_ros.keyframes.retrieval import GLOBAL_DESCRIPTOR
+from nre_ros.keyframes.descriptor import GLOBAL_DESCRIPTOR
 from nre_ros.keyframes.tables import MapTables
 from nre_ros.keyframes.types import Keyframe
 
@@ -173,6 +173,12 @@ class KeyframeStore:
                 return [self._read(int(keyframe_id)) for keyframe_id in keyframe_ids]
             self._forget_changed()
             return [self._load(int(keyframe_id)) for keyframe_id in keyframe_ids]
+
+    def coarse_descriptors(self, keyframe_id: int, count: int) -> np.ndarray:
+        """Of the keyframe's first points, [<= count, C] float32; nothing else of it is decoded."""
+        row = self.tables.row("points", "keyframe_id", keyframe_id)
+        with self.tables.decoding():
+            return dequantise(decode_array(row[3])[:count], decode_array(row[4])[:count])
 
     def scan(self, after: int = 0, batch: int = _BATCH) -> Iterator[KeyframeScan]:
         """All keyframes with ids above ``after`` in the order of their ids, ``batch`` at a time, without points."""
