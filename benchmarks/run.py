@@ -20,6 +20,7 @@ BENCHMARKS = {
     "p3p": "the batched P3P solver against PoseLib on random problems",
     "accuracy": "position and angle errors on real images, against SIFT, XFeat and LighterGlue with PoseLib",
     "retrieval": "how often a keyframe that truly overlaps is found, and what each step of retrieval brings",
+    "scale": "opening, retrieval and a whole query on maps of 1,000 to 100,000 keyframes",
     "speed": "milliseconds and memory of one query",
 }
 """Name of the module -> what it measures; ``run(options)`` of each yields tables as they are done."""

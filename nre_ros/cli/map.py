@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nre_ros.cli import map_build, map_export, map_info, map_merge, map_prune, map_verify, map_view
+from nre_ros.cli import map_build, map_export, map_index, map_info, map_merge, map_prune, map_verify, map_view
 
 
 def add_parser(subparsers) -> None:
@@ -11,5 +11,5 @@ def add_parser(subparsers) -> None:
         "map", help="build a keyframe map; look at, check, merge, prune, export one", description=__doc__
     )
     commands = parser.add_subparsers(dest="map_command", required=True, metavar="COMMAND")
-    for module in (map_build, map_info, map_view, map_verify, map_merge, map_prune, map_export):
+    for module in (map_build, map_info, map_view, map_verify, map_merge, map_prune, map_index, map_export):
         module.add_parser(commands)

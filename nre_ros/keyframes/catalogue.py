@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from nre_ros.errors import MapFormatError, NreError
+from nre_ros.errors import MapFormatError
 from nre_ros.keyframes.blobs import dequantise
 from nre_ros.keyframes.descriptor import GLOBAL_DESCRIPTOR
-from nre_ros.keyframes.index import SMALL, KeyframeIndex
+from nre_ros.keyframes.index import SMALL, KeyframeIndex, NoIndexError
 from nre_ros.keyframes.prior import PosePrior, views_of
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Catalogue:
                 self._open_index()
             changes = self._take_in_changes()
             if self._index is not None and len(self) != len(self.store):
-                _LOG.warning("map %s: its index is not of these keyframes, all are looked through instead", self.store.path)
+                _LOG.warning("map %s: its index is of other keyframes; all keyframes are looked through", self.store.path)
                 self._index, self._position = None, (0, 0)
                 self._forget_fresh()
                 changes = self._take_in_changes()
@@ -160,20 +160,16 @@ class Catalogue:
 
     def _open_index(self) -> None:
         """Takes the map's index if it has one that fits; a map is not refused for one that does not."""
-        metadata = self.store.metadata()
+        channels = int(self.store.metadata().get("global_channels", 0))
         try:
             data = self.store.read_index()
+            if data is None and len(self.store) > SMALL:
+                raise NoIndexError(f"it has no index of its {len(self.store)} keyframes")
             if data is None:
-                if len(self.store) > SMALL:
-                    _LOG.warning("map %s has no index of its %d keyframes", self.store.path, len(self.store))
                 return
-            channels = int(metadata.get("global_channels", 0))
             index = KeyframeIndex.from_bytes(data, GLOBAL_DESCRIPTOR, channels)
-        except MapFormatError as error:
-            _LOG.warning("%s: all keyframes are looked through instead", error)
-            return
-        except NreError as error:
-            _LOG.warning("map %s: %s: all keyframes are looked through instead", self.store.path, error)
+        except (NoIndexError, MapFormatError) as error:
+            _LOG.warning("map %s: %s; all keyframes are looked through", self.store.path, error)
             return
         self._index, self._position, self._channels = index, index.position, channels
         self._valid = np.ones(len(index.ids), bool)

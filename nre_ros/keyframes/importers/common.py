@@ -24,6 +24,7 @@ from tqdm import tqdm
 from nre_ros.errors import ImageError, ImportSourceError, MapError, MapFormatError, NreError
 from nre_ros.keyframes.builder import KeyframeBuilder
 from nre_ros.keyframes.database import sidecars
+from nre_ros.keyframes.index import update_index
 from nre_ros.keyframes.retrieval import GLOBAL_DESCRIPTOR
 from nre_ros.keyframes.store import KeyframeStore
 from nre_ros.keyframes.types import Keyframe
@@ -83,6 +84,7 @@ def build_map(
         done = store.names()
         report.resumed = len(done.keys() & set(names))
         _import(names, done, source, builder, store, report, progress)
+        update_index(store)
         info = store.info()
     finally:
         store.close()
