@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from nre_ros.keyframes.index import update_index
-from nre_ros.keyframes.store import KeyframeStore
-
 
 def add_parser(commands) -> None:
     """Registers ``map index``."""
@@ -15,11 +10,14 @@ def add_parser(commands) -> None:
         description="Makes the index that retrieval uses in a large map anew, with all that was added since it was "
         "made.  A map works without; it is then looked through at every query.",
     )
-    parser.add_argument("map", type=Path, metavar="MAP.db", help="the map file")
-    parser.set_defaults(run=run)
+    parser.add_argument("map", metavar="MAP.db")
+    parser.set_defaults(func=_index)
 
 
-def run(args) -> int:
+def _index(args) -> int:
+    from nre_ros.keyframes.index import update_index
+    from nre_ros.keyframes.store import KeyframeStore
+
     with KeyframeStore.open(args.map, readonly=False) as store:
         print(update_index(store))
     return 0

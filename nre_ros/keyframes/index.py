@@ -9,6 +9,7 @@ history that it was made at: what has been added, changed or removed since is kn
 
 from __future__ import annotations
 
+import logging
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ from nre_ros.keyframes.prior import views_of
 
 if TYPE_CHECKING:
     from nre_ros.keyframes.store import KeyframeStore
+
+_LOG = logging.getLogger(__name__)
 
 SMALL = 4000
 """Maps of fewer keyframes are looked through: that takes a millisecond and misses none."""
@@ -125,6 +128,7 @@ def update_index(store: KeyframeStore) -> str:
     try:
         data = build_index(store).to_bytes(GLOBAL_DESCRIPTOR)
     except NoIndexError as error:
+        _LOG.warning("map %s gets no index of its %d keyframes: %s", store.path, count, error)
         return f"no index of {count} keyframes: {error}"
     store.write_index(data)
     return f"index of {count} keyframes: {len(data) / 1e6:.0f} MB"
