@@ -60,9 +60,11 @@ def map_errors(path: Path):
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
             raise MapError(f"map {path} is being written by another process") from error
-        if "UTF-8" in str(error):  # its message quotes the text
-            raise MapFormatError(f"map {path} is damaged: a text that is not UTF-8") from error
+        if not path.exists():
+            raise MapError(f"map {path} was removed while it was open ({error})") from error
         raise MapError(f"map {path}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise MapFormatError(f"map {path} is damaged: a text that is not UTF-8") from error
     except sqlite3.Error as error:
         raise MapFormatError(f"map {path} is damaged: {error}") from error
 
@@ -120,6 +122,8 @@ def open_database(path: Path, readonly: bool, exclusive: bool = False) -> sqlite
         raise MapFormatError(f"{path} is no map: not an SQLite file")
     _check_length(path, header)
     with map_errors(path):
+        if readonly:
+            _finish_interrupted_close(path)
         db = _connect(path, _mode(path, header) if readonly else "rw")
     try:
         with map_errors(path):
@@ -130,6 +134,14 @@ def open_database(path: Path, readonly: bool, exclusive: bool = False) -> sqlite
         db.close()
         raise
     return db
+
+
+def _finish_interrupted_close(path: Path) -> None:
+    """Rolls back what a writer that was killed while it left WAL mode has left; a reader may not do that."""
+    journal = sidecars(path)[2]
+    if journal.exists() and journal.stat().st_size and os.access(path.parent, os.W_OK):
+        with closing(_connect(path, "rw")) as db:
+            db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
 
 
 def close_writer(db: sqlite3.Connection) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -101,8 +102,8 @@ def _choose(stores, names, on_clash) -> tuple[list[tuple[KeyframeStore, int, str
 
 
 def _free_name(name: str, chosen: dict, names: list[dict]) -> str:
-    taken = lambda tried: tried in chosen or any(tried in there for there in names)  # noqa: E731
-    return next(tried for tried in (name, *(f"{name}#{k}" for k in range(2, 1 << 30))) if not taken(tried))
+    tries = chain([name], (f"{name}#{k}" for k in count(2)))
+    return next(tried for tried in tries if not (tried in chosen or any(tried in there for there in names)))
 
 
 def _same(a: Keyframe, b: Keyframe) -> bool:

@@ -362,9 +362,13 @@ class KeyframeStore:
         revision = self.revision
         if revision == self._seen:
             return
-        changes = self.changes(self._position)
-        self._cache.drop((*changes.changed, *changes.removed))
-        self._position, self._seen = changes.position, revision
+        try:
+            changes = self.changes(self._position)
+            self._cache.drop((*changes.changed, *changes.removed))
+            self._position = changes.position
+        except MapFormatError:  # the list of changes is damaged: the keyframes need not be
+            self._cache.clear()
+        self._seen = revision
 
     def _load(self, keyframe_id: int) -> Keyframe:
         keyframe = self._cache.get(keyframe_id)
