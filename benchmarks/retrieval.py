@@ -77,6 +77,7 @@ def _table(options: Options, title: str, case: Case, temperature: float) -> Tabl
         "way", "queries", f"one of {COUNT} overlaps [%]", "the first does [%]", f"of the {COUNT} do [%]", "median [ms]"
     ))
     descriptors = [global_descriptor(features) for features in case.features]
+    enough = case.overlap >= ENOUGH
     with KeyframeStore.open(case.map_path) as store:
         for way, (config, look, spread) in WAYS.items():
             retriever = Retriever(store, config)
@@ -92,21 +93,21 @@ def _table(options: Options, title: str, case: Case, temperature: float) -> Tabl
                     retriever.query, descriptor, COUNT, prior, features if look else None, temperature
                 )
                 seconds.append(taken)
-                found.append(case.overlap[query, [case.columns[i] for i in ids]] >= ENOUGH)
+                found.append(enough[query, [case.columns[i] for i in ids]])
             hits = np.array(found)
             table.rows.append((
                 way, len(hits), *(100 * float(share.mean()) for share in (hits.any(1), hits[:, 0], hits)),
                 1e3 * float(np.median(seconds)),
             ))
     table.notes.append(
-        f"Overlaps: at least {ENOUGH:.0%} of the keyframe's depth points are seen by the query. {(case.overlap >= ENOUGH).mean():.1%} "
-        f"of all pairs do, and {np.median((case.overlap >= ENOUGH).sum(1)):.0f} keyframes of a query's (median)."
+        f"Overlaps: at least {ENOUGH:.0%} of the keyframe's depth points are seen by the query. {enough.mean():.1%} of all "
+        f"pairs do, and {np.median(enough.sum(1)):.0f} keyframes of a query's (median)."
     )
     return table
 
 
 def _prior(T_map_cam: np.ndarray, spread: tuple[float, float], rng: np.random.Generator) -> PosePrior:
-    """The pose moved at random by standard deviations (metres, degrees) a direction, and the covariance that says so."""
+    """The pose moved by random errors of these deviations (metres, degrees) a direction, with their covariance."""
     metres, radians = spread[0], np.radians(spread[1])
     turn = Rotation.from_rotvec(rng.normal(scale=radians, size=3)).as_matrix()
     T = pose_matrix(T_map_cam[:3, 3] + rng.normal(scale=metres, size=3), (0, 0, 0, 1))

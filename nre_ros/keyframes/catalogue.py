@@ -82,7 +82,7 @@ class Catalogue:
                 self._open_index()
             changes = self._take_in_changes()
             if self._index is not None and len(self) != len(self.store):
-                _LOG.warning("map %s: its index is of other keyframes; all keyframes are looked through", self.store.path)
+                _LOG.warning("map %s: its index is of other keyframes; all are looked through", self.store.path)
                 self._index, self._position = None, (0, 0)
                 self._forget_fresh()
                 changes = self._take_in_changes()
