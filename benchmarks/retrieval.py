@@ -100,8 +100,8 @@ def _table(options: Options, title: str, case: Case, temperature: float) -> Tabl
                 1e3 * float(np.median(seconds)),
             ))
     table.notes.append(
-        f"Overlaps: at least {ENOUGH:.0%} of the keyframe's depth points are seen by the query. {enough.mean():.1%} of all "
-        f"pairs do, and {np.median(enough.sum(1)):.0f} keyframes of a query's (median)."
+        f"Overlaps: at least {ENOUGH:.0%} of the keyframe's depth points are seen by the query. {enough.mean():.1%} of "
+        f"all pairs do, and {np.median(enough.sum(1)):.0f} keyframes of a query's (median)."
     )
     return table
 

@@ -41,9 +41,9 @@ def run(options: Options):
         ))
     table.notes += [
         f"Medians with {options.threads} threads. Recall: share of the {NEAREST} most similar keyframes, by looking "
-        f"through all, that are among the {NEAREST} of the index; of {_QUERIES} queries near keyframes of the map. Opening "
-        "reads the index, the file is in the system's cache. Whole query: kitchen images of 640x480 against 5 keyframes "
-        "of 100 points.",
+        f"through all, that are among the {NEAREST} of the index; of {_QUERIES} queries near keyframes of the map. "
+        "Opening reads the index, the file is in the system's cache. Whole query: kitchen images of 640x480 against 5 "
+        "keyframes of 100 points.",
         "To reach with 100,000: open 1 s, ten nearest 10 ms, whole query 1.2 times that of 1,000, memory 1000 MB.",
     ]
     _plot(table, options.folder / "scale.png")

@@ -9,10 +9,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from keyframe_samples import random_keyframe
 from nre_ros.errors import FeatureMismatchError, ImageError, MapError, MapFormatError, NreError
 from nre_ros.geometry import pose_error
+from nre_ros.keyframes.prior import PosePrior
 from nre_ros.keyframes.store import KeyframeStore
 from nre_ros.localization.localizer import Localizer
 from nre_ros.localization.verdict import confidence_of, evidence, judge
@@ -54,6 +56,30 @@ def test_images_are_localized_in_a_stored_map(room, localizer, place):
     assert list(result.milliseconds) == ["features", "retrieval", "maps", "consensus", "coarse", "fine", "verdict"]
     np.testing.assert_allclose(result.pixels, opencv_pixels(result.points, np.linalg.inv(result.T_map_cam)), atol=1e-6)
     assert len(result.losses) == len(result.pixels) and 0 <= result.losses.min() and result.losses.max() <= 1
+
+
+@pytest.mark.parametrize("metres, degrees", [(0.3, 5.0), (50.0, 5.0), (0.3, 180.0)])
+def test_a_prior_helps_or_does_no_harm(room, localizer, metres, degrees):
+    """One that is right, one that is elsewhere, and one that looks the other way; all say that they are sure."""
+    image, truth = room.view(*QUERIES[0])
+    wrong = np.eye(4)
+    wrong[:3, :3] = Rotation.from_euler("z", degrees, degrees=True).as_matrix()
+    wrong[0, 3] = metres
+    prior = PosePrior(wrong @ truth, np.diag([0.1] * 3 + [0.01] * 3))
+    metres, radians = pose_error(localizer.localize(image, CAMERA, prior).T_map_cam, truth)
+    assert metres < 0.03 and np.degrees(radians) < 0.6
+
+
+def test_a_prior_goes_to_retrieval_and_to_the_estimator(room, localizer, monkeypatch):
+    image, truth = room.view(*QUERIES[0])
+    seen = {}
+    query, localize = localizer.retriever.query, localizer.estimator.localize
+    monkeypatch.setattr(localizer.retriever, "query", lambda *a: seen.update(prior=a[2]) or query(*a))
+    monkeypatch.setattr(localizer.estimator, "localize", lambda *a: seen.update(start=a[4]) or localize(*a))
+    prior = PosePrior(truth, np.eye(6))
+    localizer.localize(image, CAMERA, prior)
+    assert seen["prior"] is prior
+    np.testing.assert_allclose(seen["start"].numpy(), np.linalg.inv(truth), atol=1e-12)
 
 
 def test_the_same_image_gives_the_same_result(room, localizer, map_file):

@@ -75,7 +75,8 @@ class Catalogue:
     def refresh(self) -> tuple[int, ...]:
         """Takes in what this or another process has done to the map since; ids of what is not as it was."""
         revision = self.store.revision
-        if revision == self._revision:
+        # what is being written may be taken back, and its ids given again
+        if revision == self._revision or (self.store.tables.writing and self._revision is not None):
             return ()
         with self.store.tables.snapshot():
             if self._revision is None:
