@@ -58,8 +58,10 @@ class PosePrior:
         turn = np.linalg.eigvalsh(cross.T @ self.covariance[3:, 3:] @ cross)[-1] + _TURN**2
         views = views.astype(np.float64)
         offset = views[:, :3] + distance * views[:, 3:] - (centre + distance * axis)
-        away = np.einsum("mi,ij,mj->m", offset, np.linalg.inv(spread), offset)
-        angle = np.arccos((views[:, 3:] @ axis).clip(-1, 1))
+        # columns one by one: on so few numpy's BLAS does no better, and it leaves threads spinning
+        whitened = np.linalg.inv(np.linalg.cholesky(spread))
+        away = sum(sum(row[i] * offset[:, i] for i in range(3)) ** 2 for row in whitened)
+        angle = np.arccos(sum(axis[i] * views[:, 3 + i] for i in range(3)).clip(-1, 1))
         return -0.5 * (away + angle**2 / turn)
 
 
