@@ -25,7 +25,8 @@ from nre_ros.keyframes.store import KeyframeStore  # noqa: E402
 from nre_ros.keyframes.verify import verify_map  # noqa: E402
 
 COUNT = 40
-KEYFRAMES = {f"frame-{i}": random_keyframe(f"frame-{i}", i, points=60, background=8, dimensions=60) for i in range(COUNT)}
+SIZES = {"points": 60, "background": 8, "dimensions": 60}
+KEYFRAMES = {f"frame-{i}": random_keyframe(f"frame-{i}", i, **SIZES) for i in range(COUNT)}
 
 
 class Source(MapSource):

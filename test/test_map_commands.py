@@ -90,7 +90,9 @@ def test_choices_of_keyframes(path):
         assert in_box(store, [[1, -1, -1], [3, 1, 1]]) == [4, 5]
         assert in_box(store, [[1, -1, -1], [3, 1, 1]], outside=True) == [1, 2, 3, 6, 7]
         assert listed(store, ["c0", "a1"]) == [2, 6]
-        for call in (lambda: listed(store, ["c0", "zz"]), lambda: all_but(store, 0), lambda: in_box(store, np.ones(6) * np.nan)):
+        for call in (
+            lambda: listed(store, ["c0", "zz"]), lambda: all_but(store, 0), lambda: in_box(store, np.ones(6) * np.nan),
+        ):
             with pytest.raises(MapError):
                 call()
 

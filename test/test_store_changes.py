@@ -62,7 +62,8 @@ def test_points_can_be_replaced_with_the_pose(store):
 
 
 @pytest.mark.parametrize("T, points", [
-    (np.diag([2.0, 1, 1, 1]), None), (np.full((4, 4), np.nan), None), (np.eye(3), None), (np.diag([1, 1, -1.0, 1]), None),
+    (np.diag([2.0, 1, 1, 1]), None), (np.full((4, 4), np.nan), None), (np.eye(3), None),
+    (np.diag([1, 1, -1.0, 1]), None),
     (np.eye(4) + np.outer([0, 0, 0, 1], [1, 0, 0, 0]), None),
     (np.eye(4), np.zeros((29, 3))), (np.eye(4), np.full((30, 3), np.inf)),
 ])

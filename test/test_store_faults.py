@@ -229,7 +229,7 @@ def test_a_close_that_was_cut_short_is_finished_by_the_next_reader(path, tmp_pat
 
 
 def test_a_full_file_keeps_what_it_had(path):
-    """SQLite's own limit stands for the disk's: the next keyframe is refused, and the map goes on when there is room."""
+    """SQLite's own limit stands for the disk's: the next keyframe is refused; with room again the map goes on."""
     with KeyframeStore.open(path, readonly=False) as store:
         (pages,), = store.tables.rows("PRAGMA page_count")
         store.tables.rows(f"PRAGMA max_page_count = {pages + 60}")

@@ -26,7 +26,8 @@ CREATE TABLE cameras (
 CREATE TABLE keyframes (
     id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, stamp INTEGER NOT NULL,
     camera_id INTEGER NOT NULL REFERENCES cameras (id), pose BLOB NOT NULL,
-    global_descriptor BLOB NOT NULL, global_scale REAL NOT NULL, point_count INTEGER NOT NULL, checksum INTEGER NOT NULL);
+    global_descriptor BLOB NOT NULL, global_scale REAL NOT NULL, point_count INTEGER NOT NULL,
+    checksum INTEGER NOT NULL);
 CREATE TABLE points (
     keyframe_id INTEGER PRIMARY KEY REFERENCES keyframes (id) ON DELETE CASCADE,
     xyz BLOB NOT NULL, source_ids BLOB, coarse BLOB NOT NULL, coarse_scale BLOB NOT NULL,

@@ -41,7 +41,8 @@ def _export(args) -> int:
                 ("  names with spaces", f"{report.renamed}, written with _" if report.renamed else None),
             ]
         if args.tum:
-            rows.append(("trajectory", f"{args.tum}: {exporting.export_tum(store, args.tum, args.list).keyframes} poses"))
+            report = exporting.export_tum(store, args.tum, args.list)
+            rows.append(("trajectory", f"{args.tum}: {report.keyframes} poses"))
         if args.ply:
             rows.append(("points", f"{args.ply}: {exporting.export_ply(store, args.ply, progress).points} points"))
     print_table(*rows)

@@ -19,8 +19,8 @@ def add_parser(commands) -> None:
     parser.add_argument("map", metavar="MAP.db")
     choice = parser.add_mutually_exclusive_group(required=True)
     choice.add_argument(
-        "--overlap", type=float, metavar="SHARE", help="views that an earlier one makes superfluous: at least this "
-        "share of each one's points (0.9, say) projects into the other's image, from directions less than 15 degrees apart",
+        "--overlap", type=float, metavar="SHARE", help="views that an earlier one makes superfluous: at least this share "
+        "of each one's points (0.9, say) projects into the other's image, from directions less than 15 degrees apart",
     )
     choice.add_argument("--count", type=int, metavar="N", help="all but N, which are spread over places and directions")
     choice.add_argument("--list", metavar="LIST", help="those of a file of names, one a line")

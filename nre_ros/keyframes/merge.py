@@ -34,7 +34,9 @@ class MergeReport:
     clashes: tuple[str, ...]
 
 
-def merge_maps(paths: list, output, on_clash: str = "refuse", force: bool = False, progress: bool = True) -> MergeReport:
+def merge_maps(
+    paths: list, output, on_clash: str = "refuse", force: bool = False, progress: bool = True
+) -> MergeReport:
     """Writes the keyframes of several maps of one frame into the map ``output``, as they are stored.
 
     Keyframes of one name with the same content are taken once; different ones are treated as

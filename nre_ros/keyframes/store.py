@@ -203,7 +203,8 @@ class KeyframeStore:
             scans = list(self.scan())
             lost = len(self) - sum(len(scan.ids) for scan in scans)
         if lost:
-            raise MapFormatError(f"map {self.path} is damaged: {abs(lost)} keyframes too {'few' if lost > 0 else 'many'}")
+            what = "few" if lost > 0 else "many"
+            raise MapFormatError(f"map {self.path} is damaged: {abs(lost)} keyframes too {what}")
         if not scans:
             return np.zeros(0, np.int64), np.zeros((0, 4, 4)), np.zeros((0, 0), np.float32)
         with self.tables.decoding():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nre_ros.errors import MapError, MapFormatError
@@ -111,10 +111,13 @@ class MapTables:
         with self.errors():
             return self._db.execute(query, parameters).fetchall()
 
-    def cursor(self, query: str, parameters=()) -> sqlite3.Cursor:
-        """Rows one by one, with the caller holding ``lock``; SQLite's errors come as they are."""
-        with self.errors():
-            return self._db.execute(query, parameters)
+    def readable_rows(self, query: str, parameters=()) -> list[tuple]:
+        """The rows of a query up to the first that cannot be read, as they are."""
+        found = []
+        with suppress(MapError), self.errors():
+            for row in self._db.execute(query, parameters):
+                found.append(row)
+        return found
 
     def row(self, table: str, key: str, value: int) -> tuple:
         """The one row of a table, checked, without its checksum; ``MapFormatError`` if there is none."""

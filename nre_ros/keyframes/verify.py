@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,7 +86,8 @@ def repair_map(check: MapCheck, output, force: bool = False, progress: bool = Tr
         if missing:
             raise MapError(f"map {check.path} cannot be saved: its metadata {missing} are damaged")
         made_of = {
-            "importer": "map verify --repair-to", "map": str(check.path.resolve()), "source": metadata.get("source", ""),
+            "importer": "map verify --repair-to", "map": str(check.path.resolve()),
+            "source": metadata.get("source", ""),
         }
         bare = set(check.without_thumbnail)
         with new_map(output, metadata, made_of, force) as new:
@@ -143,7 +142,7 @@ def _list(tables: MapTables, query: str, check: MapCheck) -> list:
 def _metadata(tables: MapTables) -> dict[str, str]:
     """What is good of the metadata."""
     found = {}
-    for row in _tolerant(tables, "SELECT key, value, checksum FROM metadata"):
+    for row in tables.readable_rows("SELECT key, value, checksum FROM metadata"):
         try:
             key, value = tables.checked(row, "metadata")
             found[key] = value
@@ -152,24 +151,15 @@ def _metadata(tables: MapTables) -> dict[str, str]:
     return found
 
 
-def _tolerant(tables: MapTables, query: str, parameters=()) -> Iterator[tuple]:
-    """The rows up to the first that cannot be read."""
-    with tables.lock:
-        try:
-            yield from tables.cursor(query, parameters)
-        except (sqlite3.Error, MapError):
-            return
-
-
 def _keyframe_ids(tables: MapTables, check: MapCheck) -> list[int]:
     """All ids that there are; around a damaged page of the table, those that can still be looked up."""
-    forward = [row[0] for row in _tolerant(tables, "SELECT id FROM keyframes NOT INDEXED ORDER BY id")]
+    forward = [row[0] for row in tables.readable_rows("SELECT id FROM keyframes NOT INDEXED ORDER BY id")]
     with check.noting("keyframes"):
         tables.rows("SELECT id FROM keyframes NOT INDEXED ORDER BY id")
         return forward
-    backward = [row[0] for row in _tolerant(tables, "SELECT id FROM keyframes NOT INDEXED ORDER BY id DESC")]
+    backward = [row[0] for row in tables.readable_rows("SELECT id FROM keyframes NOT INDEXED ORDER BY id DESC")]
     gap = range(max(forward, default=0) + 1, min(backward, default=0))
-    between = [i for i in gap if any(True for _ in _tolerant(tables, "SELECT id FROM keyframes WHERE id = ?", (i,)))]
+    between = [i for i in gap if tables.readable_rows("SELECT id FROM keyframes WHERE id = ?", (i,))]
     return sorted({*forward, *between, *backward})
 
 
