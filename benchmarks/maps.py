@@ -11,10 +11,13 @@ from common import Options, Table, UsageError
 from scenes import thinned
 
 from nre_ros.features import load_backbone
-from nre_ros.geometry import invert
+from nre_ros.geometry import invert, pose_error
 from nre_ros.keyframes.builder import KeyframeBuilder
 from nre_ros.keyframes.importers.colmap import ColmapSource
 from nre_ros.keyframes.importers.common import build_map, read_image
+from nre_ros.keyframes.importers.kapture import KaptureSource
+from nre_ros.keyframes.importers.posed import PosedSource
+from nre_ros.keyframes.importers.posed_frames import PosedFrames
 from nre_ros.keyframes.store import KeyframeStore
 from nre_ros.localization.localizer import Localizer
 
@@ -67,6 +70,46 @@ def lund_door(options: Options) -> Table:
     return table
 
 
+def fountain(options: Options) -> Table:
+    """Posed images without depth; surveyed poses."""
+    folder = options.data("data/fountain")
+    sources = [PosedSource(folder / "sparse", folder / "images", folder / file) for file in ("map.txt", "query.txt")]
+    return _posed(options, "fountain, posed images without depth", *sources, within=1.0)
+
+
+def virtual_gallery(options: Options) -> Table:
+    """Kapture with a rig of two cameras; queries of other focal lengths, partly covered; rendered, so exact poses."""
+    folder = options.data("data/virtual_gallery")
+    sources = [KaptureSource(folder / half) for half in ("mapping", "query")]
+    return _posed(options, "virtual_gallery from kapture, a rig of two cameras", *sources, within=5.0)
+
+
+def _posed(options: Options, title: str, source: PosedFrames, queries: PosedFrames, within: float) -> Table:
+    """Position errors of the queries of one source in the map of another; to reach: all ``within`` centimetres."""
+    path = options.folder / "posed.db"
+    builder = KeyframeBuilder(load_backbone("xfeat", options.device), seed=options.seed)
+    report = build_map(source, builder, path, force=True, progress=False)
+    table = Table(title, ("query", "position [cm]", "rotation [deg]", "confidence"))
+    errors = []
+    with Localizer(path, options.device, options.seed) as localizer:
+        for name in thinned(queries.names(), options.queries):
+            T_true, camera = queries.where(name)
+            result = localizer.localize(queries.image(name), camera)
+            if not result.success:
+                table.rows.append((name, None, None, result.confidence))
+                table.notes.append(f"{name}: {result.reason}")
+                continue
+            distance, angle = pose_error(result.T_map_cam, T_true)
+            errors.append(100 * distance)
+            table.rows.append((name, errors[-1], float(np.degrees(angle)), result.confidence))
+    table.notes.insert(0, (
+        f"{sum(error <= within for error in errors)} of {len(table.rows)} within {within:g} cm; to reach: all. Map of "
+        f"{report.keyframes} keyframes and {report.points} points in {report.seconds:.1f} s, images skipped: "
+        f"{len(report.skipped)}."
+    ))
+    return table
+
+
 def _leave_out(whole, path, name: str, backbone) -> None:
     """The map ``whole`` without the keyframe of that name."""
     with KeyframeStore.open(whole) as store, KeyframeStore.create(
@@ -91,5 +134,5 @@ def _distances(T_map_cam: np.ndarray, points: np.ndarray, pixels: np.ndarray, ca
     return np.linalg.norm(projected[:, 0] - pixels, axis=1)
 
 
-SETS = {"lund_door": lund_door}
+SETS = {"lund_door": lund_door, "fountain": fountain, "virtual_gallery": virtual_gallery}
 """Name of the set -> the function that makes its table."""

@@ -11,18 +11,16 @@ import cv2
 import numpy as np
 import torch
 from common import Options
-from keypoints import Sift
 from scipy.spatial import cKDTree
-from triangulation import View, triangulate
 
 from nre_ros.features import load_backbone
-from nre_ros.geometry import Camera, invert, pose_matrix
+from nre_ros.geometry import Camera
 from nre_ros.keyframes.builder import KeyframeBuilder
 from nre_ros.keyframes.importers.cameras import read_cameras_txt
 from nre_ros.keyframes.importers.common import build_map, read_depth, read_image, read_lines, read_list
+from nre_ros.keyframes.importers.posed import PosedSource
 from nre_ros.keyframes.importers.rgbd import RgbdSource, parse_tum_line
-from nre_ros.keyframes.selection import smooth_depth, spread
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.selection import smooth_depth
 
 THIN = 21
 """The thin map holds every so manieth map frame."""
@@ -83,52 +81,26 @@ def kitchen(
 
 
 def fountain(options: Options) -> Scene:
-    """Photographs of a fountain with surveyed poses and no depth: points triangulated from SIFT matches."""
+    """Photographs of a fountain with surveyed poses and no depth: points triangulated by the project's importer."""
     folder = options.data("data/fountain")
-    camera = next(iter(read_cameras_txt(folder / "sparse/cameras.txt").values()))
-    poses = _colmap_poses(folder / "sparse/images.txt")
-    names = read_list(folder / "map.txt")
-    sift = Sift(options.device)
-
-    def image(name):
-        return read_image(folder / "images" / name)
-
-    views = {name: View(sift.describe(image(name)), camera, poses[name]) for name in names}
-    known = triangulate(views, sift.match)
+    source = PosedSource(folder / "sparse", folder / "images", folder / "map.txt")
+    queries_source = PosedSource(folder / "sparse", folder / "images", folder / "query.txt")
     map_path = options.folder / "fountain.db"
     if not map_path.exists():
-        _fountain_map(options, map_path, camera, poses, known, image)
+        builder = KeyframeBuilder(load_backbone("xfeat", options.device), seed=options.seed)
+        build_map(source, builder, map_path, progress=False)
 
     def queries():
-        for name in thinned(read_list(folder / "query.txt"), options.queries):
-            yield Query(name, image(name), camera, poses[name])
+        for name in thinned(queries_source.names(), options.queries):
+            T_map_cam, camera = queries_source.where(name)
+            yield Query(name, queries_source.image(name), camera, T_map_cam)
 
     def lift(name, pixels):
-        distance, nearest = cKDTree(known[name][0]).query(pixels)
-        return known[name][1][nearest], distance < 0.01  # SIFT finds the very same keypoints again
+        known, found = source.triangulate(name, source.image(name))
+        distance, nearest = cKDTree(known).query(pixels)
+        return found.points[nearest], distance < 0.01  # SIFT finds the very same keypoints again
 
-    return Scene(map_path, queries, image, lift)
-
-
-def _fountain_map(options, map_path, camera, poses, known, image) -> None:
-    """A keyframe a map image, with as many of its triangulated points as a keyframe takes, spread over it."""
-    backbone = load_backbone("xfeat", options.device)
-    builder = KeyframeBuilder(backbone, seed=options.seed)
-    with KeyframeStore.create(map_path, backbone.name, backbone.weights_hash) as store:
-        for name, (pixels, points) in known.items():
-            count = builder.points_per_keyframe
-            chosen = spread(pixels, np.zeros(len(pixels)), count, camera.width, camera.height)
-            store.add(builder.build(name, 0, image(name), camera, poses[name], pixels[chosen], points[chosen]))
-
-
-def _colmap_poses(path: Path) -> dict[str, np.ndarray]:
-    """Image name -> T_map_cam of a COLMAP images.txt without points."""
-    poses = {}
-    for line in read_lines(path):
-        if not line.startswith("#"):
-            w, x, y, z, *position = map(float, line.split()[1:8])
-            poses[line.split()[9]] = invert(pose_matrix(position, (x, y, z, w)))
-    return poses
+    return Scene(map_path, queries, source.image, lift)
 
 
 def _kitchen_source(folder: Path, work: Path, every: int) -> RgbdSource:

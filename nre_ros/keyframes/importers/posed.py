@@ -111,6 +111,8 @@ def _read_images_bin(path: Path) -> dict[str, tuple[np.ndarray, int]]:
             name = data[at + 64:end].decode()
             (points,) = struct.unpack_from("<Q", data, end + 1)
             at = end + 9 + points * _POINT2D_BYTES
+            if at > len(data):
+                raise ValueError(f"{len(data)} bytes, expected {at} or more")
             entries[name] = np.array(values), camera_id
     except (struct.error, ValueError) as error:
         raise ImportSourceError(f"{path} is truncated or no images.bin of COLMAP ({error})") from None

@@ -48,8 +48,7 @@ class PosedFrames(MapSource):
     def keyframe(self, name: str, builder: KeyframeBuilder) -> Keyframe:
         (stamp, T_map_cam), camera = self.pose(name), self.camera(name)
         image = self.image(name)
-        view, found = self._triangulate(name, image)
-        pixels = view.pixels[found.index]
+        pixels, found = self.triangulate(name, image)
         features = builder.backbone.extract(image, detect=True)
         x, y = np.rint(pixels).astype(int).T
         detection = features.detection.cpu().numpy()
@@ -61,15 +60,19 @@ class PosedFrames(MapSource):
             name, stamp, image, camera, T_map_cam, pixels[chosen], found.points[chosen], features=features
         )
 
-    def _triangulate(self, name: str, image: np.ndarray) -> tuple[KeypointView, Triangulated]:
-        """First with views sampled by their poses alone, then with those that see the points found."""
+    def triangulate(self, name: str, image: np.ndarray) -> tuple[np.ndarray, Triangulated]:
+        """Pixels [N, 2] of an image's keypoints that others confirm, and their points.
+
+        Matched first with views sampled by their poses alone, then with those that see the points found.
+        Raises ``ImportSourceError`` if there is none.
+        """
         view = self._views.view(name, image)
         matched: dict[int, tuple[KeypointView, np.ndarray]] = {}
         found = self._match(view, self._views.likely(name, _NEIGHBOURS), matched)
         if not len(found.index):
             raise ImportSourceError(f"no point of this image is confirmed by another: matched with {len(matched)} images")
         found = self._match(view, self._views.neighbours(name, found.points, _NEIGHBOURS), matched)
-        return view, found
+        return view.pixels[found.index], found
 
     def _match(self, view: KeypointView, others: list[KeypointView], matched: dict) -> Triangulated:
         for other in others:

@@ -24,9 +24,11 @@ NEIGHBOURS = 6
 _RANGE = 3.0
 """Standard deviations on either side that are searched."""
 _STEPS = 33
-_SHARPNESS = 10.0
+_SHARPNESS = 20.0
 """Log-likelihood of a full correlation with one view.  From 10 to 80 the depths are equally good: a view
 that fits has a peak far narrower than the prior."""
+_ACCIDENT = 0.5
+"""Correlations up to this come about by accident, and tell nothing."""
 
 _CORRELATED = 0.8
 """Share of the noise's variance that neighbouring pixels have in common."""
@@ -66,7 +68,8 @@ def refine_depth(view: View, depth: np.ndarray, pixels: np.ndarray, others: list
     relative = torch.linspace(-_RANGE * NOISE, _RANGE * NOISE, _STEPS, dtype=torch.float64)
     log_likelihood = torch.zeros(len(known), _STEPS, dtype=torch.float64)
     for other in others:
-        log_likelihood += _SHARPNESS * sweep(view, where[known], planes[known], relative, other).clamp_min_(0)
+        correlation = sweep(view, where[known], planes[known], relative, other)
+        log_likelihood += _SHARPNESS * (correlation - _ACCIDENT).clamp_min(0) / (1 - _ACCIDENT)
     change, deviation = _peak(log_likelihood - 0.5 * (relative / NOISE).square(), relative)
     change = _regress(change, deviation, where[known] / max(view.grey.shape), planes[known, 0])
     refined, deviations = np.zeros(len(pixels)), np.full(len(pixels), NOISE)

@@ -1,0 +1,177 @@
+"""Posed images: COLMAP models without points as pycolmap reads them, and kapture folders with rigs."""
+
+import struct
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from nre_ros.errors import CameraError, ImageError, ImportSourceError, PoseError
+from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.keyframes.importers.kapture import KaptureSource
+from nre_ros.keyframes.importers.posed import PosedSource
+
+IMAGES_TXT = """# two lines an image; the second, the keypoints, may be empty
+1 0.9238795 0.3826834 0 0 0.1 0.2 0.3 1 a.jpg
+
+2 1 0 0 0 1 2 3 2 folder/b c.jpg
+10.0 20.0 -1 30.0 40.0 -1
+3 1 0 0 0 nan 0 0 1 nan.jpg
+
+4 0.5 0 0 0 0 0 0 1 short.jpg
+
+5 1 0 0 0 0 0 0 9 stranger.jpg
+"""
+
+
+def colmap_folder(tmp_path, images=IMAGES_TXT):
+    (tmp_path / "cameras.txt").write_text("1 PINHOLE 640 480 500 501 320 240\n2 SIMPLE_RADIAL 640 480 500 320 240 -0.1\n")
+    (tmp_path / "images.txt").write_text(images)
+    return tmp_path
+
+
+def test_a_text_model_without_points(tmp_path):
+    source = PosedSource(colmap_folder(tmp_path), tmp_path)
+    assert source.names() == ["a.jpg", "folder/b c.jpg", "nan.jpg", "short.jpg", "stranger.jpg"]
+    stamp, T = source.pose("a.jpg")
+    R = Rotation.from_euler("x", 45, degrees=True).as_matrix()
+    assert stamp == 0
+    np.testing.assert_allclose(T[:3, :3], R.T, atol=1e-6)
+    np.testing.assert_allclose(T[:3, 3], -R.T @ [0.1, 0.2, 0.3], atol=1e-6)
+    assert source.camera("a.jpg").cx == 319.5 and source.camera("folder/b c.jpg").distortion == (-0.1, 0, 0, 0)
+
+
+@pytest.mark.parametrize("name, error, words", [
+    ("nan.jpg", PoseError, "not finite"), ("short.jpg", PoseError, "length 0.5"),
+    ("stranger.jpg", CameraError, "no camera 9"), ("gone.jpg", ImportSourceError, "no image of that name"),
+    ("a.jpg", ImageError, "cannot be read"),
+])
+def test_what_cannot_be_imported_is_told_image_by_image(tmp_path, name, error, words):
+    source = PosedSource(colmap_folder(tmp_path), tmp_path)
+    with pytest.raises(error, match=words):
+        source.keyframe(name, KeyframeBuilder(None))
+
+
+def test_models_that_are_none_are_told_at_once(tmp_path):
+    with pytest.raises(ImportSourceError, match="neither cameras.txt nor cameras.bin"):
+        PosedSource(tmp_path, tmp_path)
+    colmap_folder(tmp_path, "1 1 0 0 0 0 0 zero 1 a.jpg\n")
+    with pytest.raises(ImportSourceError, match="not a line of COLMAP's images.txt"):
+        PosedSource(tmp_path, tmp_path)
+    colmap_folder(tmp_path, "# nothing\n")
+    with pytest.raises(ImportSourceError, match="is empty"):
+        PosedSource(tmp_path, tmp_path)
+
+
+def test_binary_models_read_as_pycolmap_writes_them(tmp_path, shared):
+    pycolmap = pytest.importorskip("pycolmap")
+    model = pycolmap.Reconstruction(str(shared / "data/lund_door/sparse"))
+    model.write_binary(str(tmp_path))
+    (tmp_path / "points3D.bin").unlink()
+    source = PosedSource(tmp_path, tmp_path)
+    for image in model.images.values():
+        matrix = image.cam_from_world() if callable(image.cam_from_world) else image.cam_from_world
+        np.testing.assert_allclose(source.pose(image.name)[1][:3], matrix.inverse().matrix(), atol=1e-5)  # quaternions rounded to 7 digits
+        theirs = model.cameras[image.camera_id]
+        assert source.camera(image.name).fx == theirs.params[0]
+    for name in ("images.bin", "cameras.bin"):
+        data = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(data[:-5])
+        with pytest.raises(ImportSourceError, match="truncated"):
+            PosedSource(tmp_path, tmp_path)
+        (tmp_path / name).write_bytes(data)
+
+
+def test_an_unknown_model_of_cameras_bin_spoils_its_own_images_alone(tmp_path):
+    colmap_folder(tmp_path)
+    cameras = struct.pack("<QIiQQ5d", 2, 1, 7, 640, 480, *range(5)) + struct.pack("<IiQQ4d", 2, 1, 640, 480, 500, 500, 320, 240)
+    (tmp_path / "cameras.bin").write_bytes(cameras)
+    source = PosedSource(tmp_path, tmp_path)
+    with pytest.raises(CameraError, match="FOV is not supported"):
+        source.camera("a.jpg")
+    assert source.camera("folder/b c.jpg").fy == 500
+
+
+SENSORS = """# kapture format: 1.1
+left, , camera, PINHOLE, 640, 480, 500, 500, 320, 240
+right, , camera, SIMPLE_RADIAL, 640, 480, 500, 320, 240, 0.1
+odd, , camera, UNKNOWN_CAMERA, 640, 480
+bad, , camera, PINHOLE, 640, 480, five
+wifi0, , wifi
+"""
+RIGS = "head, left, 1, 0, 0, 0, 0, 0, -0.1\nhead, right, 0.7071068, 0, 0.7071068, 0, 0.2, 0, 0\nrobot, head, 0, 1, 0, 0, 1, 2, 3\n"
+TRAJECTORIES = "20, robot, 0.9659258, 0, 0, 0.258819, 4, 5, 6\n10, left, 1, 0, 0, 0, 1, 0, 0\n11, left, nan, 0, 0, 0, 1, 0, 0\n"
+RECORDS = "20, right, r/20.jpg\n20, left, l/20.jpg\n10, left, l/10.jpg\n11, left, l/11.jpg\n30, left, l/30.jpg\n20, odd, o.jpg\n20, bad, b.jpg\n20, none, n.jpg\n"
+
+
+def kapture_folder(tmp_path, **changes):
+    sensors = tmp_path / "sensors"
+    sensors.mkdir(exist_ok=True)
+    files = {"sensors": SENSORS, "rigs": RIGS, "trajectories": TRAJECTORIES, "records_camera": RECORDS, **changes}
+    for name, text in files.items():
+        if text is not None:
+            (sensors / f"{name}.txt").write_text(text)
+    return tmp_path
+
+
+def matrix(quaternion_wxyz, position):
+    T = np.eye(4)
+    T[:3, :3] = Rotation.from_quat(np.roll(quaternion_wxyz, -1)).as_matrix()
+    T[:3, 3] = position
+    return T
+
+
+def test_poses_lead_through_rigs_within_rigs(tmp_path):
+    source = KaptureSource(kapture_folder(tmp_path))
+    assert source.names()[:2] == ["l/10.jpg", "l/11.jpg"]  # by their stamps, whatever the file's order
+    robot = matrix([0.9659258, 0, 0, 0.258819], [4, 5, 6])
+    head = matrix([0, 1, 0, 0], [1, 2, 3])
+    right = matrix([0.7071068, 0, 0.7071068, 0], [0.2, 0, 0])
+    stamp, T = source.pose("r/20.jpg")
+    assert stamp == 20
+    np.testing.assert_allclose(np.linalg.inv(T), right @ head @ robot, atol=1e-6)
+    np.testing.assert_allclose(source.pose("l/10.jpg")[1][:3, 3], [-1, 0, 0])
+    assert source.camera("r/20.jpg").distortion == (0.1, 0, 0, 0)
+
+
+def test_a_folder_without_rigs_and_a_list(tmp_path):
+    source = KaptureSource(kapture_folder(tmp_path, rigs=None))
+    np.testing.assert_allclose(source.pose("l/10.jpg")[1][:3, 3], [-1, 0, 0])
+    with pytest.raises(PoseError, match="no pose of right or its rig at the time 20"):
+        source.pose("r/20.jpg")
+
+
+@pytest.mark.parametrize("name, error, words", [
+    ("l/11.jpg", PoseError, "pose of left at 11: pose is not finite"), ("l/30.jpg", PoseError, "no pose of left"),
+    ("o.jpg", CameraError, "UNKNOWN_CAMERA"), ("b.jpg", CameraError, "five"), ("n.jpg", CameraError, "no camera none"),
+    ("l/10.jpg", ImageError, "cannot be read"), ("x.jpg", ImportSourceError, "no image of that name"),
+])
+def test_records_that_cannot_be_used_are_told_one_by_one(tmp_path, name, error, words):
+    rigs = RIGS + "robot, odd, 1, 0, 0, 0, 0, 0, 0\nrobot, bad, 1, 0, 0, 0, 0, 0, 0\nrobot, none, 1, 0, 0, 0, 0, 0, 0\n"
+    source = KaptureSource(kapture_folder(tmp_path, rigs=rigs))
+    with pytest.raises(error, match=words):
+        source.keyframe(name, KeyframeBuilder(None))
+
+
+def test_rigs_in_a_ring_are_told(tmp_path):
+    rigs = "a, left, 1, 0, 0, 0, 0, 0, 0\nb, a, 1, 0, 0, 0, 0, 0, 0\na, b, 1, 0, 0, 0, 0, 0, 0\n"
+    with pytest.raises(PoseError, match="ring"):
+        KaptureSource(kapture_folder(tmp_path, rigs=rigs)).pose("l/30.jpg")
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"trajectories": None}, "no sensors/trajectories.txt"), ({"records_camera": None}, "no sensors/records_camera.txt"),
+    ({"trajectories": "1, left, 1, 0, 0\n"}, "line of 5 fields"), ({"records_camera": "soon, left, a.jpg\n"}, "not a whole number"),
+])
+def test_folders_that_are_no_kapture_are_told_at_once(tmp_path, changes, words):
+    with pytest.raises(ImportSourceError, match=words):
+        KaptureSource(kapture_folder(tmp_path, **changes))
+
+
+def test_the_virtual_gallery_of_kapture(shared):
+    source = KaptureSource(shared / "data/virtual_gallery/mapping")
+    assert len(source.names()) == 12
+    # the rig's front cameras stand 0.1 m from its centre and look 60 degrees apart
+    (_, left), (_, right) = (source.pose(f"training/gallery_light1_loop1/frames/rgb/camera_{k}/rgb_00223.jpg") for k in (0, 1))
+    angle = np.degrees(Rotation.from_matrix(left[:3, :3].T @ right[:3, :3]).magnitude())
+    assert angle == pytest.approx(60, abs=1e-3) and np.linalg.norm(left[:3, 3] - right[:3, 3]) == pytest.approx(0.1, abs=1e-3)
