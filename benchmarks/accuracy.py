@@ -76,7 +76,9 @@ def _table(options: Options, title: str, make, methods, goal: str) -> Table:
 def _retrieve(localizer: Localizer, query: Query) -> list[str]:
     """Names of the keyframes that the project's retrieval finds."""
     features = localizer.backbone.extract(query.image, fine=False)
-    ids, _ = localizer.retriever.query(global_descriptor(features.coarse), RETRIEVED)
+    ids, _ = localizer.retriever.query(
+        global_descriptor(features.coarse), RETRIEVED, None, features.coarse, localizer.backbone.coarse_temperature
+    )
     return [localizer.store.get(keyframe_id).name for keyframe_id in ids]
 
 

@@ -7,6 +7,7 @@ import importlib
 import json
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 # the package of this checkout is measured, not one that happens to be installed
@@ -19,9 +20,12 @@ BENCHMARKS = {
     "p3p": "the batched P3P solver against PoseLib on random problems",
     "designs": "designs of the fine stage and of the hypotheses, on the same scenes",
     "accuracy": "position and angle errors on real images, against SIFT, XFeat and LighterGlue with PoseLib",
+    "retrieval": "how often a keyframe that truly overlaps is found, and what each step of retrieval brings",
+    "scale": "opening, retrieval and a whole query on maps of 1,000 to 100,000 keyframes",
     "speed": "milliseconds and memory of one query",
     "imports": "keyframes a second of the importers, by stages",
     "maps": "queries in whole maps of each kind of input",
+    "storage": "bytes a keyframe, what adding one costs, and int8 descriptors against float32 on the kitchen",
 }
 """Name of the module -> what it measures; ``run(options)`` of each yields tables as they are done."""
 
@@ -37,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     about = environment()
     print("\n".join(f"{key}: {value}" for key, value in about.items()), flush=True)
     report = {"environment": about, "benchmarks": {}}
-    with tempfile.TemporaryDirectory(prefix="nre_ros_bench_") as folder:
+    with _folder(args.work) as folder:
         options = Options(
             args.shared, Path(folder), args.device, args.threads, args.seed, args.queries, args.sets, args.methods
         )
@@ -50,6 +54,14 @@ def main(arguments: list[str] | None = None) -> int:
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def _folder(work: Path | None):
+    """Where maps and rendered views lie: a folder that is kept, or one that goes at the end."""
+    if work is None:
+        return tempfile.TemporaryDirectory(prefix="nre_ros_bench_")
+    work.mkdir(parents=True, exist_ok=True)
+    return nullcontext(work)
 
 
 def _run(name: str, module, options: Options) -> dict:
@@ -70,6 +82,7 @@ def _parse(arguments):
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)} (default: all)")
     parser.add_argument("--list", action="store_true", help="what there is, and nothing else")
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", metavar="DIR", help="the shared data")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="keep maps and rendered views there for the next run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the tables and the machine as JSON, too")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads (default 2)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all random draws (default 0)")
@@ -77,7 +90,7 @@ def _parse(arguments):
         "--device", choices=("cpu", "cuda"), default="cpu", help="of p3p and accuracy; speed takes all that there are"
     )
     parser.add_argument("--queries", type=int, default=0, metavar="N", help="evenly spaced queries a set (default all)")
-    parser.add_argument("--sets", type=_names, default=(), metavar="A,B", help="sets of accuracy and maps (default all)")
+    parser.add_argument("--sets", type=_names, default=(), metavar="A,B", help="of the benchmarks that have sets (default all)")
     parser.add_argument("--methods", type=_names, default=(), metavar="A,B", help="methods of accuracy (default all)")
     args = parser.parse_args(arguments)
     unknown = [name for name in args.names if name not in BENCHMARKS]

@@ -50,14 +50,19 @@ class Scene:
     lift: Callable[[str, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def kitchen(options: Options, every: int = 1, degraded: bool = False) -> Scene:
-    """RGB-D walk through a kitchen; map of every ``every``th frame; queries degraded or as they are."""
+def kitchen(
+    options: Options, every: int = 1, degraded: bool = False, builder: KeyframeBuilder | None = None
+) -> Scene:
+    """RGB-D walk through a kitchen; map of every ``every``th frame; queries degraded or as they are.
+
+    builder: makes the map anew, whether it is there already or not.
+    """
     folder = options.data("data/kitchen")
     map_path = options.folder / f"kitchen_{every}.db"
     source = _kitchen_source(folder, options.folder, every)
-    if not map_path.exists():
-        builder = KeyframeBuilder(load_backbone("xfeat", options.device), seed=options.seed)
-        build_map(source, builder, map_path, progress=False)
+    if builder is not None or not map_path.exists():
+        builder = builder or KeyframeBuilder(load_backbone("xfeat", options.device), seed=options.seed)
+        build_map(source, builder, map_path, force=True, progress=False)
 
     def queries():
         names = read_list(folder / "query.txt")

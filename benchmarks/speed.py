@@ -83,10 +83,10 @@ def _child(task: dict) -> None:
     share = 100 * float(np.mean([result.success for result in results]))
     points = int(np.median([result.points_considered for result in results]))
     times = [float(1e3 * np.quantile(seconds, q)) for q in (0.5, 0.9, 0.99)]
-    print(json.dumps({"totals": [points, *times, _peak_megabytes(), gpu, share], "stages": stages}))
+    print(json.dumps({"totals": [points, *times, peak_megabytes(), gpu, share], "stages": stages}))
 
 
-def _peak_megabytes() -> float:
+def peak_megabytes() -> float:
     """Peak resident memory of this process; getrusage would count its parent's too."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):

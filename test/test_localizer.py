@@ -1,15 +1,20 @@
 """The localizer on a small map with exact truth, maps that cannot be used, and the verdict."""
 
+import subprocess
+import sys
+import threading
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from keyframe_samples import random_keyframe
 from nre_ros.errors import FeatureMismatchError, ImageError, MapError, MapFormatError, NreError
 from nre_ros.geometry import pose_error
+from nre_ros.keyframes.prior import PosePrior
 from nre_ros.keyframes.store import KeyframeStore
 from nre_ros.localization.localizer import Localizer
 from nre_ros.localization.verdict import confidence_of, evidence, judge
@@ -53,6 +58,30 @@ def test_images_are_localized_in_a_stored_map(room, localizer, place):
     assert len(result.losses) == len(result.pixels) and 0 <= result.losses.min() and result.losses.max() <= 1
 
 
+@pytest.mark.parametrize("metres, degrees", [(0.3, 5.0), (50.0, 5.0), (0.3, 180.0)])
+def test_a_prior_helps_or_does_no_harm(room, localizer, metres, degrees):
+    """One that is right, one that is elsewhere, and one that looks the other way; all say that they are sure."""
+    image, truth = room.view(*QUERIES[0])
+    wrong = np.eye(4)
+    wrong[:3, :3] = Rotation.from_euler("z", degrees, degrees=True).as_matrix()
+    wrong[0, 3] = metres
+    prior = PosePrior(wrong @ truth, np.diag([0.1] * 3 + [0.01] * 3))
+    metres, radians = pose_error(localizer.localize(image, CAMERA, prior).T_map_cam, truth)
+    assert metres < 0.03 and np.degrees(radians) < 0.6
+
+
+def test_a_prior_goes_to_retrieval_and_to_the_estimator(room, localizer, monkeypatch):
+    image, truth = room.view(*QUERIES[0])
+    seen = {}
+    query, localize = localizer.retriever.query, localizer.estimator.localize
+    monkeypatch.setattr(localizer.retriever, "query", lambda *a: seen.update(prior=a[2]) or query(*a))
+    monkeypatch.setattr(localizer.estimator, "localize", lambda *a: seen.update(start=a[4]) or localize(*a))
+    prior = PosePrior(truth, np.eye(6))
+    localizer.localize(image, CAMERA, prior)
+    assert seen["prior"] is prior
+    np.testing.assert_allclose(seen["start"].numpy(), np.linalg.inv(truth), atol=1e-12)
+
+
 def test_the_same_image_gives_the_same_result(room, localizer, map_file):
     image, _ = room.view(*QUERIES[0])
     first, again = localizer.localize(image, CAMERA), localizer.localize(image, CAMERA)
@@ -61,6 +90,35 @@ def test_the_same_image_gives_the_same_result(room, localizer, map_file):
     for other in (again, later):
         np.testing.assert_array_equal(first.T_map_cam, other.T_map_cam)
         np.testing.assert_array_equal(first.covariance, other.covariance)
+
+
+_COPY = """
+import sys
+from nre_ros.keyframes.store import KeyframeStore
+with KeyframeStore.open(sys.argv[2]) as full, KeyframeStore.open(sys.argv[1], readonly=False) as store:
+    store.copy_from(full, int(sys.argv[3]))
+"""
+
+
+def test_a_growing_map_is_followed(room, map_file, tmp_path):
+    """Keyframes that a thread and a process add are used by the next query, which they bring to its pose."""
+    path = write_map(tmp_path / "growing.db", room.keyframes[:1], room.backbone)
+    image, truth = room.view(*QUERIES[0])
+
+    def add_in_thread():
+        with KeyframeStore.open(path, readonly=False) as store:
+            for keyframe in room.keyframes[1:3]:
+                store.add(keyframe)
+
+    with Localizer(path, "cpu") as localizer:
+        assert localizer.localize(image, CAMERA).keyframes == (1,)
+        thread = threading.Thread(target=add_in_thread)
+        thread.start()
+        thread.join()
+        assert sorted(localizer.localize(image, CAMERA).keyframes) == [1, 2, 3]
+        subprocess.run([sys.executable, "-c", _COPY, str(path), str(map_file), "4"], check=True)
+        result = localizer.localize(image, CAMERA)
+        assert sorted(result.keyframes) == [1, 2, 3, 4] and pose_error(result.T_map_cam, truth)[0] < 0.03
 
 
 def test_json_holds_the_pose_as_position_and_quaternion(room, localizer):

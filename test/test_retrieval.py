@@ -4,8 +4,10 @@ import cv2
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.special
 import torch
 from keyframe_samples import random_keyframe, unit
+from retrieval_samples import clusters, make_map, small_keyframe  # noqa: F401 (a fixture)
 
 from nre_ros.errors import FeatureMismatchError
 from nre_ros.features import load_backbone
@@ -13,6 +15,7 @@ from nre_ros.features.base import FeatureGrid, FeatureMap
 from nre_ros.geometry import invert
 from nre_ros.keyframes.importers.cameras import read_cameras_txt
 from nre_ros.keyframes.importers.rgbd import parse_tum_line
+from nre_ros.keyframes.reranking import peak_heights
 from nre_ros.keyframes.retrieval import GLOBAL_DESCRIPTOR, Retriever, global_descriptor
 from nre_ros.keyframes.store import KeyframeStore
 
@@ -66,27 +69,6 @@ def test_many_channels_are_projected_and_similar_maps_stay_similar():
     np.testing.assert_array_equal(found[0], global_descriptor(wide(data)))
 
 
-@pytest.fixture
-def make_map(tmp_path):
-    stores = []
-
-    def make(descriptors, retrieval=GLOBAL_DESCRIPTOR):
-        path = tmp_path / f"{len(stores)}.db"
-        store = KeyframeStore.create(path, "xfeat", "abc", retrieval=retrieval)
-        stores.append(store)
-        for i, descriptor in enumerate(descriptors):
-            store.add(small_keyframe(f"{i}", i, descriptor))
-        return store
-
-    yield make
-    for store in stores:
-        store.close()
-
-
-def small_keyframe(name, seed, descriptor):
-    return random_keyframe(name, seed, points=2, background=2, channels=4, global_descriptor=descriptor)
-
-
 def test_similarities_are_cosines_best_first(make_map):
     descriptors = unit(np.random.default_rng(0).normal(size=(40, 100)))
     retriever = Retriever(make_map(descriptors))
@@ -131,6 +113,44 @@ def test_maps_for_another_descriptor_are_refused(make_map):
         Retriever(make_map(descriptors, retrieval="netvlad"))
     with pytest.raises(FeatureMismatchError, match="shape"):
         Retriever(make_map(descriptors)).query(descriptors[0][:50])
+
+
+def test_peak_heights_are_those_of_a_softmax():
+    rng = np.random.default_rng(0)
+    features, points = unit(rng.normal(size=(48, 16))), unit(rng.normal(size=(5, 16)))
+    grid = FeatureMap(torch.from_numpy(features.T.reshape(16, 6, 8)), GRID)
+    samples = [torch.from_numpy(points[:2]), torch.zeros(0, 16), torch.from_numpy(points[2:])]
+    heights = scipy.special.softmax(points @ features.T / 0.1, axis=1).max(axis=1)
+    expected = [heights[:2].mean(), 0.0, heights[2:].mean()]
+    np.testing.assert_allclose(peak_heights(samples, grid, 0.1), expected, rtol=1e-4)
+
+
+def test_of_two_keyframes_that_look_alike_the_one_whose_points_are_there_comes_first(make_map):
+    rng = np.random.default_rng(0)
+    cells = unit(rng.normal(size=(60, 32)))
+    features = FeatureMap(torch.from_numpy(cells.T.reshape(32, 6, 10).copy()), GRID)
+    descriptors = unit(np.ones(50) + 0.01 * rng.normal(size=(2, 50)))
+
+    def keyframe(name, number, seen):
+        points = cells[[7, 33]] if seen else unit(rng.normal(size=(2, 32)))
+        sizes = dict(points=2, background=2, channels=32, global_descriptor=descriptors[number])
+        return random_keyframe(name, number, **sizes, coarse=points)
+
+    store = make_map([])
+    for number in (0, 1):
+        store.add(keyframe(f"{number}", number, seen=number == 1))
+    retriever = Retriever(store)
+    assert retriever.query(descriptors[0], 2)[0] == [1, 2]
+    assert retriever.query(descriptors[0], 2, features=features, temperature=0.1)[0] == [2, 1]
+    store.replace(1, keyframe("0", 0, seen=True))
+    store.replace(2, keyframe("1", 1, seen=False))
+    assert retriever.query(descriptors[1], 2, features=features, temperature=0.1)[0] == [1, 2]
+
+
+def test_a_query_that_is_not_finite_is_refused(make_map):
+    descriptors = clusters(10)
+    with pytest.raises(FeatureMismatchError, match="1 of its 60 numbers"):
+        Retriever(make_map(descriptors)).query(np.where(np.arange(60) == 3, np.nan, descriptors[0]))
 
 
 class Kitchen:

@@ -14,7 +14,10 @@ from keyframe_samples import PlaceBackbone, random_keyframe
 
 from nre_ros.errors import FeatureMismatchError, MapError
 from nre_ros.geometry import Camera
+from nre_ros.keyframes.cache import keyframe_bytes
 from nre_ros.keyframes.store import KeyframeStore
+
+KEYFRAME_BYTES = keyframe_bytes(random_keyframe("frame-0", 0, points=40, thumbnail=b""))
 
 
 def create(path, **options):
@@ -101,7 +104,7 @@ def test_info_says_what_was_given(map_path):
     with KeyframeStore.open(map_path) as store:
         info = store.info()
     assert (info.frame_id, info.backbone, info.weights_hash) == ("map", "xfeat", "abc123")
-    assert (info.keyframes, info.points, info.schema_version) == (5, 200, 1)
+    assert (info.keyframes, info.points, info.schema_version) == (5, 200, 2)
     assert info.file_bytes == map_path.stat().st_size
     assert info.thumbnail_bytes == 25000
     assert info.dimensions == {
@@ -194,7 +197,7 @@ def test_a_reader_sees_what_a_writer_adds(map_path):
 
 
 def test_a_cached_keyframe_is_the_same_and_the_cache_is_bounded(map_path):
-    with KeyframeStore.open(map_path, cache_size=2) as store:
+    with KeyframeStore.open(map_path, cache_bytes=2 * KEYFRAME_BYTES) as store:
         first = store.load([1])[0]
         assert store.load([1, 2])[0] is first
         store.load([3, 4, 5])
@@ -204,7 +207,7 @@ def test_a_cached_keyframe_is_the_same_and_the_cache_is_bounded(map_path):
 
 def test_threads_other_than_the_opening_one(map_path):
     found = []
-    with KeyframeStore.open(map_path, cache_size=1) as store:
+    with KeyframeStore.open(map_path, cache_bytes=KEYFRAME_BYTES) as store:
         def read(i):
             for _ in range(20):
                 found.extend(keyframe.name for keyframe in store.load([i, i % 5 + 1]))

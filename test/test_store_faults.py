@@ -14,6 +14,7 @@ from keyframe_samples import random_keyframe
 
 from nre_ros.errors import MapError, MapFormatError
 from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.verify import repair_map, verify_map
 
 NAMES = [f"frame-{i}" for i in range(4)]
 
@@ -140,24 +141,178 @@ def test_undamaged_rows_of_a_damaged_map_stay_readable(path):
         assert store.get(3).name == NAMES[2]
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_flipped_bytes_give_an_error_or_the_intact_map(good, tmp_path, seed):
-    rng = np.random.default_rng(seed)
-    intact, data = contents(good), good.read_bytes()
-    path = tmp_path / "map.db"
+def plain(keyframe):
+    """A keyframe as plain values."""
+    arrays = ("T_map_cam", "points", "coarse", "fine", "background", "point_ids", "global_descriptor")
+    exact = (keyframe.id, keyframe.name, keyframe.stamp, keyframe.camera, keyframe.background_cells, keyframe.thumbnail)
+    return exact + tuple(getattr(keyframe, key).tobytes() for key in arrays)
+
+
+def answer(function, *arguments):
+    """What a call gives, or None for a map's error of one line."""
+    try:
+        return function(*arguments)
+    except MapError as error:
+        assert "\n" not in str(error)
+        return None
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A map of 24 kB, in which a flipped byte is likely to matter, and what it holds."""
+    path = tmp_path_factory.mktemp("small") / "small.db"
+    with KeyframeStore.create(path, "xfeat", "abc123") as store:
+        for i, name in enumerate(NAMES):
+            store.add(random_keyframe(name, i, points=4, background=2, channels=16, dimensions=40, thumbnail=b"x" * 40))
+    with KeyframeStore.open(path) as store:
+        return path, store.metadata(), [plain(store.get(i)) for i in range(1, 5)], store.global_descriptors()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_flipped_bytes_give_an_error_or_the_intact_map(small, tmp_path, seed):
+    """100 files a seed, one to four bytes each: what is answered is right, and verify knows when not all is."""
+    good, metadata, keyframes, descriptors = small
+    rng, data, path = np.random.default_rng(seed), good.read_bytes(), tmp_path / "map.db"
     noticed = 0
-    for _ in range(40):
+    for _ in range(100):
         torn = bytearray(data)
-        torn[rng.integers(len(torn))] ^= 1 << rng.integers(8)
+        for place in rng.integers(len(torn), size=rng.integers(1, 5)):
+            torn[place] ^= rng.integers(1, 256)
         path.write_bytes(torn)
-        try:
-            assert contents(path) == intact
-        except MapError as error:
-            assert "\n" not in str(error)
-            noticed += 1
+        whole = False
+        store = answer(KeyframeStore.open, path)
+        if store is not None:
+            with store:
+                assert answer(store.metadata) in (None, metadata)
+                names = answer(store.names)
+                assert names in (None, dict(zip(NAMES, range(1, 5))))
+                scanned = answer(store.global_descriptors)
+                if scanned is not None:
+                    assert all(np.array_equal(a, b) for a, b in zip(scanned, descriptors))
+                got = [answer(store.get, i) for i in range(1, 5)]
+                got = [k and plain(k) for k in got]
+                for values, expected in zip(got, keyframes):  # a picture may be missing, never another one
+                    assert values in (None, expected, (*expected[:5], b"", *expected[6:]))
+                whole = None not in (names, scanned) and got == keyframes
+        noticed += not whole
+        check = answer(verify_map, path, False)
+        if not whole:
+            assert check is None or not check.good
+        if check is not None and check.intact and answer(repair_map, check, tmp_path / "new.db", True, False):
+            with KeyframeStore.open(tmp_path / "new.db") as new:
+                assert len(new) == len(check.intact)
+                written = {k[1]: k[2:] for k in keyframes}
+                for keyframe_id in new.names().values():
+                    _, name, *values = plain(new.get(keyframe_id))
+                    assert (*values[:3], *values[4:]) == (*written[name][:3], *written[name][4:])
+                    assert values[3] in (b"", written[name][3])
         for side in tmp_path.glob("map.db-*"):
             side.unlink()
-    assert noticed > 20
+    assert noticed > 30
+
+
+def test_a_close_that_was_cut_short_is_finished_by_the_next_reader(path, tmp_path):
+    """What a kill leaves while the writer's close leaves WAL mode: a rollback journal that is to be played back."""
+    before = contents(path)
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA synchronous = OFF")
+    db.execute("PRAGMA cache_size = 1")
+    db.execute("BEGIN IMMEDIATE")
+    db.execute("UPDATE points SET xyz = ZEROBLOB(20000)")  # more than the cache: parts of it are in the file by now
+    crashed = tmp_path / "crashed.db"
+    shutil.copy(path, crashed)
+    shutil.copy(path.with_name("map.db-journal"), tmp_path / "crashed.db-journal")
+    db.execute("ROLLBACK")
+    db.close()
+    assert crashed.read_bytes() != path.read_bytes()
+    assert contents(crashed) == before and verify_map(crashed, progress=False).good
+
+
+def test_a_full_file_keeps_what_it_had(path):
+    """SQLite's own limit stands for the disk's: the next keyframe is refused; with room again the map goes on."""
+    with KeyframeStore.open(path, readonly=False) as store:
+        (pages,), = store.tables.rows("PRAGMA page_count")
+        store.tables.rows(f"PRAGMA max_page_count = {pages + 60}")
+        added = 0
+        with pytest.raises(MapError, match="map.db: database or disk is full"):
+            for i in range(100):
+                store.add(random_keyframe(f"new-{i}", i, points=30, background=16, dimensions=100))
+                added += 1
+        assert added > 0 and len(store) == 4 + added
+        with pytest.raises(MapError, match="full"), store.batch():
+            store.remove(1)
+            store.add(random_keyframe("large", 1, points=3000, background=16, dimensions=100))
+        assert len(store) == 4 + added and store.get(1).name == "frame-0"
+        store.tables.rows("PRAGMA max_page_count = 1000000")
+        store.add(random_keyframe("after", 1, points=30, background=16, dimensions=100))
+    check = verify_map(path, progress=False)
+    assert check.good and check.keyframes == 5 + added
+
+
+_LIMITED = """
+import resource, sys
+sys.path.insert(0, sys.argv[2])
+from keyframe_samples import random_keyframe
+from nre_ros.errors import MapError
+from nre_ros.keyframes.store import KeyframeStore
+store = KeyframeStore.open(sys.argv[1], readonly=False)
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
+try:
+    for i in range(100):
+        store.add(random_keyframe(f"new-{i}", i, points=30, background=16, dimensions=100))
+        print(i, flush=True)
+except MapError as error:
+    print(error)
+store.close()
+"""
+
+
+def test_a_file_that_the_system_does_not_let_grow(path):
+    done = subprocess.run(
+        [sys.executable, "-c", _LIMITED, str(path), str(Path(__file__).parent)], capture_output=True, text=True
+    )
+    *added, message = done.stdout.splitlines()
+    assert done.returncode == 0 and len(added) > 2 and message.startswith(f"map {path}: "), done.stderr
+    check = verify_map(path, progress=False)
+    assert check.good and check.keyframes == 4 + len(added)
+    with KeyframeStore.open(path) as store:
+        assert set(store.names()) == {*NAMES, *(f"new-{i}" for i in added)}
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_is_removed_or_replaced_while_it_is_open(path, tmp_path, replaced):
+    """A reader goes on with what it has open; a writer is told, for what it writes would be lost."""
+    new = random_keyframe("new", 9, points=30, background=16, dimensions=100)
+    with KeyframeStore.open(path) as reader, KeyframeStore.open(path, readonly=False) as writer:
+        writer.add(new)
+        assert len(reader) == 5
+        if replaced:
+            shutil.copy(path, tmp_path / "other.db")
+            (tmp_path / "other.db").rename(path)
+        else:
+            path.unlink()
+        assert reader.get(5).name == "new" and len(reader) == 5
+        with pytest.raises(MapError, match="was replaced by another" if replaced else "was removed"):
+            writer.remove(1)
+        assert reader.get(1).name == "frame-0"
+
+
+def test_two_writers_at_once_are_told(path):
+    """Changes of two writers take turns; one that waits for too long is told why."""
+    new = [random_keyframe(f"new-{i}", i, points=30, background=16, dimensions=100) for i in range(2)]
+    with KeyframeStore.open(path, readonly=False) as first, KeyframeStore.open(path, readonly=False) as second:
+        first.add(new[0])
+        second.add(new[1])
+        assert len(first) == len(second) == 6
+        second.tables.rows("PRAGMA busy_timeout = 50")
+        with first.batch():
+            first.remove(1)
+            with pytest.raises(MapError, match="being written by another process"):
+                second.remove(2)
+        second.remove(2)
+    with KeyframeStore.open(path) as store:
+        assert list(store.names()) == ["frame-2", "frame-3", "new-0", "new-1"]
+    assert verify_map(path, progress=False).good
 
 
 _READ_ONLY = """
@@ -168,6 +323,10 @@ if os.geteuid() == 0:
 assert not os.access(os.path.dirname(sys.argv[1]), os.W_OK)
 with store.KeyframeStore.open(sys.argv[1]) as opened:
     print(len(opened), opened.get(4).name)
+try:
+    store.KeyframeStore.open(sys.argv[1], readonly=False)
+except store.MapError as error:
+    print(error)
 """
 
 
@@ -183,7 +342,8 @@ def test_a_map_in_a_read_only_folder(good, mode):
         folder.chmod(0o555)
         before = path.read_bytes()
         done = subprocess.run([sys.executable, "-c", _READ_ONLY, str(path)], capture_output=True, text=True)
-        assert done.stdout.split() == ["4", "frame-3"], done.stderr
+        read, refused_writer = done.stdout.splitlines()
+        assert read == "4 frame-3" and refused_writer.startswith(f"map {path}: "), done.stderr
         assert path.read_bytes() == before
         assert [file.name for file in folder.iterdir()] == ["map.db"]
     finally:

@@ -28,17 +28,26 @@ def _info(args) -> int:
         extent = " x ".join(f"{side:.2f}" for side in info.positions[1] - info.positions[0]) + " (cameras, map units)"
     print_table(
         ("map", info.path), ("frame", info.frame_id), ("features", f"{info.backbone} {info.weights_hash[:12]}"),
-        ("retrieval", info.retrieval), ("keyframes", info.keyframes), ("points", info.points),
-        ("bytes a keyframe", f"{_bytes_per_keyframe(info):,} (without thumbnail)" if info.keyframes else None),
-        ("size", f"{info.file_bytes / 2**20:.1f} MiB"), ("extent", extent),
-        *(("camera", _camera_line(camera)) for camera in info.cameras),
+        ("retrieval", info.retrieval), ("made by", _source_line(info.source)), ("keyframes", info.keyframes),
+        ("points", info.points),
+        ("bytes a keyframe", f"{info.bytes_per_keyframe:,} (without thumbnail)" if info.keyframes else None),
+        ("size", f"{info.file_bytes / 2**20:.1f} MiB"),
+        *((f"  {table}", f"{size / 2**20:.1f} MiB") for table, size in info.table_bytes.items() if size),
+        ("extent", extent), *(("camera", _camera_line(camera)) for camera in info.cameras),
         ("created", info.created), ("schema version", info.schema_version),
     )
     return 0
 
 
-def _bytes_per_keyframe(info: MapInfo) -> int:
-    return (info.file_bytes - info.thumbnail_bytes) // max(info.keyframes, 1)
+def _source_line(source: str) -> str | None:
+    """The importer and its folders, from what it left in the map (JSON, or free text of another program)."""
+    try:
+        made_of = json.loads(source)
+        importer = made_of.pop("importer")
+    except (ValueError, AttributeError, KeyError):
+        return source[:120] or None
+    paths = [str(value) for value in made_of.values() if isinstance(value, str) and "/" in value]
+    return " ".join([f"import from {importer}" if paths else str(importer), *paths])
 
 
 def _camera_line(camera) -> str:
@@ -50,5 +59,5 @@ def _info_json(info: MapInfo) -> dict:
     return {
         **asdict(info), "path": str(info.path), "cameras": [asdict(camera) for camera in info.cameras],
         "positions": None if info.positions is None else info.positions.tolist(),
-        "bytes_per_keyframe": _bytes_per_keyframe(info),
+        "thumbnail_bytes": info.thumbnail_bytes, "bytes_per_keyframe": info.bytes_per_keyframe,
     }

@@ -1,4 +1,4 @@
-"""Opening map files: the schema, and every way in which a file can be no map of ours.
+"""Opening map files: the schema and its versions, and every way in which a file can be no map of ours.
 
 A map is one SQLite file.  While it is written it is in WAL mode (readers go on reading, a
 killed writer loses at most the keyframe it was writing); closing the writer folds the log back
@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import struct
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 from nre_ros.errors import MapError, MapFormatError
+from nre_ros.keyframes.blobs import row_checksum
 
 APPLICATION_ID = 0x4E52454D
 """``PRAGMA application_id`` of our maps ("NREM")."""
 
-SCHEMA_VERSION = 1
-"""``PRAGMA user_version``: raised with every change of the schema."""
+SCHEMA_VERSION = 2
+"""``PRAGMA user_version``: raised with every change of the schema, together with a step in ``_STEPS``."""
 
-_SCHEMA = """
+_VERSION_1 = """
 CREATE TABLE metadata (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL);
 CREATE TABLE cameras (
     id INTEGER PRIMARY KEY, model TEXT NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
@@ -43,6 +45,12 @@ CREATE TABLE thumbnails (
     jpeg BLOB NOT NULL, checksum INTEGER NOT NULL);
 """
 
+_VERSION_2 = """
+CREATE TABLE changes ( -- keyframes that were changed or removed after they had been added
+    revision INTEGER PRIMARY KEY AUTOINCREMENT, keyframe_id INTEGER NOT NULL UNIQUE, checksum INTEGER NOT NULL);
+CREATE TABLE retrieval_index (part INTEGER PRIMARY KEY, data BLOB NOT NULL, checksum INTEGER NOT NULL);
+"""
+
 
 @contextmanager
 def map_errors(path: Path):
@@ -52,7 +60,11 @@ def map_errors(path: Path):
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
             raise MapError(f"map {path} is being written by another process") from error
+        if not path.exists():
+            raise MapError(f"map {path} was removed while it was open ({error})") from error
         raise MapError(f"map {path}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise MapFormatError(f"map {path} is damaged: a text that is not UTF-8") from error
     except sqlite3.Error as error:
         raise MapFormatError(f"map {path} is damaged: {error}") from error
 
@@ -72,10 +84,10 @@ def create_database(path: Path, metadata_rows: list[tuple]) -> None:
                 # rows of 2.4 and 92 kB: half the default page wastes 3 kB a keyframe less
                 db.execute("PRAGMA page_size = 2048")
                 db.executescript(
-                    f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; "
-                    f"PRAGMA user_version = {SCHEMA_VERSION}; {_SCHEMA}"
+                    f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1; {_VERSION_1}"
                 )
                 db.executemany("INSERT INTO metadata VALUES (?, ?, ?)", metadata_rows)
+                _upgrade(db)
                 db.execute("COMMIT")
             try:
                 os.link(new, path)  # of two processes that create the same map, one is told
@@ -90,8 +102,9 @@ def create_database(path: Path, metadata_rows: list[tuple]) -> None:
 
 
 def open_database(path: Path, readonly: bool, exclusive: bool = False) -> sqlite3.Connection:
-    """An existing map; nothing is created or changed.  Raises ``MapError``, ``MapFormatError``.
+    """An existing map.  Raises ``MapError``, ``MapFormatError``.
 
+    A reader creates and changes nothing; a writer brings a map of an older version to this one.
     exclusive: no other process may open it meanwhile (of writers).
     """
     if not path.exists():
@@ -107,7 +120,10 @@ def open_database(path: Path, readonly: bool, exclusive: bool = False) -> sqlite
         raise MapFormatError(f"map {path} is empty (0 bytes)")
     if not header.startswith(b"SQLite format 3\0"):
         raise MapFormatError(f"{path} is no map: not an SQLite file")
+    _check_length(path, header)
     with map_errors(path):
+        if readonly:
+            _finish_interrupted_close(path)
         db = _connect(path, _mode(path, header) if readonly else "rw")
     try:
         with map_errors(path):
@@ -118,6 +134,14 @@ def open_database(path: Path, readonly: bool, exclusive: bool = False) -> sqlite
         db.close()
         raise
     return db
+
+
+def _finish_interrupted_close(path: Path) -> None:
+    """Rolls back what a writer that was killed while it left WAL mode has left; a reader may not do that."""
+    journal = sidecars(path)[2]
+    if journal.exists() and journal.stat().st_size and os.access(path.parent, os.W_OK):
+        with closing(_connect(path, "rw")) as db:
+            db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
 
 
 def close_writer(db: sqlite3.Connection) -> None:
@@ -134,6 +158,17 @@ def close_writer(db: sqlite3.Connection) -> None:
 def sidecars(path: Path) -> list[Path]:
     """The files that SQLite may keep beside a map."""
     return [path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", "-journal")]
+
+
+def _check_length(path: Path, header: bytes) -> None:
+    """``MapFormatError`` for a file that ends before its last page: SQLite notices only when it needs that page."""
+    if len(header) < 100 or any(file.exists() for file in sidecars(path)):  # pages may lie in the log
+        return
+    page_size, changed, pages, pages_counted_at = struct.unpack(">16xH6xII60xI4x", header)
+    expected = (65536 if page_size == 1 else page_size) * pages
+    size = path.stat().st_size
+    if changed == pages_counted_at and size < expected:
+        raise MapFormatError(f"map {path} is damaged: truncated to {size} of {expected} bytes")
 
 
 def _mode(path: Path, header: bytes) -> str:
@@ -157,11 +192,44 @@ def _prepare_writer(db: sqlite3.Connection, exclusive: bool) -> None:
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")  # a committed keyframe survives a power cut too
     db.execute("PRAGMA foreign_keys = ON")
+    if schema_version(db) < SCHEMA_VERSION:
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            _upgrade(db)
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+
+
+def schema_version(db: sqlite3.Connection) -> int:
+    """The file's ``PRAGMA user_version``; a reader may hold an older one than ``SCHEMA_VERSION``."""
+    return db.execute("PRAGMA user_version").fetchone()[0]
+
+
+def _upgrade(db: sqlite3.Connection) -> None:
+    """Brings a map to this version, step by step, inside the caller's transaction: all or nothing."""
+    for version in range(schema_version(db), SCHEMA_VERSION):  # read in the transaction: of two writers one does it
+        _STEPS[version](db)
+        db.execute(f"PRAGMA user_version = {version + 1}")
+
+
+def _from_1_to_2(db: sqlite3.Connection) -> None:
+    """Tables for changes and the retrieval index, and the number of keyframes, which tells of lost rows."""
+    for statement in _VERSION_2.split(";\n"):
+        db.execute(statement)
+    count = ("keyframes", str(db.execute("SELECT COUNT(*) FROM keyframes NOT INDEXED").fetchone()[0]))
+    db.execute("INSERT OR REPLACE INTO metadata VALUES (?, ?, ?)", (*count, row_checksum(*count)))
+
+
+_STEPS = {1: _from_1_to_2}
+"""Version -> the step to the next one."""
 
 
 def _check_identity(db: sqlite3.Connection, path: Path) -> None:
     application_id = db.execute("PRAGMA application_id").fetchone()[0]
-    version = db.execute("PRAGMA user_version").fetchone()[0]
+    version = schema_version(db)
     if application_id != APPLICATION_ID:
         raise MapFormatError(f"{path} is no map: an SQLite file of another program")
     if version > SCHEMA_VERSION:
@@ -169,6 +237,7 @@ def _check_identity(db: sqlite3.Connection, path: Path) -> None:
             f"map {path} has format version {version}, this nre_ros reads up to {SCHEMA_VERSION}: update nre_ros"
         )
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    missing = {"metadata", "cameras", "keyframes", "points", "thumbnails"} - tables
+    expected = {"metadata", "cameras", "keyframes", "points", "thumbnails"}
+    missing = (expected | {"changes", "retrieval_index"} if version > 1 else expected) - tables
     if missing:
         raise MapFormatError(f"map {path} is damaged: it lacks the tables {sorted(missing)}")

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from nre_ros.errors import MapError
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.blobs import decode_array, dequantise, encode_array, quantise
+from nre_ros.keyframes.blobs import decode_array, decode_stack, dequantise, encode_array, quantise
 from nre_ros.keyframes.types import Keyframe
 
 DIMENSIONS = ("coarse_channels", "fine_channels", "background", "global_channels")
 """The lengths that all keyframes of one map share, as metadata names them."""
+
+
+@dataclass(frozen=True)
+class KeyframeScan:
+    """What the table ``keyframes`` holds about several keyframes, for retrieval and overviews.
+
+    ids [M] int64; names; stamps [M] int64 ns; camera_ids [M] rows of ``cameras``; poses [M, 4, 4]
+    float64 camera to map; descriptors [M, D] int8, which times scales [M] float32 are the global
+    descriptors; point_counts [M].
+    """
+
+    ids: np.ndarray
+    names: tuple[str, ...]
+    stamps: np.ndarray
+    camera_ids: np.ndarray
+    poses: np.ndarray
+    descriptors: np.ndarray
+    scales: np.ndarray
+    point_counts: np.ndarray
 
 
 def check_keyframe(keyframe: Keyframe) -> dict[str, int]:
@@ -35,13 +56,40 @@ def check_keyframe(keyframe: Keyframe) -> dict[str, int]:
     for what in ("T_map_cam", "points", "coarse", "fine", "background", "global_descriptor"):
         if not np.isfinite(getattr(keyframe, what)).all():
             raise MapError(f"keyframe {name!r}: {what} is not finite")
-    R = np.asarray(keyframe.T_map_cam, dtype=np.float64)[:3, :3]
-    if np.abs(R @ R.T - np.eye(3)).max() > 1e-5 or np.linalg.det(R) < 0:
+    if not is_rigid(keyframe.T_map_cam):
         raise MapError(f"keyframe {name!r}: its pose is not a rigid motion")
     return {
         "coarse_channels": keyframe.coarse.shape[1], "fine_channels": keyframe.fine.shape[1],
         "background": len(keyframe.background), "global_channels": keyframe.global_descriptor.size,
     }
+
+
+def is_rigid(T: np.ndarray) -> bool:
+    """Whether a [4, 4] matrix is a rotation and a translation."""
+    T = np.asarray(T, dtype=np.float64)
+    R = T[:3, :3]
+    return bool(
+        np.abs(R @ R.T - np.eye(3)).max() <= 1e-5 and np.linalg.det(R) > 0 and (T[3] == (0, 0, 0, 1)).all()
+    )
+
+
+def moved_columns(columns: tuple, point_row: tuple, T_map_cam, points) -> tuple[bytes, bytes]:
+    """The columns pose and xyz of a keyframe at another pose, see ``KeyframeStore.update_pose``.
+
+    columns, point_row: its rows as they are.  Raises ``MapError`` for what is not fit to be stored.
+    """
+    name, T_old, old = columns[1], decode_array(columns[4]), decode_array(point_row[1])
+    T_new = np.asarray(T_map_cam, dtype=np.float64)
+    if T_new.shape != (4, 4) or not np.isfinite(T_new).all() or not is_rigid(T_new):
+        raise MapError(f"keyframe {name!r}: its new pose is not a rigid motion")
+    if points is None:
+        T = T_new @ np.linalg.inv(T_old)
+        points = old @ T[:3, :3].T + T[:3, 3]
+    if np.shape(points) != old.shape:
+        raise MapError(f"keyframe {name!r}: points have shape {np.shape(points)}, expected {old.shape}")
+    if not np.isfinite(points).all():
+        raise MapError(f"keyframe {name!r}: points is not finite")
+    return encode_array(T_new, "<f8"), encode_array(points, "<f4")
 
 
 def point_columns(keyframe: Keyframe) -> tuple:
@@ -86,6 +134,18 @@ def keyframe_of(keyframe_id: int, columns: tuple, points: tuple, camera: Camera)
         name=name, stamp=stamp, T_map_cam=decode_array(pose), camera=camera, points=xyz, coarse=coarse,
         fine=fine, background=background, background_cells=background_cells,
         global_descriptor=global_descriptor, point_ids=ids, id=keyframe_id,
+    )
+
+
+def scan_of(rows: list[tuple]) -> KeyframeScan:
+    """Rows of ``keyframes``, without their checksums; ``ValueError`` for blobs that do not decode."""
+    ids, names, stamps, cameras, poses, descriptors, scales, counts = zip(*rows)
+    descriptors, poses = decode_stack(list(descriptors)), decode_stack(list(poses))
+    if poses.shape[1:] != (4, 4) or descriptors.ndim != 2:
+        raise ValueError(f"poses of shape {poses.shape[1:]}, descriptors of shape {descriptors.shape[1:]}")
+    return KeyframeScan(
+        np.array(ids, np.int64), names, np.array(stamps, np.int64), np.array(cameras, np.int64), poses, descriptors,
+        np.array(scales, np.float32), np.array(counts, np.int64),
     )
 
 

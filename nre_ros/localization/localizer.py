@@ -17,12 +17,13 @@ from time import perf_counter
 
 import cv2
 import numpy as np
+import torch
 
 from nre_ros.errors import FeatureMismatchError, ImageError
 from nre_ros.features import BACKBONES, choose_device, load_backbone
 from nre_ros.features.base import check_image
 from nre_ros.geometry import Camera, invert
-from nre_ros.keyframes.retrieval import Retriever, global_descriptor
+from nre_ros.keyframes.retrieval import PosePrior, Retriever, global_descriptor
 from nre_ros.keyframes.store import KeyframeStore
 from nre_ros.keyframes.types import stack_keyframes
 from nre_ros.localization.result import LocalizationResult
@@ -81,7 +82,7 @@ class Localizer:
 
         On a keyframe's own picture, which (other than noise) gets as far as the last stage.
         """
-        ids, _, _ = self.store.global_descriptors()
+        ids = self.retriever.ids
         if not len(ids):
             return
         keyframe = self.store.get(int(ids[0]))
@@ -91,9 +92,11 @@ class Localizer:
         thumbnail = cv2.imdecode(np.frombuffer(keyframe.thumbnail, np.uint8), cv2.IMREAD_COLOR)
         self.localize(cv2.resize(thumbnail, size, interpolation=cv2.INTER_CUBIC), keyframe.camera)
 
-    def localize(self, image: np.ndarray, camera: Camera) -> LocalizationResult:
+    def localize(self, image: np.ndarray, camera: Camera, prior: PosePrior | None = None) -> LocalizationResult:
         """Where the camera was when it took ``image``, uint8 BGR [H, W, 3] or grey [H, W].
 
+        prior: where it may have been; keyframes that see what is seen from there are preferred, and
+        its pose is tried beside those that the image suggests.  It decides nothing by itself.
         Raises ``ImageError`` for an image that is none, or whose size is not the camera's.
         """
         if check_image(image).shape[:2] != (camera.height, camera.width):
@@ -103,12 +106,16 @@ class Localizer:
         started = perf_counter()
         features = self.backbone.extract(image)
         extracted = perf_counter()
-        ids, _ = self.retriever.query(global_descriptor(features.coarse), self.retrieve)
-        if not ids:
-            return LocalizationResult(reason=f"map {self.store.path} holds no keyframes")
-        keyframes = stack_keyframes(self.store.load(ids), self.device)
+        with self.store.tables.snapshot():  # a keyframe that is found cannot be gone before it is loaded
+            ids, _ = self.retriever.query(
+                global_descriptor(features.coarse), self.retrieve, prior, features.coarse, self.backbone.coarse_temperature
+            )
+            if not ids:
+                return LocalizationResult(reason=f"map {self.store.path} holds no keyframes")
+            keyframes = stack_keyframes(self.store.load(ids), self.device)
         retrieved = perf_counter()
-        estimate = self.estimator.localize(features, keyframes, camera, self.seed)
+        start = None if prior is None else torch.as_tensor(invert(prior.T_map_cam), device=self.device)
+        estimate = self.estimator.localize(features, keyframes, camera, self.seed, start)
         verdict = judge(estimate, camera, self.min_confidence)
         milliseconds = {
             "features": (extracted - started) * 1e3,

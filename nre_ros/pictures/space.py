@@ -24,23 +24,23 @@ def write_space(
     from plotly import graph_objects
 
     points = np.asarray(points, dtype=float)[:: max(1, -(-len(points) // _MAX_POINTS))]
-    size = _camera_size(keyframes, points)
+    size = camera_size(keyframes, points)
     figure = graph_objects.Figure()
     figure.add_scatter3d(
-        **_xyz(points), mode="markers", marker={"size": 1.5, "color": "#7a8794"}, name=f"{len(points)} map points",
+        **coordinates(points), mode="markers", marker={"size": 1.5, "color": "#7a8794"}, name=f"{len(points)} map points",
         hoverinfo="skip",
     )
     figure.add_scatter3d(
-        **_pyramids(keyframes, size), mode="lines", line={"color": "#2f6fde", "width": 2}, hoverinfo="skip",
+        **pyramids(keyframes, size), mode="lines", line={"color": "#2f6fde", "width": 2}, hoverinfo="skip",
         name=f"{len(keyframes)} keyframes",
     )
     localized = np.array(list(poses.values())).reshape(-1, 4, 4)
     figure.add_scatter3d(
-        **_pyramids(localized, size), mode="lines", line={"color": "#d1495b", "width": 3}, hoverinfo="skip",
+        **pyramids(localized, size), mode="lines", line={"color": "#d1495b", "width": 3}, hoverinfo="skip",
         name=f"{len(localized)} localized images",
     )
     figure.add_scatter3d(
-        **_xyz(localized[:, :3, 3]), mode="markers", marker={"size": 3, "color": "#d1495b"}, text=list(poses),
+        **coordinates(localized[:, :3, 3]), mode="markers", marker={"size": 3, "color": "#d1495b"}, text=list(poses),
         hovertemplate="%{text}<br>%{x:.3f} %{y:.3f} %{z:.3f}<extra></extra>", showlegend=False,
     )
     figure.update_layout(
@@ -50,21 +50,22 @@ def write_space(
     figure.write_html(path, include_plotlyjs=True, full_html=True, default_height="100vh")
 
 
-def _camera_size(keyframes: np.ndarray, points: np.ndarray) -> float:
+def camera_size(keyframes: np.ndarray, points: np.ndarray) -> float:
     """Length of a drawn camera: a share of the scene, whatever its unit."""
     places = np.concatenate([keyframes[:, :3, 3], points]) if len(points) else keyframes[:, :3, 3]
     spans = np.percentile(places, 95, axis=0) - np.percentile(places, 5, axis=0) if len(places) else np.ones(3)
     return 0.03 * float(np.linalg.norm(spans)) or 0.1
 
 
-def _pyramids(poses: np.ndarray, size: float) -> dict:
+def pyramids(poses: np.ndarray, size: float) -> dict:
     """One line along the edges of all cameras, interrupted between them."""
     lines = []
     for T in poses:
         corners = size * _FRUSTUM[list(_EDGES)] @ T[:3, :3].T + T[:3, 3]
         lines += [corners, np.full((1, 3), np.nan)]
-    return _xyz(np.concatenate(lines) if lines else np.zeros((0, 3)))
+    return coordinates(np.concatenate(lines) if lines else np.zeros((0, 3)))
 
 
-def _xyz(points: np.ndarray) -> dict:
+def coordinates(points: np.ndarray) -> dict:
+    """Points [N, 3] as plotly takes them."""
     return dict(zip("xyz", np.asarray(points).reshape(-1, 3).T))

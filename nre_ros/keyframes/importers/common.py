@@ -24,8 +24,8 @@ from nre_ros.errors import ImageError, ImportSourceError, MapError, NreError
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.builder import KeyframeBuilder
 from nre_ros.keyframes.importers.partial import fingerprint, open_partial, remove_map
+from nre_ros.keyframes.index import update_index
 from nre_ros.keyframes.records import check_keyframe
-from nre_ros.keyframes.store import KeyframeStore
 from nre_ros.keyframes.thinning import STILL, Thinning, ThinningRule
 from nre_ros.keyframes.types import Keyframe
 
@@ -111,6 +111,7 @@ def build_map(
         done = store.names()
         report.resumed = len(done.keys() & set(names))
         _import(names, done, source, builder, store, Thinning(rule), report, progress)
+        update_index(store)
         info = store.info()
     finally:
         store.close()

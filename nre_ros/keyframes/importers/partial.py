@@ -9,7 +9,7 @@ from pathlib import Path
 from nre_ros.errors import MapError, MapFormatError
 from nre_ros.keyframes.builder import KeyframeBuilder
 from nre_ros.keyframes.database import sidecars
-from nre_ros.keyframes.retrieval import GLOBAL_DESCRIPTOR
+from nre_ros.keyframes.descriptor import GLOBAL_DESCRIPTOR
 from nre_ros.keyframes.store import KeyframeStore
 
 

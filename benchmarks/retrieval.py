@@ -1,0 +1,149 @@
+"""How often retrieval finds a keyframe that truly overlaps with the query, and what each of its steps brings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import Options, Skip, Table, timed
+from overlap import ENOUGH, overlaps
+from rooms import rooms
+from scenes import kitchen
+from scipy.spatial.transform import Rotation
+
+from nre_ros.features import load_backbone
+from nre_ros.features.base import FeatureGrid, FeatureMap
+from nre_ros.geometry import pose_matrix
+from nre_ros.keyframes.importers.common import read_depth
+from nre_ros.keyframes.retrieval import PosePrior, RetrievalConfig, Retriever, global_descriptor
+from nre_ros.keyframes.store import KeyframeStore
+
+COUNT = 5
+_PLAIN = RetrievalConfig(diversity=0.0)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A map, its queries' coarse features and true poses [Q, 4, 4], and how much each sees of each keyframe [Q, M].
+
+    columns: id of a keyframe -> its column.
+    """
+
+    map_path: Path
+    features: list[FeatureMap]
+    poses: np.ndarray
+    overlap: np.ndarray
+    columns: dict[int, int]
+
+
+SETS: dict[str, tuple[str, Callable[[Options], Case]]] = {
+    "kitchen": ("kitchen, 63 keyframes", lambda options: _kitchen(options, 1)),
+    "thin": ("kitchen, 11 keyframes", lambda options: _kitchen(options, 6)),
+    "degraded": ("kitchen, 11 keyframes, degraded queries", lambda options: _kitchen(options, 6, degraded=True)),
+    "rooms": ("8 rooms, 2000 keyframes", lambda options: _rooms(options)),
+}
+"""Name -> title, and what makes it."""
+
+WAYS = {
+    "similarity alone": (_PLAIN, False, None),
+    "with diversity": (RetrievalConfig(), False, None),
+    "with a local look": (_PLAIN, True, None),
+    "both (used)": (RetrievalConfig(), True, None),
+    "used, prior of 0.5 m and 10 deg": (RetrievalConfig(), True, (0.5, 10.0)),
+    "used, prior of 2 m and 30 deg": (RetrievalConfig(), True, (2.0, 30.0)),
+    "used, prior of 100 m and 180 deg": (RetrievalConfig(), True, (100.0, 180.0)),
+    "used, prior of another query's place": (RetrievalConfig(), True, None),
+}
+"""Name -> configuration, whether local descriptors are looked at, the prior's standard deviations a direction."""
+_WRONG = "used, prior of another query's place"
+
+
+def run(options: Options):
+    """Yields a table a set."""
+    temperature = load_backbone("xfeat", options.device).coarse_temperature
+    for name in [name for name in SETS if not options.sets or name in options.sets]:
+        title, make = SETS[name]
+        try:
+            yield _table(options, title, make(options), temperature)
+        except Skip as reason:
+            print(f"{title} skipped: {reason}", flush=True)
+
+
+def _table(options: Options, title: str, case: Case, temperature: float) -> Table:
+    table = Table(title, (
+        "way", "queries", f"one of {COUNT} overlaps [%]", "the first does [%]", f"of the {COUNT} do [%]", "median [ms]"
+    ))
+    descriptors = [global_descriptor(features) for features in case.features]
+    enough = case.overlap >= ENOUGH
+    with KeyframeStore.open(case.map_path) as store:
+        for way, (config, look, spread) in WAYS.items():
+            retriever = Retriever(store, config)
+            rng = np.random.default_rng(options.seed)
+            found, seconds = [], []
+            for query, (descriptor, features) in enumerate(zip(descriptors, case.features)):
+                prior = None
+                if way == _WRONG:
+                    prior = _prior(case.poses[(query + len(case.poses) // 2) % len(case.poses)], (0.5, 10.0), rng)
+                elif spread:
+                    prior = _prior(case.poses[query], spread, rng)
+                taken, (ids, _) = timed(
+                    retriever.query, descriptor, COUNT, prior, features if look else None, temperature
+                )
+                seconds.append(taken)
+                found.append(enough[query, [case.columns[i] for i in ids]])
+            hits = np.array(found)
+            table.rows.append((
+                way, len(hits), *(100 * float(share.mean()) for share in (hits.any(1), hits[:, 0], hits)),
+                1e3 * float(np.median(seconds)),
+            ))
+    table.notes.append(
+        f"Overlaps: at least {ENOUGH:.0%} of the keyframe's depth points are seen by the query. {enough.mean():.1%} of "
+        f"all pairs do, and {np.median(enough.sum(1)):.0f} keyframes of a query's (median)."
+    )
+    return table
+
+
+def _prior(T_map_cam: np.ndarray, spread: tuple[float, float], rng: np.random.Generator) -> PosePrior:
+    """The pose moved by random errors of these deviations (metres, degrees) a direction, with their covariance."""
+    metres, radians = spread[0], np.radians(spread[1])
+    turn = Rotation.from_rotvec(rng.normal(scale=radians, size=3)).as_matrix()
+    T = pose_matrix(T_map_cam[:3, 3] + rng.normal(scale=metres, size=3), (0, 0, 0, 1))
+    T[:3, :3] = turn @ T_map_cam[:3, :3]
+    return PosePrior(T, np.diag([metres**2] * 3 + [radians**2] * 3))
+
+
+def _kitchen(options: Options, every: int, degraded: bool = False) -> Case:
+    scene = kitchen(options, every, degraded)
+    folder = options.data("data/kitchen") / "depth"
+    backbone = load_backbone("xfeat", options.device)
+
+    def depth(name):
+        return read_depth((folder / name).with_suffix(".png"), 1000.0)
+
+    with KeyframeStore.open(scene.map_path) as store:
+        keyframes = [store.get(keyframe_id) for keyframe_id in store.names().values()]
+    queries = list(scene.queries())
+    seen = overlaps(
+        [(keyframe.T_map_cam, depth(keyframe.name)) for keyframe in keyframes],
+        [(query.T_map_cam, depth(query.name)) for query in queries], queries[0].camera,
+    )
+    return Case(
+        scene.map_path, [backbone.extract(query.image, fine=False).coarse for query in queries],
+        np.array([query.T_map_cam for query in queries]), seen,
+        {keyframe.id: column for column, keyframe in enumerate(keyframes)},
+    )
+
+
+def _rooms(options: Options) -> Case:
+    gallery = rooms(options)
+    views = [[(T, d / 1e3) for T, d in zip(part.poses, part.depth)] for part in (gallery.keyframes, gallery.queries)]
+    features = [
+        FeatureMap(torch.from_numpy(np.array(coarse, np.float32)), FeatureGrid(8.0, 3.25))
+        for coarse in gallery.queries.coarse
+    ]
+    with KeyframeStore.open(gallery.map_path) as store:
+        columns = {keyframe_id: column for column, keyframe_id in enumerate(store.names().values())}
+    return Case(gallery.map_path, features, gallery.queries.poses, overlaps(*views, gallery.camera), columns)

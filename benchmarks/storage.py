@@ -1,0 +1,118 @@
+"""Bytes a keyframe, what adding one costs, and what int8 descriptors cost in accuracy, on the kitchen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from accuracy import RETRIEVED, summary
+from common import Options, Skip, Table, timed
+from scenes import kitchen
+
+from nre_ros.features import load_backbone
+from nre_ros.geometry import Camera
+from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.keyframes.cache import keyframe_bytes
+from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.types import Keyframe
+from nre_ros.localization.localizer import Localizer
+
+LIMIT = 96 * 1024
+"""Bytes a keyframe of 500 points may take, without its thumbnail."""
+_KEYFRAMES = 200
+
+
+def run(options: Options):
+    """Yields the sizes, the speed of adding, and the accuracies of both kinds of descriptor."""
+    path = options.folder / "storage.db"
+    keyframes = [_keyframe(i, options.seed) for i in range(_KEYFRAMES)]
+    speed = Table("Adding keyframes", ("keyframes a transaction", "ms a keyframe"))
+    for batch in (1, 8, 64):
+        speed.rows.append((batch, 1e3 * timed(_write, path, keyframes, batch)[0] / len(keyframes)))
+    speed.notes.append("Each transaction waits for the disk (synchronous = FULL).")
+    yield _sizes(path)
+    yield speed
+    try:
+        yield _accuracy(options)
+    except Skip as reason:
+        skipped = Table("Accuracy of int8 against float32", ("skipped",))
+        skipped.rows.append((str(reason),))
+        yield skipped
+
+
+def _keyframe(number: int, seed: int) -> Keyframe:
+    """Random numbers in the sizes of a real keyframe of 500 points with ids, of XFeat's channels."""
+    rng = np.random.default_rng([seed, number])
+
+    def unit(*shape):
+        rows = rng.normal(size=shape)
+        return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+
+    return Keyframe(
+        name=f"sequence/frame-{number:06d}.jpg", stamp=1_700_000_000_000_000_000 + number, T_map_cam=np.eye(4),
+        camera=Camera(640, 480, 525.0, 525.0, 319.5, 239.5), points=rng.normal(size=(500, 3)).astype(np.float32),
+        coarse=unit(500, 64), fine=unit(500, 64), background=unit(256, 64), background_cells=4800,
+        global_descriptor=unit(2080), point_ids=rng.integers(0, 1 << 24, 500), thumbnail=rng.bytes(5000),
+    )
+
+
+def _write(path, keyframes: list[Keyframe], batch: int) -> None:
+    with KeyframeStore.create(path, "xfeat", "0" * 64, overwrite=True) as store:
+        for start in range(0, len(keyframes), batch):
+            with store.batch():
+                for keyframe in keyframes[start : start + batch]:
+                    store.add(keyframe)
+
+
+def _sizes(path) -> Table:
+    table = Table("Size of a keyframe of 500 points", ("part", "bytes a keyframe"))
+    with KeyframeStore.open(path) as store:
+        info = store.info()
+        held = keyframe_bytes(store.load([1])[0])
+    for name in ("points", "keyframes"):
+        table.rows.append((f"table {name}", info.table_bytes[name] / info.keyframes))
+    table.rows.append(("file, without thumbnails", info.bytes_per_keyframe))
+    table.rows.append(("limit (96 KiB)", LIMIT))
+    table.rows.append(("in memory, as float32", held))
+    table.notes.append(f"Map of {info.keyframes} keyframes of random numbers; thumbnails of 5000 bytes are left out.")
+    return table
+
+
+class _Recorder(KeyframeBuilder):
+    """Keeps the keyframes that it makes, as they are before they are stored."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.made: dict[str, Keyframe] = {}
+
+    def build(self, name, *arguments, **options) -> Keyframe:
+        self.made[name] = super().build(name, *arguments, **options)
+        return self.made[name]
+
+
+def _accuracy(options: Options) -> Table:
+    """One map, localized in with the descriptors of its file and with the same ones before they were quantised."""
+    builder = _Recorder(load_backbone("xfeat", options.device), seed=options.seed)
+    scene = kitchen(options, builder=builder)
+    queries = list(scene.queries())
+    table = Table("Accuracy of int8 against float32, kitchen", (
+        "descriptors", "queries", "median [cm]", "median [deg]", "90 % below [cm]", "within 5 cm and 5 deg [%]",
+        "time [s]",
+    ))
+    with Localizer(scene.map_path, device=options.device, seed=options.seed, retrieve=RETRIEVED) as localizer:
+        exact = {i: replace(builder.made[name], id=i) for name, i in localizer.store.names().items()}
+        localizer.warm_up()
+        for label in ("int8", "float32"):
+            if label == "float32":
+                localizer.store.load = lambda ids: [exact[i] for i in ids]
+            outcomes = []
+            for query in queries:
+                seconds, result = timed(localizer.localize, query.image, query.camera)
+                outcomes.append((result.T_map_cam, seconds))
+            table.rows.append((label, len(queries), *summary(outcomes, queries)))
+    changes = [100 * (table.rows[0][k] / table.rows[1][k] - 1) for k in (2, 4)]
+    table.notes.append(
+        f"int8 against float32: median {changes[0]:+.1f} %, 90 % below {changes[1]:+.1f} % (to reach: at most +3 % of "
+        "the median). Both take the keyframes that the file's own global descriptors retrieve."
+    )
+    return table

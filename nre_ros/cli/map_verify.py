@@ -1,0 +1,42 @@
+"""``nre_ros map verify``: whether a map is intact, and saving what is."""
+
+from __future__ import annotations
+
+import sys
+
+from nre_ros.cli.tables import print_table
+
+EXIT_DAMAGED = 1
+_MOST = 50
+"""Problems told one by one."""
+
+
+def add_parser(commands) -> None:
+    """Registers ``map verify``."""
+    parser = commands.add_parser(
+        "verify", help="whether a map is intact, and what is damaged",
+        description="Check everything in a map: SQLite's structure and references, the checksum of every row, shapes, "
+        "finite values, rigid poses. What is damaged is named. Exit code 0: intact; 1: damaged; 2: no map at all.",
+    )
+    parser.add_argument("map", metavar="MAP.db")
+    parser.add_argument("--repair-to", metavar="NEW.db", help="write all intact keyframes into a new map")
+    parser.add_argument("--force", action="store_true", help="replace an existing NEW.db")
+    parser.set_defaults(func=_verify)
+
+
+def _verify(args) -> int:
+    from nre_ros.keyframes.verify import repair_map, verify_map
+
+    check = verify_map(args.map, progress=sys.stderr.isatty())
+    for problem in check.problems[:_MOST]:
+        print(problem)
+    if len(check.problems) > _MOST:
+        print(f"... and {len(check.problems) - _MOST} more")
+    saved = None
+    if args.repair_to:
+        saved = f"{repair_map(check, args.repair_to, args.force, sys.stderr.isatty())} keyframes in {args.repair_to}"
+    print_table(
+        ("map", check.path), ("keyframes", check.keyframes), ("intact", len(check.intact)),
+        ("problems", len(check.problems)), ("saved", saved), ("verdict", "intact" if check.good else "damaged"),
+    )
+    return 0 if check.good else EXIT_DAMAGED

@@ -1,0 +1,44 @@
+"""``nre_ros map view``: a map in 3D, and from above."""
+
+from __future__ import annotations
+
+import webbrowser
+from pathlib import Path
+
+from nre_ros.cli.tables import print_table
+
+
+def add_parser(commands) -> None:
+    """Registers ``map view``."""
+    parser = commands.add_parser(
+        "view", help="write a map as a page in 3D and a picture from above",
+        description="Write one HTML file with the keyframes and points in 3D, a keyframe's picture on click, and a PNG "
+        "of the same name from above. Of a large map a part is shown, and the title says how much.",
+    )
+    parser.add_argument("map", metavar="MAP.db")
+    parser.add_argument("-o", "--output", default="view.html", metavar="VIEW.html", help="default: view.html")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of points (default 0)")
+    parser.add_argument("--show", action="store_true", help="open it in the web browser")
+    parser.set_defaults(func=_view)
+
+
+def _view(args) -> int:
+    from nre_ros.errors import NreError
+    from nre_ros.keyframes.store import KeyframeStore
+
+    page = Path(args.output)
+    try:
+        from nre_ros.pictures.map_view import sample_map, write_map_html, write_map_png
+
+        with KeyframeStore.open(args.map) as store:
+            sample = sample_map(store, args.seed)
+            write_map_html(page, store, sample)
+        write_map_png(page.with_suffix(".png"), Path(args.map).name, sample)
+    except ImportError as error:
+        raise NreError(f"map view needs plotly and matplotlib ({error}): pip install plotly matplotlib") from error
+    except OSError as error:
+        raise NreError(f"{page} cannot be written: {error.strerror}") from error
+    print_table(("map", args.map), ("shown", sample.title), ("page", page), ("from above", page.with_suffix(".png")))
+    if args.show:
+        webbrowser.open(page.resolve().as_uri())
+    return 0

@@ -1,0 +1,53 @@
+"""Maps made of other maps: written beside their destination, in place only when they are complete."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+from nre_ros.errors import MapError
+from nre_ros.keyframes.database import sidecars
+from nre_ros.keyframes.store import KeyframeStore
+
+
+@contextmanager
+def new_map(path, metadata: dict[str, str], made_of: dict, force: bool = False):
+    """A map to copy keyframes into; it takes its name ``path`` at the end, and nothing is left of a failure.
+
+    metadata: of the map that it is made of (frame, features, retrieval); made_of: what it is made
+    of, as plain JSON values, which the map remembers.  Raises ``MapError`` if the map exists and
+    ``force`` is not set.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise MapError(f"map {path} is a folder")
+    if path.exists() and not force:
+        raise MapError(f"map {path} exists already, give --force to replace it")
+    unfinished = path.with_name(path.name + ".unfinished")
+    try:
+        with KeyframeStore.create(
+            unfinished, metadata["backbone"], metadata["weights_hash"], metadata["frame_id"], overwrite=True,
+            retrieval=metadata.get("retrieval", ""), source=json.dumps(made_of, sort_keys=True), exclusive=True,
+        ) as store:
+            yield store
+        try:
+            for old in sidecars(path):  # a log of the replaced map must not be read into the new one
+                old.unlink(missing_ok=True)
+            os.replace(unfinished, path)
+        except OSError as error:
+            raise MapError(f"map {path} cannot be replaced: {error.strerror}") from error
+    finally:
+        for file in (unfinished, *sidecars(unfinished)):
+            file.unlink(missing_ok=True)
+
+
+def origin(store: KeyframeStore) -> dict:
+    """What a map that is made of this one remembers of it."""
+    source = store.metadata().get("source", "")
+    try:
+        source = json.loads(source)
+    except ValueError:
+        pass
+    return {"map": str(store.path.resolve()), "source": source}

@@ -1,0 +1,193 @@
+"""A map to look at: one HTML file with keyframes and points in space, pictures on click; and a PNG from above."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.pictures.space import camera_size, coordinates, pyramids
+
+_MAX_POINTS = 60_000
+_MAX_CAMERAS = 20_000
+_MAX_PYRAMIDS = 2_000
+_MAX_THUMBNAIL_BYTES = 24 << 20
+"""What a browser on a laptop turns smoothly and opens within seconds; of more, evenly spaced ones are shown."""
+_BLUE = "#2f6fde"
+
+_ON_CLICK = """
+const pictures = PICTURES;
+document.body.style.margin = '0';
+document.body.style.overflow = 'hidden';
+const panel = document.createElement('div');
+panel.style.cssText = 'position:fixed;right:16px;bottom:16px;padding:8px;background:#fff;font:13px sans-serif;'
+  + 'box-shadow:0 1px 6px #0005;border-radius:4px;max-width:340px';
+panel.textContent = 'Click a camera for its picture.';
+document.body.appendChild(panel);
+document.getElementById('{plot_id}').on('plotly_click', function (event) {
+  const point = event.points[0];
+  if (point.customdata === undefined) return;
+  panel.textContent = '';
+  const jpeg = pictures[point.customdata];
+  if (jpeg) {
+    const image = document.createElement('img');
+    image.src = 'data:image/jpeg;base64,' + jpeg;
+    image.style.cssText = 'display:block;width:320px;margin-bottom:6px';
+    panel.appendChild(image);
+  }
+  const name = document.createElement('div');
+  name.textContent = point.text + (jpeg ? '' : ' (no picture in this file)');
+  panel.appendChild(name);
+});
+"""
+
+
+@dataclass(frozen=True)
+class MapSample:
+    """What of a map is drawn: ids [M], names and poses [M, 4, 4] of cameras, points [N, 3], and how many there are."""
+
+    ids: np.ndarray
+    names: tuple[str, ...]
+    poses: np.ndarray
+    points: np.ndarray
+    keyframes: int
+    all_points: int
+
+    @property
+    def up(self) -> np.ndarray:
+        """[3] the direction that is up in most pictures, the map's z where they do not agree."""
+        mean = -self.poses[:, :3, 1].mean(axis=0) if len(self.poses) else np.zeros(3)
+        length = np.linalg.norm(mean)
+        return mean / length if length > 0.3 else np.array([0.0, 0.0, 1.0])
+
+    @property
+    def title(self) -> str:
+        cameras = _share(len(self.ids), self.keyframes, "keyframes")
+        return f"{cameras}, {_share(len(self.points), self.all_points, 'points')}"
+
+
+def sample_map(store: KeyframeStore, seed: int = 0) -> MapSample:
+    """What is drawn of a map: all of a small one, of a large one evenly spaced keyframes and points drawn by chance."""
+    scans = list(store.scan())
+    ids = np.concatenate([scan.ids for scan in scans]) if scans else np.zeros(0, np.int64)
+    names = np.array([name for scan in scans for name in scan.names], dtype=object)
+    poses = np.concatenate([scan.poses for scan in scans]) if scans else np.zeros((0, 4, 4))
+    counts = np.concatenate([scan.point_counts for scan in scans]) if scans else np.zeros(0, np.int64)
+    shown = _even(len(ids), _MAX_CAMERAS)
+    rng = np.random.default_rng(seed)
+    looked_into = _even(len(ids), _MAX_PYRAMIDS)
+    share = min(1.0, _MAX_POINTS / max(int(counts[looked_into].sum()), 1))
+    parts = [np.zeros((0, 3), np.float32)]
+    for keyframe_id in ids[looked_into]:
+        points = store.load([keyframe_id])[0].points
+        parts.append(points if share == 1 else points[rng.random(len(points)) < share])
+    return MapSample(
+        ids[shown], tuple(names[shown]), poses[shown], np.concatenate(parts), len(ids), int(counts.sum())
+    )
+
+
+def write_map_html(path: Path | str, store: KeyframeStore, sample: MapSample) -> None:
+    """Writes the HTML file; it needs no network and holds its pictures."""
+    from plotly import graph_objects
+
+    up = sample.up
+    pictures, complete = _pictures(store, sample.ids)
+    figure = graph_objects.Figure()
+    figure.add_scatter3d(
+        **coordinates(sample.points), mode="markers", name="points", hoverinfo="skip",
+        marker={"size": 1.5, "color": sample.points @ up, "colorscale": "Viridis", "opacity": 0.7},
+    )
+    drawn = _even(len(sample.ids), _MAX_PYRAMIDS)
+    figure.add_scatter3d(
+        **pyramids(sample.poses[drawn], camera_size(sample.poses, sample.points)), mode="lines",
+        line={"color": _BLUE, "width": 2}, hoverinfo="skip", name="views",
+    )
+    figure.add_scatter3d(
+        **coordinates(sample.poses[:, :3, 3]), mode="markers", marker={"size": 4, "color": _BLUE},
+        text=list(sample.names), customdata=sample.ids.tolist(), name="keyframes",
+        hovertemplate="%{text}<br>%{x:.3f} %{y:.3f} %{z:.3f}<extra></extra>",
+    )
+    low, high = _bounds(sample)
+    axes = {f"{axis}axis": {"range": [low[k], high[k]]} for k, axis in enumerate("xyz")}
+    aside = np.cross(up, [0.6, 0.8, 0.0] if abs(up[2]) > 0.9 else [0.0, 0.6, 0.8])
+    eye = 1.2 * up + 1.2 * aside / np.linalg.norm(aside)
+    title = f"{store.path.name}: {sample.title}" + ("" if complete else f", {len(pictures)} pictures")
+    figure.update_layout(
+        title=title, margin={"l": 0, "r": 0, "t": 40, "b": 0}, legend={"x": 0.01, "y": 0.99},
+        scene={
+            **axes, "aspectmode": "data",
+            "camera": {name: dict(zip("xyz", vector.tolist())) for name, vector in (("up", up), ("eye", eye))},
+        },
+    )
+    script = _ON_CLICK.replace("PICTURES", json.dumps(pictures))
+    figure.write_html(path, include_plotlyjs=True, full_html=True, default_height="100vh", post_script=script)
+
+
+def write_map_png(path: Path | str, title: str, sample: MapSample) -> None:
+    """Writes a picture of the map from above: points by height, cameras with the way they look."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    up = sample.up
+    right = np.cross([0.0, 1.0, 0.0] if abs(up[1]) < 0.9 else [0.0, 0.0, 1.0], up)
+    plane = np.stack([right / np.linalg.norm(right), np.cross(up, right / np.linalg.norm(right))])
+    points, places = sample.points @ plane.T, sample.poses[:, :3, 3] @ plane.T
+    figure, axes = plt.subplots(figsize=(10, 8), layout="constrained")
+    drawn = axes.scatter(*points.T, c=sample.points @ up, s=1, cmap="viridis", alpha=0.6, linewidths=0)
+    forward = sample.poses[:, :3, 2] @ plane.T
+    if len(places):
+        axes.quiver(*places.T, *forward.T, color=_BLUE, width=0.0025, scale=30)
+        axes.plot(*places.T, ".", color=_BLUE, markersize=3)
+    low, high = (np.sort([corner @ plane.T for corner in _corners(sample)], axis=0)[k] for k in (0, -1))
+    axes.set_xlim(low[0], high[0])
+    axes.set_ylim(low[1], high[1])
+    axes.set_aspect("equal")
+    level = up[2] > 0.99
+    axes.set_xlabel("x (map units)" if level else "map units")
+    axes.set_ylabel("y (map units)" if level else "map units")
+    axes.set_title(f"{title} from above: {sample.title}", fontsize=10)
+    axes.grid(alpha=0.25)
+    if len(points):
+        figure.colorbar(drawn, ax=axes, label="height (map units)", shrink=0.6)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _pictures(store: KeyframeStore, ids: np.ndarray) -> tuple[dict[int, str], bool]:
+    """id -> JPEG in base64, of as many evenly spaced keyframes as there is room for, and whether that is all."""
+    total = store.info().thumbnail_bytes * 4 / 3
+    count = len(ids) if total <= _MAX_THUMBNAIL_BYTES else int(len(ids) * _MAX_THUMBNAIL_BYTES / total)
+    found = {int(i): store.thumbnail(int(i)) for i in ids[_even(len(ids), count)]}
+    return {i: base64.b64encode(jpeg).decode() for i, jpeg in found.items() if jpeg}, count == len(ids)
+
+
+def _bounds(sample: MapSample) -> tuple[np.ndarray, np.ndarray]:
+    """Corners of what is shown at first: all cameras and 98% of the points; few lie far out and would rule."""
+    places = sample.poses[:, :3, 3]
+    if len(sample.points):
+        places = np.concatenate([places, np.percentile(sample.points, (1, 99), axis=0)])
+    if not len(places):
+        return -np.ones(3), np.ones(3)
+    low, high = places.min(axis=0), places.max(axis=0)
+    margin = 0.05 * np.linalg.norm(high - low) or 1.0
+    return low - margin, high + margin
+
+
+def _corners(sample: MapSample) -> np.ndarray:
+    """The eight corners [8, 3] of the same."""
+    return np.stack(np.meshgrid(*np.stack(_bounds(sample), axis=1)), axis=-1).reshape(-1, 3)
+
+
+def _even(count: int, most: int) -> np.ndarray:
+    """Indices of at most ``most`` evenly spaced ones of ``count``."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
+
+
+def _share(shown: int, there: int, what: str) -> str:
+    return f"{there} {what}" if shown == there else f"{shown} of {there} {what}"
