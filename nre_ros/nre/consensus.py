@@ -108,10 +108,9 @@ def _optimise(found: Hypotheses, points, maps: NREMaps, camera) -> Hypotheses:
     Each is refined over the points that voted; it stays as it was where that does not lower its cost.
     """
     few = _evenly(len(points), _OPTIMISATION_POINTS, points.device)
-    loss = maps.loss[few]
 
     def windows(cells, sigma):
-        return cut_windows(loss, maps.chance, maps.grid, cells, math.ceil(3 * sigma) + 1)
+        return cut_windows(maps.loss, maps.chance, maps.grid, cells, math.ceil(3 * sigma) + 1, few)
 
     T = refine(found.T, points[few], camera, windows, maps.grid, _OPTIMISATION).T
     return _best_poses(found, T, points, maps.loss, maps, camera, len(found.T))

@@ -73,9 +73,16 @@ def sigma_schedule(sigma_max: float, sigma_min: float) -> tuple[float, ...]:
     return tuple(sigma for sigma in SIGMAS if sigma_min <= sigma <= sigma_max)
 
 
-def cut_windows(loss: torch.Tensor, chance: float, grid: FeatureGrid, cells: torch.Tensor, radius: int) -> LocalMaps:
-    """Windows of (2 radius + 1)^2 cells of loss maps [N, H, W] around cells [B, N, 2]."""
+def cut_windows(
+    loss: torch.Tensor, chance: float, grid: FeatureGrid, cells: torch.Tensor, radius: int,
+    rows: torch.Tensor | None = None,
+) -> LocalMaps:
+    """Windows of (2 radius + 1)^2 cells of loss maps [N, H, W] around cells [B, N, 2].
+
+    rows: [M] the maps that are meant, with cells [B, M, 2]; all of them if not given.
+    """
     count, height, width = loss.shape
+    rows = torch.arange(count, device=loss.device) if rows is None else rows
     span = torch.arange(2 * radius + 1, device=loss.device)
     # far projections would overflow the integers; they have no cell in the image anyway
     centre = cells.round().clamp(-2.0 * radius - 2, max(height, width) + 2.0 * radius + 2).long()
@@ -84,7 +91,7 @@ def cut_windows(loss: torch.Tensor, chance: float, grid: FeatureGrid, cells: tor
     y = origin[..., 1, None] + span
     inside = ((y >= 0) & (y < height))[..., :, None] & ((x >= 0) & (x < width))[..., None, :]
     index = y.clamp(0, height - 1)[..., :, None] * width + x.clamp(0, width - 1)[..., None, :]
-    base = torch.arange(count, device=loss.device)[:, None, None] * (height * width)
+    base = rows[:, None, None] * (height * width)
     values = chance - loss.reshape(-1)[index + base]
     return LocalMaps(torch.where(inside, values, torch.zeros_like(values)), origin, grid)
 
