@@ -31,7 +31,7 @@ from nre_ros.nre.uncertainty import pose_covariance
 SUPPORT = 0.5
 """A point supports a pose when its loss there is below this fraction of ln|Omega|."""
 
-_ENOUGH_LIKE = 150
+_ENOUGH_LIKE = 300
 """With so many supporting points in views like their keyframes', the fine map of the one pass will do."""
 
 
