@@ -19,7 +19,7 @@ from nre_ros.keyframes.types import KeyframeStack
 from nre_ros.nre.config import EstimatorConfig
 from nre_ros.nre.consensus import p3p_consensus
 from nre_ros.nre.fine import fine_maps, like_views
-from nre_ros.nre.gnc import cut_windows, project_cells, refine, sigma_schedule
+from nre_ros.nre.gnc import ROUGH_GAIN, cut_windows, newton_schedule, project_cells, refine, sigma_schedule
 from nre_ros.nre.maps import (
     NREMaps,
     keyframe_maps,
@@ -161,13 +161,13 @@ class NREEstimator:
 
     def _refine_coarse(self, T, keyframes, maps, camera):
         """The best of the refined starts, [4, 4], and its cost."""
-        schedule = sigma_schedule(self.config.coarse_sigma_max, self.config.coarse_sigma_min)
+        schedule = newton_schedule(self.config.coarse_sigma_max, self.config.coarse_sigma_min)
         near = _near_image(T, keyframes.points, camera, maps, 4 * schedule[0])
 
         def windows(cells, sigma):
             return cut_windows(maps.loss, maps.chance, maps.grid, cells, math.ceil(3 * sigma) + 1, near)
 
-        refined = refine(T, keyframes.points[near], camera, windows, maps.grid, schedule)
+        refined = refine(T, keyframes.points[near], camera, windows, maps.grid, schedule, ROUGH_GAIN)
         best = refined.cost.argmin()
         return refined.T[best], float(refined.cost[best])
 
@@ -187,7 +187,7 @@ class NREEstimator:
         )
         if len(kept) < 4:
             return None, local, kept
-        schedule = sigma_schedule(self.config.fine_sigma_max, self.config.fine_sigma_min)
+        schedule = newton_schedule(self.config.fine_sigma_max, self.config.fine_sigma_min)
         refined = refine(T[None], keyframes.points[kept], camera, local, local.grid, schedule)
         return (refined.T[0], float(refined.cost[0])), local, kept
 
