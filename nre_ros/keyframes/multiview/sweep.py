@@ -106,7 +106,7 @@ def _offsets() -> torch.Tensor:
 
 
 def _sample(grey: np.ndarray, centres: torch.Tensor, offsets: torch.Tensor | None = None) -> torch.Tensor:
-    """Grey values [N, D, P] float32 at centres [N, D, 1, 2] + offsets [N, P, 2]; without offsets [N, P] at [N, P, 2]."""
+    """Grey values [N, D, P] float32 at centres [N, D, 1, 2] + offsets [N, P, 2]; without offsets [N, P] at centres."""
     height, width = grey.shape
     scale = centres.new_tensor([2 / width, 2 / height])
     grid = ((centres + 0.5) * scale - 1).float()  # of normalised coordinates single precision is enough
