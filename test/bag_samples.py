@@ -7,7 +7,7 @@ import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from nre_ros.gallery.bag import camera_info_message, image_message, pose_message, tf_message
+from nre_ros.gallery.bag import camera_info_message, pose_message, tf_message
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 TYPES = {

@@ -22,7 +22,8 @@ def spread(pixels: np.ndarray, scores: np.ndarray, count: int, width: int, heigh
     pixel only the best is taken.
     """
     order = np.lexsort((np.arange(len(scores)), -scores))
-    rounded = np.rint(pixels[order]).astype(np.int64) @ np.array([1, 1 << 32])  # pairs as one number sort ten times faster
+    # pairs as one number sort ten times faster
+    rounded = np.rint(pixels[order]).astype(np.int64) @ np.array([1, 1 << 32])
     order = order[np.sort(np.unique(rounded, return_index=True)[1])]
     side = max(1.0, np.sqrt(width * height / (_CELLS_PER_POINT * max(count, 1))))
     cell = np.floor(pixels[order] / side).astype(np.int64) @ np.array([1, 1 << 20])

@@ -79,7 +79,9 @@ class Thinning:
         return np.argsort(distance / max(scale, 1e-9) + angle, kind="stable")[:_CANDIDATES]
 
 
-def view_change(T_map_old: np.ndarray, points: np.ndarray, T_map_new: np.ndarray, camera: Camera) -> tuple[float, float]:
+def view_change(
+    T_map_old: np.ndarray, points: np.ndarray, T_map_new: np.ndarray, camera: Camera
+) -> tuple[float, float]:
     """Median motion (radians) of points [N, 3] of the map from one view to another, and the share in the new image.
 
     camera: of the new view.  Motion is the angle between a point's directions in the two cameras' own frames.

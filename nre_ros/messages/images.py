@@ -135,7 +135,9 @@ def depth_array(message) -> np.ndarray:
     width, height = message.width, message.height
     dtype = np.dtype(dtype).newbyteorder(">" if message.is_bigendian else "<")
     if message.step < width * dtype.itemsize or len(message.data) < message.step * height:
-        raise ImageError(f"depth image of {width}x{height} pixels has {len(message.data)} bytes in rows of {message.step}")
+        raise ImageError(
+            f"depth image of {width}x{height} pixels has {len(message.data)} bytes in rows of {message.step}"
+        )
     strides = (message.step, dtype.itemsize)
     return _metres(np.ndarray((height, width), dtype, memoryview(message.data), strides=strides))
 

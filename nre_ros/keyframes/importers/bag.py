@@ -96,7 +96,9 @@ class BagFrames:
         if frame == camera_frame and (depth_camera is None or same_size and _alike(camera, depth_camera)):
             return depth  # of another size: refused later
         if depth_camera is None:
-            raise ImageError(f"depth is in frame {frame}, the image in {camera_frame}: name the depth camera's --depth-info")
+            raise ImageError(
+                f"depth is in frame {frame}, the image in {camera_frame}: name the depth camera's --depth-info"
+            )
         if depth.shape != (depth_camera.height, depth_camera.width):
             size = f"{depth.shape[1]}x{depth.shape[0]}"
             raise ImageError(f"depth of {size} pixels, its camera has {depth_camera.width}x{depth_camera.height}")

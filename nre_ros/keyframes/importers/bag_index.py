@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from rosbags.highlevel import AnyReader
 
-from nre_ros.errors import NreError, PoseError
-from nre_ros.geometry import pose_matrix
+from nre_ros.errors import NreError
 from nre_ros.keyframes.importers.bag_topics import POSE_TYPES, TF_TYPE, ImportTopics
 from nre_ros.keyframes.importers.rgbd import QUATERNION_TOLERANCE
 from nre_ros.keyframes.importers.trajectory import Trajectory
@@ -42,7 +41,8 @@ class ImageEntry:
 class BagIndex:
     """images, depths: by stamp (nanoseconds), the latter's log time and frame.
 
-    frames: those that were tried as the map's.  T_camera_depth [4, 4]: from the depth camera's frame to the colour camera's, where both are known.
+    frames: those that were tried as the map's.  T_camera_depth [4, 4]: from the depth camera's frame to the
+    colour camera's, where both are known.
     damage: what could not be read, a line each.
     """
 
@@ -81,7 +81,9 @@ class BagIndexer:
         self._walk()
         self.index.damage += list(self._refused.values())
         if self._bad_poses:
-            self.index.damage.append(f"{self._bad_poses} poses of {self._topics.poses} are not finite or no unit quaternion")
+            self.index.damage.append(
+                f"{self._bad_poses} poses of {self._topics.poses} are not finite or no unit quaternion"
+            )
         return self.index
 
     def _transforms(self, static: bool) -> list[str]:
@@ -96,7 +98,8 @@ class BagIndexer:
     def _walk(self) -> None:
         """Transforms go into the buffer, images wait until those after them have come."""
         waiting: deque[int] = deque()
-        for connection, log_time, raw in self._messages(*self._transforms(static=False), self._topics.image, self._topics.depth):
+        topics = (*self._transforms(static=False), self._topics.image, self._topics.depth)
+        for connection, log_time, raw in self._messages(*topics):
             message = self._reader.deserialize(raw, connection.msgtype)
             if connection.msgtype == TF_TYPE:
                 self._insert(message, static=False)

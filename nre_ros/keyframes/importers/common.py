@@ -25,7 +25,6 @@ from nre_ros.geometry import Camera
 from nre_ros.keyframes.builder import KeyframeBuilder
 from nre_ros.keyframes.importers.partial import fingerprint, open_partial, remove_map
 from nre_ros.keyframes.records import check_keyframe
-from nre_ros.keyframes.store import KeyframeStore
 from nre_ros.keyframes.thinning import STILL, Thinning, ThinningRule
 from nre_ros.keyframes.types import Keyframe
 
