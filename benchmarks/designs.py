@@ -27,9 +27,10 @@ from nre_ros.nre import consensus
 from nre_ros.nre.consensus import TripletSampler
 
 SCENES = {
-    "kitchen": kitchen, f"kitchen, 1 of {THIN}": partial(kitchen, every=THIN),
-    "kitchen, degraded": partial(kitchen, degraded=True), "fountain": fountain,
+    "kitchen": kitchen, "thin": partial(kitchen, every=THIN), "degraded": partial(kitchen, degraded=True),
+    "fountain": fountain,
 }
+"""The sets of ``accuracy`` of the same names."""
 
 
 class AlwaysCloser(XFeatBackbone):

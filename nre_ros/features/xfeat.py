@@ -5,8 +5,8 @@ block gives on the way there, 24 channels at 1/4 of the resolution: these know l
 surroundings, so that they lie where the edges lie, but only like views of a place have them
 alike.  The closer look is the whole network on the image enlarged twice, cells of 4 pixels of
 the original image, four times the work: for views that are less alike (``docs/estimator.md``
-compares the two).  All have their mean over the image taken off: it follows the light, and is the
-same for what is to be told apart.
+compares the two).  The fine maps have their mean over the image taken off: it follows the light,
+and is the same for what is to be told apart.
 
 Only ``XFeatModel`` of the package is used: its wrapper class resizes images to multiples of 32
 (which bends the geometry) and picks its own device.
@@ -31,7 +31,7 @@ _FINE = FeatureGrid(stride=4, offset=1.5)
 """Where the cells lie in the network's input (measured: docs/estimator.md)."""
 _MULTIPLE = 32
 """The coarsest level of the network has a stride of 32 pixels."""
-_MAPS = b"block_fusion, block2, block_fusion of the image enlarged twice; centred"
+_MAPS = b"block_fusion, block2 centred, block_fusion centred of the image enlarged twice"
 """Which of the network's maps are used, and how: other ones make other features of the same weights."""
 
 
@@ -75,7 +75,7 @@ class XFeatBackbone(FeatureBackbone):
         normalised = self._normalised(reduced)
         early = self._early(normalised)
         coarse = self._coarse(early)
-        coarse_map = fine_map = _feature_map(coarse, _COARSE, reduced, scale)
+        coarse_map = fine_map = _feature_map(coarse, _COARSE, reduced, scale, centred=False)
         if fine:
             larger = reduced if fine_scale == scale else _resample(grey, fine_scale)
             early = early if larger is reduced else self._early(self._normalised(larger))
@@ -126,12 +126,16 @@ def _resample(grey: torch.Tensor, scale: float) -> torch.Tensor:
     return F.interpolate(grey, scale_factor=scale, mode="bilinear", antialias=scale < 1, recompute_scale_factor=False)
 
 
-def _feature_map(features: torch.Tensor, grid: FeatureGrid, image: torch.Tensor, scale: float) -> FeatureMap:
-    """Features [1, C, H, W] without the padding's cells and their mean, of unit length, and their grid in the
-    image that was resampled by ``scale`` to ``image``."""
+def _feature_map(
+    features: torch.Tensor, grid: FeatureGrid, image: torch.Tensor, scale: float, centred: bool = True
+) -> FeatureMap:
+    """Features [1, C, H, W] without the padding's cells, less their mean if ``centred``, of unit length, and their
+    grid in the image that was resampled by ``scale`` to ``image``."""
     rows, columns = (-(-side // grid.stride) for side in image.shape[2:])
     features = features[0, :, :rows, :columns]
-    features = F.normalize(features - features.mean((1, 2), keepdim=True), dim=0).contiguous()
+    if centred:
+        features = features - features.mean((1, 2), keepdim=True)
+    features = F.normalize(features, dim=0).contiguous()
     # pixel x of the image is pixel (x + 0.5) scale - 0.5 of the network's input
     return FeatureMap(features, FeatureGrid(grid.stride / scale, (grid.offset + 0.5) / scale - 0.5))
 
