@@ -19,7 +19,7 @@ from common import Options, Table, timed
 from scenes import THIN, fountain, kitchen
 
 from nre_ros import features
-from nre_ros.features import FeatureGrid, FeatureMap, ImageFeatures
+from nre_ros.features import FeatureMap
 from nre_ros.features.xfeat import XFeatBackbone
 from nre_ros.geometry import invert
 from nre_ros.localization.localizer import Localizer
@@ -27,50 +27,42 @@ from nre_ros.nre import consensus
 from nre_ros.nre.consensus import TripletSampler
 
 SCENES = {
-    "kitchen": kitchen, f"kitchen, 1 of {THIN}": partial(kitchen, every=THIN),
-    "kitchen, degraded": partial(kitchen, degraded=True), "fountain": fountain,
+    "kitchen": kitchen, "thin": partial(kitchen, every=THIN), "degraded": partial(kitchen, degraded=True),
+    "fountain": fountain,
 }
+"""The sets of ``accuracy`` of the same names."""
 
 
-class WholeNetworkTwice(XFeatBackbone):
-    """Fine map: the network's last map of the image enlarged twice, a second and larger pass."""
+class AlwaysCloser(XFeatBackbone):
+    """Fine map: always the closer look, the whole network on the image enlarged twice."""
 
-    fine_channels = 64
-    fine_temperature = 0.02
-    coarse_weight = 0.0
+    fine_channels, fine_temperature, closer_channels = 64, 0.02, 0
 
     def extract(self, image, detect=False, fine=True):
-        found = super().extract(image, detect, fine=False)
-        if not fine:
-            return found
-        channels = image if image.ndim == 3 else image[..., None]
-        grey = torch.from_numpy(channels.mean(axis=2, dtype=np.float32)).to(self.device)[None, None]
-        larger = _whole(self, F.interpolate(grey, scale_factor=2, mode="bilinear"), scale=2.0)
-        return ImageFeatures(found.coarse, larger, found.detection)
+        found = super().extract(image, detect, fine)
+        return replace(found, fine=found.closer_look(), closer_look=None) if fine else found
 
 
-class BothMaps(WholeNetworkTwice):
-    """Fine map: the early one of the one pass and the last one of the enlarged image side by side."""
+class NeverCloser(XFeatBackbone):
+    """Fine map: always the network's second block."""
 
-    fine_channels = 24 + 64
-    fine_temperature = 0.03
+    closer_channels = 0
+
+    def extract(self, image, detect=False, fine=True):
+        return replace(super().extract(image, detect, fine), closer_look=None)
+
+
+class SideBySide(XFeatBackbone):
+    """Fine map: the channels of both side by side."""
+
+    fine_channels, fine_temperature, closer_channels = 24 + 64, 0.03, 0
 
     def extract(self, image, detect=False, fine=True):
         found = super().extract(image, detect, fine)
         if not fine:
             return found
-        early = XFeatBackbone.extract(self, image).fine
-        joined = torch.cat([early.data, _resampled(found.fine, early)]) / 2**0.5
-        return ImageFeatures(found.coarse, FeatureMap(joined, early.grid), found.detection)
-
-
-def _whole(backbone: XFeatBackbone, grey: torch.Tensor, scale: float) -> FeatureMap:
-    with torch.inference_mode():
-        height, width = grey.shape[2:]
-        padded = F.pad(grey, (0, -width % 32, 0, -height % 32), mode="replicate")
-        last = backbone._coarse(backbone._early(backbone.network.norm(padded)))[0, :, : -(-height // 8), : -(-width // 8)]
-        last = F.normalize(last - last.mean((1, 2), keepdim=True), dim=0).contiguous()
-    return FeatureMap(last, FeatureGrid(8 / scale, (3.25 + 0.5) / scale - 0.5))
+        joined = torch.cat([found.fine.data, _resampled(found.closer_look(), found.fine)]) / 2**0.5
+        return replace(found, fine=FeatureMap(joined, found.fine.grid), closer_look=None)
 
 
 def _resampled(source: FeatureMap, like: FeatureMap) -> torch.Tensor:
@@ -82,13 +74,6 @@ def _resampled(source: FeatureMap, like: FeatureMap) -> torch.Tensor:
     grid = torch.stack(torch.meshgrid(*places, indexing="ij"), -1).flip(-1).float()[None]
     sampled = F.grid_sample(source.data[None], grid, mode="bicubic", padding_mode="border", align_corners=False)
     return F.normalize(sampled[0], dim=0)
-
-
-class EarlyMapAlone(XFeatBackbone):
-    """The fine map without the coarse one's knowledge of which of several like edges is meant."""
-
-    fine_temperature = 0.05
-    coarse_weight = 0.0
 
 
 class SeveralPeaks(TripletSampler):
@@ -125,10 +110,10 @@ class Design:
 
 
 FINE = (
-    Design("second block of the one pass, coarse map as prior (used)"),
-    Design("second block of the one pass", EarlyMapAlone),
-    Design("whole network on the image enlarged twice", WholeNetworkTwice),
-    Design("both side by side", BothMaps),
+    Design("second block; closer look where few views are alike (used)"),
+    Design("second block alone", NeverCloser),
+    Design("closer look alone", AlwaysCloser),
+    Design("both side by side", SideBySide),
 )
 HYPOTHESES = (
     Design("one peak a map, local optimisation (used)"),

@@ -28,11 +28,12 @@ def pose(x=0.0, y=0.0, z=0.0, yaw=0.0, pitch=0.0):
 
 def render(surface, T_map_cam, camera=CAMERA):
     """Grey image [H, W] uint8 and depth [H, W] float64 (metres along z) of the plane with this texture."""
-    grid = np.stack(np.meshgrid(np.arange(camera.width), np.arange(camera.height)), -1).reshape(-1, 1, 2).astype(np.float64)
+    grid = np.stack(np.meshgrid(np.arange(float(camera.width)), np.arange(float(camera.height))), -1).reshape(-1, 1, 2)
     xy = cv2.undistortPoints(grid, camera.K, np.array(camera.distortion))[:, 0]
     rays = np.column_stack([xy, np.ones(len(xy))]) @ T_map_cam[:3, :3].T
     depth = (DISTANCE - NORMAL @ T_map_cam[:3, 3]) / (rays @ NORMAL)
     points = T_map_cam[:3, 3] + depth[:, None] * rays
-    where = (points[:, :2] * _PIXELS_A_METRE + len(surface) / 2).astype(np.float32).reshape(camera.height, camera.width, 2)
+    where = (points[:, :2] * _PIXELS_A_METRE + len(surface) / 2).astype(np.float32)
+    where = where.reshape(camera.height, camera.width, 2)
     grey = cv2.remap(surface, where[..., 0], where[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
     return grey, depth.reshape(camera.height, camera.width)

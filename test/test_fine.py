@@ -45,7 +45,7 @@ class Problem:
     def windows(self, T=None, temperature: float = 0.02, window_size: int = 16, enlarge: int = 2):
         T = self.prior if T is None else T
         return fine_maps(
-            T, self.points, self.descriptors, (fine_features(),), self.coarse, CAMERA, temperature, window_size, enlarge
+            T, self.points, self.descriptors, fine_features(), self.coarse, CAMERA, temperature, window_size, enlarge
         )
 
 
@@ -152,5 +152,5 @@ def test_a_point_that_the_coarse_map_does_not_see_there_weighs_nothing():
 def test_a_feature_map_smaller_than_a_window_keeps_no_point():
     problem = Problem(10)
     tiny = FeatureMap(fine_features().data[:, :5, :5], FINE)
-    _, kept = fine_maps(problem.truth, problem.points, problem.descriptors, (tiny,), problem.coarse, CAMERA, 0.02)
+    _, kept = fine_maps(problem.truth, problem.points, problem.descriptors, tiny, problem.coarse, CAMERA, 0.02)
     assert len(kept) == 0

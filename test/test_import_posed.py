@@ -25,7 +25,8 @@ IMAGES_TXT = """# two lines an image; the second, the keypoints, may be empty
 
 
 def colmap_folder(tmp_path, images=IMAGES_TXT):
-    (tmp_path / "cameras.txt").write_text("1 PINHOLE 640 480 500 501 320 240\n2 SIMPLE_RADIAL 640 480 500 320 240 -0.1\n")
+    cameras = "1 PINHOLE 640 480 500 501 320 240\n2 SIMPLE_RADIAL 640 480 500 320 240 -0.1\n"
+    (tmp_path / "cameras.txt").write_text(cameras)
     (tmp_path / "images.txt").write_text(images)
     return tmp_path
 
@@ -71,7 +72,8 @@ def test_binary_models_read_as_pycolmap_writes_them(tmp_path, shared):
     source = PosedSource(tmp_path, tmp_path)
     for image in model.images.values():
         matrix = image.cam_from_world() if callable(image.cam_from_world) else image.cam_from_world
-        np.testing.assert_allclose(source.pose(image.name)[1][:3], matrix.inverse().matrix(), atol=1e-5)  # quaternions rounded to 7 digits
+        # the model's quaternions are rounded to seven digits
+        np.testing.assert_allclose(source.pose(image.name)[1][:3], matrix.inverse().matrix(), atol=1e-5)
         theirs = model.cameras[image.camera_id]
         assert source.camera(image.name).fx == theirs.params[0]
     for name in ("images.bin", "cameras.bin"):
@@ -84,7 +86,9 @@ def test_binary_models_read_as_pycolmap_writes_them(tmp_path, shared):
 
 def test_an_unknown_model_of_cameras_bin_spoils_its_own_images_alone(tmp_path):
     colmap_folder(tmp_path)
-    cameras = struct.pack("<QIiQQ5d", 2, 1, 7, 640, 480, *range(5)) + struct.pack("<IiQQ4d", 2, 1, 640, 480, 500, 500, 320, 240)
+    fov = struct.pack("<IiQQ5d", 1, 7, 640, 480, *range(5))
+    pinhole = struct.pack("<IiQQ4d", 2, 1, 640, 480, 500, 500, 320, 240)
+    cameras = struct.pack("<Q", 2) + fov + pinhole
     (tmp_path / "cameras.bin").write_bytes(cameras)
     source = PosedSource(tmp_path, tmp_path)
     with pytest.raises(CameraError, match="FOV is not supported"):
@@ -99,9 +103,23 @@ odd, , camera, UNKNOWN_CAMERA, 640, 480
 bad, , camera, PINHOLE, 640, 480, five
 wifi0, , wifi
 """
-RIGS = "head, left, 1, 0, 0, 0, 0, 0, -0.1\nhead, right, 0.7071068, 0, 0.7071068, 0, 0.2, 0, 0\nrobot, head, 0, 1, 0, 0, 1, 2, 3\n"
-TRAJECTORIES = "20, robot, 0.9659258, 0, 0, 0.258819, 4, 5, 6\n10, left, 1, 0, 0, 0, 1, 0, 0\n11, left, nan, 0, 0, 0, 1, 0, 0\n"
-RECORDS = "20, right, r/20.jpg\n20, left, l/20.jpg\n10, left, l/10.jpg\n11, left, l/11.jpg\n30, left, l/30.jpg\n20, odd, o.jpg\n20, bad, b.jpg\n20, none, n.jpg\n"
+RIGS = """head, left, 1, 0, 0, 0, 0, 0, -0.1
+head, right, 0.7071068, 0, 0.7071068, 0, 0.2, 0, 0
+robot, head, 0, 1, 0, 0, 1, 2, 3
+"""
+TRAJECTORIES = """20, robot, 0.9659258, 0, 0, 0.258819, 4, 5, 6
+10, left, 1, 0, 0, 0, 1, 0, 0
+11, left, nan, 0, 0, 0, 1, 0, 0
+"""
+RECORDS = """20, right, r/20.jpg
+20, left, l/20.jpg
+10, left, l/10.jpg
+11, left, l/11.jpg
+30, left, l/30.jpg
+20, odd, o.jpg
+20, bad, b.jpg
+20, none, n.jpg
+"""
 
 
 def kapture_folder(tmp_path, **changes):
@@ -160,8 +178,10 @@ def test_rigs_in_a_ring_are_told(tmp_path):
 
 
 @pytest.mark.parametrize("changes, words", [
-    ({"trajectories": None}, "no sensors/trajectories.txt"), ({"records_camera": None}, "no sensors/records_camera.txt"),
-    ({"trajectories": "1, left, 1, 0, 0\n"}, "line of 5 fields"), ({"records_camera": "soon, left, a.jpg\n"}, "not a whole number"),
+    ({"trajectories": None}, "no sensors/trajectories.txt"),
+    ({"records_camera": None}, "no sensors/records_camera.txt"),
+    ({"trajectories": "1, left, 1, 0, 0\n"}, "line of 5 fields"),
+    ({"records_camera": "soon, left, a.jpg\n"}, "not a whole number"),
 ])
 def test_folders_that_are_no_kapture_are_told_at_once(tmp_path, changes, words):
     with pytest.raises(ImportSourceError, match=words):
@@ -172,6 +192,8 @@ def test_the_virtual_gallery_of_kapture(shared):
     source = KaptureSource(shared / "data/virtual_gallery/mapping")
     assert len(source.names()) == 12
     # the rig's front cameras stand 0.1 m from its centre and look 60 degrees apart
-    (_, left), (_, right) = (source.pose(f"training/gallery_light1_loop1/frames/rgb/camera_{k}/rgb_00223.jpg") for k in (0, 1))
+    folder = "training/gallery_light1_loop1/frames/rgb"
+    (_, left), (_, right) = (source.pose(f"{folder}/camera_{k}/rgb_00223.jpg") for k in (0, 1))
     angle = np.degrees(Rotation.from_matrix(left[:3, :3].T @ right[:3, :3]).magnitude())
-    assert angle == pytest.approx(60, abs=1e-3) and np.linalg.norm(left[:3, 3] - right[:3, 3]) == pytest.approx(0.1, abs=1e-3)
+    assert angle == pytest.approx(60, abs=1e-3)
+    assert np.linalg.norm(left[:3, 3] - right[:3, 3]) == pytest.approx(0.1, abs=1e-3)

@@ -122,7 +122,7 @@ def test_keyframes_are_matched_each_with_its_own_background(features):
     descriptors, background = unit_rows((19, 16), seed=8), unit_rows((3, 20, 16), seed=9)
     stack = KeyframeStack(
         (1, 2, 3), torch.zeros(19, 3, dtype=torch.float64), torch.from_numpy(descriptors), torch.zeros(19, 4),
-        counts, torch.from_numpy(background), cells,
+        counts, torch.from_numpy(background), cells, torch.zeros(19, 3),
     )
     maps = keyframe_maps(stack, FeatureMap(torch.from_numpy(features), GRID), TEMPERATURE)
     flat = features.reshape(16, -1).astype(float)

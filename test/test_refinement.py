@@ -84,7 +84,8 @@ def test_large_images_are_reduced_and_tell_the_same(scene):
 def test_neighbours_see_the_same_from_elsewhere():
     points = np.random.default_rng(0).uniform((-1, -1, 2), (1, 1, 3), (300, 3))
     poses = np.stack([
-        pose(0.001), pose(0.4), pose(0.41), pose(-0.4, yaw=8), pose(0.4, yaw=180), pose(1.2, yaw=-20), np.full((4, 4), np.nan)
+        pose(0.001), pose(0.4), pose(0.41), pose(-0.4, yaw=8), pose(0.4, yaw=180), pose(1.2, yaw=-20),
+        np.full((4, 4), np.nan),
     ])
     chosen = neighbours(points, np.eye(4), poses, [CAMERA] * len(poses), 4)
     assert {0, 4, 6}.isdisjoint(chosen) and 3 in chosen

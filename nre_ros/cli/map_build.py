@@ -1,4 +1,4 @@
-"""``nre_ros map build``: a keyframe map from a COLMAP model, posed images, an RGB-D folder, a kapture folder or a bag."""
+"""``nre_ros map build``: a keyframe map from a COLMAP model, posed images, RGB-D or kapture folders, or a bag."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def _add_colmap(sources) -> None:
 def _add_posed(sources) -> None:
     parser = sources.add_parser(
         "posed", help="from images with known poses and cameras, without depth",
-        description="Build a map from the poses and cameras of a COLMAP sparse model (text or binary), whose points may be "
-        "absent, and its images: points are triangulated between images that overlap. " + _BUILD_HELP,
+        description="Build a map from the poses and cameras of a COLMAP sparse model (text or binary), whose points "
+        "may be absent, and its images: points are triangulated between images that overlap. " + _BUILD_HELP,
     )
     parser.add_argument("sparse", metavar="SPARSE_DIR", help="folder with cameras and images (.txt or .bin)")
     parser.add_argument("--images", required=True, metavar="DIR", help="folder that the image names are relative to")
@@ -53,8 +53,8 @@ def _add_posed(sources) -> None:
 def _add_kapture(sources) -> None:
     parser = sources.add_parser(
         "kapture", help="from a kapture folder, rigs included",
-        description="Build a map from the camera records of a kapture folder (format 1.1): poses from trajectories.txt and "
-        "rigs.txt, points triangulated between images that overlap. " + _BUILD_HELP,
+        description="Build a map from the camera records of a kapture folder (format 1.1): poses from "
+        "trajectories.txt and rigs.txt, points triangulated between images that overlap. " + _BUILD_HELP,
     )
     parser.add_argument("folder", metavar="DIR", help="folder with sensors/ in it")
     parser.add_argument("--list", metavar="LIST", help="file of image names as in records_camera.txt: only these")
@@ -135,8 +135,8 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_refine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--no-refine", action="store_true", help="take the depth as the sensor gives it, and do not refine "
-                        "it against the other images")
+    parser.add_argument("--no-refine", action="store_true", help="take the depth as the sensor gives it, and do not "
+                        "refine it against the other images")
 
 
 def _positive(text: str) -> int:

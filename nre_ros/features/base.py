@@ -8,10 +8,12 @@ a line in the registry of ``features/__init__.py``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from nre_ros.errors import ImageError
 
@@ -79,14 +81,25 @@ class ImageFeatures:
     coarse, fine: dense maps, of unit length along the channels if the backbone's are.
     detection: [H, W] float32 at the image's resolution, how well a pixel can be found again
     (only when asked for; used to choose map points).
-    reduced: fine map of the image at half its size, for points that a query sees larger than their
-    keyframe did (of the backbones that have one).
+    closer_look: of backbones that have one, gives a second fine map, which costs another pass over
+    the image when it is first asked for.
     """
 
     coarse: FeatureMap
     fine: FeatureMap
     detection: torch.Tensor | None = None
-    reduced: FeatureMap | None = None
+    closer_look: Callable[[], FeatureMap] | None = None
+
+    def sample_fine(self, pixels: torch.Tensor, unit_length: bool) -> torch.Tensor:
+        """Fine descriptors [N, fine_channels + closer_channels] at pixels [N, 2], of both fine maps."""
+        maps = [self.fine] + ([] if self.closer_look is None else [self.closer_look()])
+        return torch.cat([sample_descriptors(features, pixels, unit_length) for features in maps], dim=1)
+
+
+def sample_descriptors(features: FeatureMap, pixels: torch.Tensor, unit_length: bool) -> torch.Tensor:
+    """Descriptors [N, C] at pixels [N, 2]; an interpolated one is shorter than its neighbours, unless ``unit_length``."""
+    descriptors = features.sample(pixels)
+    return F.normalize(descriptors, dim=1) if unit_length else descriptors
 
 
 class FeatureBackbone(ABC):
@@ -96,7 +109,7 @@ class FeatureBackbone(ABC):
         name: what the database remembers.
         coarse_channels, fine_channels: descriptor lengths.
         coarse_temperature, fine_temperature: of the softmax over the features' dot products.
-        coarse_weight: power to which the coarse correspondence map joins the fine one.
+        closer_channels, closer_temperature: the same of the fine map of a closer look, if there is one.
         fine_enlarge: fine cells per cell of the fine map, by which correlations are enlarged.
         unit_length: whether the features have unit length, and descriptors are kept so.
         weights_hash: of the parameters; with ``name`` it decides whether a map fits.
@@ -107,8 +120,9 @@ class FeatureBackbone(ABC):
     fine_channels: int
     coarse_temperature: float
     fine_temperature: float
-    coarse_weight: float = 0.0
     fine_enlarge: int = 1
+    closer_channels: int = 0
+    closer_temperature: float = 1.0
     unit_length: bool = True
     weights_hash: str
 

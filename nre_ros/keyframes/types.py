@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from nre_ros.geometry import MIN_DEPTH, Camera
+from nre_ros.geometry import Camera
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class KeyframeStack:
 
     points: [N, 3] float64; coarse, fine: [N, C] float32, keyframe after keyframe, ``counts`` [K]
     points each.  background: [K, M, C] float32, standing for background_cells [K] cells.
-    footprints: [N] float32 metres that a pixel of the point's keyframe covers at the point.
+    directions: [N, 3] float32 from the keyframe's centre to the point, divided by the focal length in pixels: its
+    length is how much of the scene a pixel of the keyframe covers there.
     """
 
     ids: tuple[int, ...]
@@ -59,7 +60,7 @@ class KeyframeStack:
     counts: tuple[int, ...]
     background: torch.Tensor
     background_cells: tuple[int, ...]
-    footprints: torch.Tensor | None = None
+    directions: torch.Tensor
 
     def __len__(self) -> int:
         return int(self.points.shape[0])
@@ -78,12 +79,9 @@ def stack_keyframes(keyframes: list[Keyframe], device: str | torch.device = "cpu
         counts=tuple(len(keyframe.points) for keyframe in keyframes),
         background=put([keyframe.background[None] for keyframe in keyframes], torch.float32),
         background_cells=tuple(keyframe.background_cells for keyframe in keyframes),
-        footprints=put([_footprints(keyframe) for keyframe in keyframes], torch.float32),
+        directions=put([_directions(keyframe) for keyframe in keyframes], torch.float32),
     )
 
 
-def _footprints(keyframe: Keyframe) -> np.ndarray:
-    """Metres [N] of the scene that a pixel covers at the keyframe's points: depth / focal length."""
-    T = keyframe.T_map_cam
-    depth = (keyframe.points - T[:3, 3]) @ T[:3, 2]
-    return np.maximum(depth, MIN_DEPTH) / np.sqrt(keyframe.camera.fx * keyframe.camera.fy)
+def _directions(keyframe: Keyframe) -> np.ndarray:
+    return (keyframe.points - keyframe.T_map_cam[:3, 3]) / np.sqrt(keyframe.camera.fx * keyframe.camera.fy)

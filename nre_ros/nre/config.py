@@ -21,7 +21,7 @@ class EstimatorConfig:
     """Settings; scales are in cells of the stage's grid.
 
     n_iter_p3p: triplets at most; top_n_p3p: share of the points that vote; starts: poses of the
-    consensus that are refined.  window_size: fine cells.  reciprocal: match in both
+    consensus that are refined.  window_size: fine cells, even.  reciprocal: match in both
     directions; None: if the features have unit length, whose correlations are comparable both
     ways.  use_re: the plain reprojection error instead of the NRE.  skip_gnc: stop after the
     consensus.  Raises ``ValueError`` naming the value that cannot be.
@@ -30,7 +30,7 @@ class EstimatorConfig:
     n_iter_p3p: int = 5000
     top_n_p3p: float = 0.25
     starts: int = 1
-    coarse_sigma_max: float = 2.0
+    coarse_sigma_max: float = 1.0
     coarse_sigma_min: float = 0.6
     fine_sigma_max: float = 2.0
     fine_sigma_min: float = 0.6
@@ -44,8 +44,8 @@ class EstimatorConfig:
             raise ValueError(f"n_iter_p3p={self.n_iter_p3p} and starts={self.starts} must be at least 1")
         if not 0 < self.top_n_p3p <= 1:
             raise ValueError(f"top_n_p3p={self.top_n_p3p} must lie in (0, 1]")
-        if self.window_size < 8 or self.window_size % 8:
-            raise ValueError(f"window_size={self.window_size} must be a multiple of 8")
+        if self.window_size < 8 or self.window_size % 4:
+            raise ValueError(f"window_size={self.window_size} must be a multiple of 4, at least 8")
         for stage in ("coarse", "fine"):
             high, low = getattr(self, f"{stage}_sigma_max"), getattr(self, f"{stage}_sigma_min")
             if not sigma_schedule(high, low):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from nre_ros.geometry import Camera, transform
-from nre_ros.nre.gnc import cut_windows, refine, sigma_schedule
+from nre_ros.nre.gnc import ROUGH_GAIN, cut_windows, newton_schedule, refine
 from nre_ros.nre.maps import NREMaps, sample_loss
 from nre_ros.nre.p3p import solve_p3p
 
@@ -29,7 +29,7 @@ _MISSED = 1e-6
 
 _OPTIMISED = 3
 _OPTIMISATION_POINTS = 256
-_OPTIMISATION = sigma_schedule(1.0, 0.6)
+_OPTIMISATION = newton_schedule(1.0, 0.6)
 """So many of the best poses are optimised over so many points, at these scales (cells)."""
 
 
@@ -108,12 +108,11 @@ def _optimise(found: Hypotheses, points, maps: NREMaps, camera) -> Hypotheses:
     Each is refined over the points that voted; it stays as it was where that does not lower its cost.
     """
     few = _evenly(len(points), _OPTIMISATION_POINTS, points.device)
-    loss = maps.loss[few]
 
     def windows(cells, sigma):
-        return cut_windows(loss, maps.chance, maps.grid, cells, math.ceil(3 * sigma) + 1)
+        return cut_windows(maps.loss, maps.chance, maps.grid, cells, math.ceil(3 * sigma) + 1, few)
 
-    T = refine(found.T, points[few], camera, windows, maps.grid, _OPTIMISATION).T
+    T = refine(found.T, points[few], camera, windows, maps.grid, _OPTIMISATION, ROUGH_GAIN).T
     return _best_poses(found, T, points, maps.loss, maps, camera, len(found.T))
 
 

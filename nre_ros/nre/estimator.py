@@ -18,8 +18,8 @@ from nre_ros.geometry import Camera, transform
 from nre_ros.keyframes.types import KeyframeStack
 from nre_ros.nre.config import EstimatorConfig
 from nre_ros.nre.consensus import p3p_consensus
-from nre_ros.nre.fine import fine_maps
-from nre_ros.nre.gnc import cut_windows, project_cells, refine, sigma_schedule
+from nre_ros.nre.fine import fine_maps, like_views
+from nre_ros.nre.gnc import ROUGH_GAIN, cut_windows, newton_schedule, project_cells, refine, sigma_schedule
 from nre_ros.nre.maps import (
     NREMaps,
     keyframe_maps,
@@ -30,6 +30,9 @@ from nre_ros.nre.uncertainty import pose_covariance
 
 SUPPORT = 0.5
 """A point supports a pose when its loss there is below this fraction of ln|Omega|."""
+
+_ENOUGH_LIKE = 300
+"""With so many supporting points in views like their keyframes', the fine map of the one pass will do."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class NREEstimator:
         together, features that are not finite) gives an estimate without a pose that names it.
         """
         watch = Stopwatch(query.coarse.data.device)
-        problem = _problem(query, keyframes)
+        problem = _problem(query, keyframes, self.backbone)
         if problem:
             return Estimate(reason=problem)
         maps = self.maps(query, keyframes, self.config.use_re if use_re is None else use_re)
@@ -158,28 +161,33 @@ class NREEstimator:
 
     def _refine_coarse(self, T, keyframes, maps, camera):
         """The best of the refined starts, [4, 4], and its cost."""
-        schedule = sigma_schedule(self.config.coarse_sigma_max, self.config.coarse_sigma_min)
+        schedule = newton_schedule(self.config.coarse_sigma_max, self.config.coarse_sigma_min)
         near = _near_image(T, keyframes.points, camera, maps, 4 * schedule[0])
-        loss = maps.loss[near]
 
         def windows(cells, sigma):
-            return cut_windows(loss, maps.chance, maps.grid, cells, math.ceil(3 * sigma) + 1)
+            return cut_windows(maps.loss, maps.chance, maps.grid, cells, math.ceil(3 * sigma) + 1, near)
 
-        refined = refine(T, keyframes.points[near], camera, windows, maps.grid, schedule)
+        refined = refine(T, keyframes.points[near], camera, windows, maps.grid, schedule, ROUGH_GAIN)
         best = refined.cost.argmin()
         return refined.T[best], float(refined.cost[best])
 
     def _refine_fine(self, T, query, keyframes, maps, camera):
         """Fine pose and its cost (None with too few points), its local maps, the points that took part."""
-        levels = (query.fine,) if query.reduced is None else (query.fine, query.reduced)
+        backbone = self.backbone
+        features, temperature = query.fine, backbone.fine_temperature
+        descriptors, like = keyframes.fine[:, : backbone.fine_channels], None
+        if query.closer_look is not None:
+            like = like_views(T, keyframes.points, keyframes.directions, camera)
+            if _supporting(T, keyframes, maps, camera, like) < _ENOUGH_LIKE:
+                features, temperature = query.closer_look(), backbone.closer_temperature
+                descriptors, like = keyframes.fine[:, backbone.fine_channels :], None
         local, kept = fine_maps(
-            T, keyframes.points, keyframes.fine, levels, maps, camera,
-            self.backbone.fine_temperature, self.config.window_size, self.backbone.fine_enlarge,
-            self.backbone.coarse_weight, keyframes.footprints,
+            T, keyframes.points, descriptors, features, maps, camera, temperature, self.config.window_size,
+            backbone.fine_enlarge, like,
         )
         if len(kept) < 4:
             return None, local, kept
-        schedule = sigma_schedule(self.config.fine_sigma_max, self.config.fine_sigma_min)
+        schedule = newton_schedule(self.config.fine_sigma_max, self.config.fine_sigma_min)
         refined = refine(T[None], keyframes.points[kept], camera, local, local.grid, schedule)
         return (refined.T[0], float(refined.cost[0])), local, kept
 
@@ -198,6 +206,13 @@ class NREEstimator:
             T, "", covariance, cost, pixels, valid, losses, float(by_chance[seen].sum()), stages, sample_maps,
             samples, maps.grid, watch.milliseconds,
         )
+
+
+def _supporting(T, keyframes: KeyframeStack, maps: NREMaps, camera: Camera, among: torch.Tensor) -> int:
+    """How many of the points ``among`` [N] support the pose T [4, 4]."""
+    pixels, valid, _ = camera.project(transform(T, keyframes.points))
+    losses = sample_loss(maps.loss, maps.grid.to_cells(pixels)[None], valid[None])[0]
+    return int(((losses < SUPPORT * maps.chance) & among).sum())
 
 
 def _typical_points(losses: torch.Tensor) -> torch.Tensor:
@@ -226,18 +241,20 @@ def _coarse_windows(T, keyframes: KeyframeStack, maps: NREMaps, camera: Camera):
     return windows, torch.arange(len(keyframes), device=cells.device), 1.0
 
 
-def _problem(query: ImageFeatures, keyframes: KeyframeStack) -> str:
+def _problem(query: ImageFeatures, keyframes: KeyframeStack, backbone: FeatureBackbone) -> str:
     """Why these cannot give a pose, whatever they show; empty if they may."""
     if len(keyframes) < 4:
         return f"the retrieved keyframes have only {len(keyframes)} points"
     count, views = sum(keyframes.counts), len(keyframes.counts)
     coarse, fine = query.coarse.data, query.fine.data
+    closer = 0 if query.closer_look is None else backbone.closer_channels
     expected = {
         "query features": (coarse, (None, None, None)),
         "fine query features": (fine, (None, None, None)),
         "keyframe points": (keyframes.points, (count, 3)),
         "keyframe descriptors": (keyframes.coarse, (count, len(coarse))),
-        "fine keyframe descriptors": (keyframes.fine, (count, len(fine))),
+        "fine keyframe descriptors": (keyframes.fine, (count, len(fine) + closer)),
+        "keyframe directions": (keyframes.directions, (count, 3)),
         "background descriptors": (keyframes.background, (views, None, len(coarse))),
     }
     for name, (tensor, shape) in expected.items():

@@ -15,14 +15,14 @@ import torch.nn.functional as F
 
 from nre_ros.features import FeatureGrid, FeatureMap
 from nre_ros.features.base import cubic_convolution
-from nre_ros.geometry import Camera, transform
+from nre_ros.geometry import Camera, invert, transform
 from nre_ros.nre.gnc import LocalMaps, cut_windows
 from nre_ros.nre.maps import NREMaps, chance_loss
 
 _CUBIC_REACH = 2
 """Cells that cubic interpolation looks at on either side."""
-_MAGNIFIED = 1.7
-"""A point that the query sees so many times larger than its keyframe did is looked for at half the size."""
+_LIKE_SIZE, _LIKE_COSINE = 1.5, math.cos(math.radians(25.0))
+"""Views of a point are alike within this ratio of its sizes and this angle between the rays to it."""
 _FETCHED_AT_ONCE = 2_000_000
 """Numbers of the feature map fetched at once; bounds the memory, not the result."""
 
@@ -31,88 +31,54 @@ def fine_maps(
     T: torch.Tensor,
     points: torch.Tensor,
     descriptors: torch.Tensor,
-    levels: tuple[FeatureMap, ...],
+    fine: FeatureMap,
     coarse: NREMaps,
     camera: Camera,
     temperature: float,
     window_size: int = 16,
     enlarge: int = 1,
-    coarse_weight: float = 0.0,
-    footprints: torch.Tensor | None = None,
+    taking_part: torch.Tensor | None = None,
 ) -> tuple[LocalMaps, torch.Tensor]:
     """Local fine maps around the projections under one coarse pose.
 
     T: [4, 4] coarse pose, map to camera; points: [N, 3]; descriptors: [N, C] fine descriptors;
-    levels: the query's fine features, and those of the query at half its size if the backbone has
-    them.  coarse: NRE maps of the same points; window_size: in fine cells, ``enlarge`` of which
-    make one cell of the first level.  coarse_weight: power to which the coarse correspondence map
-    joins the fine one within the window: it knows which of several like edges is the point's own
-    (0, as published: only how much of it lies in the window counts).  footprints: [N] metres of
-    the scene that a pixel of the keyframe covers at each point; where the query sees a point much
-    larger, it is looked for at the second level.  Returns the windows of the M points that project
-    at least half a window inside the image, and their indices [M].
+    coarse: NRE maps of the same points; window_size: in fine cells, ``enlarge`` of which make one
+    cell of the fine feature map.  taking_part: [N] which points are looked at (all).  Returns the
+    windows of the M of them that project at least half a window inside the image, and their indices [M].
     """
-    fine = levels[0]
-    in_camera = transform(T, points)
-    pixels, valid, _ = camera.project(in_camera)
+    pixels, valid, _ = camera.project(transform(T, points))
     _, height, width = fine.data.shape
     half = window_size // (2 * enlarge)
     centre = fine.grid.to_cells(pixels).round()
     margin = centre.new_tensor([width - 1, height - 1]) - centre
-    kept = torch.nonzero(valid & (centre >= half).all(-1) & (margin >= half).all(-1))[:, 0]
-    grid = FeatureGrid(fine.grid.stride / enlarge, fine.grid.offset)
-    chosen = torch.zeros_like(kept)
-    if len(levels) > 1 and footprints is not None:
-        magnification = footprints[kept] * math.sqrt(camera.fx * camera.fy) / in_camera[kept, 2]
-        chosen = (magnification > _MAGNIFIED).long()
-    scores, origin = _scores_of_levels(descriptors[kept], pixels[kept], levels, chosen, grid, window_size, enlarge)
-    scores /= temperature
-    if coarse_weight:
-        scores += coarse_weight * _coarse_values(coarse, kept, grid, origin, scores.shape[-1])
+    inside = valid & (centre >= half).all(-1) & (margin >= half).all(-1)
+    kept = torch.nonzero(inside if taking_part is None else inside & taking_part)[:, 0]
+    centre = centre[kept].long()
+    scores = _window_scores(descriptors[kept], fine.data, centre, half, enlarge) / temperature
     mass = _coarse_mass(coarse, kept, coarse.grid.to_cells(pixels[kept]))
     chance = chance_loss(height * enlarge, width * enlarge)
     log_probability = F.log_softmax(scores.flatten(1), dim=1).reshape(scores.shape)
     values = chance + log_probability + (mass.log() - math.log(window_size))[:, None, None]
-    return LocalMaps(values.clamp_min_(0)[None], origin[None], grid), kept
+    # fine cell j of the window is centred at cell (centre - half) + j / enlarge of the feature map
+    grid = FeatureGrid(fine.grid.stride / enlarge, fine.grid.offset)
+    return LocalMaps(values.clamp_min_(0)[None], ((centre - half) * enlarge)[None], grid), kept
 
 
-def _scores_of_levels(descriptors, pixels, levels, chosen, grid, window_size, enlarge):
-    """Correlations [M, S, S] of descriptors [M, C] around pixels [M, 2], each at its chosen level [M].
+def like_views(T: torch.Tensor, points: torch.Tensor, directions: torch.Tensor, camera: Camera) -> torch.Tensor:
+    """Which points [N] the query at T [4, 4] sees from about where their keyframe did, and as large.
 
-    All windows have fine cells of the same size: the second level, of cells twice as large, is
-    enlarged twice as much.  Second result: the windows' corners [M, 2] in cells of ``grid``.
+    points: [N, 3]; directions: [N, 3] as ``KeyframeStack`` has them.  Features that know little of
+    their surroundings are alike in such views only.
     """
-    scores = descriptors.new_empty(len(descriptors), window_size + 1, window_size + 1)
-    origin = torch.empty_like(pixels)
-    for level, features in enumerate(levels):
-        rows = torch.nonzero(chosen == level)[:, 0]
-        half = window_size // (2 * enlarge << level)
-        last = pixels.new_tensor([features.data.shape[2] - 1, features.data.shape[1] - 1])
-        # of the second level the last cells may lie nearer to the border than half a window
-        centre = features.grid.to_cells(pixels[rows]).round().clamp_min(half).minimum(last - half)
-        scores[rows] = _window_scores(descriptors[rows], features.data, centre.long(), half, enlarge << level)
-        origin[rows] = grid.to_cells(features.grid.to_pixels(centre - half))
-    return scores, origin
-
-
-def _coarse_values(coarse: NREMaps, kept: torch.Tensor, grid: FeatureGrid, origin: torch.Tensor, size: int):
-    """ln|Omega| - L of the coarse maps at the fine cells of windows, [M, size, size], bilinear.
-
-    origin: [M, 2] fine cell (x, y) of each window's corner.
-    """
-    span = torch.arange(size, device=origin.device)
-    # [M, size, 2]: the columns' and the rows' places in coarse cells
-    places = coarse.grid.to_cells(grid.to_pixels((origin[:, None] + span[:, None]).double()))
-    radius = math.ceil(size * grid.stride / coarse.grid.stride / 2) + 1
-    blocks = cut_windows(coarse.loss[kept], coarse.chance, coarse.grid, places[:, size // 2][None], radius)
-    cells = blocks.origin[0, :, None] + torch.arange(2 * radius + 1, device=origin.device)[:, None]
-    weights = (1 - (places[:, :, None] - cells[:, None]).abs()).clamp_min(0).to(coarse.loss)
-    return weights[..., 1] @ blocks.values[0] @ weights[..., 0].mT
+    ours = (points - invert(T)[:3, 3]).to(directions) / math.sqrt(camera.fx * camera.fy)
+    here, there = ours.norm(dim=1).clamp_min(1e-12), directions.norm(dim=1).clamp_min(1e-12)
+    cosine = (ours * directions).sum(1) / (here * there)
+    return (cosine > _LIKE_COSINE) & (here < _LIKE_SIZE * there) & (there < _LIKE_SIZE * here)
 
 
 def _coarse_mass(coarse: NREMaps, kept: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
     """Correspondence probability in the 3 x 3 coarse cells around the projections, [M]."""
-    block = cut_windows(coarse.loss[kept], coarse.chance, coarse.grid, cells[None], 1).values[0]
+    block = cut_windows(coarse.loss, coarse.chance, coarse.grid, cells[None], 1, kept).values[0]
     # cells at chance level are clamped in the loss and hold no probability worth counting
     probability = torch.where(block > 0, torch.exp(block - coarse.chance), torch.zeros_like(block))
     return probability.sum((-1, -2)).clamp(1e-12, 1.0)

@@ -36,8 +36,8 @@ SIGMAS = (
 )
 """The published schedule of scales, in cells."""
 
-_SMALLEST_GAIN = 1e-6
-"""A scale is done when a step gains less than this share of the loss."""
+SMALLEST_GAIN, ROUGH_GAIN = 1e-6, 1e-4
+"""A scale is done when a step gains less than this share of the loss; the second for what is only a start."""
 _FLATTEST = 0.05
 """Smallest eigenvalue of A_n, as a share of the IRLS weight."""
 _DAMPING_START, _DAMPING_MIN, _DAMPING_MAX = 1e-3, 1e-6, 1e2
@@ -73,9 +73,22 @@ def sigma_schedule(sigma_max: float, sigma_min: float) -> tuple[float, ...]:
     return tuple(sigma for sigma in SIGMAS if sigma_min <= sigma <= sigma_max)
 
 
-def cut_windows(loss: torch.Tensor, chance: float, grid: FeatureGrid, cells: torch.Tensor, radius: int) -> LocalMaps:
-    """Windows of (2 radius + 1)^2 cells of loss maps [N, H, W] around cells [B, N, 2]."""
+def newton_schedule(sigma_max: float, sigma_min: float) -> tuple[float, ...]:
+    """The published scales down to 1 cell, and the last one: Newton's steps need none between these two."""
+    published = sigma_schedule(sigma_max, sigma_min)
+    return tuple(sigma for sigma in published[:-1] if sigma >= 1.0) + published[-1:]
+
+
+def cut_windows(
+    loss: torch.Tensor, chance: float, grid: FeatureGrid, cells: torch.Tensor, radius: int,
+    rows: torch.Tensor | None = None,
+) -> LocalMaps:
+    """Windows of (2 radius + 1)^2 cells of loss maps [N, H, W] around cells [B, N, 2].
+
+    rows: [M] the maps that are meant, with cells [B, M, 2]; all of them if not given.
+    """
     count, height, width = loss.shape
+    rows = torch.arange(count, device=loss.device) if rows is None else rows
     span = torch.arange(2 * radius + 1, device=loss.device)
     # far projections would overflow the integers; they have no cell in the image anyway
     centre = cells.round().clamp(-2.0 * radius - 2, max(height, width) + 2.0 * radius + 2).long()
@@ -84,7 +97,7 @@ def cut_windows(loss: torch.Tensor, chance: float, grid: FeatureGrid, cells: tor
     y = origin[..., 1, None] + span
     inside = ((y >= 0) & (y < height))[..., :, None] & ((x >= 0) & (x < width))[..., None, :]
     index = y.clamp(0, height - 1)[..., :, None] * width + x.clamp(0, width - 1)[..., None, :]
-    base = torch.arange(count, device=loss.device)[:, None, None] * (height * width)
+    base = rows[:, None, None] * (height * width)
     values = chance - loss.reshape(-1)[index + base]
     return LocalMaps(torch.where(inside, values, torch.zeros_like(values)), origin, grid)
 
@@ -153,18 +166,21 @@ def curvature(moments: torch.Tensor, sigma: float, smallest: float | None = None
     return torch.stack([mean + difference, -xy, -xy, mean - difference], -1).reshape(*mean.shape, 2, 2)
 
 
-def refine(T, points, camera: Camera, maps, grid: FeatureGrid, sigmas: tuple[float, ...]) -> Refined:
+def refine(
+    T, points, camera: Camera, maps, grid: FeatureGrid, sigmas: tuple[float, ...], gain: float = SMALLEST_GAIN
+) -> Refined:
     """Minimises E_sigma from the start poses T [B, 4, 4] for every sigma, largest first.
 
     points: [N, 3] float64.  maps: ``LocalMaps``, or a function (cells [B, N, 2], sigma) that
     gives those around the projections for a scale; grid: their cells.  All starts move at once, each with its own
-    damping; those that are done at a scale wait for the others.
+    damping; those that are done at a scale wait for the others.  gain: a scale
+    is done when a step gains less than this share of the loss.
     """
     steps = torch.zeros(len(T), dtype=torch.long, device=T.device)
     cost = T.new_zeros(len(T))
     for sigma in sigmas:
         local = maps if isinstance(maps, LocalMaps) else maps(project_cells(T, points, camera, grid), sigma)
-        T, cost, accepted = _descend(T, *_supported(points, local), sigma=sigma, camera=camera)
+        T, cost, accepted = _descend(T, *_supported(points, local), sigma=sigma, camera=camera, gain=gain)
         steps = steps + accepted
     return Refined(T, cost, steps)
 
@@ -186,7 +202,7 @@ def project_cells(T, points, camera: Camera, grid: FeatureGrid) -> torch.Tensor:
     return torch.where(valid[..., None], grid.to_cells(pixels), pixels.new_tensor(-1e6))
 
 
-def _descend(T, points, maps, camera, sigma):
+def _descend(T, points, maps, camera, sigma, gain):
     """Minimises E_sigma at one scale; poses, costs [B] and accepted steps [B]."""
     model = _expand(T, points, camera, maps, sigma)
     damping = T.new_full((len(T),), _DAMPING_START)
@@ -195,9 +211,9 @@ def _descend(T, points, maps, camera, sigma):
     for _ in range(_MAX_STEPS):
         T_new = left_update(T, _step(model, damping))
         new_model = _expand(T_new, points, camera, maps, sigma)
-        gain = model[0] - new_model[0]
-        accepted = active & (gain > 0)
-        finished = gain.abs() <= _SMALLEST_GAIN * model[0].abs()
+        gained = model[0] - new_model[0]
+        accepted = active & (gained > 0)
+        finished = gained.abs() <= gain * model[0].abs()
         damping = torch.where(accepted, (damping * 0.2).clamp_min(_DAMPING_MIN), damping * 10)
         T = torch.where(accepted[:, None, None], T_new, T)
         model = tuple(

@@ -12,11 +12,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from nre_ros.errors import ImageError
-from nre_ros.features import FeatureMap
-from nre_ros.geometry import PINHOLE, RADIAL_TANGENTIAL, Camera, transform
+from nre_ros.features.base import sample_descriptors
+from nre_ros.geometry import PINHOLE, RADIAL_TANGENTIAL, Camera, invert, transform
 from nre_ros.keyframes.types import KeyframeStack
 from nre_ros.nre.consensus import score_poses
 from nre_ros.nre.estimator import NREEstimator
@@ -66,18 +65,17 @@ def _stack(estimator, image, camera, points, source_P, generator) -> KeyframeSta
     seen = valid & (pixels >= -0.5).all(-1) & (pixels <= size - 0.5).all(-1)
     backbone = estimator.backbone
     features = backbone.extract(image)
-    depth = transform(source_P, points)[seen, 2]
     cells = features.coarse.data.flatten(1)
     drawn = torch.randperm(cells.shape[1], generator=generator)[:_BACKGROUND].to(cells.device)
 
-    def sample(feature_map: FeatureMap):
-        descriptors = feature_map.sample(pixels[seen].to(cells.device))
-        return F.normalize(descriptors, dim=1) if backbone.unit_length else descriptors
-
+    where = pixels[seen].to(cells.device)
+    centre = invert(source_P)[:3, 3]
     return KeyframeStack(
-        ids=(0,), points=points[seen].to(cells.device), coarse=sample(features.coarse), fine=sample(features.fine),
+        ids=(0,), points=points[seen].to(cells.device),
+        coarse=sample_descriptors(features.coarse, where, backbone.unit_length),
+        fine=features.sample_fine(where, backbone.unit_length),
         counts=(int(seen.sum()),), background=cells[:, drawn].T[None], background_cells=(cells.shape[1],),
-        footprints=(depth / math.sqrt(camera.fx * camera.fy)).float().to(cells.device),
+        directions=((points[seen] - centre) / math.sqrt(camera.fx * camera.fy)).float().to(cells.device),
     )
 
 

@@ -70,7 +70,9 @@ class PosedFrames(MapSource):
         matched: dict[int, tuple[KeypointView, np.ndarray]] = {}
         found = self._match(view, self._views.likely(name, _NEIGHBOURS), matched)
         if not len(found.index):
-            raise ImportSourceError(f"no point of this image is confirmed by another: matched with {len(matched)} images")
+            raise ImportSourceError(
+                f"no point of this image is confirmed by another: matched with {len(matched)} images"
+            )
         found = self._match(view, self._views.neighbours(name, found.points, _NEIGHBOURS), matched)
         return view.pixels[found.index], found
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from nre_ros.keyframes.multiview.sweep import inverse_depth_planes, sweep
+from nre_ros.keyframes.multiview.sweep import Patches, inverse_depth_planes, sweep
 from nre_ros.keyframes.multiview.views import View
 
 NOISE = 0.015
@@ -65,10 +65,13 @@ def refine_depth(view: View, depth: np.ndarray, pixels: np.ndarray, others: list
     planes[:, 1:] /= scale
     where = (torch.from_numpy(np.asarray(pixels, dtype=np.float64)) + 0.5) * scale - 0.5
     known = torch.nonzero(planes[:, 0] > 0)[:, 0]
+    if not len(known):
+        return Refined(np.zeros(len(pixels)), np.full(len(pixels), NOISE))
     relative = torch.linspace(-_RANGE * NOISE, _RANGE * NOISE, _STEPS, dtype=torch.float64)
+    patches = Patches.of(view, where[known], planes[known])
     log_likelihood = torch.zeros(len(known), _STEPS, dtype=torch.float64)
     for other in others:
-        correlation = sweep(view, where[known], planes[known], relative, other)
+        correlation = sweep(patches, relative, other)
         log_likelihood += _SHARPNESS * (correlation - _ACCIDENT).clamp_min(0) / (1 - _ACCIDENT)
     change, deviation = _peak(log_likelihood - 0.5 * (relative / NOISE).square(), relative)
     change = _regress(change, deviation, where[known] / max(view.grey.shape), planes[known, 0])

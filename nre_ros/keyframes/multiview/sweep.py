@@ -8,6 +8,8 @@ Selection for Unstructured Multi-View Stereo", ECCV 2016).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -23,7 +25,9 @@ _MAX_ZOOM = 4.0
 """Largest ratio of the patch's areas in the two views."""
 _MIN_CONTRAST = 2.0
 """Standard deviation (grey values) below which a patch shows nothing but noise."""
-_PATCHES_AT_ONCE = 20_000
+_STEP = 2.0
+"""Pixels from a patch's centre to where its plane is looked at."""
+_PATCHES_AT_ONCE = 50_000
 """Bounds the memory, not the result."""
 
 
@@ -52,51 +56,78 @@ def inverse_depth_planes(depth: np.ndarray, pixels: np.ndarray, reach: int = 10)
     return torch.where(centre[:, None] > 0, planes, torch.zeros_like(planes))
 
 
-def sweep(view: View, pixels: torch.Tensor, planes: torch.Tensor, relative: torch.Tensor, other: View):
-    """Correlations [N, D] float64 in [-1, 1] of patches at pixels [N, 2] with another view; 0 where none can be told.
+@dataclass(frozen=True)
+class Patches:
+    """The patches around N pixels of a view, which several others are compared with.
 
-    planes: [N, 3] from ``inverse_depth_planes``; hypothesis d has them times 1 + relative [d].
+    values: [N, P] float32 grey; corners: [N, 3, 3] rays with z = 1 at the pixel, right of it and
+    below it; inverse: [N, 3] inverse depths there.
+    """
+
+    T_map_cam: np.ndarray
+    values: torch.Tensor
+    corners: torch.Tensor
+    inverse: torch.Tensor
+
+    @classmethod
+    def of(cls, view: View, pixels: torch.Tensor, planes: torch.Tensor) -> "Patches":
+        """Around pixels [N, 2] float64; planes: [N, 3] from ``inverse_depth_planes``."""
+        steps = pixels.new_tensor([[0, 0], [_STEP, 0], [0, _STEP]])
+        rays = view.camera.rays(pixels[:, None] + steps)
+        values = _sample(view.grey, pixels[:, None] + _offsets())
+        inverse = planes[:, :1] + planes[:, 1:] @ steps.T
+        return cls(view.T_map_cam, values, rays / rays[..., 2:], inverse)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, block: slice) -> "Patches":
+        return Patches(self.T_map_cam, self.values[block], self.corners[block], self.inverse[block])
+
+
+def sweep(patches: Patches, relative: torch.Tensor, other: View) -> torch.Tensor:
+    """Correlations [N, D] float64 in [-1, 1] of patches with another view; 0 where none can be told.
+
+    Hypothesis d has the patches' inverse depths times 1 + relative [d], D >= 3, evenly spaced.
     """
     blocks = [torch.zeros(0, len(relative), dtype=torch.float64)]
     step = max(1, _PATCHES_AT_ONCE // len(relative))
-    for start in range(0, len(pixels), step):
-        block = slice(start, start + step)
-        blocks.append(_sweep(view, pixels[block], planes[block], relative, other))
+    for start in range(0, len(patches), step):
+        blocks.append(_sweep(patches[start : start + step], relative, other))
     return torch.cat(blocks)
 
 
-def _sweep(view, pixels, planes, relative, other) -> torch.Tensor:
-    T = torch.from_numpy(invert(other.T_map_cam) @ view.T_map_cam)
-    R, t = T[:3, :3], T[:3, 3]
-    affine, fits = _patch_warp(view.camera, other.camera, R, t, pixels, planes)
-    rays = _flat_rays(view.camera, pixels) @ R.T
-    inverse = planes[:, :1] * (1 + relative)
-    centres, valid, _ = other.camera.project(rays[:, None] + inverse[..., None] * t)
-    size = centres.new_tensor([other.camera.width, other.camera.height])
-    inside = valid & ((centres >= _BORDER) & (centres <= size - 1 - _BORDER)).all(-1)
-    offsets = _offsets()
-    mine = _sample(view.grey, pixels[:, None] + offsets)
-    theirs = _sample(other.grey, centres[:, :, None], offsets @ affine.mT)
-    score, contrast = _correlation(mine, theirs)
-    usable = inside & fits[:, None] & contrast
-    return torch.where(usable, score.double(), 0.0)
-
-
-def _patch_warp(camera: Camera, other: Camera, R, t, pixels, planes):
-    """Affine maps [N, 2, 2] from a patch's offsets to those in the other view, and where they are of use [N]."""
-    step = 2.0
-    around = pixels[:, None] + pixels.new_tensor([[0, 0], [step, 0], [0, step]])
-    slopes = planes[:, 1:] @ pixels.new_tensor([[0, step, 0], [0, 0, step]])
-    inverse = planes[:, :1] + slopes
-    corners, valid, _ = other.project(_flat_rays(camera, around) @ R.T + inverse[..., None] * t)
-    affine = (corners[:, 1:] - corners[:, :1]).mT / step
+def _sweep(patches: Patches, relative: torch.Tensor, other: View) -> torch.Tensor:
+    T = torch.from_numpy(invert(other.T_map_cam) @ patches.T_map_cam)
+    rays, t = patches.corners @ T[:3, :3].T, T[:3, 3]
+    corners, valid, _ = other.camera.project(rays + patches.inverse[..., None] * t)
+    affine = (corners[:, 1:] - corners[:, :1]).mT / _STEP  # from a patch's offsets to those in the other view
     zoom = torch.linalg.det(affine)
-    return affine, valid.all(1) & (zoom > 1 / _MAX_ZOOM) & (zoom < _MAX_ZOOM)
+    fits = valid.all(1) & (zoom > 1 / _MAX_ZOOM) & (zoom < _MAX_ZOOM)
+    centres, valid = _epipolar_line(other.camera, rays[:, 0], patches.inverse[:, :1], relative, t)
+    size = centres.new_tensor([other.camera.width, other.camera.height])
+    inside = valid[:, None] & ((centres >= _BORDER) & (centres <= size - 1 - _BORDER)).all(-1)
+    theirs = _sample(other.grey, centres[:, :, None], _offsets() @ affine.mT)
+    score, contrast = _correlation(patches.values, theirs)
+    return torch.where(inside & fits[:, None] & contrast, score.double(), 0.0)
 
 
-def _flat_rays(camera: Camera, pixels):
-    rays = camera.rays(pixels)
-    return rays / rays[..., 2:]
+def _epipolar_line(camera: Camera, rays, inverse, relative, t) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pixels [N, D, 2] of the hypotheses, and which points are in view at all of them [N].
+
+    Three are projected, and a parabola put through them: over a few percent of the depth that is
+    right to a hundredth of a pixel.
+    """
+    ends = relative[[0, len(relative) // 2, -1]]
+    scaled = inverse * (1 + ends)
+    three, valid, _ = camera.project(rays[:, None] + scaled[..., None] * t)
+    difference = relative[:, None] - ends
+    a, b, c = (ends[k] - ends for k in range(3))
+    weights = torch.stack([
+        difference[:, 1] * difference[:, 2] / (a[1] * a[2]), difference[:, 0] * difference[:, 2] / (b[0] * b[2]),
+        difference[:, 0] * difference[:, 1] / (c[0] * c[1]),
+    ], dim=1)
+    return weights @ three, valid.all(1)
 
 
 def _offsets() -> torch.Tensor:
@@ -106,7 +137,7 @@ def _offsets() -> torch.Tensor:
 
 
 def _sample(grey: np.ndarray, centres: torch.Tensor, offsets: torch.Tensor | None = None) -> torch.Tensor:
-    """Grey values [N, D, P] float32 at centres [N, D, 1, 2] + offsets [N, P, 2]; without offsets [N, P] at [N, P, 2]."""
+    """Grey values [N, D, P] float32 at centres [N, D, 1, 2] + offsets [N, P, 2]; without offsets [N, P] at centres."""
     height, width = grey.shape
     scale = centres.new_tensor([2 / width, 2 / height])
     grid = ((centres + 0.5) * scale - 1).float()  # of normalised coordinates single precision is enough

@@ -18,14 +18,14 @@ BEST_ANGLE = np.radians(10.0)
 """Between the rays to a point: less tells its depth worse, more makes it look different."""
 _FADING = np.radians(10.0)
 """Beyond the best angle a view's worth falls to 1/e in as much."""
-_NEAREST = 100
+_NEAREST = 40
 """Views, the likeliest by their poses, whose overlap is computed."""
 _APART = 0.02
 """Least distance of two neighbours' centres, as a fraction of the scene's depth: closer ones tell the same."""
 _MIN_SHARE = 0.15
 _SAME_WAY = np.cos(np.radians(60.0))
 """Cosine of the largest angle between two optical axes, when nothing else is known."""
-_POINTS = 100
+_POINTS = 60
 
 
 @dataclass(frozen=True)
