@@ -51,7 +51,7 @@ def _keyframe(number: int, seed: int) -> Keyframe:
     return Keyframe(
         name=f"sequence/frame-{number:06d}.jpg", stamp=1_700_000_000_000_000_000 + number, T_map_cam=np.eye(4),
         camera=Camera(640, 480, 525.0, 525.0, 319.5, 239.5), points=rng.normal(size=(500, 3)).astype(np.float32),
-        coarse=unit(500, 64), fine=unit(500, 64), background=unit(256, 64), background_cells=4800,
+        coarse=unit(500, 64), fine=unit(500, 88), background=unit(128, 64), background_cells=4800,
         global_descriptor=unit(2080), point_ids=rng.integers(0, 1 << 24, 500), thumbnail=rng.bytes(5000),
     )
 

@@ -2,7 +2,7 @@
 
 Layout: dtype (4 ASCII characters, numpy's name, padded with spaces), number of dimensions and
 the dimensions (uint32 each), values in C order.  The checksum of a row covers its blobs, see
-``store``.  Unit-length descriptors are kept as int8 with one float32 scale a row.
+``store``.  Descriptors are kept as int8 with one scale a row.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class KeyframeBuilder:
     """
 
     def __init__(
-        self, backbone: FeatureBackbone, points_per_keyframe: int = 500, background: int = 256, seed: int = 0
+        self, backbone: FeatureBackbone, points_per_keyframe: int = 500, background: int = 128, seed: int = 0
     ):
         self.backbone = backbone
         self.points_per_keyframe = points_per_keyframe

@@ -97,7 +97,7 @@ def point_columns(keyframe: Keyframe) -> tuple:
     descriptors = []
     for rows in (keyframe.coarse, keyframe.fine, keyframe.background):
         values, scales = quantise(rows)
-        descriptors += [encode_array(values, "|i1"), encode_array(scales, "<f4")]
+        descriptors += [encode_array(values, "|i1"), _encode_scales(scales)]
     return (
         encode_array(keyframe.points, "<f4"), _encode_ids(keyframe.point_ids), *descriptors,
         int(keyframe.background_cells),
@@ -160,6 +160,13 @@ def camera_of(columns: tuple) -> Camera:
     model, width, height, intrinsics = columns
     fx, fy, cx, cy, *distortion = decode_array(intrinsics).tolist()
     return Camera(width, height, fx, fy, cx, cy, model, tuple(distortion))
+
+
+def _encode_scales(scales: np.ndarray) -> bytes:
+    """Half precision, a twentieth of an int8's step, unless a scale lies outside its range."""
+    least, most = (scales.min(), scales.max()) if len(scales) else (1.0, 1.0)
+    half = np.finfo(np.float16)
+    return encode_array(scales, "<f2" if half.tiny <= least and most <= half.max else "<f4")
 
 
 def _encode_ids(ids: np.ndarray | None) -> bytes | None:

@@ -20,7 +20,7 @@ from nre_ros.keyframes.types import KeyframeStack
 from nre_ros.nre.consensus import score_poses
 from nre_ros.nre.estimator import NREEstimator
 
-_BACKGROUND = 256
+_BACKGROUND = 128
 """Cells of the source image that stand for all of them in the reverse direction of matching."""
 
 
