@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from nre_ros.errors import MapError
 from nre_ros.geometry import Camera, invert
+from nre_ros.keyframes.index import update_index
 from nre_ros.keyframes.rewriting import new_map, origin
 from nre_ros.keyframes.store import KeyframeStore
 from nre_ros.keyframes.types import Keyframe
@@ -101,8 +102,9 @@ def remove_all(store: KeyframeStore, keyframe_ids: list[int]) -> None:
     with store.batch():
         for keyframe_id in keyframe_ids:
             store.remove(keyframe_id)
-        store.write_index(None)  # it knows keyframes that are gone; the next user of the map builds it again
+        store.write_index(None)  # it knows keyframes that are gone
     store.compact()
+    update_index(store)
 
 
 def write_without(store: KeyframeStore, keyframe_ids: list[int], output, force: bool = False) -> None:

@@ -56,5 +56,5 @@ def peak_heights(samples: list[torch.Tensor], features: FeatureMap, temperature:
     if not sum(counts):
         return torch.zeros(len(samples))
     logits = (torch.cat(samples).to(features.data) / temperature) @ features.data.flatten(1)
-    heights = 1 / torch.exp(logits - logits.amax(dim=1, keepdim=True)).sum(dim=1)
+    heights = 1 / logits.sub_(logits.amax(dim=1, keepdim=True)).exp_().sum(dim=1)
     return torch.stack([part.mean() if len(part) else part.sum() for part in heights.split(counts)]).cpu()

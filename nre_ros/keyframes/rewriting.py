@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nre_ros.errors import MapError
 from nre_ros.keyframes.database import sidecars
+from nre_ros.keyframes.index import update_index
 from nre_ros.keyframes.store import KeyframeStore
 
 
@@ -32,6 +33,7 @@ def new_map(path, metadata: dict[str, str], made_of: dict, force: bool = False):
             retrieval=metadata.get("retrieval", ""), source=json.dumps(made_of, sort_keys=True), exclusive=True,
         ) as store:
             yield store
+            update_index(store)
         try:
             for old in sidecars(path):  # a log of the replaced map must not be read into the new one
                 old.unlink(missing_ok=True)
