@@ -7,8 +7,8 @@ from scipy.interpolate import CubicHermiteSpline
 from scipy.special import log_softmax
 
 from nre_ros.features import FeatureGrid, FeatureMap
-from nre_ros.geometry import left_update
-from nre_ros.nre.fine import fine_maps
+from nre_ros.geometry import Camera, left_update
+from nre_ros.nre.fine import fine_maps, like_views
 from synthetic import CAMERA, CHANCE, GRID, HEIGHT, WIDTH, as_maps, dips, opencv_pixels, points_in_view, true_pose
 
 FINE = FeatureGrid(4.0, 1.25)
@@ -154,3 +154,34 @@ def test_a_feature_map_smaller_than_a_window_keeps_no_point():
     tiny = FeatureMap(fine_features().data[:, :5, :5], FINE)
     _, kept = fine_maps(problem.truth, problem.points, problem.descriptors, tiny, problem.coarse, CAMERA, 0.02)
     assert len(kept) == 0
+
+
+def test_only_those_taking_part_are_looked_at():
+    problem = Problem(40)
+    part = torch.arange(40) % 3 == 0
+    _, everyone = problem.windows(problem.truth)
+    _, kept = fine_maps(
+        problem.truth, problem.points, problem.descriptors, fine_features(), problem.coarse, CAMERA, 0.02, 16, 2, part
+    )
+    assert kept.tolist() == [n for n in everyone.tolist() if n % 3 == 0] and len(kept) > 5
+
+
+@pytest.mark.parametrize(
+    "keyframe, focal, alike",
+    [
+        ((0.0, 0.0, 0.0), 260.0, True),  # from the same place
+        ((4.0 * np.tan(np.radians(20)), 0.0, 0.0), 260.0, True), ((4.0 * np.tan(np.radians(30)), 0.0, 0.0), 260.0, False),
+        ((0.0, 0.0, 1.2), 260.0, True), ((0.0, 0.0, 1.5), 260.0, False),  # nearer: 4 / 2.8 and 4 / 2.5 times as large
+        ((0.0, 0.0, -1.8), 260.0, True), ((0.0, 0.0, -2.2), 260.0, False),  # further
+        ((0.0, 0.0, 0.0), 400.0, False), ((0.0, 0.0, -2.0), 390.0, True),  # a longer lens, and one that makes up for it
+    ],
+)
+def test_views_are_alike_from_about_the_same_direction_and_of_about_the_same_size(keyframe, focal, alike):
+    """A point 4 m in front of a query with a focal length of 260 pixels."""
+    query = np.eye(4)
+    query[:3, 3] = (0.3, -0.2, 1.0)  # map to camera: the map's origin lies elsewhere
+    points = torch.tensor([[0.0, 0.0, 4.0]], dtype=torch.float64) - torch.from_numpy(query[:3, 3])
+    centre = torch.tensor(keyframe, dtype=torch.float64) - torch.from_numpy(query[:3, 3])
+    camera = Camera(320, 240, 260.0, 260.0, 160.0, 120.0)
+    found = like_views(torch.from_numpy(query), points, ((points - centre) / focal).float(), camera)
+    assert found.tolist() == [alike]

@@ -13,6 +13,7 @@ from nre_ros.nre.gnc import (
     _expand,
     curvature,
     cut_windows,
+    newton_schedule,
     project_cells,
     refine,
     sigma_schedule,
@@ -61,6 +62,24 @@ def test_schedule_is_the_published_one_within_its_bounds():
     assert sigma_schedule(16.0, 1.0) == (16.0, 8.0, 4.0, 2.0, 1.0)
     assert sigma_schedule(1e9, 0.0)[:2] == (11264.0, 10240.0) and sigma_schedule(1e9, 0.0)[-1] == 0.2
     assert len(sigma_schedule(1e9, 0.0)) == 29
+
+
+def test_newtons_steps_leave_out_the_scales_between_one_and_the_last():
+    assert newton_schedule(2.0, 0.6) == (2.0, 1.0, 0.6) and newton_schedule(1.0, 0.8) == (1.0, 0.8)
+    assert newton_schedule(0.9, 0.7) == (0.7,) and newton_schedule(4.0, 1.0) == (4.0, 2.0, 1.0)
+    problem = Problem()
+    starts = problem.moved(3, scale=0.01)
+    few, all_scales = (problem.refine(starts, schedule(2.0, 0.8)) for schedule in (newton_schedule, sigma_schedule))
+    torch.testing.assert_close(few.T, all_scales.T, atol=1e-4, rtol=0)
+
+
+def test_windows_of_some_maps_are_those_of_the_maps():
+    problem = Problem(20)
+    cells = project_cells(problem.moved(2), problem.points, CAMERA, GRID)
+    rows = torch.tensor([3, 17, 4])
+    some = cut_windows(problem.loss, CHANCE, GRID, cells[:, rows], 3, rows)
+    every = cut_windows(problem.loss, CHANCE, GRID, cells, 3)
+    assert torch.equal(some.values, every.values[:, rows]) and torch.equal(some.origin, every.origin[:, rows])
 
 
 @pytest.mark.parametrize("radius", [1, 4])

@@ -135,8 +135,8 @@ def reciprocal_loss(
     One exponential a cell serves both directions, and the sums over the cells are matrix products.
     """
     # An extra channel shifts z by its largest possible value (Cauchy-Schwarz): nothing overflows.
-    bound = float(torch.cat([descriptors, background]).norm(dim=1).amax() * features.norm(dim=0).amax()) / temperature
-    shifted = torch.cat([features.flatten(1), features.new_full((1, features[0].numel()), -bound)])
+    bound = torch.cat([descriptors, background]).norm(dim=1).amax() * features.norm(dim=0).amax() / temperature
+    shifted = torch.cat([features.flatten(1), (-bound).expand(1, features[0].numel())])
     z = torch.mm(F.pad(descriptors / temperature, (0, 1), value=1.0), shifted, out=loss)
     exponential = z.exp()
     normaliser = exponential.sum(0)
