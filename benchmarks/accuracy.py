@@ -66,8 +66,8 @@ def _table(options: Options, title: str, make, methods, goal: str) -> Table:
         f"Map of {count} keyframes; every method got the same {min(RETRIEVED, count)} retrieved ones a query. Queries "
         f"without a pose count as infinitely far off. To reach: {goal}.",
         "Time: median a query; ours with retrieval and verdict, the others without retrieval. "
-        "Maps from RGB-D have the depths of their points refined against the other map frames at import; the "
-        "others' keypoints take the filtered depth of the sensor, and on fountain the importer's points. "
+        "In maps from RGB-D, depths are refined against the other map frames, of our points at import and of the "
+        "others' keypoints alike; on fountain everyone has the importer's points. "
         f"PoseLib's threshold: {MAX_REPROJECTION_ERROR:g} pixels; XFeat's keypoints: {XFeat.keypoints} an image.",
     ]
     return table

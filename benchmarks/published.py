@@ -13,7 +13,7 @@ from nre_ros.features import FeatureGrid
 from nre_ros.geometry import Camera
 from nre_ros.nre import EstimatorConfig
 from nre_ros.nre.consensus import p3p_consensus
-from nre_ros.nre.gnc import cut_windows, refine, sigma_schedule
+from nre_ros.nre.gnc import cut_windows, newton_schedule, refine
 from nre_ros.nre.maps import correspondence_logits, nre_maps
 
 SEEDS = range(5)
@@ -67,7 +67,7 @@ class Reference:
         def windows(cells, sigma):
             return cut_windows(self.maps.loss, self.maps.chance, GRID, cells, math.ceil(3 * sigma) + 1)
 
-        return refine(T, self.points, self.camera, windows, GRID, sigma_schedule(2.0, 0.6)).T
+        return refine(T, self.points, self.camera, windows, GRID, newton_schedule(2.0, 0.6)).T
 
 
 def _consensus(reference: Reference) -> Table:

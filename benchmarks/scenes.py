@@ -74,8 +74,13 @@ def kitchen(
             yield Query(name, image, source.only_camera, parse_tum_line(pose)[1])
 
     def lift(name, pixels):
+        # the very refinement of the importer, for everyone's keypoints
         depth = smooth_depth(read_depth((folder / "depth" / name).with_suffix(".png"), 1000.0))
-        return lift_by_depth(depth, pixels, source.only_camera, parse_tum_line(source.pose_lines[name])[1])
+        camera, T_map_cam = source.only_camera, parse_tum_line(source.pose_lines[name])[1]
+        points, known = lift_by_depth(depth, pixels, camera, T_map_cam)
+        refined = source.refined(name, source.image(name), pixels[known], depth, points[known])
+        points[known] = lift_depths(refined.depth, pixels[known], camera, T_map_cam)
+        return points, known
 
     return Scene(map_path, queries, lambda name: read_image(folder / "images" / name), lift)
 
@@ -119,9 +124,13 @@ def lift_by_depth(depth: np.ndarray, pixels: np.ndarray, camera: Camera, T_map_c
     """Points [N, 3] in the map of pixels [N, 2], by the depth (metres along z) of the nearest pixel, 0: unknown."""
     x, y = np.rint(pixels).astype(int).T
     z = depth[y.clip(0, depth.shape[0] - 1), x.clip(0, depth.shape[1] - 1)].astype(np.float64)
+    return lift_depths(z, pixels, camera, T_map_cam), z > 0
+
+
+def lift_depths(z: np.ndarray, pixels: np.ndarray, camera: Camera, T_map_cam: np.ndarray) -> np.ndarray:
+    """Points [N, 3] in the map of pixels [N, 2] at depths z [N]."""
     rays = camera.rays(torch.from_numpy(np.asarray(pixels, dtype=np.float64))).numpy()
-    points = rays / rays[:, 2:] * z[:, None] @ T_map_cam[:3, :3].T + T_map_cam[:3, 3]
-    return points, z > 0
+    return rays / rays[:, 2:] * z[:, None] @ T_map_cam[:3, :3].T + T_map_cam[:3, 3]
 
 
 def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import OrderedDict
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from nre_ros.errors import ImageError, ImportSourceError, NreError, PoseError
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.builder import KeyframeBuilder
 from nre_ros.keyframes.importers.common import MapSource
-from nre_ros.keyframes.multiview.refinement import NEIGHBOURS, refine_depth
+from nre_ros.keyframes.multiview.refinement import NEIGHBOURS, Refined, refine_depth
 from nre_ros.keyframes.multiview.view_cache import ViewCache
 from nre_ros.keyframes.support import DepthView, depth_support
 from nre_ros.keyframes.types import Keyframe
@@ -65,18 +65,24 @@ class DepthFrames(MapSource):
             raise ImageError(f"depth of {size} pixels, its camera has {camera.width}x{camera.height}")
         image = self.image(name)
 
-        def refined(pixels, smooth, points):
-            others = self._views.neighbours(name, points, NEIGHBOURS)
-            return refine_depth(self._views.view(name, image), smooth, pixels, others)
-
         keyframe = builder.build_rgbd(
             name, stamp, image, depth, camera, T_map_cam,
             lambda points: depth_support(points, self._witnesses(name, T_map_cam, depth)),
-            refined if self.refine else None,
+            partial(self.refined, name, image) if self.refine else None,
         )
         if not len(keyframe.points):
             raise ImportSourceError("no point with smooth depth in this image")
         return keyframe
+
+    def refined(
+        self, name: str, image: np.ndarray, pixels: np.ndarray, smooth: np.ndarray, points: np.ndarray
+    ) -> Refined:
+        """Depths at pixels [N, 2] of a frame, refined against the images of other frames.
+
+        smooth: [H, W] its depth as ``smooth_depth`` gives it; points: [M, 3] of the map that the frame sees.
+        """
+        others = self._views.neighbours(name, points, NEIGHBOURS)
+        return refine_depth(self._views.view(name, image), smooth, pixels, others)
 
     @cached_property
     def _views(self) -> ViewCache:
