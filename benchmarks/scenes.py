@@ -16,7 +16,6 @@ from scipy.spatial import cKDTree
 from nre_ros.features import load_backbone
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.builder import KeyframeBuilder
-from nre_ros.keyframes.importers.cameras import read_cameras_txt
 from nre_ros.keyframes.importers.common import build_map, read_depth, read_image, read_lines, read_list
 from nre_ros.keyframes.importers.posed import PosedSource
 from nre_ros.keyframes.importers.rgbd import RgbdSource, parse_tum_line

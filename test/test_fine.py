@@ -9,7 +9,7 @@ from scipy.special import log_softmax
 from nre_ros.features import FeatureGrid, FeatureMap
 from nre_ros.geometry import Camera, left_update
 from nre_ros.nre.fine import fine_maps, like_views
-from synthetic import CAMERA, CHANCE, GRID, HEIGHT, WIDTH, as_maps, dips, opencv_pixels, points_in_view, true_pose
+from synthetic import CAMERA, CHANCE, GRID, as_maps, dips, opencv_pixels, points_in_view, true_pose
 
 FINE = FeatureGrid(4.0, 1.25)
 ROWS, COLUMNS = 60, 80

@@ -16,7 +16,7 @@ from nre_ros.geometry import invert
 from nre_ros.keyframes.importers.cameras import read_cameras_txt
 from nre_ros.keyframes.importers.rgbd import parse_tum_line
 from nre_ros.keyframes.reranking import peak_heights
-from nre_ros.keyframes.retrieval import GLOBAL_DESCRIPTOR, Retriever, global_descriptor
+from nre_ros.keyframes.retrieval import Retriever, global_descriptor
 from nre_ros.keyframes.store import KeyframeStore
 
 GRID = FeatureGrid(8, 3.5)

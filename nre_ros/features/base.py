@@ -97,7 +97,7 @@ class ImageFeatures:
 
 
 def sample_descriptors(features: FeatureMap, pixels: torch.Tensor, unit_length: bool) -> torch.Tensor:
-    """Descriptors [N, C] at pixels [N, 2]; an interpolated one is shorter than its neighbours, unless ``unit_length``."""
+    """Descriptors [N, C] at pixels [N, 2], of unit length if asked for: an interpolated one is shorter than its cells'."""
     descriptors = features.sample(pixels)
     return F.normalize(descriptors, dim=1) if unit_length else descriptors
 

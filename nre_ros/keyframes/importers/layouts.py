@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 
 from nre_ros.errors import ImportSourceError
 from nre_ros.keyframes.importers import tum
