@@ -158,9 +158,13 @@ def _measure(options: Options, design: Design, make, stage: str) -> tuple[float,
         queries, outcomes = list(scene.queries()), []
         localizer = stack.enter_context(Localizer(scene.map_path, device=options.device, seed=options.seed))
         localizer.estimator.config = replace(localizer.estimator.config, **design.config)
-        estimates = []
-        original = localizer.estimator.localize
-        localizer.estimator.localize = lambda *args, **kwargs: estimates.append(original(*args, **kwargs)) or estimates[-1]
+        estimates, original = [], localizer.estimator.localize
+
+        def recorded(*args, **kwargs):
+            estimates.append(original(*args, **kwargs))
+            return estimates[-1]
+
+        localizer.estimator.localize = recorded
         localizer.warm_up()
         for query in queries:
             seconds, _ = timed(localizer.localize, query.image, query.camera)

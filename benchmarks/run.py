@@ -90,7 +90,7 @@ def _parse(arguments):
         "--device", choices=("cpu", "cuda"), default="cpu", help="of p3p and accuracy; speed takes all that there are"
     )
     parser.add_argument("--queries", type=int, default=0, metavar="N", help="evenly spaced queries a set (default all)")
-    parser.add_argument("--sets", type=_names, default=(), metavar="A,B", help="of the benchmarks that have sets (default all)")
+    parser.add_argument("--sets", type=_names, default=(), metavar="A,B", help="of benchmarks with sets (default all)")
     parser.add_argument("--methods", type=_names, default=(), metavar="A,B", help="methods of accuracy (default all)")
     args = parser.parse_args(arguments)
     unknown = [name for name in args.names if name not in BENCHMARKS]

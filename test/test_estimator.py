@@ -133,7 +133,8 @@ def taking(stack, rows):
     """The stack with the given rows of its first keyframe only."""
     return replace(
         stack, ids=stack.ids[:1], points=stack.points[rows], coarse=stack.coarse[rows], fine=stack.fine[rows],
-        directions=stack.directions[rows], counts=(len(stack.points[rows]),), background=stack.background[:1], background_cells=stack.background_cells[:1],
+        directions=stack.directions[rows], counts=(len(stack.points[rows]),), background=stack.background[:1],
+        background_cells=stack.background_cells[:1],
     )
 
 

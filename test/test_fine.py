@@ -170,7 +170,8 @@ def test_only_those_taking_part_are_looked_at():
     "keyframe, focal, alike",
     [
         ((0.0, 0.0, 0.0), 260.0, True),  # from the same place
-        ((4.0 * np.tan(np.radians(20)), 0.0, 0.0), 260.0, True), ((4.0 * np.tan(np.radians(30)), 0.0, 0.0), 260.0, False),
+        ((4.0 * np.tan(np.radians(20)), 0.0, 0.0), 260.0, True),
+        ((4.0 * np.tan(np.radians(30)), 0.0, 0.0), 260.0, False),
         ((0.0, 0.0, 1.2), 260.0, True), ((0.0, 0.0, 1.5), 260.0, False),  # nearer: 4 / 2.8 and 4 / 2.5 times as large
         ((0.0, 0.0, -1.8), 260.0, True), ((0.0, 0.0, -2.2), 260.0, False),  # further
         ((0.0, 0.0, 0.0), 400.0, False), ((0.0, 0.0, -2.0), 390.0, True),  # a longer lens, and one that makes up for it

@@ -67,10 +67,11 @@ def test_a_keyframe_comes_back_as_it_went_in(tmp_path):
 def test_descriptors_of_any_length_come_back(tmp_path, factor):
     """Also those whose scales half precision cannot hold."""
     keyframe = random_keyframe("long", 0, points=30)
-    keyframe = replace(keyframe, **{name: getattr(keyframe, name) * factor for name in ("coarse", "fine", "background")})
+    names = ("coarse", "fine", "background")
+    keyframe = replace(keyframe, **{name: getattr(keyframe, name) * factor for name in names})
     with create(tmp_path / "m.db") as store:
         back = store.get(store.add(keyframe))
-    for name in ("coarse", "fine", "background"):
+    for name in names:
         rows = getattr(keyframe, name)
         step = np.abs(rows).max(axis=1, keepdims=True) / 127
         assert (np.abs(getattr(back, name) - rows) <= step).all()

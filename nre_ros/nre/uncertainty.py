@@ -6,10 +6,11 @@ scatter of the per-point gradients, and H the Hessian of the sum.  For the Gauss
 
     g_n = J_n' sum_x w_nx r_nx,   H_n = J_n' A_n J_n
 
-with w_nx, r_nx and A_n as in ``gnc``; the curvature of the projection itself is left out.  Points are no independent witnesses: several keyframes bring the same spot of
-the scene, with the same error of features and depth.  So the gradients are first summed over
-blocks of the image, and S is the scatter of those sums (the cluster-robust estimate of
-econometrics, Cameron and Miller, "A Practitioner's Guide to Cluster-Robust Inference", 2015).
+with w_nx, r_nx and A_n as in ``gnc``; the curvature of the projection itself is left out.  Points
+are no independent witnesses: several keyframes bring the same spot of the scene, with the same
+error of features and depth.  So the gradients are first summed over blocks of the image, and S is
+the scatter of those sums (the cluster-robust estimate of econometrics, Cameron and Miller, "A
+Practitioner's Guide to Cluster-Robust Inference", 2015).
 
 Few, badly spread or disagreeing points thus give a large covariance by themselves.  What all
 points share (a wrong calibration, a bent map) it cannot know.
