@@ -13,17 +13,16 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accuracy import summary
 from common import Options, Table, timed
 from scenes import THIN, fountain, kitchen
 
 from nre_ros import features
-from nre_ros.features import FeatureMap
 from nre_ros.features.xfeat import XFeatBackbone
 from nre_ros.geometry import invert
 from nre_ros.localization.localizer import Localizer
 from nre_ros.nre import consensus
+from nre_ros.nre import estimator as nre_estimator
 from nre_ros.nre.consensus import TripletSampler
 
 SCENES = {
@@ -33,8 +32,8 @@ SCENES = {
 """The sets of ``accuracy`` of the same names."""
 
 
-class AlwaysCloser(XFeatBackbone):
-    """Fine map: always the closer look, the whole network on the image enlarged twice."""
+class CloserLookAlone(XFeatBackbone):
+    """Fine map: the whole network on the image enlarged twice."""
 
     fine_channels, fine_temperature, closer_channels = 64, 0.02, 0
 
@@ -43,37 +42,13 @@ class AlwaysCloser(XFeatBackbone):
         return replace(found, fine=found.closer_look(), closer_look=None) if fine else found
 
 
-class NeverCloser(XFeatBackbone):
-    """Fine map: always the network's second block."""
+class SecondBlockAlone(XFeatBackbone):
+    """Fine map: the network's second block, in the one pass."""
 
-    closer_channels = 0
+    fine_temperature, closer_channels = 0.05, 0
 
     def extract(self, image, detect=False, fine=True):
         return replace(super().extract(image, detect, fine), closer_look=None)
-
-
-class SideBySide(XFeatBackbone):
-    """Fine map: the channels of both side by side."""
-
-    fine_channels, fine_temperature, closer_channels = 24 + 64, 0.03, 0
-
-    def extract(self, image, detect=False, fine=True):
-        found = super().extract(image, detect, fine)
-        if not fine:
-            return found
-        joined = torch.cat([found.fine.data, _resampled(found.closer_look(), found.fine)]) / 2**0.5
-        return replace(found, fine=FeatureMap(joined, found.fine.grid), closer_look=None)
-
-
-def _resampled(source: FeatureMap, like: FeatureMap) -> torch.Tensor:
-    """The features of ``source`` at the cells of ``like``, of unit length."""
-    places = []
-    for length, cells in zip(source.data.shape[1:], like.data.shape[1:]):
-        place = source.grid.to_cells(like.grid.to_pixels(torch.arange(cells, dtype=torch.float64)))
-        places.append((2 * place + 1) / length - 1)
-    grid = torch.stack(torch.meshgrid(*places, indexing="ij"), -1).flip(-1).float()[None]
-    sampled = F.grid_sample(source.data[None], grid, mode="bicubic", padding_mode="border", align_corners=False)
-    return F.normalize(sampled[0], dim=0)
 
 
 class SeveralPeaks(TripletSampler):
@@ -101,19 +76,23 @@ class SeveralPeaks(TripletSampler):
 
 @dataclass(frozen=True)
 class Design:
-    """backbone: of map and query; config: changes of the estimator's; patches: of the module ``consensus``."""
+    """backbone: of map and query; config: changes of the estimator's; patches: of the module ``consensus``.
+
+    everywhere: all views count as alike.
+    """
 
     label: str
     backbone: type = XFeatBackbone
     config: dict = field(default_factory=dict)
     patches: dict = field(default_factory=dict)
+    everywhere: bool = False
 
 
 FINE = (
-    Design("second block; closer look where few views are alike (used)"),
-    Design("second block alone", NeverCloser),
-    Design("closer look alone", AlwaysCloser),
-    Design("both side by side", SideBySide),
+    Design("closer look; where views are alike with the second block (used)"),
+    Design("both, wherever the views are from", everywhere=True),
+    Design("closer look alone", CloserLookAlone),
+    Design("second block alone", SecondBlockAlone),
 )
 HYPOTHESES = (
     Design("one peak a map, local optimisation (used)"),
@@ -146,6 +125,10 @@ def _compare(options: Options, title: str, designs, stage: str) -> Table:
     return table
 
 
+def _all_alike(T, points, directions, camera):
+    return torch.ones(len(points), dtype=torch.bool)
+
+
 def _measure(options: Options, design: Design, make, stage: str) -> tuple[float, float, float]:
     folder = options.folder / design.backbone.__name__
     folder.mkdir(exist_ok=True)
@@ -154,6 +137,8 @@ def _measure(options: Options, design: Design, make, stage: str) -> tuple[float,
         stack.enter_context(patch.dict(features.BACKBONES, xfeat=design.backbone))
         for name, value in design.patches.items():
             stack.enter_context(patch.object(consensus, name, value))
+        if design.everywhere:
+            stack.enter_context(patch.object(nre_estimator, "like_views", _all_alike))
         scene = make(options)
         queries, outcomes = list(scene.queries()), []
         localizer = stack.enter_context(Localizer(scene.map_path, device=options.device, seed=options.seed))

@@ -215,17 +215,14 @@ def test_cameras_without_focal_length_do_not_come_into_being():
         Camera(320, 240, 0.0, 258.0, 161.0, 118.0)
 
 
-@pytest.mark.parametrize("enough", [0, 10**6])
-def test_the_closer_look_is_taken_where_few_views_are_alike(room, stack, queries, monkeypatch, enough):
-    """With enough of them it costs nothing; either way the pose is the true one."""
-    taken = []
-    monkeypatch.setattr("nre_ros.nre.estimator._ENOUGH_LIKE", enough)
+@pytest.mark.parametrize("like", [True, False])
+def test_both_fine_maps_lead_to_the_pose(room, stack, queries, monkeypatch, like):
+    """Whether all points count as seen from like views, which looks for them in both maps, or none does."""
+    everyone = torch.full((len(stack),), like)
+    monkeypatch.setattr("nre_ros.nre.estimator.like_views", lambda *_: everyone)
     for features, truth in queries:
-        look = features.closer_look
-        watched = replace(features, closer_look=lambda: taken.append(1) or look())
-        metres, degrees = errors(NREEstimator(room.backbone).localize(watched, stack, CAMERA), truth)
+        metres, degrees = errors(NREEstimator(room.backbone).localize(features, stack, CAMERA), truth)
         assert metres < 0.02 and degrees < 0.3
-    assert len(taken) == (len(queries) if enough else 0)
 
 
 def test_keyframes_without_points_among_others_do_no_harm(room, queries):

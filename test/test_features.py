@@ -76,12 +76,14 @@ def displacement(a, b, scale: float = 1.0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", IMAGES)
-@pytest.mark.parametrize("level", ["coarse", "fine"])
+@pytest.mark.parametrize("level", ["coarse", "fine", "closer_look"])
 def test_cells_lie_where_the_grid_says(xfeat, name, level):
     """The image and its enlargement agree best at the same places; 0.25 here are 0.5 pixels of the network's input."""
     image = photograph(name)
     twice = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
     small, large = (getattr(xfeat.extract(i), level) for i in (image, twice))
+    if level == "closer_look":
+        small, large = small(), large()
     assert np.abs(displacement(small, large, 2.0)).max() < 0.25
 
 
@@ -96,10 +98,18 @@ def test_large_images_are_reduced_and_keep_their_places(xfeat, width, height, ma
     cells = np.array([[0.0, 0.0], [7.0, 11.0]])
     pixels = (theirs.coarse.grid.to_pixels(cells) + 0.5) / scale - 0.5
     np.testing.assert_allclose(reduced.coarse.grid.to_pixels(cells), pixels)
-    # the fine map keeps twice the resolution
-    assert reduced.fine.grid.stride == pytest.approx(max(2 / scale, 4)) and reduced.detection.shape == (height, width)
-    cells = [reduced.fine.grid.to_pixels(np.zeros(2)), xfeat.extract(image).fine.grid.to_pixels(np.zeros(2))]
-    assert np.abs(cells[0] + 0.5 - (cells[1] + 0.5) * reduced.fine.grid.stride / 4).max() < 1e-9
+    assert reduced.fine.grid.stride == pytest.approx(4 / scale) and reduced.detection.shape == (height, width)
+
+
+@pytest.mark.parametrize("width, height", [(333, 250), (320, 240), (2100, 701)])
+def test_both_fine_maps_have_the_same_cells(xfeat, width, height):
+    """To an eighth of a pixel."""
+    features = xfeat.extract(cv2.resize(photograph("coffee"), (width, height)))
+    closer = features.closer_look()
+    assert closer.data.shape[1:] == features.fine.data.shape[1:] and closer.grid.stride == features.fine.grid.stride
+    assert abs(closer.grid.offset - features.fine.grid.offset) <= closer.grid.stride / 32
+    assert (len(features.fine.data), len(closer.data)) == (xfeat.fine_channels, xfeat.closer_channels)
+    assert features.sample_fine(torch.tensor([[50.0, 60.0]]), True).shape == (1, xfeat.fine_channels + xfeat.closer_channels)
 
 
 def test_grey_is_colour_with_equal_channels(xfeat):

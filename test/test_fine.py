@@ -1,5 +1,7 @@
 """Fine windows: where they lie, what they hold, and how they are enlarged, against closed forms and SciPy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from scipy.special import log_softmax
 
 from nre_ros.features import FeatureGrid, FeatureMap
 from nre_ros.geometry import Camera, left_update
-from nre_ros.nre.fine import fine_maps, like_views
+from nre_ros.nre.fine import FineMatch, fine_maps, like_views
 from synthetic import CAMERA, CHANCE, GRID, as_maps, dips, opencv_pixels, points_in_view, true_pose
 
 FINE = FeatureGrid(4.0, 1.25)
@@ -44,9 +46,11 @@ class Problem:
 
     def windows(self, T=None, temperature: float = 0.02, window_size: int = 16, enlarge: int = 2):
         T = self.prior if T is None else T
-        return fine_maps(
-            T, self.points, self.descriptors, fine_features(), self.coarse, CAMERA, temperature, window_size, enlarge
-        )
+        return fine_maps(T, self.points, [self.match(temperature)], self.coarse, CAMERA, window_size, enlarge)
+
+    def match(self, temperature: float, features: FeatureMap | None = None) -> FineMatch:
+        sharpness = torch.full((len(self.points),), 1 / temperature)
+        return FineMatch(fine_features() if features is None else features, self.descriptors, sharpness)
 
 
 def peaks(maps) -> np.ndarray:
@@ -152,18 +156,21 @@ def test_a_point_that_the_coarse_map_does_not_see_there_weighs_nothing():
 def test_a_feature_map_smaller_than_a_window_keeps_no_point():
     problem = Problem(10)
     tiny = FeatureMap(fine_features().data[:, :5, :5], FINE)
-    _, kept = fine_maps(problem.truth, problem.points, problem.descriptors, tiny, problem.coarse, CAMERA, 0.02)
+    _, kept = fine_maps(problem.truth, problem.points, [problem.match(0.02, tiny)], problem.coarse, CAMERA)
     assert len(kept) == 0
 
 
-def test_only_those_taking_part_are_looked_at():
-    problem = Problem(40)
-    part = torch.arange(40) % 3 == 0
-    _, everyone = problem.windows(problem.truth)
-    _, kept = fine_maps(
-        problem.truth, problem.points, problem.descriptors, fine_features(), problem.coarse, CAMERA, 0.02, 16, 2, part
-    )
-    assert kept.tolist() == [n for n in everyone.tolist() if n % 3 == 0] and len(kept) > 5
+def test_two_matches_multiply_their_probabilities():
+    """Each of half the sharpness, in the same features, is the one; a point may be looked for in one of them alone."""
+    problem = Problem(30)
+    one, _ = problem.windows(temperature=0.05)
+    half = problem.match(0.1)
+    second = replace(half, sharpness=torch.where(torch.arange(30) % 3 == 0, half.sharpness, 0.0))
+    both, kept = fine_maps(problem.prior, problem.points, [half, second], problem.coarse, CAMERA, 16, 2)
+    blunt, _ = problem.windows(temperature=0.1)
+    looked_for_twice = kept % 3 == 0
+    torch.testing.assert_close(both.values[0, looked_for_twice], one.values[0, looked_for_twice], atol=1e-4, rtol=0)
+    torch.testing.assert_close(both.values[0, ~looked_for_twice], blunt.values[0, ~looked_for_twice])
 
 
 @pytest.mark.parametrize(

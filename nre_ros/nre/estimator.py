@@ -18,7 +18,7 @@ from nre_ros.geometry import Camera, transform
 from nre_ros.keyframes.types import KeyframeStack
 from nre_ros.nre.config import EstimatorConfig
 from nre_ros.nre.consensus import p3p_consensus
-from nre_ros.nre.fine import fine_maps, like_views
+from nre_ros.nre.fine import FineMatch, fine_maps, like_views
 from nre_ros.nre.gnc import ROUGH_GAIN, cut_windows, newton_schedule, project_cells, refine, sigma_schedule
 from nre_ros.nre.maps import (
     NREMaps,
@@ -30,9 +30,6 @@ from nre_ros.nre.uncertainty import pose_covariance
 
 SUPPORT = 0.5
 """A point supports a pose when its loss there is below this fraction of ln|Omega|."""
-
-_ENOUGH_LIKE = 300
-"""With so many supporting points in views like their keyframes', the fine map of the one pass will do."""
 
 
 @dataclass(frozen=True)
@@ -173,23 +170,28 @@ class NREEstimator:
 
     def _refine_fine(self, T, query, keyframes, maps, camera):
         """Fine pose and its cost (None with too few points), its local maps, the points that took part."""
-        backbone = self.backbone
-        features, temperature = query.fine, backbone.fine_temperature
-        descriptors, like = keyframes.fine[:, : backbone.fine_channels], None
-        if query.closer_look is not None:
-            like = like_views(T, keyframes.points, keyframes.directions, camera)
-            if _supporting(T, keyframes, maps, camera, like) < _ENOUGH_LIKE:
-                features, temperature = query.closer_look(), backbone.closer_temperature
-                descriptors, like = keyframes.fine[:, backbone.fine_channels :], None
         local, kept = fine_maps(
-            T, keyframes.points, descriptors, features, maps, camera, temperature, self.config.window_size,
-            backbone.fine_enlarge, like,
+            T, keyframes.points, self._fine_matches(T, query, keyframes, camera), maps, camera,
+            self.config.window_size, self.backbone.fine_enlarge,
         )
         if len(kept) < 4:
             return None, local, kept
         schedule = newton_schedule(self.config.fine_sigma_max, self.config.fine_sigma_min)
         refined = refine(T[None], keyframes.points[kept], camera, local, local.grid, schedule)
         return (refined.T[0], float(refined.cost[0])), local, kept
+
+    def _fine_matches(self, T, query: ImageFeatures, keyframes: KeyframeStack, camera: Camera) -> list[FineMatch]:
+        """What the fine stage looks for: points in like views in both of the backbone's fine maps, where it has two."""
+        backbone, ones = self.backbone, torch.ones_like(keyframes.directions[:, 0])
+        near = keyframes.fine[:, : backbone.fine_channels]
+        if query.closer_look is None:
+            return [FineMatch(query.fine, near, ones / backbone.fine_temperature)]
+        like = like_views(T, keyframes.points, keyframes.directions, camera)
+        closer = torch.where(like, 1 / backbone.fine_temperature, 1 / backbone.closer_temperature)
+        return [
+            FineMatch(query.closer_look(), keyframes.fine[:, backbone.fine_channels :], closer),
+            FineMatch(query.fine, near, like / backbone.fine_temperature),
+        ]
 
     def _finish(self, T, keyframes, maps, camera, covariance, cost, stages, watch) -> Estimate:
         """What the pose explains: the losses at it against those that chance would give."""
@@ -206,13 +208,6 @@ class NREEstimator:
             T, "", covariance, cost, pixels, valid, losses, float(by_chance[seen].sum()), stages, sample_maps,
             samples, maps.grid, watch.milliseconds,
         )
-
-
-def _supporting(T, keyframes: KeyframeStack, maps: NREMaps, camera: Camera, among: torch.Tensor) -> int:
-    """How many of the points ``among`` [N] support the pose T [4, 4]."""
-    pixels, valid, _ = camera.project(transform(T, keyframes.points))
-    losses = sample_loss(maps.loss, maps.grid.to_cells(pixels)[None], valid[None])[0]
-    return int(((losses < SUPPORT * maps.chance) & among).sum())
 
 
 def _typical_points(losses: torch.Tensor) -> torch.Tensor:

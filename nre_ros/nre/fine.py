@@ -8,6 +8,7 @@ there at all (the paper's section 4.3).  Windows lie centred on the prior.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -27,34 +28,50 @@ _FETCHED_AT_ONCE = 2_000_000
 """Numbers of the feature map fetched at once; bounds the memory, not the result."""
 
 
+@dataclass(frozen=True)
+class FineMatch:
+    """Fine features of the query, and what is looked for in them.
+
+    descriptors: [N, C] of the points; sharpness: [N] inverse temperature of each point's softmax, 0
+    for those that are not looked for.
+    """
+
+    features: FeatureMap
+    descriptors: torch.Tensor
+    sharpness: torch.Tensor
+
+
 def fine_maps(
     T: torch.Tensor,
     points: torch.Tensor,
-    descriptors: torch.Tensor,
-    fine: FeatureMap,
+    matches: list[FineMatch],
     coarse: NREMaps,
     camera: Camera,
-    temperature: float,
     window_size: int = 16,
     enlarge: int = 1,
-    taking_part: torch.Tensor | None = None,
 ) -> tuple[LocalMaps, torch.Tensor]:
     """Local fine maps around the projections under one coarse pose.
 
-    T: [4, 4] coarse pose, map to camera; points: [N, 3]; descriptors: [N, C] fine descriptors;
+    T: [4, 4] coarse pose, map to camera; points: [N, 3]; matches: one, or several whose
+    probabilities are multiplied, in feature maps of one size (the first one's grid counts).
     coarse: NRE maps of the same points; window_size: in fine cells, ``enlarge`` of which make one
-    cell of the fine feature map.  taking_part: [N] which points are looked at (all).  Returns the
-    windows of the M of them that project at least half a window inside the image, and their indices [M].
+    cell of the fine feature maps.  Returns the windows of the M points that project at least half
+    a window inside the image, and their indices [M].
     """
     pixels, valid, _ = camera.project(transform(T, points))
+    fine = matches[0].features
     _, height, width = fine.data.shape
     half = window_size // (2 * enlarge)
     centre = fine.grid.to_cells(pixels).round()
     margin = centre.new_tensor([width - 1, height - 1]) - centre
-    inside = valid & (centre >= half).all(-1) & (margin >= half).all(-1)
-    kept = torch.nonzero(inside if taking_part is None else inside & taking_part)[:, 0]
+    kept = torch.nonzero(valid & (centre >= half).all(-1) & (margin >= half).all(-1))[:, 0]
     centre = centre[kept].long()
-    scores = _window_scores(descriptors[kept], fine.data, centre, half, enlarge) / temperature
+    scores = fine.data.new_zeros(len(kept), window_size + 1, window_size + 1)
+    for match in matches:
+        sharpness = match.sharpness[kept].to(scores)
+        rows = torch.nonzero(sharpness > 0)[:, 0]
+        found = _window_scores(match.descriptors[kept[rows]], match.features.data, centre[rows], half, enlarge)
+        scores.index_add_(0, rows, found * sharpness[rows, None, None])
     mass = _coarse_mass(coarse, kept, coarse.grid.to_cells(pixels[kept]))
     chance = chance_loss(height * enlarge, width * enlarge)
     log_probability = F.log_softmax(scores.flatten(1), dim=1).reshape(scores.shape)
