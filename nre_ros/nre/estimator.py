@@ -187,9 +187,9 @@ class NREEstimator:
         if query.closer_look is None:
             return [FineMatch(query.fine, near, ones / backbone.fine_temperature)]
         like = like_views(T, keyframes.points, keyframes.directions, camera)
-        closer = torch.where(like, 1 / backbone.fine_temperature, 1 / backbone.closer_temperature)
+        closer = keyframes.fine[:, backbone.fine_channels :]
         return [
-            FineMatch(query.closer_look(), keyframes.fine[:, backbone.fine_channels :], closer),
+            FineMatch(query.closer_look(), closer, ones / backbone.closer_temperature),
             FineMatch(query.fine, near, like / backbone.fine_temperature),
         ]
 
