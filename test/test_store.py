@@ -122,7 +122,7 @@ def test_info_says_what_was_given(map_path):
     assert info.file_bytes == map_path.stat().st_size
     assert info.thumbnail_bytes == 25000
     assert info.dimensions == {
-        "coarse_channels": 64, "fine_channels": 64, "background": 256, "global_channels": 2080,
+        "coarse_channels": 64, "fine_channels": 88, "background": 128, "global_channels": 2080,
     }
     centres = np.array([random_keyframe("", i).T_map_cam[:3, 3] for i in range(5)])
     np.testing.assert_array_equal(info.positions, [centres.min(0), centres.max(0)])

@@ -51,7 +51,7 @@ def write_version_1(path):
 
     metadata = {
         "frame_id": "map", "backbone": "place", "weights_hash": "0" * 64, "retrieval": "covariance-sqrt-1",
-        "created": "2026-11-22T10:00:00+00:00", "source": "", "coarse_channels": "64", "fine_channels": "64",
+        "created": "2026-11-22T10:00:00+00:00", "source": "", "coarse_channels": "64", "fine_channels": "88",
         "background": "8", "global_channels": "60",
     }
     for item in metadata.items():
