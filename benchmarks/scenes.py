@@ -9,13 +9,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from common import Options
 from scipy.spatial import cKDTree
 
 from nre_ros.features import load_backbone
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.keyframes.builder import KeyframeBuilder, lift_pixels
 from nre_ros.keyframes.importers.common import build_map, read_depth, read_image, read_lines, read_list
 from nre_ros.keyframes.importers.posed import PosedSource
 from nre_ros.keyframes.importers.rgbd import RgbdSource, parse_tum_line
@@ -78,7 +77,7 @@ def kitchen(
         camera, T_map_cam = source.only_camera, parse_tum_line(source.pose_lines[name])[1]
         points, known = lift_by_depth(depth, pixels, camera, T_map_cam)
         refined = source.refined(name, source.image(name), pixels[known], depth, points[known])
-        points[known] = lift_depths(refined.depth, pixels[known], camera, T_map_cam)
+        points[known] = lift_pixels(pixels[known], refined.depth, camera, T_map_cam)
         return points, known
 
     return Scene(map_path, queries, lambda name: read_image(folder / "images" / name), lift)
@@ -123,13 +122,7 @@ def lift_by_depth(depth: np.ndarray, pixels: np.ndarray, camera: Camera, T_map_c
     """Points [N, 3] in the map of pixels [N, 2], by the depth (metres along z) of the nearest pixel, 0: unknown."""
     x, y = np.rint(pixels).astype(int).T
     z = depth[y.clip(0, depth.shape[0] - 1), x.clip(0, depth.shape[1] - 1)].astype(np.float64)
-    return lift_depths(z, pixels, camera, T_map_cam), z > 0
-
-
-def lift_depths(z: np.ndarray, pixels: np.ndarray, camera: Camera, T_map_cam: np.ndarray) -> np.ndarray:
-    """Points [N, 3] in the map of pixels [N, 2] at depths z [N]."""
-    rays = camera.rays(torch.from_numpy(np.asarray(pixels, dtype=np.float64))).numpy()
-    return rays / rays[:, 2:] * z[:, None] @ T_map_cam[:3, :3].T + T_map_cam[:3, 3]
+    return lift_pixels(pixels, z, camera, T_map_cam), z > 0
 
 
 def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

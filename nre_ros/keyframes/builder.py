@@ -97,7 +97,7 @@ class KeyframeBuilder:
         z = smooth[pixels[:, 1], pixels[:, 0]].astype(np.float64)
         self.tally[WITHOUT_DEPTH] += int((z[spread(pixels, scores, count, *size)] == 0).sum())
         pixels, scores, z = pixels[z > 0].astype(np.float64), scores[z > 0], z[z > 0]
-        points = _lift(pixels, z, camera, T_map_cam)
+        points = lift_pixels(pixels, z, camera, T_map_cam)
         confirmed = np.ones(len(points), dtype=int)
         if support is not None:
             confirmed, contradicted = support(points)
@@ -107,7 +107,7 @@ class KeyframeBuilder:
             refined = refine(pixels[candidates], smooth, points[candidates])
             pixels, confirmed = pixels[candidates], confirmed[candidates]
             scores = scores[candidates] * refined.weight
-            points = _lift(pixels, refined.depth, camera, T_map_cam)
+            points = lift_pixels(pixels, refined.depth, camera, T_map_cam)
         chosen = spread(pixels, scores, count, *size)
         self.tally[WITHOUT_SUPPORT] += int((confirmed[chosen] == 0).sum())
         return pixels[chosen], points[chosen]
@@ -120,7 +120,7 @@ class KeyframeBuilder:
         return coarse.data.flatten(1)[:, torch.as_tensor(drawn).to(coarse.data.device)].T.cpu().numpy()
 
 
-def _lift(pixels: np.ndarray, z: np.ndarray, camera: Camera, T_map_cam: np.ndarray) -> np.ndarray:
+def lift_pixels(pixels: np.ndarray, z: np.ndarray, camera: Camera, T_map_cam: np.ndarray) -> np.ndarray:
     """Points [N, 3] in the map of pixels [N, 2] with depths [N] along the optical axis."""
     rays = camera.rays(torch.as_tensor(pixels)).numpy()
     return rays / rays[:, 2:] * z[:, None] @ T_map_cam[:3, :3].T + T_map_cam[:3, 3]

@@ -59,6 +59,19 @@ def camera_from_colmap(model: str, width: int, height: int, parameters) -> Camer
     )
 
 
+def usable_camera(cameras: dict, camera_id, owner: str) -> Camera:
+    """The camera of that id.
+
+    cameras: id -> ``Camera``, or the ``CameraError`` that says why it is none, which is then raised.
+    """
+    if camera_id not in cameras:
+        raise CameraError(f"{owner} has no camera {camera_id}")
+    camera = cameras[camera_id]
+    if isinstance(camera, CameraError):
+        raise camera
+    return camera
+
+
 def read_cameras_txt(path) -> dict[int, Camera]:
     """Camera id -> camera of a COLMAP ``cameras.txt``.
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from nre_ros.errors import CameraError, ImportSourceError, NreError, PoseError
 from nre_ros.geometry import Camera, invert
-from nre_ros.keyframes.importers.cameras import camera_from_colmap
+from nre_ros.keyframes.importers.cameras import camera_from_colmap, usable_camera
 from nre_ros.keyframes.importers.common import check_folder, digest, read_image, read_lines, read_list
 from nre_ros.keyframes.importers.posed import checked_pose
 from nre_ros.keyframes.importers.posed_frames import PosedFrames
@@ -69,11 +69,7 @@ class KaptureSource(PosedFrames):
 
     def camera(self, name: str) -> Camera:
         _, device = self._record(name)
-        if device not in self.cameras:
-            raise CameraError(f"sensors.txt has no camera {device}")
-        if isinstance(self.cameras[device], CameraError):
-            raise self.cameras[device]
-        return self.cameras[device]
+        return usable_camera(self.cameras, device, "sensors.txt")
 
     def image(self, name: str) -> np.ndarray:
         return read_image(self.images / name)

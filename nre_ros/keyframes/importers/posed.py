@@ -13,7 +13,7 @@ import numpy as np
 
 from nre_ros.errors import CameraError, ImportSourceError, PoseError
 from nre_ros.geometry import Camera, invert, pose_matrix
-from nre_ros.keyframes.importers.cameras import camera_from_colmap, colmap_model, read_cameras_txt
+from nre_ros.keyframes.importers.cameras import camera_from_colmap, colmap_model, read_cameras_txt, usable_camera
 from nre_ros.keyframes.importers.common import check_folder, digest, read_image, read_list
 from nre_ros.keyframes.importers.posed_frames import PosedFrames
 from nre_ros.keyframes.importers.rgbd import QUATERNION_TOLERANCE
@@ -48,11 +48,7 @@ class PosedSource(PosedFrames):
 
     def camera(self, name: str) -> Camera:
         _, camera_id = self._entry(name)
-        if camera_id not in self.cameras:
-            raise CameraError(f"the model in {self.sparse} has no camera {camera_id}")
-        if isinstance(self.cameras[camera_id], CameraError):
-            raise self.cameras[camera_id]
-        return self.cameras[camera_id]
+        return usable_camera(self.cameras, camera_id, f"the model in {self.sparse}")
 
     def image(self, name: str) -> np.ndarray:
         return read_image(self.images / name)
