@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import OrderedDict
 from functools import cached_property, partial
+from threading import Lock
 
 import numpy as np
 
@@ -37,6 +38,7 @@ class DepthFrames(MapSource):
 
     def __init__(self):
         self._depths: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._lock = Lock()
 
     @abstractmethod
     def pose(self, name: str) -> tuple[int, np.ndarray]:
@@ -90,12 +92,16 @@ class DepthFrames(MapSource):
 
     def _depth(self, name: str) -> np.ndarray:
         """``depth``, remembered for a while."""
-        if name not in self._depths:
-            self._depths[name] = self.depth(name)
-            while len(self._depths) > max(4, _CACHE_BYTES // max(self._depths[name].nbytes, 1)):
+        with self._lock:
+            if name in self._depths:
+                self._depths.move_to_end(name)
+                return self._depths[name]
+        depth = self.depth(name)
+        with self._lock:
+            self._depths[name] = depth
+            while len(self._depths) > max(4, _CACHE_BYTES // max(depth.nbytes, 1)):
                 self._depths.popitem(last=False)
-        self._depths.move_to_end(name)
-        return self._depths[name]
+        return depth
 
     @cached_property
     def _poses(self) -> tuple[dict[str, int], list[np.ndarray | None]]:

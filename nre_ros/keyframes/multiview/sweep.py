@@ -140,14 +140,16 @@ def _sample(grey: np.ndarray, centres: torch.Tensor, offsets: torch.Tensor | Non
     """Grey values [N, D, P] float32 at centres [N, D, 1, 2] + offsets [N, P, 2]; without offsets [N, P] at centres."""
     height, width = grey.shape
     scale = centres.new_tensor([2 / width, 2 / height])
-    grid = ((centres + 0.5) * scale - 1).float()  # of normalised coordinates single precision is enough
+    # of normalised coordinates single precision is enough; x and y apart are added and sampled sooner
+    x, y = ((centres + 0.5) * scale - 1).float().unbind(-1)
     if offsets is not None:
-        grid = grid + (offsets * scale).float()[:, None]
-    shape = grid.shape[:-1]
+        dx, dy = (offsets * scale).float()[:, None].unbind(-1)
+        x, y = x + dx, y + dy
     # the mean is taken off so that sums of squares keep their digits
     image = torch.from_numpy(grey.astype(np.float32) - np.float32(128))[None, None]
-    values = F.grid_sample(image, grid.reshape(1, shape[0], -1, 2), padding_mode="border", align_corners=False)
-    return values.reshape(shape)
+    grid = torch.stack([x.flatten(1), y.flatten(1)])
+    values = F.grid_sample(image, grid.permute(1, 2, 0)[None], padding_mode="border", align_corners=False)
+    return values.reshape(x.shape)
 
 
 def _correlation(mine: torch.Tensor, theirs: torch.Tensor):
@@ -155,7 +157,7 @@ def _correlation(mine: torch.Tensor, theirs: torch.Tensor):
     count = mine.shape[1]
     mine = mine - mine.mean(1, keepdim=True)
     own = mine.square().mean(1)[:, None]
-    product = (theirs @ mine[..., None])[..., 0] / count
-    variance = theirs.square().mean(-1) - theirs.mean(-1).square()
+    product, mean = (theirs @ torch.stack([mine, torch.ones_like(mine)], dim=-1) / count).unbind(-1)
+    variance = torch.linalg.vector_norm(theirs, dim=-1).square() / count - mean.square()
     least = _MIN_CONTRAST**2
     return product / (own * variance.clamp_min(least)).clamp_min(least**2).sqrt(), (own > least) & (variance > least)
