@@ -101,8 +101,11 @@ def _regress(change, deviation, where, inverse) -> torch.Tensor:
     precision = (deviation.pow(-2) - NOISE**-2).clamp_min(1e-2 * NOISE**-2)
     told = change * deviation.pow(-2) / precision
     log_depth = inverse.log()[:, None] / _SAME_SURFACE
-    place = torch.cat([where / _LENGTH, log_depth], dim=1)
-    prior = NOISE**2 * _CORRELATED * torch.cdist(place, place).square_().mul_(-0.5).exp_()
-    prior.diagonal().add_(NOISE**2 * (1 - _CORRELATED))
-    factor = torch.linalg.cholesky(prior + torch.diag(1 / precision))
-    return prior @ torch.cholesky_solve(told[:, None], factor)[:, 0]
+    # in units of the noise's variance the system is well conditioned, and single precision enough
+    place = torch.cat([where / _LENGTH, log_depth], dim=1).float()
+    prior = torch.cdist(place, place).square_().mul_(-0.5).exp_().mul_(_CORRELATED)
+    prior.diagonal().add_(1 - _CORRELATED)
+    observed = prior.clone()
+    observed.diagonal().add_((NOISE**-2 / precision).float())
+    solved = torch.cholesky_solve(told.float()[:, None], torch.linalg.cholesky(observed))
+    return (prior @ solved)[:, 0].double()

@@ -141,15 +141,18 @@ def _sample(grey: np.ndarray, centres: torch.Tensor, offsets: torch.Tensor | Non
     height, width = grey.shape
     scale = centres.new_tensor([2 / width, 2 / height])
     # of normalised coordinates single precision is enough; x and y apart are added and sampled sooner
-    x, y = ((centres + 0.5) * scale - 1).float().unbind(-1)
-    if offsets is not None:
-        dx, dy = (offsets * scale).float()[:, None].unbind(-1)
-        x, y = x + dx, y + dy
+    places = ((centres + 0.5) * scale - 1).float().unbind(-1)
+    if offsets is None:
+        grid = torch.stack(places)
+    else:
+        around = (offsets * scale).float()[:, None].unbind(-1)
+        grid = torch.empty(2, *torch.broadcast_shapes(places[0].shape, around[0].shape))
+        for axis in (0, 1):
+            torch.add(places[axis], around[axis], out=grid[axis])
     # the mean is taken off so that sums of squares keep their digits
     image = torch.from_numpy(grey.astype(np.float32) - np.float32(128))[None, None]
-    grid = torch.stack([x.flatten(1), y.flatten(1)])
-    values = F.grid_sample(image, grid.permute(1, 2, 0)[None], padding_mode="border", align_corners=False)
-    return values.reshape(x.shape)
+    pairs = grid.flatten(2).permute(1, 2, 0)[None]
+    return F.grid_sample(image, pairs, padding_mode="border", align_corners=False).reshape(grid.shape[1:])
 
 
 def _correlation(mine: torch.Tensor, theirs: torch.Tensor):
