@@ -37,6 +37,7 @@ class Options:
     queries: int = 0
     sets: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
+    write: bool = False
 
     def data(self, name: str) -> Path:
         """A file or folder below ``shared``, or ``Skip`` where it is absent."""

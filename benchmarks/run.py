@@ -25,6 +25,8 @@ BENCHMARKS = {
     "speed": "milliseconds and memory of one query",
     "imports": "keyframes a second of the importers, by stages",
     "maps": "queries in whole maps of each kind of input",
+    "calibration": "fits the confidence and the covariance to trials whose answers are known",
+    "confidence": "whether the confidence and the covariance are what they say, on other trials",
     "storage": "bytes a keyframe, what adding one costs, and int8 descriptors against float32 on the kitchen",
 }
 """Name of the module -> what it measures; ``run(options)`` of each yields tables as they are done."""
@@ -43,7 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     report = {"environment": about, "benchmarks": {}}
     with _folder(args.work) as folder:
         options = Options(
-            args.shared, Path(folder), args.device, args.threads, args.seed, args.queries, args.sets, args.methods
+            args.shared, Path(folder), args.device, args.threads, args.seed, args.queries, args.sets, args.methods,
+            args.write,
         )
         try:
             for name, module in modules.items():
@@ -89,6 +92,7 @@ def _parse(arguments):
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), default="cpu", help="of p3p and accuracy; speed takes all that there are"
     )
+    parser.add_argument("--write", action="store_true", help="calibration: put the fitted numbers into the package")
     parser.add_argument("--queries", type=int, default=0, metavar="N", help="evenly spaced queries a set (default all)")
     parser.add_argument("--sets", type=_names, default=(), metavar="A,B", help="of benchmarks with sets (default all)")
     parser.add_argument("--methods", type=_names, default=(), metavar="A,B", help="methods of accuracy (default all)")

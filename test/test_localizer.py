@@ -1,4 +1,4 @@
-"""The localizer on a small map with exact truth, maps that cannot be used, and the verdict."""
+"""The localizer on a small map with exact truth, and maps that cannot be used."""
 
 import subprocess
 import sys
@@ -8,7 +8,6 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-import torch
 from scipy.spatial.transform import Rotation
 
 from keyframe_samples import random_keyframe
@@ -17,8 +16,6 @@ from nre_ros.geometry import pose_error
 from nre_ros.keyframes.prior import PosePrior
 from nre_ros.keyframes.store import KeyframeStore
 from nre_ros.localization.localizer import Localizer
-from nre_ros.localization.verdict import confidence_of, evidence, judge
-from nre_ros.nre import Estimate
 from synthetic import CAMERA, QUERIES, opencv_pixels, small_room
 
 
@@ -236,51 +233,3 @@ def test_images_of_other_places_have_no_pose_in_a_map_of_a_kitchen(shared, tmp_p
             for name in (kitchen / "query.txt").read_text().split()[::10]
         ]
     assert sum(posed) >= 6  # of 7: the test above does not pass by refusing everything
-
-
-# --- the verdict ----------------------------------------------------------------------------------------
-
-
-def test_confidence_rises_with_places_and_with_their_share():
-    by_places = [confidence_of(n, 0.5) for n in range(1, 400)]
-    by_share = [confidence_of(50, share) for share in np.linspace(0.01, 1, 100)]
-    assert (np.diff(by_places) > 0).all() and (np.diff(by_share) > 0).all()
-    assert 0 < by_places[0] < 0.01 and 0.99 < by_places[-1] < 1
-    assert confidence_of(0, 1.0) == confidence_of(400, 0.0) == 0.0
-
-
-def estimate(support: int = 200, against: int = 100, step: float = 16.0, **changes) -> Estimate:
-    """Supporting points one every ``step`` pixels, row by row, and points in view that disagree."""
-    across = int(320 // step)
-    index = torch.arange(support)
-    pixels = torch.stack([index % across, torch.div(index, across, rounding_mode="floor")], -1) * step + 1.0
-    losses = torch.cat([torch.zeros(support), torch.full((against,), 0.9), torch.ones(50)])
-    fields = dict(
-        T_cam_map=torch.eye(4).double(), covariance=torch.eye(6).double(), losses=losses, chance_support=2.0,
-        pixels=torch.cat([pixels.double(), torch.zeros(against + 50, 2).double()]),
-    )
-    return Estimate(**{**fields, **changes})
-
-
-def test_evidence_counts_places_once_and_points_in_view_only():
-    """A place is a twentieth of the image's longer side, 16 pixels here."""
-    assert evidence(estimate(), CAMERA) == (200, pytest.approx(198 / 300))
-    assert evidence(estimate(support=40, step=4.0), CAMERA)[0] == 10
-    assert evidence(estimate(support=1), CAMERA) == (1, 0.0)  # fewer than chance explains
-    assert evidence(estimate(support=0, against=0), CAMERA) == (0, 0.0)
-
-
-def test_points_at_one_place_are_one_witness():
-    spread, heap = (judge(estimate(step=step), CAMERA, 0.5).confidence for step in (16.0, 0.5))
-    assert spread > 0.99 and heap < 0.5
-
-
-def test_verdicts():
-    assert judge(estimate(), CAMERA, 0.5).reason == ""
-    few = judge(estimate(support=12), CAMERA, 0.5)
-    assert "12 points at 12 places" in few.reason and "9% of those in view" in few.reason and few.confidence < 0.5
-    assert "covariance" in judge(estimate(covariance=None), CAMERA, 0.5).reason
-    nothing = judge(estimate(support=0, against=0), CAMERA, 0.5)
-    assert nothing.confidence == 0.0 and nothing.reason
-    none = judge(Estimate(reason="nothing seen"), CAMERA, 0.0)
-    assert none.reason == "nothing seen" and none.confidence == 0.0

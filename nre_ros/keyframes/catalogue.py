@@ -37,13 +37,14 @@ class Candidates:
     """Keyframes that may show what the query shows.
 
     ids: [K]; descriptors: [K, D] float32; similarity: [K] cosines with the query; fit: [K] log
-    weights that the prior gives their views, ``PRIOR_FLOOR`` to 0 (0 without a prior).
+    weights that the prior gives their views, ``PRIOR_FLOOR`` to 0 (0 without a prior).  views: [K, 6], see ``views_of``.
     """
 
     ids: np.ndarray
     descriptors: np.ndarray
     similarity: np.ndarray
     fit: np.ndarray
+    views: np.ndarray
 
 
 class Catalogue:
@@ -103,10 +104,10 @@ class Catalogue:
         found = [self._from_memory(descriptor, count, prior)]
         if self._index is not None:
             found.append(self._from_index(descriptor, count, prior))
-        ids, descriptors, poses = (np.concatenate(parts) for parts in zip(*found))
+        ids, descriptors, views = (np.concatenate(parts) for parts in zip(*found))
         order = np.argsort(ids)
-        ids, descriptors = ids[order], descriptors[order]
-        return Candidates(ids, descriptors, cosines(descriptors, descriptor), self._fit(prior, poses[order]))
+        ids, descriptors, views = ids[order], descriptors[order], views[order]
+        return Candidates(ids, descriptors, cosines(descriptors, descriptor), self._fit(prior, views), views)
 
     def _from_memory(self, descriptor, count, prior):
         """Ids, descriptors and views of candidates among the keyframes in memory."""
@@ -136,9 +137,9 @@ class Catalogue:
     def _fit(self, prior: PosePrior | None, views: np.ndarray) -> np.ndarray:
         if prior is None or not len(views):
             return np.zeros(len(views))
-        return prior.log_weights(views, self._typical_distance()).clip(PRIOR_FLOOR, 0)
+        return prior.log_weights(views, self.typical_distance()).clip(PRIOR_FLOOR, 0)
 
-    def _typical_distance(self) -> float:
+    def typical_distance(self) -> float:
         """Median of the distances, along the axis, of the points of a few keyframes; of the first call's map."""
         if self._distance is None:
             ids = self.ids

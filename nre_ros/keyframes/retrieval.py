@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = ["GLOBAL_DESCRIPTOR", "PosePrior", "RetrievalConfig", "Retriever", "global_descriptor"]
 
+_ELSEWHERE = 2.0
+"""Two views are of different places when the middles of what they show lie so far apart, in distances to it."""
+
+
 @dataclass(frozen=True)
 class RetrievalConfig:
     """How keyframes are chosen; all weights are in units of the descriptors' similarity.
@@ -32,12 +36,14 @@ class RetrievalConfig:
     diversity: what a keyframe loses for being the same as one already taken.
     local: what it gains when all its points have a clear place in the query.
     prior: what it loses for a view that is one unit of log weight less likely.
+    alike: a keyframe of another place that is worse by less than this is as good as the best.
     """
 
     shortlist: int = 20
     diversity: float = 0.2
     local: float = 0.2
     prior: float = 0.03
+    alike: float = 0.05
 
 
 class Retriever:
@@ -73,8 +79,9 @@ class Retriever:
 
         The first keyframe is the best; each further one is the best less ``diversity`` times its
         similarity to the ones already taken (maximal marginal relevance, Carbonell and Goldstein
-        1998): five neighbours of one video show the same part of the scene five times.  An empty
-        map gives an empty list.  Raises ``FeatureMismatchError`` for a descriptor of another length
+        1998): five neighbours of one video show the same part of the scene five times.  Where another
+        place looks as much like the query, one of its keyframes is the last: nobody could tell otherwise
+        that there are two.  An empty map gives an empty list.  Raises ``FeatureMismatchError`` for a descriptor of another length
         than the map's and for one that is not finite.
         """
         with self.store.tables.snapshot():
@@ -87,8 +94,21 @@ class Retriever:
             found = self._catalogue.candidates(descriptor, shortlist, prior)
             rows, score = self._ranked(found, shortlist, features, temperature)
         chosen = _diverse(score, found.descriptors[rows], min(count, len(rows)), self.config.diversity)
+        self._add_look_alike(chosen, score, found.views[rows])
         chosen = rows[sorted(chosen, key=lambda k: -score[k])]
         return found.ids[chosen].tolist(), found.similarity[chosen]
+
+    def _add_look_alike(self, chosen: list[int], score: np.ndarray, views: np.ndarray) -> None:
+        """Puts the best keyframe of another place last among those chosen, if it is as good as the first."""
+        as_good = score >= score[chosen[0]] - self.config.alike
+        if len(chosen) < 2 or np.count_nonzero(as_good) < 2:
+            return
+        distance = self._catalogue.typical_distance()
+        middles = views[:, :3] + distance * views[:, 3:]
+        away = np.linalg.norm(middles[:, None] - middles[chosen], axis=-1).min(axis=1)
+        rivals = np.flatnonzero(as_good & (away > _ELSEWHERE * distance))
+        if len(rivals):
+            chosen[-1] = int(rivals[score[rivals].argmax()])
 
     def _checked(self, descriptor: np.ndarray) -> np.ndarray:
         descriptor = np.asarray(descriptor, dtype=np.float32)

@@ -12,6 +12,7 @@ Usable without ROS:
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
@@ -25,10 +26,19 @@ from nre_ros.features.base import check_image
 from nre_ros.geometry import Camera, invert
 from nre_ros.keyframes.retrieval import PosePrior, Retriever, global_descriptor
 from nre_ros.keyframes.store import KeyframeStore
-from nre_ros.keyframes.types import stack_keyframes
+from nre_ros.keyframes.types import KeyframeStack, stack_keyframes
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.localization.verdict import judge
-from nre_ros.nre import EstimatorConfig, NREEstimator
+from nre_ros.nre import Estimate, EstimatorConfig, NREEstimator
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What one image led to, before it is judged; all None where the map is empty."""
+
+    estimate: Estimate | None = None
+    keyframes: KeyframeStack | None = None
+    milliseconds: dict[str, float] = field(default_factory=dict)
 
 
 class Localizer:
@@ -103,35 +113,24 @@ class Localizer:
             raise ImageError(
                 f"image has {image.shape[1]}x{image.shape[0]} pixels, its camera {camera.width}x{camera.height}"
             )
+        attempt = self.attempt(image, camera, prior)
+        if attempt.keyframes is None:
+            return LocalizationResult(reason=f"map {self.store.path} holds no keyframes")
+        estimate, keyframes = attempt.estimate, attempt.keyframes
         started = perf_counter()
-        features = self.backbone.extract(image)
-        extracted = perf_counter()
-        with self.store.tables.snapshot():  # a keyframe that is found cannot be gone before it is loaded
-            ids, _ = self.retriever.query(
-                global_descriptor(features.coarse), self.retrieve, prior, features.coarse, self.backbone.coarse_temperature
-            )
-            if not ids:
-                return LocalizationResult(reason=f"map {self.store.path} holds no keyframes")
-            keyframes = stack_keyframes(self.store.load(ids), self.device)
-        retrieved = perf_counter()
-        start = None if prior is None else torch.as_tensor(invert(prior.T_map_cam), device=self.device)
-        estimate = self.estimator.localize(features, keyframes, camera, self.seed, start)
-        verdict = judge(estimate, camera, self.min_confidence)
-        milliseconds = {
-            "features": (extracted - started) * 1e3,
-            "retrieval": (retrieved - extracted) * 1e3,
-            **estimate.milliseconds,
-        }
+        verdict = judge(estimate, keyframes, camera, self.min_confidence)
+        milliseconds = dict(attempt.milliseconds)
+        milliseconds["verdict"] = milliseconds.get("verdict", 0.0) + (perf_counter() - started) * 1e3
         common = dict(
-            confidence=verdict.confidence, points_considered=len(keyframes), keyframes=tuple(ids),
-            cost=estimate.cost, milliseconds=milliseconds,
+            confidence=verdict.confidence, alternatives=verdict.alternatives, evidence=verdict.evidence,
+            points_considered=len(keyframes), keyframes=keyframes.ids, cost=estimate.cost, milliseconds=milliseconds,
         )
         if verdict.reason:
             return LocalizationResult(reason=verdict.reason, **common)
         seen = estimate.valid
         return LocalizationResult(
             T_map_cam=invert(estimate.T_cam_map).cpu().numpy(),
-            covariance=estimate.covariance.cpu().numpy(),
+            covariance=verdict.covariance,
             points_used=estimate.support,
             points=keyframes.points[seen].cpu().numpy(),
             pixels=estimate.pixels[seen].cpu().numpy(),
@@ -141,6 +140,24 @@ class Localizer:
             sample_grid=estimate.grid,
             **common,
         )
+
+    def attempt(self, image: np.ndarray, camera: Camera, prior: PosePrior | None = None) -> Attempt:
+        """``localize`` without its verdict: what was retrieved, and what the estimator makes of it."""
+        started = perf_counter()
+        features = self.backbone.extract(image)
+        extracted = perf_counter()
+        with self.store.tables.snapshot():  # a keyframe that is found cannot be gone before it is loaded
+            ids, _ = self.retriever.query(
+                global_descriptor(features.coarse), self.retrieve, prior, features.coarse, self.backbone.coarse_temperature
+            )
+            if not ids:
+                return Attempt()
+            keyframes = stack_keyframes(self.store.load(ids), self.device)
+        retrieved = perf_counter()
+        start = None if prior is None else torch.as_tensor(invert(prior.T_map_cam), device=self.device)
+        estimate = self.estimator.localize(features, keyframes, camera, self.seed, start)
+        milliseconds = {"features": (extracted - started) * 1e3, "retrieval": (retrieved - extracted) * 1e3}
+        return Attempt(estimate, keyframes, {**milliseconds, **estimate.milliseconds})
 
     def close(self) -> None:
         """Closes the map file."""

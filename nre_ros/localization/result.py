@@ -8,6 +8,8 @@ import numpy as np
 
 from nre_ros.features import FeatureGrid
 from nre_ros.geometry import position_quaternion
+from nre_ros.localization.evidence import Evidence
+from nre_ros.localization.verdict import Alternative
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,9 @@ class LocalizationResult:
     T_map_cam: [4, 4] float64 pose of the camera's optical frame in the map, None without pose.
     covariance: [6, 6] float64 of (x, y, z, rotation about x, y, z), both in the map's axes, as
         geometry_msgs/PoseWithCovariance has it; None without pose.
-    confidence: 0 to 1.
+    confidence: the probability that the pose is right (``confidence`` says within what).
+    alternatives: other poses that explain the image nearly as well, with or without a pose.
+    evidence: what the confidence was told from; None where the estimator found nothing.
     reason: one line that says why there is no pose; empty with one.
     points_used, points_considered: map points that support the pose, of all those retrieved.
     keyframes: ids of the retrieved keyframes.
@@ -33,6 +37,8 @@ class LocalizationResult:
     covariance: np.ndarray | None = None
     confidence: float = 0.0
     reason: str = ""
+    alternatives: tuple[Alternative, ...] = ()
+    evidence: Evidence | None = field(default=None, repr=False)
     points_used: int = 0
     points_considered: int = 0
     keyframes: tuple[int, ...] = ()
@@ -63,9 +69,15 @@ class LocalizationResult:
             "confidence": self.confidence,
             "seconds": sum(self.milliseconds.values()) / 1e3,
             "reason": self.reason,
+            "alternatives": [_alternative(other) for other in self.alternatives],
             "points_used": self.points_used,
             "points_considered": self.points_considered,
             "keyframes": list(self.keyframes),
             "cost": self.cost if np.isfinite(self.cost) else None,
             "milliseconds": self.milliseconds,
         }
+
+
+def _alternative(other: Alternative) -> dict:
+    position, quaternion = (array.tolist() for array in position_quaternion(other.T_map_cam))
+    return {"position": position, "quaternion": quaternion, "share": other.share}

@@ -1,75 +1,74 @@
-"""Whether an estimate is believed: support beyond chance, and a covariance that says something.
-
-Any search over poses finds some points that agree by accident: of an image of another place
-altogether a tenth to a fifth of the points in view does, at few places (an edge of the one image
-laid over an edge of the other holds many points).  So two things count together:
-
-* at how many places of the image points agree.  Several keyframes bring the same spot of the
-  scene, and those points are one witness (as in ``nre.uncertainty``);
-* which share of the points in view agrees, beyond those that would at any pose.
-"""
+"""Whether an estimate is believed: probably right, and with a covariance that says something."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 
-from nre_ros.geometry import Camera
-from nre_ros.nre.estimator import SUPPORT, Estimate
+from nre_ros.geometry import Camera, invert
+from nre_ros.keyframes.types import KeyframeStack
+from nre_ros.localization.confidence import load_model
+from nre_ros.localization.evidence import Evidence, gather
+from nre_ros.nre.estimator import Estimate
 
-_PLACES_ACROSS = 20
-"""Image blocks along its longer side within which points count as one place."""
-_HALF_EVIDENCE = 7.0
-_SHARPNESS = 3.0
-"""Places times share at which confidence is 1/2 (7 places without a point that disagrees, or 21
-where a third agrees), and how steeply it rises: 0.96 at three times as much.  The best of 24 images
-of other places reached 4.5 in a map of a kitchen, the worst of its own 11 (docs/estimator.md)."""
+_RIVAL = 0.5
+"""A second pose is told of from this share of the first one's evidence."""
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Another pose that explains the image.
+
+    T_map_cam: [4, 4], as precise as the coarse stage; share: in (0, 1), beside the first pose's.
+    """
+
+    T_map_cam: np.ndarray
+    share: float
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """confidence in [0, 1], and why there is no pose (empty when there is one)."""
+    """confidence: the probability that the pose is right; reason: why there is no pose (empty when there is one).
+
+    covariance: [6, 6] of a pose that is believed.  alternatives: other poses that explain the image nearly as well.
+    evidence: None where the estimate has no pose or no covariance.
+    """
 
     confidence: float
     reason: str
+    covariance: np.ndarray | None = None
+    alternatives: tuple[Alternative, ...] = ()
+    evidence: Evidence | None = None
 
 
-def judge(estimate: Estimate, camera: Camera, min_confidence: float) -> Verdict:
-    """The verdict on an estimate for an image of ``camera``; see the module for what it weighs."""
+def judge(estimate: Estimate, keyframes: KeyframeStack, camera: Camera, min_confidence: float) -> Verdict:
+    """The verdict on an estimate from ``keyframes`` for an image of ``camera``."""
     if estimate.T_cam_map is None:
         return Verdict(0.0, estimate.reason)
     if estimate.covariance is None:
         return Verdict(0.0, "the loss has no clear minimum at the pose, its covariance is unbounded")
-    places, share = evidence(estimate, camera)
-    confidence = confidence_of(places, share)
+    model, evidence = load_model(), gather(estimate, keyframes, camera)
+    numbers = evidence.numbers()
+    confidence = float(model.probability(numbers))
+    alternatives = _alternatives(estimate, float(model.share(evidence.rival)), evidence.rival)
     if confidence < min_confidence:
-        return Verdict(
-            confidence,
-            f"confidence {confidence:.2f} is below {min_confidence:.2f}: {estimate.support} points at {places} places "
-            f"of the image support the pose, {100 * share:.0f}% of those in view",
-        )
-    return Verdict(confidence, "")
+        return Verdict(confidence, _doubt(confidence, min_confidence, evidence), None, alternatives, evidence)
+    covariance = model.covariance(estimate.covariance.cpu().numpy(), numbers)
+    return Verdict(confidence, "", covariance, alternatives, evidence)
 
 
-def evidence(estimate: Estimate, camera: Camera) -> tuple[int, float]:
-    """Places of the image at which points support the pose, and the share of points in view that do.
-
-    The share is counted beyond the points that would by chance, and is at least 0.
-    """
-    in_view = int((estimate.losses < 1).sum())
-    if not in_view:
-        return 0, 0.0
-    side = max(camera.width, camera.height) / _PLACES_ACROSS
-    blocks = (estimate.pixels[estimate.losses < SUPPORT] / side).floor().long()
-    places = len(torch.unique(blocks, dim=0))
-    return places, max(estimate.support - estimate.chance_support, 0.0) / in_view
+def _alternatives(estimate: Estimate, share: float, rival: float) -> tuple[Alternative, ...]:
+    if rival < _RIVAL:
+        return ()
+    return (Alternative(invert(estimate.rival).cpu().numpy(), 1 - share),)
 
 
-def confidence_of(places: int, share: float) -> float:
-    """Confidence in a pose that points support at so many places, a ``share`` in [0, 1] of those in view."""
-    evidence = places * share
-    if evidence <= 0:
-        return 0.0
-    return 1 / (1 + math.exp(-_SHARPNESS * math.log(evidence / _HALF_EVIDENCE)))
+def _doubt(confidence: float, wanted: float, evidence: Evidence) -> str:
+    reason = (
+        f"confidence {confidence:.2f} is below {wanted:.2f}: {evidence.support} points at {evidence.places_count} "
+        f"places of the image support the pose, {100 * evidence.share:.0f}% of those in view"
+    )
+    if evidence.rival >= _RIVAL:
+        reason += f"; {100 * evidence.rival:.0f}% as many support one elsewhere"
+    return reason

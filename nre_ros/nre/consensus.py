@@ -7,7 +7,7 @@ have at their projections, so a map with two peaks votes for both.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -32,17 +32,24 @@ _OPTIMISATION_POINTS = 256
 _OPTIMISATION = newton_schedule(1.0, 0.6)
 """So many of the best poses are optimised over so many points, at these scales (cells)."""
 
+_RIVALS = 32
+"""Poses elsewhere that are scored on all points, whatever the few say."""
+_ELSEWHERE, _TURNED = 1.0, math.cos(math.radians(60.0))
+"""A pose is another place's from this distance on, a fraction of the scene's distance, or with this cosine of the turn."""
+
 
 @dataclass(frozen=True)
 class Hypotheses:
     """Candidate poses, best first: T [B, 4, 4] float64 map to camera, cost [B] mean loss a point.
 
-    kept: [M] indices of the points that voted.
+    kept: [M] indices of the points that voted.  rival: [4, 4] the best pose of those that put the camera
+    somewhere else than the first, None without one.
     """
 
     T: torch.Tensor
     cost: torch.Tensor
     kept: torch.Tensor
+    rival: torch.Tensor | None = None
 
 
 def p3p_consensus(
@@ -82,7 +89,7 @@ def p3p_consensus(
         drawn += count
     if len(found.T):
         found = _optimise(found, voters, voting, camera)
-    return Hypotheses(found.T[:best], found.cost[:best], kept)
+    return Hypotheses(found.T[:best], found.cost[:best], kept, found.rival)
 
 
 class TripletSampler:
@@ -106,14 +113,16 @@ def _optimise(found: Hypotheses, points, maps: NREMaps, camera) -> Hypotheses:
     """Local optimisation of the poses found (Chum, Matas and Kittler, "Locally Optimized RANSAC", DAGM 2003).
 
     Each is refined over the points that voted; it stays as it was where that does not lower its cost.
+    So is the rival, which is none if that brings it to the best one's place.
     """
     few = _evenly(len(points), _OPTIMISATION_POINTS, points.device)
 
     def windows(cells, sigma):
         return cut_windows(maps.loss, maps.chance, maps.grid, cells, math.ceil(3 * sigma) + 1, few)
 
-    T = refine(found.T, points[few], camera, windows, maps.grid, _OPTIMISATION, ROUGH_GAIN).T
-    return _best_poses(found, T, points, maps.loss, maps, camera, len(found.T))
+    starts = found.T if found.rival is None else torch.cat([found.T, found.rival[None]])
+    T = refine(starts, points[few], camera, windows, maps.grid, _OPTIMISATION, ROUGH_GAIN).T
+    return _best_poses(replace(found, rival=None), T, points, maps.loss, maps, camera, len(found.T))
 
 
 def _evenly(count: int, wanted: int, device) -> torch.Tensor:
@@ -171,15 +180,28 @@ def _best_poses(found: Hypotheses, T, points, loss, maps, camera, best) -> Hypot
     Preemptive: most poses of random triplets are far off, which a few points tell (in the spirit
     of Nister, "Preemptive RANSAC", ICCV 2003).
     """
-    if len(points) > 2 * _PRETEST_POINTS and len(T) > best:
+    survivors = -(-len(T) // _PRETEST_SURVIVORS)
+    if len(points) > 2 * _PRETEST_POINTS and survivors > best:
         few = _evenly(len(points), _PRETEST_POINTS, points.device)
-        survivors = max(best, -(-len(T) // _PRETEST_SURVIVORS))
-        order = torch.argsort(score_poses(T, points[few], loss[few], maps, camera), stable=True)
-        T = T[order[:survivors]]
-    T = torch.cat([found.T, T])
-    cost = torch.cat([found.cost, score_poses(T[len(found.T) :], points, loss, maps, camera)])
-    order = torch.argsort(cost, stable=True)[:best]
-    return Hypotheses(T[order], cost[order], found.kept)
+        T = T[torch.argsort(score_poses(T, points[few], loss[few], maps, camera), stable=True)]
+        rest = T[survivors:]  # where most triplets are of one place, all survivors are
+        T = torch.cat([T[:survivors], rest[_apart(rest, T[0], points)][:_RIVALS]])
+    known = found.T if found.rival is None else torch.cat([found.T, found.rival[None]])
+    T = torch.cat([known, T])
+    cost = score_poses(T, points, loss, maps, camera)
+    order = torch.argsort(cost, stable=True)
+    T, cost = T[order], cost[order]
+    elsewhere = T[_apart(T, T[0], points)] if len(T) else T
+    return Hypotheses(T[:best], cost[:best], found.kept, elsewhere[0] if len(elsewhere) else None)
+
+
+def _apart(T: torch.Tensor, first: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Which of the poses [B, 4, 4] put the camera elsewhere than the first [4, 4]: by far, or turned by much."""
+    centres, centre = (-(pose[..., :3, :3].mT @ pose[..., :3, 3:])[..., 0] for pose in (T, first))
+    # a low quantile: of two rooms' points those of the other one are far
+    scene = (points - centre).norm(dim=1).quantile(0.2)
+    cosine = ((first[:3, :3] * T[:, :3, :3]).sum((1, 2)) - 1) / 2
+    return ((centres - centre).norm(dim=1) > _ELSEWHERE * scene) | (cosine < _TURNED)
 
 
 def score_poses(

@@ -8,7 +8,7 @@ image: the result then has no pose and says why.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 import torch
@@ -19,13 +19,16 @@ from nre_ros.keyframes.types import KeyframeStack
 from nre_ros.nre.config import EstimatorConfig
 from nre_ros.nre.consensus import p3p_consensus
 from nre_ros.nre.fine import FineMatch, fine_maps, like_views
-from nre_ros.nre.gnc import ROUGH_GAIN, cut_windows, newton_schedule, project_cells, refine, sigma_schedule
-from nre_ros.nre.maps import (
-    NREMaps,
-    keyframe_maps,
-    reprojection_error_maps,
-    sample_loss,
+from nre_ros.nre.gnc import (
+    ROUGH_GAIN,
+    cut_windows,
+    newton_schedule,
+    project_cells,
+    refine,
+    sigma_schedule,
+    smoothed_loss,
 )
+from nre_ros.nre.maps import NREMaps, chance_loss, keyframe_maps, reprojection_error_maps, sample_loss
 from nre_ros.nre.uncertainty import pose_covariance
 
 SUPPORT = 0.5
@@ -41,6 +44,10 @@ class Estimate:
     pixels, valid, losses: [N, 2], [N], [N] projections of all points of the stack, whether they
     lie in front of the camera, and their coarse losses there as fractions of ln|Omega|.
     chance_support: how many of the projected points would support a pose by mere chance.
+    by_chance: [N] the probability of that for each point.  fine_points, fine_values: [M] indices of the points of the
+    fine stage, and what each of their smoothed fine losses leaves of ln|Omega|, as a fraction of it.
+    rival, rival_losses: the best pose that puts the camera elsewhere, [4, 4], and the coarse losses at it [N]; None
+    where there is none.
     stages: stage -> (T_cam_map [4, 4], cost) after it: P3P, coarse_irls, fine_irls (the published
     names; P3P's cost is the mean loss of the voting points, the others' the smoothed loss).
     sample_maps, sample_points, grid: loss maps [S, H, W] of a few points (fractions of ln|Omega|),
@@ -56,6 +63,11 @@ class Estimate:
     valid: torch.Tensor | None = field(default=None, repr=False)
     losses: torch.Tensor | None = field(default=None, repr=False)
     chance_support: float = 0.0
+    by_chance: torch.Tensor | None = field(default=None, repr=False)
+    fine_points: torch.Tensor | None = field(default=None, repr=False)
+    fine_values: torch.Tensor | None = field(default=None, repr=False)
+    rival: torch.Tensor | None = None
+    rival_losses: torch.Tensor | None = field(default=None, repr=False)
     stages: dict[str, tuple[torch.Tensor, float]] = field(default_factory=dict, repr=False)
     sample_maps: torch.Tensor | None = field(default=None, repr=False)
     sample_points: torch.Tensor | None = field(default=None, repr=False)
@@ -134,7 +146,13 @@ class NREEstimator:
             sigma = sigma_schedule(self.config.fine_sigma_max, self.config.fine_sigma_min)[-1]
         T, _ = list(stages.values())[-1]
         covariance = pose_covariance(T, keyframes.points[kept], camera, local, sigma)
-        return self._finish(T, keyframes, maps, camera, covariance, per_point, stages, watch)
+        left = -smoothed_loss(T[None], keyframes.points[kept], camera, local, sigma)[0]
+        estimate = self._judged(T, found.rival, keyframes, maps, camera)
+        watch.lap("verdict")
+        return replace(
+            estimate, covariance=covariance, cost=per_point, stages=stages, milliseconds=watch.milliseconds,
+            fine_points=kept, fine_values=left / self._fine_chance(query),
+        )
 
     def maps(self, query: ImageFeatures, keyframes: KeyframeStack, use_re: bool = False) -> NREMaps:
         """Coarse NRE maps of the keyframes' points in the query."""
@@ -193,20 +211,25 @@ class NREEstimator:
             FineMatch(query.fine, near, like / backbone.fine_temperature),
         ]
 
-    def _finish(self, T, keyframes, maps, camera, covariance, cost, stages, watch) -> Estimate:
-        """What the pose explains: the losses at it against those that chance would give."""
-        pixels, valid, _ = camera.project(transform(T, keyframes.points))
-        cells = maps.grid.to_cells(pixels)
-        losses = sample_loss(maps.loss, cells[None], valid[None])[0] / maps.chance
-        seen = losses < 1.0
+    def _fine_chance(self, query: ImageFeatures) -> float:
+        """ln|Omega| of the fine maps (of the coarse ones, if the consensus has the last word)."""
+        if self.config.skip_gnc:
+            return chance_loss(*query.coarse.data.shape[1:])
+        return chance_loss(*(side * self.backbone.fine_enlarge for side in query.fine.data.shape[1:]))
+
+    def _judged(self, T, rival, keyframes, maps, camera) -> Estimate:
+        """What the pose and its rival explain: the losses at them against those that chance would give."""
+        poses = T[None] if rival is None else torch.stack([T, rival])
+        pixels, valid, _ = camera.project(transform(poses, keyframes.points))
+        losses = sample_loss(maps.loss, maps.grid.to_cells(pixels), valid) / maps.chance
         # every third cell will do for a rate
         by_chance = (maps.loss[:, ::3, ::3] < SUPPORT * maps.chance).float().mean((1, 2))
-        samples = _typical_points(losses)
-        sample_maps = maps.loss[samples] / maps.chance
-        watch.lap("verdict")
+        samples = _typical_points(losses[0])
         return Estimate(
-            T, "", covariance, cost, pixels, valid, losses, float(by_chance[seen].sum()), stages, sample_maps,
-            samples, maps.grid, watch.milliseconds,
+            T, pixels=pixels[0], valid=valid[0], losses=losses[0], by_chance=by_chance,
+            chance_support=float(by_chance[losses[0] < 1.0].sum()), rival=rival,
+            rival_losses=None if rival is None else losses[1],
+            sample_maps=maps.loss[samples] / maps.chance, sample_points=samples, grid=maps.grid,
         )
 
 

@@ -1,0 +1,98 @@
+"""Fits the numbers of ``nre_ros/localization/confidence.json`` to the fitting halves of ``trials``.
+
+The weights by maximum likelihood (with a little ridge) over all queries that got a pose: right within the bounds or not.
+The covariance's numbers by how often its ellipsoids contain the true errors of right poses.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+from common import Options, Table
+from evidence import Rows, collect, joined
+from scipy.optimize import minimize
+from scipy.stats import chi2
+from trials import FIT, sets
+
+from nre_ros.localization.confidence import MODEL_FILE, ConfidenceModel
+from nre_ros.localization.evidence import NUMBERS
+
+LEVELS = (0.5, 0.9, 0.99)
+_RIDGE = 1e-3
+_RIVAL = NUMBERS.index("rival")
+
+
+def run(options: Options):
+    """Yields the fitted numbers; with ``--write`` they become the package's."""
+    found = {name: (collect(options, FIT, name, trials), trials) for name, trials in sets(FIT).items()}
+    rows = joined([part for part, _ in found.values()])
+    model = fit_covariance(
+        fit_weights(rows[rows.posed]), [exact(part) for part, trials in found.values() if trials.mixed]
+    )
+    table = Table("Fitted numbers", ("evidence", "mean", "scale", "weight"))
+    table.rows += list(zip(NUMBERS, model.mean.tolist(), model.scale.tolist(), model.weights.tolist()))
+    table.notes.append(
+        f"bias {model.bias:.3g}, rivalry {model.rivalry:.3g}; standard deviations times {model.inflation:.3g} x "
+        f"exp({model.doubt:.3g} (1 - share)). "
+        f"{len(rows)} queries, {int(rows.posed.sum())} with a pose, {int(rows.right.sum())} of them right."
+    )
+    path = MODEL_FILE if options.write else options.folder / MODEL_FILE.name
+    path.write_text(json.dumps(model.to_json(), indent=1) + "\n", encoding="utf-8")
+    table.notes.append(f"Written to {path.name}, {'the package' if options.write else 'the working folder'}'s.")
+    yield table
+
+
+def fit_weights(rows: Rows) -> ConfidenceModel:
+    """The model of posed rows, with the covariance as the estimator tells it."""
+    mean, scale = rows.numbers.mean(0), rows.numbers.std(0) + 1e-9
+    x = (rows.numbers - mean) / scale
+    right, rival = rows.right, rows.numbers[:, _RIVAL]
+
+    def unlikelihood(parameters):
+        bias, log_rivalry, *weights = parameters
+        weights = np.array(weights)
+        alone = 1 / (1 + np.exp(-(x @ weights + bias)))
+        p = (alone / (1 + rival ** np.exp(log_rivalry))).clip(1e-9, 1 - 1e-9)
+        return -np.mean(np.where(right, np.log(p), np.log1p(-p))) + _RIDGE * (weights @ weights)
+
+    # the rival counts by its share alone
+    bounds = [(None, None), (np.log(2), np.log(16)), *((0, 0) if k == _RIVAL else (None, None) for k in range(len(NUMBERS)))]
+    start = np.r_[0.0, np.log(4), np.zeros(len(NUMBERS))]
+    best = minimize(unlikelihood, start, method="L-BFGS-B", bounds=bounds).x
+    return ConfidenceModel(mean, scale, best[2:], float(best[0]), float(np.exp(best[1])), 1.0, 0.0)
+
+
+def exact(rows: Rows) -> Rows:
+    """The right poses of a set of hard queries whose camera was told truly (every fourth was not)."""
+    return rows[rows.right & (np.arange(len(rows)) % 4 != 3)]
+
+
+def distances(model: ConfidenceModel, rows: Rows) -> np.ndarray:
+    """[Q] Mahalanobis distances of the true errors."""
+    covariances = model.covariance(rows.covariances, rows.numbers)
+    solved = np.linalg.solve(covariances, rows.deltas[..., None])[..., 0]
+    return np.sqrt((rows.deltas * solved).sum(-1))
+
+
+def contained(model: ConfidenceModel, rows: Rows, level: float) -> float:
+    """Share of the true errors inside the ellipsoids that should contain ``level`` of them."""
+    return float((distances(model, rows) <= np.sqrt(chi2.ppf(level, 6))).mean())
+
+
+def fit_covariance(model: ConfidenceModel, parts: list[Rows]) -> ConfidenceModel:
+    """The inflation with which the quantiles of every set's distances are those of a normal distribution, nearly.
+
+    Too small a covariance weighs twice as much as one too large, and 50% and 90% twice as much as 99%.
+    """
+    wanted, weight = np.sqrt(chi2.ppf(LEVELS, 6)), np.array([2, 2, 1])
+
+    def misfit(parameters):
+        tried = replace(model, inflation=np.exp(parameters[0]), doubt=parameters[1])
+        excess = [np.log(np.quantile(distances(tried, part), LEVELS) / wanted) for part in parts]
+        return sum(weight @ np.where(one > 0, 2 * one, -one) for one in excess)
+
+    starts = [(a, b) for a in (0.0, 0.5) for b in (0.0, 1.0)]
+    best = min((minimize(misfit, start, method="Nelder-Mead") for start in starts), key=lambda found: found.fun)
+    return replace(model, inflation=float(np.exp(best.x[0])), doubt=float(best.x[1]))

@@ -1,0 +1,96 @@
+"""What the localizer tells of the trials, beside the truth; kept in the benchmark's folder."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from time import perf_counter
+
+import numpy as np
+from common import Options
+from scipy.spatial.transform import Rotation
+from tqdm import tqdm
+from trials import Trials
+
+from nre_ros.geometry import invert, pose_error
+from nre_ros.localization.confidence import POSITION_BOUND, ROTATION_BOUND, VERSION
+from nre_ros.localization.evidence import NUMBERS, gather
+from nre_ros.localization.localizer import Localizer
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Of one set, a row a trial.
+
+    shown: whether the image shows the map; posed: whether there is a pose with a covariance (the rest is nan where
+    not).  numbers: [Q, F] evidence; metres, radians: errors; deltas: [Q, 6] errors in the map's axes; covariances:
+    [Q, 6, 6] as the estimator tells them; distance: of the scene; seconds: of the whole query; extra_seconds: of
+    gathering the evidence.
+    """
+
+    shown: np.ndarray
+    posed: np.ndarray
+    numbers: np.ndarray
+    metres: np.ndarray
+    radians: np.ndarray
+    deltas: np.ndarray
+    covariances: np.ndarray
+    distance: np.ndarray
+    seconds: np.ndarray
+    extra_seconds: np.ndarray
+
+    @property
+    def right(self) -> np.ndarray:
+        """Whether each pose is one within the bounds."""
+        return self.posed & (self.metres <= POSITION_BOUND * self.distance) & (self.radians <= ROTATION_BOUND)
+
+    def __len__(self) -> int:
+        return len(self.shown)
+
+    def __getitem__(self, which) -> "Rows":
+        return Rows(*(getattr(self, field.name)[which] for field in fields(self)))
+
+
+def joined(parts: list[Rows]) -> Rows:
+    """Several sets as one."""
+    return Rows(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Rows)))
+
+
+def collect(options: Options, part: str, name: str, trials: Trials) -> Rows:
+    """The rows of a set, from the benchmark's folder if they lie there."""
+    path = options.folder / f"evidence{VERSION}_{part}_{re.sub('[^a-z0-9]+', '_', name)}.npz"
+    if not path.exists():
+        rows = []
+        with Localizer(trials.map_path(options), options.device, options.seed) as localizer:
+            for trial in tqdm(trials.queries(options), desc=f"{name} ({part})", unit="query", mininterval=5.0):
+                rows.append(_row(localizer, trial))
+        arrays = {field.name: np.array([row[field.name] for row in rows]) for field in fields(Rows)}
+        np.savez(path, **arrays)
+    stored = np.load(path)
+    return Rows(*(stored[field.name] for field in fields(Rows)))
+
+
+def _row(localizer: Localizer, trial) -> dict:
+    row = {
+        "shown": trial.T_map_cam is not None, "posed": False, "numbers": np.full(len(NUMBERS), np.nan),
+        "metres": np.nan, "radians": np.nan, "deltas": np.full(6, np.nan), "covariances": np.full((6, 6), np.nan),
+        "distance": np.nan, "extra_seconds": 0.0,
+    }
+    started = perf_counter()
+    attempt = localizer.attempt(trial.image, trial.camera)
+    row["seconds"] = perf_counter() - started
+    estimate = attempt.estimate
+    if estimate.T_cam_map is None or estimate.covariance is None:
+        return row
+    started = perf_counter()
+    evidence = gather(estimate, attempt.keyframes, trial.camera)
+    row["extra_seconds"] = perf_counter() - started
+    row.update(
+        posed=True, numbers=evidence.numbers(), distance=evidence.distance, covariances=estimate.covariance.cpu().numpy()
+    )
+    if trial.T_map_cam is not None:
+        T, truth = invert(estimate.T_cam_map).cpu().numpy(), trial.T_map_cam
+        row["metres"], row["radians"] = pose_error(T, truth)
+        turn = Rotation.from_matrix(T[:3, :3] @ truth[:3, :3].T).as_rotvec()
+        row["deltas"] = np.concatenate([T[:3, 3] - truth[:3, 3], turn])
+    return row

@@ -1,0 +1,209 @@
+"""What an estimate's evidence counts, on estimates whose answer is plain, and what the confidence makes of it."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chi2
+
+from nre_ros.geometry import Camera
+from nre_ros.keyframes.types import KeyframeStack
+from nre_ros.localization import confidence
+from nre_ros.localization.confidence import ConfidenceModel, load_model
+from nre_ros.localization.evidence import NUMBERS, gather
+from nre_ros.localization.verdict import judge
+from nre_ros.nre import Estimate
+
+CAMERA = Camera(640, 480, 500.0, 500.0, 319.5, 239.5)
+DEPTH = 2.0
+KEYFRAMES = 4
+
+
+def grid(across: int = 32, down: int = 24) -> torch.Tensor:
+    """Pixels [N, 2] in the middles of across x down blocks."""
+    x, y = (torch.arange(across) + 0.5) * 640 / across, (torch.arange(down) + 0.5) * 480 / down
+    return torch.stack(torch.meshgrid(x, y, indexing="ij"), -1).reshape(-1, 2).double()
+
+
+def scene(losses: torch.Tensor, pixels: torch.Tensor, moved: float = 0.0, **changes):
+    """An estimate at the origin and the stack it comes from: points on the plane z = 2, seen by four keyframes there."""
+    rays = torch.cat([(pixels - torch.tensor([319.5, 239.5])) / 500, torch.ones(len(pixels), 1)], 1).double()
+    points = DEPTH * rays
+    counts = tuple(len(part) for part in pixels.tensor_split(KEYFRAMES))
+    stack = KeyframeStack(
+        tuple(range(KEYFRAMES)), points, torch.zeros(len(points), 1), torch.zeros(len(points), 1), counts,
+        torch.zeros(KEYFRAMES, 0, 1), (1,) * KEYFRAMES, (points / 500).float(),
+    )
+    T = torch.eye(4).double()
+    coarse = T.clone()
+    coarse[0, 3] = moved * DEPTH / 500  # moves every projection by so many pixels
+    fields = dict(
+        T_cam_map=T, covariance=1e-6 * torch.eye(6).double(), losses=losses, pixels=pixels,
+        valid=torch.ones(len(pixels), dtype=torch.bool), by_chance=torch.zeros(len(pixels)),
+        fine_points=torch.arange(len(pixels)), fine_values=1 - losses, stages={"coarse_irls": (coarse, 0.0)},
+    )
+    return Estimate(**{**fields, **changes}), stack
+
+
+def everywhere(share: float = 1.0, **changes):
+    pixels = grid()
+    agree = torch.rand(len(pixels), generator=torch.Generator().manual_seed(0)) < share
+    return scene(torch.where(agree, 0.2, 0.9), pixels, **changes)
+
+
+def by_accident(share: float = 0.1):
+    """As in images of other places: few points agree, and loosely; the pose is vague and the fine stage moved it."""
+    estimate, stack = everywhere(share, moved=4.0, fine_values=torch.zeros(768), covariance=1e-3 * torch.eye(6).double())
+    return replace(estimate, losses=torch.where(estimate.losses < 0.5, 0.38, 0.9)), stack
+
+
+def test_a_pose_that_explains_everything():
+    estimate, stack = everywhere(moved=3.0)
+    evidence = gather(estimate, stack, CAMERA)
+    assert evidence.support == 768 and evidence.places_count == 20 * 15
+    assert evidence.share == evidence.expected == evidence.regions == 1.0
+    assert evidence.keyframes == pytest.approx(4.0) and evidence.rival == 0.0
+    assert evidence.loss == pytest.approx(0.2) and evidence.fine == pytest.approx(0.8)
+    assert evidence.moved == pytest.approx(math.log1p(3.0))
+    # the median distance of a plane's points, by the closed form of each ray's length
+    assert evidence.distance == pytest.approx(float(stack.points.norm(dim=1).median()))
+    assert evidence.deviation == pytest.approx(math.log(math.sqrt(3e-6) / evidence.distance))
+    assert evidence.turn == pytest.approx(math.log(math.sqrt(3e-6)))
+
+
+def test_points_that_chance_explains_are_no_evidence():
+    estimate, stack = everywhere(by_chance=torch.full((768,), 0.4))
+    assert gather(estimate, stack, CAMERA).share == pytest.approx(0.6)
+    estimate, stack = everywhere(0.3, by_chance=torch.full((768,), 0.9))
+    assert gather(estimate, stack, CAMERA).share == 0.0
+
+
+def test_points_at_one_place_are_one_witness():
+    heap = torch.full((300, 2), 100.0).double() + torch.rand(300, 2, generator=torch.Generator().manual_seed(1)).double()
+    evidence = gather(*scene(torch.full((300,), 0.2), heap), CAMERA)
+    assert evidence.support == 300 and evidence.places_count == 1
+
+
+def test_a_region_that_shows_something_else_is_told():
+    """The left half of the image agrees, the right half does not: half of the regions, and of the points."""
+    pixels = grid()
+    estimate, stack = scene(torch.where(pixels[:, 0] < 320, 0.2, 0.9), pixels)
+    evidence = gather(estimate, stack, CAMERA)
+    assert evidence.share == pytest.approx(0.5) and 0.35 < evidence.regions < 0.65
+    assert evidence.keyframes == pytest.approx(2.0)  # the stack is sorted by columns: two keyframes agree, two do not
+
+
+def test_points_that_cannot_be_expected_do_not_count_against_a_pose():
+    """Those that a keyframe saw from the other side, or ten times as near, may look like anything."""
+    pixels = grid()
+    disagree = pixels[:, 0] > 320
+    estimate, stack = scene(torch.where(disagree, 0.9, 0.2), pixels)
+    for change in (-1.0, 0.1):
+        directions = torch.where(disagree[:, None], change * stack.directions, stack.directions)
+        evidence = gather(estimate, replace(stack, directions=directions), CAMERA)
+        assert evidence.expected == 1.0 and evidence.regions == 1.0 and evidence.share == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("rival_share", [0.0, 0.25, 1.0])
+def test_the_rival_is_weighed_by_the_keyframe_that_agrees_most(rival_share):
+    """It may be a place of which the map shows one keyframe only."""
+    estimate, stack = everywhere()
+    losses = torch.full((768,), 0.9)
+    losses[: round(rival_share * stack.counts[0])] = 0.2
+    elsewhere = torch.eye(4).double()
+    evidence = gather(replace(estimate, rival=elsewhere, rival_losses=losses), stack, CAMERA)
+    assert evidence.rival == pytest.approx(rival_share)
+
+
+def test_no_support_at_all():
+    evidence = gather(*everywhere(0.0), CAMERA)
+    assert evidence.support == evidence.places_count == 0 and np.isfinite(evidence.numbers()).all()
+
+
+# --- confidence -----------------------------------------------------------------------------------------
+
+
+def model(**changes) -> ConfidenceModel:
+    weights = np.zeros(len(NUMBERS))
+    weights[NUMBERS.index("share")] = 2.0
+    fields = dict(
+        mean=np.zeros(len(NUMBERS)), scale=np.ones(len(NUMBERS)), weights=weights, bias=-1.0, rivalry=4.0, inflation=2.0,
+        doubt=1.5,
+    )
+    return ConfidenceModel(**{**fields, **changes})
+
+
+def numbers(**values) -> np.ndarray:
+    return np.array([values.get(name, 0.0) for name in NUMBERS])
+
+
+def test_the_probability_is_the_logistic_function_and_is_shared_with_the_rival():
+    for share in (0.0, 0.5, 1.0):
+        expected = 1 / (1 + math.exp(1 - 2 * share))
+        assert model().probability(numbers(share=share)) == pytest.approx(expected)
+        assert model().probability(numbers(share=share, rival=1.0)) == pytest.approx(expected / 2)
+    assert model().share(0.0) == 1.0 and model().share(0.5) == pytest.approx(16 / 17)
+
+
+def test_the_covariance_is_inflated_the_more_the_fewer_points_agree():
+    told = np.diag([1.0, 2, 3, 4, 5, 6]) * 1e-6
+    np.testing.assert_allclose(model().covariance(told, numbers(share=1.0)), 4 * told)
+    several = model().covariance(np.stack([told, told]), np.stack([numbers(share=0.5), numbers()]))
+    np.testing.assert_allclose(several[0], 4 * math.exp(1.5) * told)
+    np.testing.assert_allclose(several[1], 4 * math.exp(3.0) * told)
+
+
+def test_a_model_of_other_evidence_is_refused(tmp_path):
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps(model().to_json()))
+    assert load_model(path).bias == -1.0 and (load_model(path).weights == model().weights).all()
+    for change in ({"version": 0}, {"numbers": ["share"]}):
+        other = tmp_path / f"{next(iter(change))}.json"
+        other.write_text(json.dumps({**model().to_json(), **change}))
+        with pytest.raises(ValueError, match="other evidence"):
+            load_model(other)
+
+
+def test_the_packages_model_tells_plain_cases_apart():
+    fitted = load_model()
+    assert (fitted.scale > 0).all() and fitted.inflation > 0
+    sure = gather(*everywhere(0.9), CAMERA).numbers()
+    chance = gather(*by_accident(), CAMERA).numbers()
+    assert fitted.probability(sure) > 0.95 and fitted.probability(chance) < 0.05
+
+
+# --- the verdict ----------------------------------------------------------------------------------------
+
+
+def test_verdicts():
+    estimate, stack = everywhere(0.9)
+    good = judge(estimate, stack, CAMERA, 0.5)
+    assert good.reason == "" and good.alternatives == ()
+    np.testing.assert_allclose(
+        good.covariance, load_model().covariance(estimate.covariance.numpy(), good.evidence.numbers())
+    )
+    few = judge(*by_accident(0.05), CAMERA, 0.5)
+    assert few.confidence < 0.5 and f"{few.evidence.support} points at {few.evidence.places_count} places" in few.reason
+    assert "covariance" in judge(replace(estimate, covariance=None), stack, CAMERA, 0.5).reason
+    none = judge(Estimate(reason="nothing seen"), stack, CAMERA, 0.0)
+    assert none.reason == "nothing seen" and none.confidence == 0.0
+
+
+def test_two_places_that_look_alike_are_both_told_of():
+    estimate, stack = everywhere(0.9)
+    elsewhere = torch.eye(4).double()
+    elsewhere[0, 3] = 12.0
+    verdict = judge(replace(estimate, rival=elsewhere, rival_losses=estimate.losses), stack, CAMERA, 0.9)
+    assert verdict.confidence == pytest.approx(0.5, abs=0.03) and "elsewhere" in verdict.reason
+    (other,) = verdict.alternatives
+    assert other.share == pytest.approx(0.5)
+    np.testing.assert_allclose(other.T_map_cam[:3, 3], [-12, 0, 0])
+
+
+def test_right_means_ten_centimetres_at_two_metres():
+    assert confidence.POSITION_BOUND * 2.0 == pytest.approx(0.10)
+    assert math.degrees(confidence.ROTATION_BOUND) == pytest.approx(5.0)
+    assert chi2.ppf(0.9, 6) == pytest.approx(10.64, abs=0.01)  # what docs/confidence.md says of the ellipsoids
