@@ -1,0 +1,92 @@
+"""What is evaluated: the images of a recording or of a list, one at a time, with their cameras.
+
+A ``Query`` whose image cannot be read has the reason instead: it counts as an image without a pose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from nre_ros.errors import EvaluationError, NreError
+from nre_ros.geometry import Camera
+from nre_ros.keyframes.importers.cameras import read_cameras_txt
+from nre_ros.keyframes.importers.common import check_folder, read_image, read_list
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class Query:
+    """One image to localize.
+
+    name: unique in the run; stamp: nanoseconds, 0 for none.  load: gives the image (uint8 BGR [H, W, 3] or
+    grey) and its camera when it is asked for; raises an ``NreError`` that says why there is none.
+    """
+
+    name: str
+    stamp: int
+    load: Callable[[], tuple[np.ndarray, Camera]] = field(repr=False)
+
+
+class ImageListInput:
+    """The images of ``list_path`` (all of the folder without one).
+
+    cameras: COLMAP's cameras.txt; of several, each image takes the one of its size.
+    Raises an ``NreError`` when there is no image, or no camera.
+    """
+
+    def __init__(self, images, list_path, cameras, every: int = 1):
+        self.folder = check_folder(images)
+        self.every = every
+        self.cameras = list(read_cameras_txt(cameras).values())
+        if list_path is None:
+            self.names = sorted(p.name for p in self.folder.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
+        else:
+            self.names = read_list(list_path)
+        if not self.names:
+            raise EvaluationError(f"{list_path or self.folder} names no image")
+        if len(set(self.names)) != len(self.names):
+            twice = next(name for name in self.names if self.names.count(name) > 1)
+            raise EvaluationError(f"{list_path} has {twice} more than once")
+
+    def __len__(self) -> int:
+        return -(-len(self.names) // self.every)
+
+    def describe(self) -> dict:
+        """What the results depend on, as plain JSON values."""
+        return {"images": str(self.folder.resolve()), "names": len(self.names), "cameras": repr(self.cameras)}
+
+    def queries(self) -> Iterator[Query]:
+        """The images in their order."""
+        for name in self.names[:: self.every]:
+            yield Query(name, 0, lambda name=name: self.load(name))
+
+    def load(self, name: str) -> tuple[np.ndarray, Camera]:
+        """Image and camera of a name."""
+        image = read_image(self.folder / name)
+        fitting = [camera for camera in self.cameras if (camera.height, camera.width) == image.shape[:2]]
+        return image, (fitting or self.cameras)[0]
+
+    def find(self, names: set[str]) -> Iterator[tuple[str, np.ndarray, Camera]]:
+        """Those images again, for pictures; what cannot be read is left out."""
+        for name in sorted(names):
+            try:
+                yield name, *self.load(name)
+            except NreError:
+                continue
+
+
+def name_of(stamp: int) -> str:
+    """The name of a recording's image: its stamp in seconds, as TUM files have it."""
+    return f"{stamp // 10**9}.{stamp % 10**9:09d}"
+
+
+def input_file(path) -> Path:
+    """The path of an existing file or folder; raises ``EvaluationError``."""
+    if not Path(path).exists():
+        raise EvaluationError(f"{path} does not exist")
+    return Path(path)
