@@ -41,7 +41,7 @@ class BagInput:
             self.images = reader.topics[self.image].msgcount
             if not self.images:
                 raise EvaluationError(f"bag {self.path} has no message on {self.image}")
-            self.first_stamp, self.last_stamp = self._span(reader)
+            self.first_stamp, self.last_stamp, self.camera_frame = self._span(reader)
         self.compressed = found[self.image] == IMAGE_TYPES[1]
         self.topics = found
         self.damage: list[str] = []
@@ -89,12 +89,12 @@ class BagInput:
                 else:
                     yield stamp_of(message), message, info
 
-    def _span(self, reader) -> tuple[int, int]:
-        """Stamps of the first image and, by the recording's length, about the last one."""
+    def _span(self, reader) -> tuple[int, int, str]:
+        """Stamps of the first image and, by the recording's length, about the last one; the images' frame."""
         connections = [c for c in reader.connections if c.topic == self.image]
         for connection, log_time, raw in reader.messages(connections):
-            stamp = stamp_of(reader.deserialize(raw, connection.msgtype))
-            return stamp, stamp + reader.end_time - log_time
+            message = reader.deserialize(raw, connection.msgtype)
+            return stamp_of(message), stamp_of(message) + reader.end_time - log_time, message.header.frame_id
         raise EvaluationError(f"bag {self.path} has no message on {self.image}")
 
 

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from nre_ros import __version__
 from nre_ros.errors import EvaluationError, NreError
 from nre_ros.evaluation.inputs import Query
 from nre_ros.evaluation.records import RecordFile
@@ -26,7 +25,7 @@ def begin(folder: Path, about: dict, force: bool = False) -> None:
     holds a run of something else and ``force`` (which removes its records) is not set.
     """
     path = folder / ABOUT
-    about = json.loads(json.dumps({"nre_ros": __version__, **about}))
+    about = json.loads(json.dumps(about))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
