@@ -73,12 +73,11 @@ def delay(outcomes: Outcomes) -> dict | None:
 
 def findings(outcomes: Outcomes) -> list[str]:
     """What stands out, a line each; empty when nothing does."""
-    used = _used(outcomes)
-    if used.sum() < _FEWEST:
-        return []
-    misfit = frame_misfit(outcomes)
+    misfit, used = frame_misfit(outcomes), _used(outcomes)
     if misfit:
         return [misfit]
+    if used.sum() < _FEWEST:
+        return []
     lines, median = [], float(np.median(outcomes.position_errors[used]))
     late = delay(outcomes)
     if late and abs(late["seconds"]) > _SIGNIFICANT * late["error"] and late["explained"] > _NOTABLE:

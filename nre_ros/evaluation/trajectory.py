@@ -92,8 +92,10 @@ def trajectory_errors(estimate: np.ndarray, truth: np.ndarray) -> dict:
 def by_evo(stamps: np.ndarray, estimate: np.ndarray, truth: np.ndarray) -> dict | None:
     """RMSE of APE and RPE by the library evo, under the same names; None where it is not installed.
 
-    stamps [N] in seconds.
+    stamps [N] in seconds.  None for fewer than two poses, too.
     """
+    if len(estimate) < 2:
+        return None
     try:
         from evo.core import metrics
         from evo.core.trajectory import PoseTrajectory3D
@@ -102,8 +104,6 @@ def by_evo(stamps: np.ndarray, estimate: np.ndarray, truth: np.ndarray) -> dict 
     pair = tuple(PoseTrajectory3D(poses_se3=list(poses), timestamps=stamps) for poses in (truth, estimate))
     found = {}
     for name, kind in (("ape", metrics.APE), ("rpe", metrics.RPE)):
-        if len(estimate) < (1 if name == "ape" else 2):
-            continue
         for unit, relation in (
             ("position_m", metrics.PoseRelation.translation_part), ("rotation_deg", metrics.PoseRelation.rotation_angle_deg)
         ):

@@ -40,7 +40,7 @@ def from_above(runs: dict[str, Outcomes], backdrop: Backdrop | None) -> str:
     ax = axes[0, 0]
     plane = np.eye(3)[:2] if backdrop is None else backdrop.plane
     if backdrop is not None:
-        ax.scatter(*backdrop.points.T, s=1, color="#d8dee6", linewidths=0, rasterized=True, zorder=0)
+        ax.scatter(*backdrop.points.T, s=2, color="#cbd3dc", linewidths=0, rasterized=True, zorder=0)
         ax.quiver(*backdrop.places.T, *backdrop.views.T, color=MAP, width=0.0025, scale=28, zorder=1)
         ax.plot(*backdrop.places.T, ".", color=MAP, markersize=3, label=f"{len(backdrop.places)} keyframes", zorder=1)
     first = next(iter(runs.values()))
@@ -81,7 +81,7 @@ def _draw_estimates(figure, ax, name, run: Outcomes, colour, plane, coloured: bo
         *places[judged].T, c=errors.clip(low, None), s=16, cmap="turbo", norm=LogNorm(low, max(high, 1.01 * low)), zorder=4,
         label="pose", rasterized=many,
     )
-    figure.colorbar(drawn, ax=ax, label="position error [cm]", shrink=0.75)
+    figure.colorbar(drawn, ax=ax, label="position error [cm]", shrink=0.75, format=_plain)
 
 
 def _limit(ax, run: Outcomes, plane, backdrop) -> None:
@@ -90,7 +90,10 @@ def _limit(ax, run: Outcomes, plane, backdrop) -> None:
     if len(places[1]) > 20:
         low, high = np.percentile(places[1], (1, 99), axis=0)
         places[1] = np.stack([low, high])
-    places = np.concatenate([*places, *([backdrop.places] if backdrop is not None else [])])
+    if backdrop is not None:
+        scene = np.percentile(backdrop.points, (3, 97), axis=0) if len(backdrop.points) else np.zeros((0, 2))
+        places += [backdrop.places, scene]
+    places = np.concatenate(places)
     if len(places):
         low, high = places.min(0), places.max(0)
         margin = 0.08 * max(float((high - low).max()), 0.1)
@@ -116,6 +119,7 @@ def over_time(runs: dict[str, Outcomes]) -> str:
                 ax.plot(run.seconds()[missed], np.full(missed.sum(), 0.97 - 0.05 * place), "x", color=colour, markersize=5,
                         transform=ax.get_xaxis_transform(), label=f"{name}: no accepted pose", rasterized=len(run) > _MANY)
         ax.set_yscale("log")
+        ax.yaxis.set_major_formatter(_plain)
         ax.set_ylabel(f"{kind.split('_')[0]} error [{unit}]")
     first = next(iter(runs.values()))
     axes[1, 0].set_xlabel("time [s]" if (first.stamps > 0).all() else "image")
@@ -138,6 +142,7 @@ def cumulative(runs: dict[str, Outcomes]) -> str:
         for value in sorted({entry[pair] for entry in RECALL_PAIRS}):
             ax.axvline(100 * value if pair == 0 else value, color="#e1b1b8", linewidth=0.8, linestyle=":")
         ax.set_xscale("log")
+        ax.xaxis.set_major_formatter(_plain)
         ax.set_ylim(0, 1.02)
         ax.set_xlabel(f"{kind.split('_')[0]} error [{unit}]")
     axes[0, 0].set_ylabel("share of images with truth")
@@ -201,6 +206,11 @@ def calibration(runs: dict[str, Outcomes]) -> str:
     return _svg(figure, "calibration of confidence and covariance")
 
 
+def _plain(value: float, _=None) -> str:
+    """0.01 rather than a power of ten."""
+    return f"{value:g}"
+
+
 def _figure(rows: int, columns: int, size, **options):
     import matplotlib
 
@@ -210,6 +220,7 @@ def _figure(rows: int, columns: int, size, **options):
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **options)
     for ax in axes.flat:
         ax.grid(alpha=0.25)
+        ax.set_axisbelow(True)
         ax.spines[["top", "right"]].set_visible(False)
     return figure, axes
 

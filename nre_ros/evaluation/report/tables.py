@@ -7,12 +7,14 @@ from nre_ros.evaluation.metrics import RECALL_PAIRS
 
 def headline(summary: dict) -> list[tuple[str, str, bool]]:
     """The few figures that say how it went: value, what, whether it is bad news."""
-    shares, found = summary["shares"], [(_share_of(summary, "accepted", "images"), "images with an accepted pose", False)]
+    shares = summary["shares"]
+    share = f"{100 * shares['accepted'] / shares['images']:.1f}%" if shares["images"] else "-"
+    found = [(share, f"accepted: {shares['accepted']} of {shares['images']} images have a pose", False)]
     if shares["judged"]:
         position, rotation = summary["position_error_m"], summary["rotation_error_deg"]
         found += [
-            (f"{100 * position['median']:.2f} cm, {rotation['median']:.2f}°", "median error", False),
-            (f"{100 * position['p90']:.2f} cm, {rotation['p90']:.2f}°", "90% below", False),
+            (f"{100 * position['median']:.2f} cm", f"and {rotation['median']:.2f}°: median error", False),
+            (f"{100 * position['p90']:.2f} cm", f"and {rotation['p90']:.2f}°: 90% below", False),
             (f"{100 * summary['recall'][pair_name(*RECALL_PAIRS[0])]:.1f}%", "of images within 5 cm and 5°", False),
             (str(shares["wrong"]), f"wrong poses of {shares['judged']} with truth", shares["wrong"] > 0),
         ]
