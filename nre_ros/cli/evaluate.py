@@ -42,6 +42,8 @@ def add_parser(subparsers) -> None:
     _add_localizer(parser)
     _add_ros(parser)
     _add_peers(parser)
+    parser.add_argument("--worst", type=int, default=10, metavar="N", help="images that the report shows with pictures, "
+                        "the worst of all (default 10)")
     parser.set_defaults(func=run, usage_error=parser.error)
 
 
@@ -119,7 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
         config=load_config(arguments.config) if arguments.config else EstimatorConfig(),
         through_ros=arguments.through_ros, rate=arguments.rate, parameters=dict(arguments.param),
         peers=_peers(arguments), map_images=_path(arguments.map_images), map_depth=_path(arguments.map_depth),
-        force=arguments.force,
+        worst=max(arguments.worst, 0), force=arguments.force,
     )
     done = evaluate(source, options)
     _print(done)

@@ -14,7 +14,7 @@ from nre_ros.evaluation import truth as truths
 from nre_ros.evaluation.bag_input import BagInput
 from nre_ros.evaluation.inputs import ImageListInput
 from nre_ros.evaluation.outcomes import WRONG_DEGREES, WRONG_METRES, Outcomes, collect, without_truth
-from nre_ros.evaluation.records import read_records
+from nre_ros.evaluation.records import RecordFile, read_records
 from nre_ros.evaluation.run import RECORDS, about_map, begin, localize_all, with_localizer
 from nre_ros.evaluation.summary import summarize, write_csv, write_json, write_tum
 from nre_ros.keyframes.store import KeyframeStore
@@ -29,7 +29,7 @@ class Options:
     """What an evaluation is asked for; units are metres, degrees and seconds.
 
     truth: a TUM file or a topic, empty for none (of a bag: the topic that looks like it).  truth_frame: a
-    name under which the truth calls the map's frame.  peers: names of ``peers.PEERS``.
+    name under which the truth calls the map's frame.  worst: images that the report shows.  peers: names of ``peers.PEERS``.
     """
 
     map_file: Path
@@ -49,6 +49,7 @@ class Options:
     peers: tuple[str, ...] = ()
     map_images: Path | None = None
     map_depth: Path | None = None
+    worst: int = 10
     force: bool = False
     progress: bool = True
 
@@ -126,8 +127,9 @@ def _record(source, options: Options) -> None:
             source, options.map_file, options.output, path, options.rate, parameters, options.progress
         )
         return
-    if sum(1 for _ in read_records(path)) >= len(source):
-        return
+    with RecordFile(path) as records:
+        if len(records.done) >= len(source):
+            return
     with Localizer(
         options.map_file, options.device, options.seed, options.retrieve, 0.0, options.config
     ) as localizer:

@@ -1,4 +1,4 @@
-"""The ten worst images of a run, what went wrong with each in words, and a sheet about it."""
+"""The worst images of a run, what went wrong with each in words, and a sheet about it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from nre_ros.evaluation.outcomes import Outcomes
 from nre_ros.geometry import pose_error
 from nre_ros.localization.localizer import Localizer
 
-COUNT = 10
-_MISSED = 5
-"""Of the ten, so many may be images without a pose, as long as there are poses to show."""
+_MISSED = 0.5
+"""Of those shown, so many may be images without a pose, as long as there are poses to show."""
 _WIDTH = 1100
 _NEAR_METRES, _NEAR_DEGREES = 2.0, 45.0
 """A keyframe within both of the truth probably shows the same scene."""
@@ -32,7 +31,7 @@ class Worst:
     picture: str = ""
 
 
-def choose(outcomes: Outcomes, count: int = COUNT) -> list[int]:
+def choose(outcomes: Outcomes, count: int) -> list[int]:
     """Indices of the worst images: wrong poses first, then images without one and the largest errors.
 
     Without truth: no pose first, then the least confidence.
@@ -49,7 +48,7 @@ def choose(outcomes: Outcomes, count: int = COUNT) -> list[int]:
     right = [k for k in judged if not outcomes.wrong[k]]
     chosen = wrong[:count]
     room = count - len(chosen)
-    take = min(len(missed), max(min(room, _MISSED), room - len(right)))
+    take = min(len(missed), max(min(room, round(_MISSED * count)), room - len(right)))
     return [*chosen, *missed[:take], *right[: room - take]]
 
 
@@ -83,9 +82,9 @@ def _about_retrieval(truth: np.ndarray, retrieved: tuple[int, ...], keyframes: d
     return words
 
 
-def worst_queries(source, options, outcomes: Outcomes, count: int = COUNT) -> list[Worst]:
+def worst_queries(source, options, outcomes: Outcomes) -> list[Worst]:
     """The worst images with sheets; each is localized once more for what the records do not keep."""
-    chosen = choose(outcomes, count)
+    chosen = choose(outcomes, options.worst)
     if not chosen:
         return []
     pictures: dict[str, str] = {}

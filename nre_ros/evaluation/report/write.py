@@ -22,7 +22,7 @@ def write_report(path: Path, runs: dict[str, Outcomes], summary: dict, source, o
         *_common(runs, summaries, backdrop(options.map_file)), page.heading("Systematic errors"),
         page.table(["", "mean ± standard error"], tables.systematic_rows(summary)) if summary["offset"] else
         page.paragraph("Too few poses with truth."),
-        page.heading("The worst images"),
+        *([page.heading("The worst images")] if options.worst else []),
         *(page.picture(runs["nre_ros"].names[entry.index], entry.why, entry.picture)
           for entry in worst_queries(source, options, runs["nre_ros"])),
         page.heading("How it was run"), page.table(["", ""], _about_rows(summary)),
