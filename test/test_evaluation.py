@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -251,7 +252,7 @@ def test_records_that_are_none_are_refused(tmp_path):
 
 
 _LONG = """
-import resource, sys
+import sys
 from pathlib import Path
 from nre_ros.evaluation.bag_input import BagInput
 from nre_ros.evaluation.run import localize_all
@@ -262,10 +263,12 @@ def localize(query):
 
 source = BagInput(sys.argv[1])
 localize_all(localize, source.queries(), Path(sys.argv[2]), len(source), progress=False)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# the peak of this process alone: what getrusage tells begins with the parent's
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to tell a process's memory")
 def test_an_hour_is_read_in_the_memory_of_a_minute(tmp_path):
     """One and sixty minutes of 320x240 images of 50 kB, one in two seconds: 90 MB, decoded one at a time."""
     from nre_ros.gallery.bag import image_message
@@ -285,7 +288,7 @@ def test_an_hour_is_read_in_the_memory_of_a_minute(tmp_path):
         assert sum(1 for _ in read_records(tmp_path / f"{count}.jsonl")) == count
         peaks.append(int(out.stdout) / 1024)
     size = sum(file.stat().st_size for file in (tmp_path / "bag1800").iterdir()) / 2**20
-    assert size > 70 and peaks[1] < peaks[0] + 25, (size, peaks)
+    assert size > 60 and peaks[1] < peaks[0] + 25, (size, peaks)
 
 
 def _write_repeated(path, messages):

@@ -51,7 +51,7 @@ def from_above(runs: dict[str, Outcomes], backdrop: Backdrop | None) -> str:
     ax.set_aspect("equal")
     _limit(ax, first, plane, backdrop)
     ax.set_xlabel("m, in the map seen from above")
-    ax.legend(loc="best", fontsize=8, framealpha=0.9)
+    _legend(ax, loc="best")
     return _svg(figure, "the way from above, true and estimated")
 
 
@@ -123,7 +123,7 @@ def over_time(runs: dict[str, Outcomes]) -> str:
         ax.set_ylabel(f"{kind.split('_')[0]} error [{unit}]")
     first = next(iter(runs.values()))
     axes[1, 0].set_xlabel("time [s]" if (first.stamps > 0).all() else "image")
-    axes[0, 0].legend(loc="lower right", fontsize=8, ncols=2)
+    _legend(axes[0, 0], loc="lower right", ncols=2)
     return _svg(figure, "errors over time")
 
 
@@ -146,7 +146,7 @@ def cumulative(runs: dict[str, Outcomes]) -> str:
         ax.set_ylim(0, 1.02)
         ax.set_xlabel(f"{kind.split('_')[0]} error [{unit}]")
     axes[0, 0].set_ylabel("share of images with truth")
-    axes[0, 0].legend(loc="lower right", fontsize=8)
+    _legend(axes[0, 0], loc="lower right")
     return _svg(figure, "cumulative errors")
 
 
@@ -171,7 +171,7 @@ def times(runs: dict[str, Outcomes]) -> str:
     ax.margins(x=0.08)
     ax.set_xlabel("ms (bar: median, line: to the 99th percentile)")
     if len(found) > 1:
-        ax.legend(fontsize=8, loc="best")
+        _legend(ax, loc="best")
     return _svg(figure, "time of the stages")
 
 
@@ -201,9 +201,13 @@ def calibration(runs: dict[str, Outcomes]) -> str:
     right.set_xlabel("share that the ellipsoid should hold")
     right.set_ylabel("share that it holds")
     for ax in (left, right):
-        if ax.get_legend_handles_labels()[0]:
-            ax.legend(fontsize=8, loc="best")
+        _legend(ax, loc="best")
     return _svg(figure, "calibration of confidence and covariance")
+
+
+def _legend(ax, **options) -> None:
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(fontsize=8, framealpha=0.9, **options)
 
 
 def _plain(value: float, _=None) -> str:
