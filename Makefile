@@ -69,7 +69,9 @@ $(STAMPS)/torch-$(TORCH): $(STAMPS)/venv
 
 $(STAMPS)/requirements: $(REQUIREMENTS) $(STAMPS)/torch-$(TORCH)
 	@echo "== 3/4 ROS 2 Jazzy and the libraries (the whole environment takes 2 GB of disk)"
-	$(BIN)/python -m pip install --disable-pip-version-check $(addprefix -r ,$(filter-out %/robot.txt,$(REQUIREMENTS)))
+	$(BIN)/python -m pip install --disable-pip-version-check \
+		$(addprefix -r ,$(filter-out %/robot.txt %/peers.txt,$(REQUIREMENTS)))
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -r requirements/peers.txt
 	@touch $@
 
 # The list changes when a file comes or goes, which the files' own times would not show.

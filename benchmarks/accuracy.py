@@ -8,18 +8,20 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from common import Options, Skip, Table, UsageError, timed
-from keypoints import MATCHERS, XFeat
+from common import Options, Table, UsageError, timed
 from pairwise import moulin_rouge
-from peers import MAX_REPROJECTION_ERROR, PeerLocalizer
 from scenes import THIN, Query, Scene, fountain, kitchen
 
+from nre_ros.evaluation.peers import PEERS, make_peer
+from nre_ros.evaluation.peers.keypoints import PeerMissing
+from nre_ros.evaluation.peers.localizer import MAX_REPROJECTION_ERROR, PeerLocalizer
+from nre_ros.evaluation.peers.xfeat import XFeat
 from nre_ros.geometry import pose_error
 from nre_ros.keyframes.retrieval import global_descriptor
 from nre_ros.localization.localizer import Localizer
 
 RETRIEVED = 5
-_ALL = ("ours", *MATCHERS)
+_ALL = ("ours", *PEERS)
 SETS = {
     "kitchen": ("kitchen, 63 keyframes", kitchen, _ALL, "0.36 cm, 100 %"),
     "thin": (f"kitchen, every {THIN}st map frame", partial(kitchen, every=THIN), _ALL, "0.60 cm, 100 %"),
@@ -56,7 +58,7 @@ def _table(options: Options, title: str, make, methods, goal: str) -> Table:
                 continue
             try:
                 label, localize = _method(method, localizer, scene, options)
-            except Skip as reason:
+            except PeerMissing as reason:
                 table.notes.append(f"{method} skipped: {reason}")
                 continue
             outcomes = [localize(query, names) for query, names in zip(queries, retrieved)]
@@ -85,8 +87,14 @@ def _retrieve(localizer: Localizer, query: Query) -> list[str]:
 def _method(method: str, localizer: Localizer, scene: Scene, options: Options):
     """Its label, and a function (query, keyframe names) -> (T_map_cam or None, seconds)."""
     if method != "ours":
-        matcher = MATCHERS[method](options.device)
-        return matcher.label, PeerLocalizer(matcher, scene, options.seed).localize
+        peer = make_peer(method, options.device)
+        localizer = PeerLocalizer(peer, scene.image, lambda name, k: scene.lift(name, k.pixels), options.seed)
+
+        def theirs(query, names):
+            found = localizer.localize(query.image, query.camera, names)
+            return found.T_map_cam, found.seconds
+
+        return peer.label, theirs
 
     def ours(query, names):
         seconds, result = timed(localizer.localize, query.image, query.camera)

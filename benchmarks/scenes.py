@@ -12,6 +12,7 @@ import numpy as np
 from common import Options
 from scipy.spatial import cKDTree
 
+from nre_ros.evaluation.peers.keyframes import lift_by_depth
 from nre_ros.features import load_backbone
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.builder import KeyframeBuilder, lift_pixels
@@ -116,13 +117,6 @@ def _kitchen_source(folder: Path, work: Path, every: int) -> RgbdSource:
     return RgbdSource(
         folder / "images", folder / "depth", poses_path, names_path, folder / "sparse/cameras.txt"
     )
-
-
-def lift_by_depth(depth: np.ndarray, pixels: np.ndarray, camera: Camera, T_map_cam: np.ndarray):
-    """Points [N, 3] in the map of pixels [N, 2], by the depth (metres along z) of the nearest pixel, 0: unknown."""
-    x, y = np.rint(pixels).astype(int).T
-    z = depth[y.clip(0, depth.shape[0] - 1), x.clip(0, depth.shape[1] - 1)].astype(np.float64)
-    return lift_pixels(pixels, z, camera, T_map_cam), z > 0
 
 
 def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -113,14 +113,14 @@ def run(arguments: argparse.Namespace) -> int:
     from nre_ros.evaluation.evaluate import Options, evaluate
     from nre_ros.nre import EstimatorConfig, load_config
 
-    source = _source(arguments)
+    peers, source = _peers(arguments), _source(arguments)
     options = Options(
         map_file=Path(arguments.map), output=Path(arguments.output), truth=arguments.ground_truth,
         truth_frame=arguments.truth_frame, max_gap=arguments.max_gap, device=arguments.device, seed=arguments.seed,
         retrieve=arguments.retrieve, min_confidence=arguments.min_confidence, wrong_beyond=tuple(arguments.wrong_beyond),
         config=load_config(arguments.config) if arguments.config else EstimatorConfig(),
         through_ros=arguments.through_ros, rate=arguments.rate, parameters=dict(arguments.param),
-        peers=_peers(arguments), map_images=_path(arguments.map_images), map_depth=_path(arguments.map_depth),
+        peers=peers, map_images=_path(arguments.map_images), map_depth=_path(arguments.map_depth),
         worst=max(arguments.worst, 0), force=arguments.force,
     )
     done = evaluate(source, options)
@@ -151,6 +151,8 @@ def _peers(arguments) -> tuple[str, ...]:
 
     if arguments.map_images is None:
         arguments.usage_error("--peers needs --map-images DIR: a map holds no images")
+    if arguments.through_ros:
+        arguments.usage_error("--peers and --through-ros exclude each other: peers take images from files")
     names = tuple(PEERS) if arguments.peers == "all" else tuple(arguments.peers.split(","))
     unknown = [name for name in names if name not in PEERS]
     if unknown:
