@@ -104,10 +104,11 @@ def _limit(ax, run: Outcomes, plane, backdrop) -> None:
 def over_time(runs: dict[str, Outcomes]) -> str:
     """Errors of accepted poses over time, and at the top the images without one."""
     figure, axes = _figure(2, 1, (9, 5.2), sharex=True)
+    zero = _common_start(runs)
     for row, (unit, factor, kind) in enumerate((("cm", 100, "position_errors"), ("deg", 180 / np.pi, "rotation_errors"))):
         ax = axes[row, 0]
         for (name, run), colour in zip(runs.items(), COLOURS):
-            seconds, errors = run.seconds(), factor * getattr(run, kind)
+            seconds, errors = run.seconds() + zero[name], factor * getattr(run, kind)
             good, many = run.accepted & run.known & ~run.off, len(run) > _MANY
             ax.plot(seconds[good], errors[good].clip(_LEAST), ".", color=colour, markersize=4, label=name, rasterized=many)
             if run.wrong.any():
@@ -116,10 +117,10 @@ def over_time(runs: dict[str, Outcomes]) -> str:
         for place, ((name, run), colour) in enumerate(zip(runs.items(), COLOURS)):
             missed = ~run.accepted
             if missed.any():
-                ax.plot(run.seconds()[missed], np.full(missed.sum(), 0.97 - 0.05 * place), "x", color=colour, markersize=5,
+                ax.plot(run.seconds()[missed] + zero[name], np.full(missed.sum(), 0.97 - 0.05 * place), "x", color=colour, markersize=5,
                         transform=ax.get_xaxis_transform(), label=f"{name}: no accepted pose", rasterized=len(run) > _MANY)
         ax.set_yscale("log")
-        ax.yaxis.set_major_formatter(_plain)
+        _plain_logarithm(ax.yaxis)
         ax.set_ylabel(f"{kind.split('_')[0]} error [{unit}]")
     first = next(iter(runs.values()))
     axes[1, 0].set_xlabel("time [s]" if (first.stamps > 0).all() else "image")
@@ -142,7 +143,7 @@ def cumulative(runs: dict[str, Outcomes]) -> str:
         for value in sorted({entry[pair] for entry in RECALL_PAIRS}):
             ax.axvline(100 * value if pair == 0 else value, color="#e1b1b8", linewidth=0.8, linestyle=":")
         ax.set_xscale("log")
-        ax.xaxis.set_major_formatter(_plain)
+        _plain_logarithm(ax.xaxis)
         ax.set_ylim(0, 1.02)
         ax.set_xlabel(f"{kind.split('_')[0]} error [{unit}]")
     axes[0, 0].set_ylabel("share of images with truth")
@@ -154,7 +155,7 @@ def times(runs: dict[str, Outcomes]) -> str:
     """Median of each stage as a bar, to the 99th percentile as a line."""
     found = [(name, latency(run), colour) for (name, run), colour in zip(runs.items(), COLOURS)]
     stages = list(dict.fromkeys(stage for _, values, _ in found for stage in values if stage != "total")) + ["total"]
-    figure, axes = _figure(1, 1, (8.2, 0.9 + 0.28 * len(stages) * max(1, 0.7 * len(found))))
+    figure, axes = _figure(1, 1, (8.2, 0.9 + len(stages) * (0.2 + 0.08 * len(found))))
     ax, height = axes[0, 0], 0.8 / len(found)
     for place, (name, values, colour) in enumerate(found):
         rows = [(k, values[stage]) for k, stage in enumerate(stages) if stage in values]
@@ -171,6 +172,8 @@ def times(runs: dict[str, Outcomes]) -> str:
     ax.margins(x=0.08)
     ax.set_xlabel("ms (bar: median, line: to the 99th percentile)")
     if len(found) > 1:
+        ax.set_xscale("log")  # methods differ a hundredfold
+        _plain_logarithm(ax.xaxis)
         _legend(ax, loc="best")
     return _svg(figure, "time of the stages")
 
@@ -210,9 +213,29 @@ def _legend(ax, **options) -> None:
         ax.legend(fontsize=8, framealpha=0.9, **options)
 
 
+def _common_start(runs: dict[str, Outcomes]) -> dict[str, float]:
+    """What to add to the seconds of each run so that images of the same time lie above each other."""
+    starts = {name: int(run.stamps[0]) if len(run) and (run.stamps > 0).all() else 0 for name, run in runs.items()}
+    first = min(starts.values())
+    shifts = {name: (start - first) / 1e9 for name, start in starts.items()}
+    return shifts if max(shifts.values()) < 3600 else dict.fromkeys(runs, 0.0)  # recordings of other days begin together
+
+
 def _plain(value: float, _=None) -> str:
     """0.01 rather than a power of ten."""
     return f"{value:g}"
+
+
+def _plain_logarithm(axis) -> None:
+    """Plain numbers; between the powers of ten as many as there is room for."""
+    from matplotlib.ticker import LogFormatter
+
+    class Minor(LogFormatter):
+        def __call__(self, value, place=None):
+            return _plain(value) if super().__call__(value, place) else ""
+
+    axis.set_major_formatter(_plain)
+    axis.set_minor_formatter(Minor(labelOnlyBase=False, minor_thresholds=(1, 0.4)))
 
 
 def _figure(rows: int, columns: int, size, **options):

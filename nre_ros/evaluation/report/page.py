@@ -23,7 +23,8 @@ th { font-weight: 600; color: var(--quiet); }
 figure { margin: 10px 0 18px; break-inside: avoid; } figure svg, figure img { width: 100%; height: auto; display: block; }
 figcaption { color: var(--quiet); font-size: 0.9em; margin-top: 4px; overflow-wrap: anywhere; }
 .worst { break-inside: avoid; margin: 0 0 20px; }
-@media (max-width: 600px) { body { padding: 10px; font-size: 14px; } .cards { grid-template-columns: repeat(2, 1fr); } }
+@media (max-width: 600px) { body { padding: 10px; font-size: 14px; } .cards { grid-template-columns: repeat(2, 1fr); }
+  figure { overflow-x: auto; } figure svg, figure img { min-width: 640px; } }
 @media print { @page { margin: 14mm; } body { max-width: none; padding: 0; font-size: 10pt; } h2 { break-after: avoid; }
   .wide { overflow: visible; } .card { break-inside: avoid; } }
 """
