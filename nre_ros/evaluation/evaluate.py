@@ -12,7 +12,7 @@ from nre_ros import __version__
 from nre_ros.errors import EvaluationError
 from nre_ros.evaluation import truth as truths
 from nre_ros.evaluation.bag_input import BagInput
-from nre_ros.evaluation.inputs import ImageListInput
+from nre_ros.evaluation.inputs import ImageListInput, PosedInput
 from nre_ros.evaluation.outcomes import WRONG_DEGREES, WRONG_METRES, Outcomes, collect, without_truth
 from nre_ros.evaluation.records import RecordFile, read_records
 from nre_ros.evaluation.run import RECORDS, about_map, begin, localize_all, with_localizer
@@ -63,7 +63,7 @@ class Evaluation:
     report: Path
 
 
-def evaluate(source: BagInput | ImageListInput, options: Options) -> Evaluation:
+def evaluate(source: BagInput | ImageListInput | PosedInput, options: Options) -> Evaluation:
     """Runs, or goes on with, an evaluation into ``options.output``.
 
     Raises an ``NreError`` of one line when inputs do not fit together; what has been localized by then is kept.
@@ -95,7 +95,9 @@ def _about(source, options: Options, store: KeyframeStore) -> dict:
 
 
 def _truth(source, options: Options, map_frame: str):
-    """The ground truth (None for none) and the function that ``collect`` wants."""
+    """The ground truth (None for none, or where it comes with the images) and the function that ``collect`` wants."""
+    if isinstance(source, PosedInput):
+        return None, lambda names, stamps: (stamps, source.poses(names))
     if isinstance(source, ImageListInput):
         if not options.truth:
             return None, without_truth
@@ -152,6 +154,11 @@ def _check_met(outcomes: Outcomes, truth: truths.Truth, options: Options) -> Non
     )
 
 
+def _told(source, truth: truths.Truth | None) -> str | None:
+    """Where the ground truth is from, for the report."""
+    return truth.source if truth else "with the images" if isinstance(source, PosedInput) else None
+
+
 def _report(source, options: Options, about: dict, outcomes: Outcomes, notes, truth, truth_of) -> Evaluation:
     from nre_ros.evaluation.report.write import write_report
 
@@ -162,7 +169,7 @@ def _report(source, options: Options, about: dict, outcomes: Outcomes, notes, tr
 
         runs |= run_peers(source, options, truth_of)
     summary = {
-        "about": {**about, "min_confidence": options.min_confidence, "ground_truth": truth.source if truth else None},
+        "about": {**about, "min_confidence": options.min_confidence, "ground_truth": _told(source, truth)},
         "notes": list(notes), **summarize(outcomes),
     }
     if options.through_ros:

@@ -80,6 +80,73 @@ class ImageListInput:
                 continue
 
 
+@dataclass(frozen=True)
+class Frame:
+    """An image of a data set: name, stamp in nanoseconds (0: none), T_map_cam [4, 4] (None: not known), ``load``
+    as of ``Query``."""
+
+    name: str
+    stamp: int
+    T_map_cam: np.ndarray | None
+    load: Callable[[], tuple[np.ndarray, Camera]] = field(repr=False)
+
+
+class PosedInput:
+    """Images that come with their true poses, or without: those of a public data set.  what: where they are from."""
+
+    every = 1
+
+    def __init__(self, frames: list[Frame], what: str):
+        if not frames:
+            raise EvaluationError(f"{what} has no image")
+        self.frames, self.what = {frame.name: frame for frame in frames}, what
+
+    @classmethod
+    def of(cls, source, what: str) -> "PosedInput":
+        """All images of an importer's source that knows ``names``, ``pose``, ``camera`` and ``image``."""
+        frames = []
+        for name in source.names():
+            try:
+                stamp, T_map_cam = source.pose(name)
+            except NreError:
+                stamp, T_map_cam = 0, None
+            frames.append(Frame(name, stamp, T_map_cam, lambda name=name: (source.image(name), source.camera(name))))
+        return cls(frames, what)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def describe(self) -> dict:
+        """What the results depend on, as plain JSON values."""
+        return {"images": self.what, "names": len(self.frames)}
+
+    def thinned(self, count: int) -> "PosedInput":
+        """``count`` evenly spaced ones of the images, all for 0."""
+        frames = list(self.frames.values())
+        if not 0 < count < len(frames):
+            return self
+        return PosedInput([frames[round(k)] for k in np.linspace(0, len(frames) - 1, count)], self.what)
+
+    def queries(self) -> Iterator[Query]:
+        """The images in their order."""
+        for frame in self.frames.values():
+            yield Query(frame.name, frame.stamp, frame.load)
+
+    def find(self, names: set[str]) -> Iterator[tuple[str, np.ndarray, Camera]]:
+        """Those images again, for pictures; what cannot be read is left out."""
+        for name in sorted(names):
+            try:
+                yield name, *self.frames[name].load()
+            except NreError:
+                continue
+
+    def poses(self, names: list[str]) -> np.ndarray:
+        """[N, 4, 4] true poses, nan without."""
+        nothing = np.full((4, 4), np.nan)
+        known = (self.frames[name].T_map_cam for name in names)
+        return np.array([nothing if T is None else T for T in known]).reshape(-1, 4, 4)
+
+
 def name_of(stamp: int) -> str:
     """The name of a recording's image: its stamp in seconds, as TUM files have it."""
     return f"{stamp // 10**9}.{stamp % 10**9:09d}"

@@ -53,6 +53,23 @@ def recall(outcomes: Outcomes, metres: float, degrees: float) -> float | None:
     return float((within & outcomes.accepted)[outcomes.known].mean())
 
 
+def median_of_all(outcomes: Outcomes) -> dict[str, float | None]:
+    """Median errors over all images with truth, where those without an accepted pose count as infinitely far off.
+
+    What papers report; None where half of the images or more have no pose, or no image has truth.
+    """
+    known = outcomes.known
+    if not known.any():
+        return {"position_m": None, "rotation_deg": None}
+    medians = {}
+    for name, errors in (
+        ("position_m", outcomes.position_errors), ("rotation_deg", np.degrees(outcomes.rotation_errors))
+    ):
+        value = float(np.median(np.where(outcomes.accepted, errors, np.inf)[known]))
+        medians[name] = value if np.isfinite(value) else None
+    return medians
+
+
 @dataclass(frozen=True)
 class Delays:
     """unit: ``s``, or ``images`` where there are no times.
@@ -112,6 +129,7 @@ def basic(outcomes: Outcomes) -> dict:
         "wrong_beyond": {"metres": outcomes.wrong_beyond[0], "degrees": outcomes.wrong_beyond[1]},
         "position_error_m": spread(outcomes.position_errors[accepted]),
         "rotation_error_deg": spread(np.degrees(outcomes.rotation_errors[accepted])),
+        "median_of_all": median_of_all(outcomes),
         "recall": {
             f"{metres:g} m, {degrees:g} deg": recall(outcomes, metres, degrees) for metres, degrees in RECALL_PAIRS
         },
