@@ -40,6 +40,7 @@ def add_parser(subparsers) -> None:
                         "(default 0.5)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
     parser.add_argument("--seed", type=int, default=0, help="of all random draws (default 0)")
+    parser.add_argument("--worst", type=int, default=10, metavar="N", help="images that each report shows (default 10)")
     parser.add_argument("--force", action="store_true", help="localize anew, whatever DIR holds")
     parser.set_defaults(func=run)
 
@@ -55,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     output = Path(arguments.output)
     options = Options(
         map_file=output, output=output, device=arguments.device, seed=arguments.seed, retrieve=arguments.retrieve,
-        min_confidence=arguments.min_confidence, force=arguments.force,
+        min_confidence=arguments.min_confidence, worst=max(arguments.worst, 0),
+        force=arguments.force,
     )
     backbone = load_backbone(arguments.features, choose_device(arguments.device))
     builder = KeyframeBuilder(backbone, arguments.points, seed=arguments.seed)
