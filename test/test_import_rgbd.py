@@ -13,7 +13,7 @@ from nre_ros.geometry import invert, position_quaternion
 from nre_ros.keyframes.builder import KeyframeBuilder
 from nre_ros.keyframes.importers.cameras import read_cameras_txt, write_cameras_txt
 from nre_ros.keyframes.importers.rgbd import RgbdSource, parse_tum_line
-from nre_ros.keyframes.selection import select_pixels, smooth_depth, spread
+from nre_ros.keyframes.selection import candidate_pixels, smooth_depth, spread
 
 K, DISTORTION = CAMERA.K, np.array(CAMERA.distortion)
 
@@ -62,7 +62,11 @@ def test_points_lie_on_the_surfaces_and_reproject_onto_their_pixels(scene):
 
 
 def test_no_point_near_an_edge_or_a_hole(scene):
-    pixels, depth = select_pixels(torch.rand(480, 640, generator=torch.Generator().manual_seed(1)), scene, 2000)
+    pixels, scores = candidate_pixels(torch.rand(480, 640, generator=torch.Generator().manual_seed(1)))
+    depth = smooth_depth(scene)[pixels[:, 1], pixels[:, 0]]
+    pixels, scores, depth = pixels[depth > 0], scores[depth > 0], depth[depth > 0]
+    chosen = spread(pixels, scores, 2000, 640, 480)
+    pixels, depth = pixels[chosen], depth[chosen]
     assert len(pixels) > 1000
     for left, top, right, bottom in [(200, 150, 419, 299), (50, 350, 149, 419)]:
         outside = np.maximum([left, top] - pixels, pixels - [right, bottom]).max(1)  # > 0 outside
@@ -81,7 +85,7 @@ def test_depth_that_is_missing_nan_or_noisy():
         flat[30, 40] = hole
         found = smooth_depth(flat)
         assert (found[28:33, 38:43] == 0).all() and (found > 0).sum() == 60 * 80 - 25
-    assert len(select_pixels(torch.rand(60, 80), np.zeros((60, 80)), 100)[0]) == 0
+    assert not smooth_depth(np.zeros((60, 80))).any()
 
 
 def test_spread_takes_the_best_of_every_region_first():

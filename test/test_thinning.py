@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from keyframe_samples import PlaceBackbone, random_keyframe
 from scipy.spatial.transform import Rotation
 
@@ -12,7 +13,7 @@ from nre_ros.keyframes.builder import KeyframeBuilder
 from nre_ros.keyframes.importers.common import MapSource, build_map
 from nre_ros.keyframes.store import KeyframeStore
 from nre_ros.keyframes.support import DepthView, depth_support, support_weights
-from nre_ros.keyframes.thinning import STILL, Thinning, ThinningRule, view_change
+from nre_ros.keyframes.thinning import STILL, Thinning, ThinningRule, view_motion, view_overlap
 
 CAMERA = Camera(640, 480, 500.0, 500.0, 319.5, 239.5)
 
@@ -33,22 +34,22 @@ def test_motion_is_the_angle_of_rotation_or_the_parallax():
     # on the optical axis a turn by an angle moves a point by that angle, a step by its parallax
     points = wall(10.0, half=0.05)
     for angle in (1e-4, 0.02, 0.3):
-        assert view_change(np.eye(4), points, pose((0, angle, 0)), CAMERA)[0] == pytest.approx(angle, rel=1e-3)
+        assert view_motion(np.eye(4), points, pose((0, angle, 0))) == pytest.approx(angle, rel=1e-3)
         step = 10.0 * np.tan(angle)
-        assert view_change(np.eye(4), points, pose((0, 0, 0), (step, 0, 0)), CAMERA)[0] == pytest.approx(angle, rel=2e-3)
+        assert view_motion(np.eye(4), points, pose((0, 0, 0), (step, 0, 0))) == pytest.approx(angle, rel=2e-3)
     # the same scene ten times as large and far: no metric scale is needed
-    far = view_change(np.eye(4), 10 * points, pose((0, 0, 0), (10.0, 0, 0)), CAMERA)
-    near = view_change(np.eye(4), points, pose((0, 0, 0), (1.0, 0, 0)), CAMERA)
+    far = view_motion(np.eye(4), 10 * points, pose((0, 0, 0), (10.0, 0, 0)))
+    near = view_motion(np.eye(4), points, pose((0, 0, 0), (1.0, 0, 0)))
     np.testing.assert_allclose(far, near)
 
 
 def test_overlap_is_the_share_of_points_in_the_new_image():
     # 640 pixels of 500 pixels focal length see x / z within +-0.64
     points = np.stack([np.linspace(-0.6, 0.6, 25), np.zeros(25), np.ones(25)], axis=1)
-    assert view_change(np.eye(4), points, np.eye(4), CAMERA)[1] == 1.0
-    moved = view_change(np.eye(4), points, pose((0, 0, 0), (0.62, 0, 0)), CAMERA)[1]
+    assert view_overlap(points, np.eye(4), CAMERA) == 1.0
+    moved = view_overlap(points, pose((0, 0, 0), (0.62, 0, 0)), CAMERA)
     assert moved == pytest.approx(((points[:, 0] - 0.62 > -0.64) & (points[:, 0] - 0.62 < 0.64)).mean())
-    assert view_change(np.eye(4), points, pose((0, np.pi, 0)), CAMERA)[1] == 0.0
+    assert view_overlap(points, pose((0, np.pi, 0)), CAMERA) == 0.0
 
 
 def test_a_view_repeats_the_keyframe_that_it_equals_and_no_other():
@@ -103,12 +104,29 @@ def test_duplicates_are_left_out_of_a_map_and_named(tmp_path, told):
     assert report.thinned == {"f1": "f0", "f3": "f0", "f4": "f2"}
     assert (report.keyframes, report.tally["made"]) == (3, 3)
     # told where an image was taken, no feature of a duplicate is computed
-    assert source.made == (["f0", "f2", "f5"] if told else [f"f{i}" for i in range(6)])
+    assert sorted(source.made) == (["f0", "f2", "f5"] if told else [f"f{i}" for i in range(6)])
     everything = build_map(
         Standing(STEPS, told), KeyframeBuilder(PlaceBackbone()), tmp_path / "all.db", progress=False,
         thinning=ThinningRule(0.0),
     )
     assert everything.keyframes == 6 and not everything.thinned
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_keyframes_made_at_once_are_thinned_as_one_after_the_other(tmp_path, told):
+    steps = np.random.default_rng(3).uniform(0, 0.15, 24).round(3)  # the rule's limit is 0.008
+    reports, threads = [], torch.get_num_threads()
+    for count in (1, 4):
+        torch.set_num_threads(count)
+        try:
+            reports.append(build_map(
+                Standing(steps, told), KeyframeBuilder(PlaceBackbone()), tmp_path / f"{count}.db", progress=False
+            ))
+        finally:
+            torch.set_num_threads(threads)
+        with KeyframeStore.open(tmp_path / f"{count}.db") as store:
+            reports[-1] = reports[-1].thinned, reports[-1].tally, list(store.names())
+    assert reports[0] == reports[1] and 3 < len(reports[0][0]) < 20
 
 
 def test_an_interrupted_import_thins_as_an_uninterrupted_one(tmp_path):

@@ -31,8 +31,7 @@ def _add_colmap(sources) -> None:
         description="Build a map from a COLMAP sparse model (text or binary) and its images. " + _BUILD_HELP,
     )
     parser.add_argument("sparse", metavar="SPARSE_DIR", help="folder with cameras, images and points3D (.txt or .bin)")
-    parser.add_argument("--images", required=True, metavar="DIR", help="folder that the image names are relative to")
-    parser.add_argument("--list", metavar="LIST", help="file of image names, one a line: only these")
+    _add_images(parser)
     add_build_options(parser)
     parser.set_defaults(func=_build_colmap)
 
@@ -44,10 +43,15 @@ def _add_posed(sources) -> None:
         "may be absent, and its images: points are triangulated between images that overlap. " + _BUILD_HELP,
     )
     parser.add_argument("sparse", metavar="SPARSE_DIR", help="folder with cameras and images (.txt or .bin)")
-    parser.add_argument("--images", required=True, metavar="DIR", help="folder that the image names are relative to")
-    parser.add_argument("--list", metavar="LIST", help="file of image names, one a line: only these")
+    _add_images(parser)
     add_build_options(parser)
     parser.set_defaults(func=_build_posed)
+
+
+def _add_images(parser: argparse.ArgumentParser) -> None:
+    """The images of a COLMAP model."""
+    parser.add_argument("--images", required=True, metavar="DIR", help="folder that the image names are relative to")
+    parser.add_argument("--list", metavar="LIST", help="file of image names, one a line: only these")
 
 
 def _add_kapture(sources) -> None:

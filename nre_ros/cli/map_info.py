@@ -6,7 +6,8 @@ import json
 from dataclasses import asdict
 
 from nre_ros.cli.tables import print_table
-from nre_ros.keyframes.store import KeyframeStore, MapInfo
+from nre_ros.keyframes.info import MapInfo
+from nre_ros.keyframes.store import KeyframeStore
 
 
 def add_parser(commands) -> None:

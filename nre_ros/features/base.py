@@ -58,8 +58,10 @@ class FeatureMap:
         weights = cubic_convolution(cells[..., None] - neighbours).to(self.data)
         x = neighbours[:, 0].clamp(0, width - 1).long()
         y = neighbours[:, 1].clamp(0, height - 1).long()
-        patches = self.data[:, y[:, :, None], x[:, None, :]]  # [C, N, 4, 4]
-        return torch.einsum("cnyx,ny,nx->nc", patches, weights[:, 1], weights[:, 0])
+        near = (y[:, :, None] * width + x[:, None, :]).flatten(1)  # [N, 16]
+        weights = (weights[:, 1, :, None] * weights[:, 0, None, :]).flatten(1)
+        rows = self.data.flatten(1).T.contiguous()  # [H W, C]: a sample reads 16 rows, not 16 C numbers apart
+        return F.embedding_bag(near, rows, per_sample_weights=weights, mode="sum")
 
 
 def cubic_convolution(distance: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from copy import copy
 
 import cv2
 import numpy as np
@@ -33,7 +34,8 @@ class KeyframeBuilder:
 
     points_per_keyframe: at most this many points; background: coarse cells drawn for the reverse
     direction of matching; seed: of that draw (same seed and name, same keyframe).
-    tally: what the keyframes made so far lack, by the names above; importers count there, too.
+    tally: what the keyframes made so far lack, by the names above; importers count there, too.  Threads that make
+    keyframes at the same time have a builder each (``with_own_tally``).
     """
 
     def __init__(
@@ -44,6 +46,12 @@ class KeyframeBuilder:
         self.background = background
         self.seed = seed
         self.tally: Counter[str] = Counter()
+
+    def with_own_tally(self) -> "KeyframeBuilder":
+        """A builder of the same keyframes, with the same network, that counts for itself."""
+        own = copy(self)
+        own.tally = Counter()
+        return own
 
     def build(
         self, name: str, stamp: int, image: np.ndarray, camera: Camera, T_map_cam: np.ndarray,

@@ -21,7 +21,8 @@ from nre_ros.keyframes.prior import PosePrior, views_of
 
 if TYPE_CHECKING:
     from nre_ros.keyframes.records import KeyframeScan
-    from nre_ros.keyframes.store import KeyframeStore, MapChanges
+    from nre_ros.keyframes.reading import MapChanges
+    from nre_ros.keyframes.store import KeyframeStore
 
 _LOG = logging.getLogger(__name__)
 

@@ -55,16 +55,3 @@ def candidate_pixels(detection: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     maxima = scores >= cv2.dilate(scores, np.ones((5, 5), np.uint8))
     y, x = np.nonzero(maxima & (scores > 0))
     return np.stack([x, y], axis=1), scores[y, x]
-
-
-def select_pixels(detection: torch.Tensor, depth: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels [N, 2] float64 (N <= count) and their depths [N] float64 metres (along z).
-
-    detection: [H, W] how well a pixel can be found again; depth: [H, W] metres, 0: none.
-    Local maxima of the detection on locally smooth depth, spread over the image.
-    """
-    pixels, scores = candidate_pixels(detection)
-    z = smooth_depth(depth)[pixels[:, 1], pixels[:, 0]].astype(np.float64)
-    pixels, scores, z = pixels[z > 0].astype(np.float64), scores[z > 0], z[z > 0]
-    chosen = spread(pixels, scores, count, detection.shape[1], detection.shape[0])
-    return pixels[chosen], z[chosen]

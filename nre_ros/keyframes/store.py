@@ -1,4 +1,4 @@
-"""The keyframe database: what is written when and how it is read back.
+"""The keyframe database: what is written when (``reading`` is how it is read back).
 
 One row a keyframe in ``keyframes`` (what retrieval scans), one in ``points`` (what the
 estimator loads for the few keyframes retrieved), one in ``thumbnails``.  Every row carries a
@@ -7,65 +7,35 @@ checksum over all its columns: a damaged row is refused, never silently used.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 
-from nre_ros.errors import FeatureMismatchError, MapError, MapFormatError
-from nre_ros.features.base import FeatureBackbone
+from nre_ros.errors import MapError
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.blobs import decode_array, dequantise, row_checksum
-from nre_ros.keyframes.cache import KeyframeCache
+from nre_ros.keyframes.blobs import row_checksum
 from nre_ros.keyframes.database import create_database, sidecars
-from nre_ros.keyframes.info import MapInfo, describe
-from nre_ros.keyframes.parts import delete_parts, read_parts, write_parts
-from nre_ros.keyframes.records import (
-    DIMENSIONS, KeyframeScan, camera_columns, camera_of, check_keyframe, keyframe_columns, keyframe_of, moved_columns,
-    point_columns, scan_of,
-)
 from nre_ros.keyframes.descriptor import GLOBAL_DESCRIPTOR
+from nre_ros.keyframes.parts import delete_parts, write_parts
+from nre_ros.keyframes.reading import MapReader
+from nre_ros.keyframes.records import (
+    DIMENSIONS, camera_columns, check_keyframe, keyframe_columns, keyframe_of, moved_columns, point_columns,
+)
 from nre_ros.keyframes.tables import MapTables
 from nre_ros.keyframes.types import Keyframe
 
 CACHE_BYTES = 128 << 20
 """Of keyframes in memory; one of 500 points takes 0.35 MB."""
-_BATCH = 1024
-_EVERY_ID = (1 << 63) - 1
 
 
-@dataclass(frozen=True)
-class MapChanges:
-    """What became of a map since an earlier ``position``: ids of keyframes added, changed, removed.
-
-    A keyframe that came and went in between may be among the removed; one that was added and
-    changed is among the added alone.
-    """
-
-    position: tuple[int, int]
-    added: tuple[int, ...]
-    changed: tuple[int, ...]
-    removed: tuple[int, ...]
-
-
-class KeyframeStore:
+class KeyframeStore(MapReader):
     """A map file.  Make one with ``create``, read it with ``open``; a context manager closes it.
 
     May be used from any thread; calls of several threads take turns.  All errors are
     ``MapError`` or its kinds, one line that names the file.
     """
-
-    def __init__(self, tables: MapTables, cache_bytes: int):
-        self.tables = tables
-        self.path = tables.path
-        self.readonly = tables.readonly
-        self._cache = KeyframeCache(cache_bytes)
-        self._seen = None
-        self._position = (0, _EVERY_ID)
-        self._cameras: dict[int, Camera] = {}
 
     @classmethod
     def create(
@@ -106,139 +76,6 @@ class KeyframeStore:
             store.close()
             raise
         return store
-
-    def close(self) -> None:
-        """Closes the file; a writer leaves one complete file behind.  Closing twice is allowed."""
-        self.tables.close()
-
-    def __enter__(self) -> "KeyframeStore":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
-
-    def __len__(self) -> int:
-        count = self.metadata().get("keyframes")  # maps of version 1 do not keep it
-        return self.tables.rows("SELECT COUNT(*) FROM keyframes")[0][0] if count is None else int(count)
-
-    @property
-    def revision(self) -> tuple[int, int]:
-        """Changes whenever this or another process changed the map."""
-        return self.tables.revision
-
-    def metadata(self) -> dict[str, str]:
-        """frame_id, backbone, weights_hash, retrieval, created, source, keyframes; dimensions once one is in."""
-        found = {}
-        for row in self.tables.rows("SELECT key, value, checksum FROM metadata"):
-            key, value = self.tables.checked(row, f"metadata {row[0]!r}")
-            found[key] = value
-        missing = {"frame_id", "backbone", "weights_hash", "created"} - found.keys()
-        if missing:
-            raise MapFormatError(f"map {self.path} is damaged: its metadata lacks {sorted(missing)}")
-        return found
-
-    def names(self) -> dict[str, int]:
-        """Keyframe name -> id, in the order of the ids."""
-        return {name: keyframe_id for scan in self.scan() for name, keyframe_id in zip(scan.names, scan.ids.tolist())}
-
-    def check_features(self, backbone: FeatureBackbone) -> None:
-        """Raises ``FeatureMismatchError`` unless the map was made with this backbone and weights."""
-        metadata = self.metadata()
-        made_with = (metadata["backbone"], metadata["weights_hash"])
-        if made_with != (backbone.name, backbone.weights_hash):
-            raise FeatureMismatchError(
-                f"map {self.path} was made with {made_with[0]} (weights {made_with[1][:12]}), not with "
-                f"{backbone.name} (weights {backbone.weights_hash[:12]}): build it again with these features"
-            )
-
-    # reading
-
-    def get(self, keyframe_id: int) -> Keyframe:
-        """The keyframe of that id with its thumbnail; ``MapError`` if there is none."""
-        with self.tables.snapshot():
-            keyframe = self.load([keyframe_id])[0]
-            return replace(keyframe, thumbnail=self.thumbnail(keyframe_id))
-
-    def thumbnail(self, keyframe_id: int) -> bytes:
-        """The keyframe's small picture as JPEG, empty if it has none."""
-        keyframe_id = int(keyframe_id)  # SQLite takes a numpy integer for a blob
-        if not self.tables.rows("SELECT 1 FROM thumbnails WHERE keyframe_id = ?", (keyframe_id,)):
-            return b""
-        return self.tables.row("thumbnails", "keyframe_id", keyframe_id)[1]
-
-    def load(self, keyframe_ids: Iterable[int]) -> list[Keyframe]:
-        """Keyframes in the order of the ids given, without thumbnails; from the cache where they are in it."""
-        with self.tables.snapshot():
-            if self.tables.writing:  # may be taken back: nothing of it is kept
-                return [self._read(int(keyframe_id)) for keyframe_id in keyframe_ids]
-            self._forget_changed()
-            return [self._load(int(keyframe_id)) for keyframe_id in keyframe_ids]
-
-    def coarse_descriptors(self, keyframe_id: int, count: int) -> np.ndarray:
-        """Of the keyframe's first points, [<= count, C] float32; nothing else of it is decoded."""
-        row = self.tables.row("points", "keyframe_id", keyframe_id)
-        with self.tables.decoding():
-            return dequantise(decode_array(row[3])[:count], decode_array(row[4])[:count])
-
-    def scan(self, after: int = 0, batch: int = _BATCH) -> Iterator[KeyframeScan]:
-        """All keyframes with ids above ``after`` in the order of their ids, ``batch`` at a time, without points."""
-        query = "SELECT * FROM keyframes WHERE id > ? ORDER BY id LIMIT ?"
-        while rows := self.tables.rows(query, (after, batch)):
-            yield self._scanned(rows)
-            after = rows[-1][0]
-
-    def scan_ids(self, keyframe_ids: Iterable[int]) -> Iterator[KeyframeScan]:
-        """The same of chosen keyframes, in the order of their ids; those that the map lacks are left out."""
-        ids = sorted({int(keyframe_id) for keyframe_id in keyframe_ids})
-        for start in range(0, len(ids), _BATCH // 2):
-            part = ids[start : start + _BATCH // 2]
-            marks = ", ".join("?" * len(part))
-            rows = self.tables.rows(f"SELECT * FROM keyframes WHERE id IN ({marks}) ORDER BY id", part)
-            if rows:
-                yield self._scanned(rows)
-
-    def global_descriptors(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """All keyframes: ids [M] int64, T_map_cam [M, 4, 4] float64, global descriptors [M, D] float32."""
-        with self.tables.snapshot():
-            scans = list(self.scan())
-            lost = len(self) - sum(len(scan.ids) for scan in scans)
-        if lost:
-            what = "few" if lost > 0 else "many"
-            raise MapFormatError(f"map {self.path} is damaged: {abs(lost)} keyframes too {what}")
-        if not scans:
-            return np.zeros(0, np.int64), np.zeros((0, 4, 4)), np.zeros((0, 0), np.float32)
-        with self.tables.decoding():
-            descriptors = np.concatenate([dequantise(scan.descriptors, scan.scales) for scan in scans])
-        return np.concatenate([s.ids for s in scans]), np.concatenate([s.poses for s in scans]), descriptors
-
-    def changes(self, since: tuple[int, int] = (0, 0)) -> MapChanges:
-        """What this and other processes did to the map since the ``position`` of earlier changes.
-
-        Without ``since``: every keyframe counts as added.
-        """
-        revision, last = since
-        tables = self.tables
-        with tables.snapshot():
-            added = [row[0] for row in tables.rows("SELECT id FROM keyframes WHERE id > ? ORDER BY id", (last,))]
-            position = (revision, max(last, tables.last_key("keyframes")))
-            if tables.version < 2:
-                return MapChanges(position, tuple(added), (), ())
-            rows = tables.rows("SELECT * FROM changes WHERE revision > ? ORDER BY revision", (revision,))
-            touched = [tables.checked(row, f"changes {row[0]}")[1] for row in rows]
-            there = {i for i in touched if tables.rows("SELECT 1 FROM keyframes WHERE id = ?", (i,))}
-            position = (max(revision, tables.last_key("changes")), position[1])
-        changed = sorted(i for i in there if i <= last)
-        return MapChanges(position, tuple(added), tuple(changed), tuple(sorted(set(touched) - there)))
-
-    def info(self) -> MapInfo:
-        """The map's description, see ``MapInfo``."""
-        return describe(self)
-
-    def read_index(self) -> bytes | None:
-        """What ``write_index`` wrote last, None if there is nothing; ``MapFormatError`` when it is damaged."""
-        return read_parts(self.tables)
-
-    # writing
 
     @contextmanager
     def batch(self):
@@ -353,45 +190,6 @@ class KeyframeStore:
         self._count(+1)
         return keyframe_id
 
-    def _scanned(self, rows: list[tuple]) -> KeyframeScan:
-        checked = [self.tables.checked(row, f"keyframe {row[0]}") for row in rows]
-        with self.tables.decoding():
-            return scan_of(checked)
-
-    def _forget_changed(self) -> None:
-        """Takes out of the cache what has changed since it was read."""
-        revision = self.revision
-        if revision == self._seen:
-            return
-        try:
-            changes = self.changes(self._position)
-            self._cache.drop((*changes.changed, *changes.removed))
-            self._position = changes.position
-        except MapFormatError:  # the list of changes is damaged: the keyframes need not be
-            self._cache.clear()
-        self._seen = revision
-
-    def _load(self, keyframe_id: int) -> Keyframe:
-        keyframe = self._cache.get(keyframe_id)
-        if keyframe is None:
-            keyframe = self._read(keyframe_id)
-            self._cache.put(keyframe)
-        return keyframe
-
-    def _read(self, keyframe_id: int) -> Keyframe:
-        columns = self._columns(keyframe_id)[1:]
-        points = self.tables.row("points", "keyframe_id", keyframe_id)[1:]
-        camera = self.camera(columns[2])
-        with self.tables.decoding():
-            return keyframe_of(keyframe_id, columns, points, camera)
-
-    def _columns(self, keyframe_id: int) -> tuple:
-        """The checked row of a keyframe; ``MapError`` if there is none."""
-        keyframe_id = int(keyframe_id)
-        if not self.tables.rows("SELECT 1 FROM keyframes WHERE id = ?", (keyframe_id,)):
-            raise MapError(f"map {self.path} has no keyframe {keyframe_id}")
-        return self.tables.row("keyframes", "id", keyframe_id)
-
     def _check_fits(self, name: str, dimensions: dict[str, int]) -> None:
         known = {key: int(value) for key, value in self.metadata().items() if key in DIMENSIONS}
         if not known:
@@ -421,11 +219,3 @@ class KeyframeStore:
         camera_id = self.tables.rows("SELECT COALESCE(MAX(id), 0) + 1 FROM cameras")[0][0]
         self.tables.insert("cameras", camera_id, *columns)
         return camera_id
-
-    def camera(self, camera_id: int) -> Camera:
-        """The camera of a row of ``scan``."""
-        if camera_id not in self._cameras:
-            columns = self.tables.row("cameras", "id", camera_id)[1:]
-            with self.tables.decoding():
-                self._cameras[camera_id] = camera_of(columns)
-        return self._cameras[camera_id]

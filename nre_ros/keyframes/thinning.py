@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from nre_ros.geometry import Camera, invert
+from nre_ros.geometry import Camera
 
 _POINTS = 96
 """Points of a keyframe that are remembered."""
@@ -31,6 +31,12 @@ class ThinningRule:
     motion: float = 0.004
     overlap: float = 0.95
 
+    def repeats(self, T_map_old: np.ndarray, points: np.ndarray, T_map_new: np.ndarray, camera: Camera) -> bool:
+        """Whether a new view of ``camera`` repeats an older one, which sees points [N, 3] of the map."""
+        if view_motion(T_map_old, points, T_map_new) > self.motion:
+            return False
+        return view_overlap(points, T_map_new, camera) >= self.overlap
+
 
 STILL = ThinningRule()
 """Of images that somebody has chosen: only what a standing camera sees again (2 pixels of 640)."""
@@ -47,16 +53,33 @@ class Thinning:
         self._points: list[np.ndarray] = []
         self._poses = np.zeros((16, 4, 4))
 
-    def twin(self, T_map_cam: np.ndarray, camera: Camera) -> str | None:
-        """Name of the keyframe that a view [4, 4] repeats; None: it shows something new."""
-        count = len(self._names)
-        if not count or self.rule.motion <= 0:
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def twin(self, T_map_cam: np.ndarray, camera: Camera, since: int = 0) -> str | None:
+        """Name of the keyframe that a view [4, 4] repeats; None: it shows something new.
+
+        since: only among the keyframes after the first so many.
+        """
+        if len(self) <= since or self.rule.motion <= 0:
             return None
-        for i in self._nearest(T_map_cam, count):
-            motion, overlap = view_change(self._poses[i], self._points[i], T_map_cam, camera)
-            if motion <= self.rule.motion and overlap >= self.rule.overlap:
+        for i in self._nearest(T_map_cam, since):
+            if self.rule.repeats(self._poses[i], self._points[i], T_map_cam, camera):
                 return self._names[i]
         return None
+
+    def may_repeat(self, T_map_cam: np.ndarray, camera: Camera, poses: list[np.ndarray]) -> bool:
+        """Whether a view may repeat one of others [4, 4] whose points are not known yet.
+
+        The points of the nearest keyframe stand for theirs, with twice the motion and half the overlap.
+        """
+        if not poses or self.rule.motion <= 0:
+            return False
+        if not len(self):
+            return True
+        points = self._points[self._nearest(T_map_cam)[0]]
+        rule = ThinningRule(2 * self.rule.motion, self.rule.overlap / 2)
+        return any(rule.repeats(pose, points, T_map_cam, camera) for pose in poses)
 
     def keep(self, name: str, T_map_cam: np.ndarray, points: np.ndarray) -> None:
         """A keyframe with points [N, 3] of the map has been added."""
@@ -69,31 +92,32 @@ class Thinning:
         self._names.append(name)
         self._points.append(np.asarray(points, dtype=np.float32)[:: max(1, len(points) // _POINTS)])
 
-    def _nearest(self, T_map_cam: np.ndarray, count: int) -> np.ndarray:
+    def _nearest(self, T_map_cam: np.ndarray, since: int = 0) -> np.ndarray:
         """Indices of the keyframes that are nearest in position (of the scene's depth) and direction."""
-        poses = self._poses[:count]
+        poses = self._poses[since : len(self)]
         distance = np.linalg.norm(poses[:, :3, 3] - T_map_cam[:3, 3], axis=1)
         angle = np.arccos(np.clip(poses[:, :3, 2] @ T_map_cam[:3, 2], -1.0, 1.0))
         # without the depths, which differ little among the keyframes of one place, the order is the same
-        scale = np.median(np.linalg.norm(self._points[int(distance.argmin())] - T_map_cam[:3, 3], axis=1))
-        return np.argsort(distance / max(scale, 1e-9) + angle, kind="stable")[:_CANDIDATES]
+        nearest = self._points[since + int(distance.argmin())]
+        scale = np.median(np.linalg.norm(nearest - T_map_cam[:3, 3], axis=1))
+        return since + np.argsort(distance / max(scale, 1e-9) + angle, kind="stable")[:_CANDIDATES]
 
 
-def view_change(
-    T_map_old: np.ndarray, points: np.ndarray, T_map_new: np.ndarray, camera: Camera
-) -> tuple[float, float]:
-    """Median motion (radians) of points [N, 3] of the map from one view to another, and the share in the new image.
-
-    camera: of the new view.  Motion is the angle between a point's directions in the two cameras' own frames.
-    """
+def view_motion(T_map_old: np.ndarray, points: np.ndarray, T_map_new: np.ndarray) -> float:
+    """Median angle (radians) between the directions of points [N, 3] of the map in two cameras' own frames."""
     directions = []
     for T_map_cam in (T_map_old, T_map_new):
-        T_cam_map = invert(T_map_cam)
-        local = points @ T_cam_map[:3, :3].T + T_cam_map[:3, 3]
+        local = (points - T_map_cam[:3, 3]) @ T_map_cam[:3, :3]
         directions.append(local / np.maximum(np.linalg.norm(local, axis=1, keepdims=True), 1e-12))
     # of small angles the chord is precise and the cosine is not
     chord = np.linalg.norm(directions[0] - directions[1], axis=1)
+    return float(2.0 * np.arcsin(np.clip(np.median(chord) / 2.0, 0.0, 1.0)))
+
+
+def view_overlap(points: np.ndarray, T_map_cam: np.ndarray, camera: Camera) -> float:
+    """Share of the points [N, 3] of the map that lie in a view's image."""
+    local = (points - T_map_cam[:3, 3]) @ T_map_cam[:3, :3]
     pixels, front, _ = camera.project(torch.as_tensor(local, dtype=torch.float64))
     pixels = pixels.numpy()
     inside = front.numpy() & ((pixels >= -0.5) & (pixels < (camera.width - 0.5, camera.height - 0.5))).all(axis=1)
-    return float(2.0 * np.arcsin(np.clip(np.median(chord) / 2.0, 0.0, 1.0))), float(inside.mean())
+    return float(inside.mean())

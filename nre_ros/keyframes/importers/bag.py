@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -44,6 +45,7 @@ class BagFrames:
         poses: str = "", pose_of: str = "", frame: str = "",
     ):
         self.path = Path(bag)
+        self._lock = Lock()  # of the reader
         self._reader, problem = open_what_is_left(self.path)
         self.topics = choose_topics(self._reader, self.path, image, camera_info, depth, depth_info, poses)
         frames = (frame,) if frame else () if self.topics.poses else _USUAL_FRAMES
@@ -110,7 +112,9 @@ class BagFrames:
         """The message of that stamp; one message is looked up by its place in the recording."""
         connections = [connection for connection in self._reader.connections if connection.topic == topic]
         try:
-            for connection, _, raw in self._reader.messages(connections, start=log_time, stop=log_time + 1):
+            with self._lock:
+                found = list(self._reader.messages(connections, start=log_time, stop=log_time + 1))
+            for connection, _, raw in found:
                 message = self._reader.deserialize(raw, connection.msgtype)
                 if stamp_of(message) == stamp:
                     return message

@@ -20,18 +20,20 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from nre_ros.errors import ImageError, ImportSourceError, MapError, NreError
+from nre_ros.errors import ImageError, ImportSourceError, MapError
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.keyframes.importers.ahead import outcomes
 from nre_ros.keyframes.importers.partial import fingerprint, open_partial, remove_map
 from nre_ros.keyframes.index import update_index
-from nre_ros.keyframes.records import check_keyframe
 from nre_ros.keyframes.thinning import STILL, Thinning, ThinningRule
 from nre_ros.keyframes.types import Keyframe
 
 
 class MapSource(ABC):
     """Where keyframes come from.  Constructors raise ``ImportSourceError`` when nothing fits together.
+
+    ``keyframe`` is called from several threads at once, the other methods from it and from the importing one.
 
     usual_thinning: which views count as duplicates, unless the user says otherwise.
     refine: whether the depths of its points are refined against other views.
@@ -129,45 +131,28 @@ def build_map(
 def _import(names, done, source, builder, store, thinning, report, progress) -> None:
     if report.resumed:
         print(f"going on with {store.path}: {report.resumed} of {len(names)} keyframes are there", file=sys.stderr)
+    todo = [name for name in names if name not in done]
+    if thinning.rule.motion > 0:
+        for name in done.keys() & set(names):
+            keyframe = store.get(done[name])
+            thinning.keep(name, keyframe.T_map_cam, keyframe.points)
     # a bar that is redrawn fills a log file: there, one line now and then
     interval = 0.2 if sys.stderr.isatty() else 5.0
-    builder.tally.clear()
     with tqdm(
         total=len(names), initial=report.resumed, unit="image", desc="import", mininterval=interval,
         disable=not progress,
     ) as bar:
-        for name in names:
-            if name in done:
-                if thinning.rule.motion > 0:
-                    keyframe = store.get(done[name])
-                    thinning.keep(name, keyframe.T_map_cam, keyframe.points)
-                continue
-            _import_one(name, source, builder, store, thinning, report, bar)
+        for outcome in outcomes(todo, source, builder, thinning):
+            if outcome.keyframe is not None:
+                store.add(outcome.keyframe)
+                thinning.keep(outcome.name, outcome.keyframe.T_map_cam, outcome.keyframe.points)
+                report.tally += outcome.tally
+            elif outcome.twin is not None:
+                report.thinned[outcome.name] = outcome.twin
+            else:
+                report.skipped[outcome.name] = str(outcome.problem)
+                bar.write(f"skipped {outcome.name}: {outcome.problem}", file=sys.stderr)
             bar.update()
-
-
-def _import_one(name, source, builder, store, thinning, report, bar) -> None:
-    tally = builder.tally.copy()
-    try:
-        where = source.where(name)
-        twin = None if where is None else thinning.twin(*where)
-        if twin is None:
-            keyframe = source.keyframe(name, builder)
-            check_keyframe(keyframe)
-            if where is None:
-                twin = thinning.twin(keyframe.T_map_cam, keyframe.camera)
-    except NreError as error:
-        report.skipped[name] = str(error)
-        bar.write(f"skipped {name}: {error}", file=sys.stderr)
-    else:
-        if twin is None:
-            store.add(keyframe)
-            thinning.keep(name, keyframe.T_map_cam, keyframe.points)
-            report.tally = builder.tally.copy()
-            return
-        report.thinned[name] = twin
-    builder.tally.clear()
-    builder.tally.update(tally)
 
 
 def read_image(path: Path) -> np.ndarray:

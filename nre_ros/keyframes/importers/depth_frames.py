@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import OrderedDict
 from functools import cached_property, partial
+from threading import Lock
 
 import numpy as np
 
 from nre_ros.errors import ImageError, ImportSourceError, NreError, PoseError
-from nre_ros.geometry import Camera
 from nre_ros.keyframes.builder import KeyframeBuilder
-from nre_ros.keyframes.importers.common import MapSource
+from nre_ros.keyframes.importers.frames import Frames
 from nre_ros.keyframes.multiview.refinement import NEIGHBOURS, Refined, refine_depth
 from nre_ros.keyframes.multiview.view_cache import ViewCache
 from nre_ros.keyframes.support import DepthView, depth_support
@@ -26,8 +26,8 @@ _WITNESS_MOTION = (0.1, 0.25)
 _MAX_MOTION = 0.8
 
 
-class DepthFrames(MapSource):
-    """A source of frames; subclasses say where image, depth, camera and pose of each are.
+class DepthFrames(Frames):
+    """Posed images with depth; subclasses say where that is, too.
 
     A frame's points are preferred where the depth images of frames a little before and after it
     confirm them.  refine: whether depths are refined against the images of other frames.
@@ -37,25 +37,11 @@ class DepthFrames(MapSource):
 
     def __init__(self):
         self._depths: OrderedDict[str, np.ndarray] = OrderedDict()
-
-    @abstractmethod
-    def pose(self, name: str) -> tuple[int, np.ndarray]:
-        """Stamp in nanoseconds (0: none) and T_map_cam [4, 4].  An ``NreError`` says why there is none."""
-
-    @abstractmethod
-    def camera(self, name: str) -> Camera:
-        """The camera of the colour image."""
-
-    @abstractmethod
-    def image(self, name: str) -> np.ndarray:
-        """uint8 BGR [H, W, 3].  Raises ``ImageError``."""
+        self._lock = Lock()
 
     @abstractmethod
     def depth(self, name: str) -> np.ndarray:
         """[H, W] float32 metres along z, registered to the colour image, 0: none.  Raises ``ImageError``."""
-
-    def where(self, name: str) -> tuple[np.ndarray, Camera]:
-        return self.pose(name)[1], self.camera(name)
 
     def keyframe(self, name: str, builder: KeyframeBuilder) -> Keyframe:
         stamp, T_map_cam = self.pose(name)
@@ -64,7 +50,6 @@ class DepthFrames(MapSource):
             size = f"{depth.shape[1]}x{depth.shape[0]}"
             raise ImageError(f"depth of {size} pixels, its camera has {camera.width}x{camera.height}")
         image = self.image(name)
-
         keyframe = builder.build_rgbd(
             name, stamp, image, depth, camera, T_map_cam,
             lambda points: depth_support(points, self._witnesses(name, T_map_cam, depth)),
@@ -90,12 +75,16 @@ class DepthFrames(MapSource):
 
     def _depth(self, name: str) -> np.ndarray:
         """``depth``, remembered for a while."""
-        if name not in self._depths:
-            self._depths[name] = self.depth(name)
-            while len(self._depths) > max(4, _CACHE_BYTES // max(self._depths[name].nbytes, 1)):
+        with self._lock:
+            if name in self._depths:
+                self._depths.move_to_end(name)
+                return self._depths[name]
+        depth = self.depth(name)
+        with self._lock:
+            self._depths[name] = depth
+            while len(self._depths) > max(4, _CACHE_BYTES // max(depth.nbytes, 1)):
                 self._depths.popitem(last=False)
-        self._depths.move_to_end(name)
-        return self._depths[name]
+        return depth
 
     @cached_property
     def _poses(self) -> tuple[dict[str, int], list[np.ndarray | None]]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from functools import cached_property
 
 import numpy as np
 
 from nre_ros.errors import ImportSourceError
-from nre_ros.geometry import Camera
 from nre_ros.keyframes.builder import KeyframeBuilder
-from nre_ros.keyframes.importers.common import MapSource
+from nre_ros.keyframes.importers.frames import Frames
 from nre_ros.keyframes.multiview.keypoints import KeypointView, match
 from nre_ros.keyframes.multiview.triangulation import Triangulated, triangulate
 from nre_ros.keyframes.multiview.view_cache import ViewCache
@@ -23,27 +21,12 @@ _MANY = 5
 """Views that see a point; more make it no better a choice."""
 
 
-class PosedFrames(MapSource):
-    """A source of posed images; subclasses say where image, camera and pose of each are.
+class PosedFrames(Frames):
+    """Posed images without depth.
 
     A keyframe's points are those of its SIFT keypoints that the known poses confirm in other
     images, descriptors are the backbone's at these places.
     """
-
-    @abstractmethod
-    def pose(self, name: str) -> tuple[int, np.ndarray]:
-        """Stamp in nanoseconds (0: none) and T_map_cam [4, 4].  An ``NreError`` says why there is none."""
-
-    @abstractmethod
-    def camera(self, name: str) -> Camera:
-        """The camera of the image.  Raises ``CameraError``."""
-
-    @abstractmethod
-    def image(self, name: str) -> np.ndarray:
-        """uint8 BGR [H, W, 3] or grey [H, W].  Raises ``ImageError``."""
-
-    def where(self, name: str) -> tuple[np.ndarray, Camera]:
-        return self.pose(name)[1], self.camera(name)
 
     def keyframe(self, name: str, builder: KeyframeBuilder) -> Keyframe:
         (stamp, T_map_cam), camera = self.pose(name), self.camera(name)

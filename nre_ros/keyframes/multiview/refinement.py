@@ -23,7 +23,8 @@ NEIGHBOURS = 6
 """Views that a depth is compared with."""
 _RANGE = 3.0
 """Standard deviations on either side that are searched."""
-_STEPS = 33
+_STEPS = 17
+"""Half a pixel apart along the line at 10 degrees; with twice as many the depths are no better."""
 _SHARPNESS = 20.0
 """Log-likelihood of a full correlation with one view.  From 10 to 80 the depths are equally good: a view
 that fits has a peak far narrower than the prior."""
@@ -100,7 +101,11 @@ def _regress(change, deviation, where, inverse) -> torch.Tensor:
     precision = (deviation.pow(-2) - NOISE**-2).clamp_min(1e-2 * NOISE**-2)
     told = change * deviation.pow(-2) / precision
     log_depth = inverse.log()[:, None] / _SAME_SURFACE
-    distance = torch.cdist(where, where).square() / _LENGTH**2 + torch.cdist(log_depth, log_depth).square()
-    prior = NOISE**2 * _CORRELATED * torch.exp(-0.5 * distance)
-    prior.diagonal().add_(NOISE**2 * (1 - _CORRELATED))
-    return prior @ torch.linalg.solve(prior + torch.diag(1 / precision), told)
+    # in units of the noise's variance the system is well conditioned, and single precision enough
+    place = torch.cat([where / _LENGTH, log_depth], dim=1).float()
+    prior = torch.cdist(place, place).square_().mul_(-0.5).exp_().mul_(_CORRELATED)
+    prior.diagonal().add_(1 - _CORRELATED)
+    observed = prior.clone()
+    observed.diagonal().add_((NOISE**-2 / precision).float())
+    solved = torch.cholesky_solve(told.float()[:, None], torch.linalg.cholesky(observed))
+    return (prior @ solved)[:, 0].double()

@@ -140,14 +140,19 @@ def _sample(grey: np.ndarray, centres: torch.Tensor, offsets: torch.Tensor | Non
     """Grey values [N, D, P] float32 at centres [N, D, 1, 2] + offsets [N, P, 2]; without offsets [N, P] at centres."""
     height, width = grey.shape
     scale = centres.new_tensor([2 / width, 2 / height])
-    grid = ((centres + 0.5) * scale - 1).float()  # of normalised coordinates single precision is enough
-    if offsets is not None:
-        grid = grid + (offsets * scale).float()[:, None]
-    shape = grid.shape[:-1]
+    # of normalised coordinates single precision is enough; x and y apart are added and sampled sooner
+    places = ((centres + 0.5) * scale - 1).float().unbind(-1)
+    if offsets is None:
+        grid = torch.stack(places)
+    else:
+        around = (offsets * scale).float()[:, None].unbind(-1)
+        grid = torch.empty(2, *torch.broadcast_shapes(places[0].shape, around[0].shape))
+        for axis in (0, 1):
+            torch.add(places[axis], around[axis], out=grid[axis])
     # the mean is taken off so that sums of squares keep their digits
     image = torch.from_numpy(grey.astype(np.float32) - np.float32(128))[None, None]
-    values = F.grid_sample(image, grid.reshape(1, shape[0], -1, 2), padding_mode="border", align_corners=False)
-    return values.reshape(shape)
+    pairs = grid.flatten(2).permute(1, 2, 0)[None]
+    return F.grid_sample(image, pairs, padding_mode="border", align_corners=False).reshape(grid.shape[1:])
 
 
 def _correlation(mine: torch.Tensor, theirs: torch.Tensor):
@@ -155,7 +160,7 @@ def _correlation(mine: torch.Tensor, theirs: torch.Tensor):
     count = mine.shape[1]
     mine = mine - mine.mean(1, keepdim=True)
     own = mine.square().mean(1)[:, None]
-    product = (theirs @ mine[..., None])[..., 0] / count
-    variance = theirs.square().mean(-1) - theirs.mean(-1).square()
+    product, mean = (theirs @ torch.stack([mine, torch.ones_like(mine)], dim=-1) / count).unbind(-1)
+    variance = torch.linalg.vector_norm(theirs, dim=-1).square() / count - mean.square()
     least = _MIN_CONTRAST**2
     return product / (own * variance.clamp_min(least)).clamp_min(least**2).sqrt(), (own > least) & (variance > least)

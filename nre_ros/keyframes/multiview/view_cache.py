@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import cached_property
+from threading import Lock
 
 import numpy as np
 
@@ -20,24 +21,29 @@ class ViewCache:
 
     names: of the sequence; where: name -> T_map_cam [4, 4] and camera; image: name -> uint8 BGR
     or grey.  Both may raise ``NreError``: such a view is no neighbour of any other.  make: image, camera,
-    T_map_cam -> view, which knows its ``nbytes``.
+    T_map_cam -> view, which knows its ``nbytes``.  Threads may share the cache if they may share these three.
     """
 
     def __init__(self, names: list[str], where: Callable, image: Callable[[str], np.ndarray], make: Callable = View.of):
         self._names, self._where, self._image, self._make = names, where, image, make
         self._views = OrderedDict()
+        self._lock = Lock()
 
     def view(self, name: str, image: np.ndarray | None = None):
         """The view of that name; image: if it has been read already.  Raises ``NreError``."""
-        if name not in self._views:
-            T_map_cam, camera = self._where(name)
-            image = self._image(name) if image is None else image
-            check_size(image, camera)
-            self._views[name] = self._make(image, camera, T_map_cam)
-            while len(self._views) > max(16, _CACHE_BYTES // max(self._views[name].nbytes, 1)):
+        with self._lock:
+            if name in self._views:
+                self._views.move_to_end(name)
+                return self._views[name]
+        T_map_cam, camera = self._where(name)
+        image = self._image(name) if image is None else image
+        check_size(image, camera)
+        view = self._make(image, camera, T_map_cam)
+        with self._lock:
+            view = self._views.setdefault(name, view)  # another thread may have been first
+            while len(self._views) > max(16, _CACHE_BYTES // max(view.nbytes, 1)):
                 self._views.popitem(last=False)
-        self._views.move_to_end(name)
-        return self._views[name]
+        return view
 
     def neighbours(self, name: str, points: np.ndarray, count: int) -> list:
         """At most ``count`` views that see points [N, 3] of the map, which view ``name`` sees, from elsewhere."""

@@ -63,7 +63,11 @@ def neighbours(points: np.ndarray, T_map_cam: np.ndarray, poses: np.ndarray, cam
     points = points[:: max(1, len(points) // _POINTS)]
     scene = max(float(np.median(np.linalg.norm(points - T_map_cam[:3, 3], axis=1))), 1e-9)
     likeliest = _likeliest(T_map_cam, poses, scene)
-    worth = np.array([_worth(points, T_map_cam, poses[i], cameras[i]) for i in likeliest])
+    worth = np.zeros(len(likeliest))
+    of = [cameras[i] for i in likeliest]
+    for camera in dict.fromkeys(of):  # those of one camera at once: usually there is only one
+        its = np.array([other == camera for other in of])
+        worth[its] = _worth(points, T_map_cam, poses[likeliest[its]], camera)
     chosen: list[int] = []
     for i in likeliest[np.argsort(-worth, kind="stable")][: int((worth > 0).sum())]:
         apart = [np.linalg.norm(poses[i][:3, 3] - poses[j][:3, 3]) for j in chosen]
@@ -99,17 +103,20 @@ def _likeliest(T_map_cam, poses, scene: float) -> np.ndarray:
     return fit[np.argsort(-rough[fit], kind="stable")][:_NEAREST]
 
 
-def _worth(points, T_map_cam, pose, camera: Camera) -> float:
-    T = invert(pose)
-    pixels, front, _ = camera.project(torch.from_numpy(points @ T[:3, :3].T + T[:3, 3]))
+def _worth(points: np.ndarray, T_map_cam: np.ndarray, poses: np.ndarray, camera: Camera) -> np.ndarray:
+    """[V] for the poses [V, 4, 4] of one camera."""
+    local = (points - poses[:, None, :3, 3]) @ poses[:, :3, :3]
+    pixels, front, _ = camera.project(torch.from_numpy(local))
     pixels = pixels.numpy()
-    inside = front.numpy() & ((pixels >= 0) & (pixels <= (camera.width - 1, camera.height - 1))).all(1)
-    share = float(inside.mean())
-    if share < _MIN_SHARE:
-        return 0.0
-    ours, theirs = points[inside] - T_map_cam[:3, 3], points[inside] - pose[:3, 3]
-    cosine = (ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
-    return share * float(_angle_worth(np.median(np.arccos(cosine.clip(-1, 1)))))
+    inside = front.numpy() & ((pixels >= 0) & (pixels <= (camera.width - 1, camera.height - 1))).all(-1)
+    ours, theirs = points - T_map_cam[:3, 3], points - poses[:, None, :3, 3]
+    lengths = np.linalg.norm(ours, axis=-1) * np.linalg.norm(theirs, axis=-1)
+    angle = np.arccos(((ours * theirs).sum(-1) / np.maximum(lengths, 1e-12)).clip(-1, 1))
+    share = inside.mean(-1)
+    worth = np.zeros(len(poses))
+    for i in np.flatnonzero(share >= _MIN_SHARE):
+        worth[i] = share[i] * _angle_worth(np.median(angle[i, inside[i]]))
+    return worth
 
 
 def _angle_worth(angle):
