@@ -10,13 +10,13 @@ PAGE = ROOT / "docs/benchmarks.md"
 _HEAD = """\
 # Benchmarks
 
-Written by `make bench` (`benchmarks/run.py --write-docs`); [benchmarks/README.md](../benchmarks/README.md) says what each
-measures. How the figures of an evaluation are defined: [evaluation.md](evaluation.md).
+Written by `make bench` (`benchmarks/run.py --write-docs`); [benchmarks/README.md](../benchmarks/README.md) says what
+each measures. How the figures of an evaluation are defined: [evaluation.md](evaluation.md).
 """
 
 
 def write_page(path: Path, report: dict) -> None:
-    """Writes a run's report, as ``run.py --json`` has it, as markdown: the machine, then the benchmarks in their order."""
+    """Writes a run's report, as ``run.py --json`` has it, as markdown: the machine, then the benchmarks' tables."""
     lines = [_HEAD, "| | |", "| --- | --- |"]
     lines += [f"| {key} | {value} |" for key, value in report["environment"].items()]
     for name, benchmark in report["benchmarks"].items():

@@ -87,8 +87,8 @@ def _parse(arguments):
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", metavar="DIR", help="the shared data")
     parser.add_argument("--work", type=Path, metavar="DIR", help="keep maps and rendered views there for the next run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the tables and the machine as JSON, too")
-    parser.add_argument("--write-docs", type=Path, nargs="?", const=PAGE, metavar="FILE", help=f"the tables of this run as a "
-                        f"page, by default {PAGE.relative_to(ROOT)}")
+    parser.add_argument("--write-docs", type=Path, nargs="?", const=PAGE, metavar="FILE", help="the tables of this run "
+                        f"as a page, by default {PAGE.relative_to(ROOT)}")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads (default 2)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all random draws (default 0)")
     parser.add_argument(

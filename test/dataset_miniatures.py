@@ -96,12 +96,13 @@ def cambridge(fountain, root):
         append(scene / f"dataset_{'test' if query else 'train'}.txt", f"{stem}.png {numbers}", heading)
         cx, cy, cz = T[:3, 3]
         cameras.append(f"{stem}.jpg {ideal.fx:.9f} {w} {x} {y} {z} {cx} {cy} {cz} -0.01 0 ")
-    (scene / "reconstruction.nvm").write_text("\n".join(["NVM_V3 ", "", f"{len(cameras)}", *cameras, "", "0", "", "0", ""]))
+    model = ["NVM_V3 ", "", f"{len(cameras)}", *cameras, "", "0", "", "0", ""]
+    (scene / "reconstruction.nvm").write_text("\n".join(model))
     return root
 
 
 def euroc(fountain, root):
-    """V1_01_easy with the map's images and V1_02_medium with the queries, as the machine hall's cameras would have them."""
+    """V1_01_easy with the map's images and V1_02_medium with the queries, in grey, with a mount like the original's."""
     mount = np.array([[0.0148655, -0.99988, 0.0041402, -0.0216401], [0.999557, 0.0149672, 0.0257155, -0.0646769],
                       [-0.0257744, 0.00375618, 0.999660, 0.00981073], [0, 0, 0, 1]])
     U, _, Vt = np.linalg.svd(mount[:3, :3])
@@ -131,8 +132,10 @@ def euroc(fountain, root):
 def aachen(kitchen, root, count=8):
     """COLMAP model of the last ``count`` map frames below db/, and two queries a condition."""
     images, model = root / "images/images_upright", root / "3D-models/aachen_v_1_1"
-    for folder in (images / "db", images / "query/day/milestone", images / "query/night/nexus5x", model, root / "queries"):
-        folder.mkdir(parents=True)
+    for folder in ("db", "query/day/milestone", "query/night/nexus5x"):
+        (images / folder).mkdir(parents=True)
+    model.mkdir(parents=True)
+    (root / "queries").mkdir()
     lines = read_list(kitchen / "sparse/images.txt")
     entries = list(zip(lines[::2], lines[1::2]))[-count:]
     points = [line.split() for line in read_list(kitchen / "sparse/points3D.txt")]
@@ -156,7 +159,8 @@ def aachen(kitchen, root, count=8):
     for k, name in enumerate(queries):
         where = "query/day/milestone" if k < QUERIES else "query/night/nexus5x"
         (images / where / name).write_bytes((kitchen / "images" / name).read_bytes())
-        append(root / f"queries/{'day' if k < QUERIES else 'night'}_time_queries_with_intrinsics.txt", f"{where}/{name} {camera}")
+        time = "day" if k < QUERIES else "night"
+        append(root / f"queries/{time}_time_queries_with_intrinsics.txt", f"{where}/{name} {camera}")
     return root
 
 

@@ -1,4 +1,4 @@
-"""``nre_ros evaluate`` and ``compare`` as a user runs them, on a synthetic room with exact truth, and with bad input."""
+"""``nre_ros evaluate`` and ``compare`` as a user runs them: a synthetic room with exact truth, and bad input."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bag_samples import START, TYPES, write_messages
+from bag_samples import START, TYPES
 from evaluation_samples import INFO, PERIOD, PLACES, views, write_bag, write_list, write_map
 from nre_ros.cli import main
 from nre_ros.errors import EvaluationError
@@ -53,7 +53,8 @@ def list_arguments(folder, output, *more):
 
 
 def poses(run):
-    return {record["image"]: (record["position"], record["quaternion"]) for record in read_records(run / "records.jsonl")}
+    records = read_records(run / "records.jsonl")
+    return {record["image"]: (record["position"], record["quaternion"]) for record in records}
 
 
 def test_a_bag_is_localized_and_its_figures_are_true(done, capsys):
@@ -69,14 +70,15 @@ def test_a_bag_is_localized_and_its_figures_are_true(done, capsys):
         errors.append(np.linalg.norm(line[1:4] - T[:3, 3]))
     assert max(errors) < 0.03
     assert summary["position_error_m"]["median"] == pytest.approx(np.median(errors), abs=1e-9)
-    assert summary["trajectory"]["ape"]["position_m"]["rmse"] == pytest.approx(np.sqrt(np.mean(np.square(errors))), abs=1e-9)
+    rmse = np.sqrt(np.mean(np.square(errors)))
+    assert summary["trajectory"]["ape"]["position_m"]["rmse"] == pytest.approx(rmse, abs=1e-9)
     assert summary["recall"]["0.05 m, 5 deg"] == 1.0 and summary["findings"] == []
 
 
 def test_the_report_asks_nobody_for_anything(done):
     page = (done / "report.html").read_text()
-    assert not re.search(r"""(src|href)\s*=\s*["'](?!data:|#)""", page) and "<script" not in page and "@import" not in page
-    assert "url(http" not in page and page.count("<svg") == 5
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!data:|#)""", page)
+    assert "<script" not in page and "@import" not in page and "url(http" not in page and page.count("<svg") == 5
     assert page.count("data:image/jpeg;base64,") == 3  # sheets of the worst
     assert 'name="viewport"' in page and "@media print" in page
     ids = re.findall(r'\bid="([^"]+)"', page)
@@ -223,7 +225,8 @@ def test_truth_in_a_frame_of_another_name_is_told(folder, tmp_path, capsys):
     assert main(bag_arguments(folder, tmp_path / "run", bag=tmp_path / "bag")) == 2
     error = capsys.readouterr().err
     assert "/ground_truth is in frame 'world', the map's frame is 'map'" in error and error.count("\n") == 1
-    assert main(bag_arguments(folder, tmp_path / "run", "--truth-frame", "world", "--every", 4, bag=tmp_path / "bag")) == 0
+    same = ("--truth-frame", "world", "--every", 4)
+    assert main(bag_arguments(folder, tmp_path / "run", *same, bag=tmp_path / "bag")) == 0
 
 
 def test_a_list_whose_truth_has_another_length_is_told(folder, tmp_path, capsys):

@@ -25,7 +25,8 @@ def way(count, seed=0):
     t = np.arange(count) / 10
     poses = np.tile(np.eye(4), (count, 1, 1))
     poses[:, :3, 3] = np.stack([2 * np.sin(0.7 * t), 1.5 * np.cos(0.5 * t), 0.2 * np.sin(1.3 * t)], axis=1)
-    poses[:, :3, :3] = Rotation.from_euler("zyx", np.stack([0.3 * t, 0.2 * np.sin(t), 0.1 * np.cos(t)], axis=1)).as_matrix()
+    angles = np.stack([0.3 * t, 0.2 * np.sin(t), 0.1 * np.cos(t)], axis=1)
+    poses[:, :3, :3] = Rotation.from_euler("zyx", angles).as_matrix()
     return poses, START + (t * 1e9).astype(np.int64)
 
 
@@ -40,12 +41,14 @@ def noisy(truth, seed=0, sigma=SIGMA):
 
 def records(estimate, stamps, covariance=np.diag(SIGMA**2), confidence=None, missing=()):
     for k, (T, stamp) in enumerate(zip(estimate, stamps)):
-        record = {"image": f"{k}", "stamp": int(stamp), "success": k not in missing, "reason": "dark" if k in missing else ""}
+        record = {
+            "image": f"{k}", "stamp": int(stamp), "success": k not in missing, "reason": "dark" if k in missing else "",
+            "confidence": 0.9 if confidence is None else float(confidence[k]), "points_used": 100, "keyframes": [1, 2],
+            "milliseconds": {"features": 10.0 + k, "fine": 5.0}, "covariance": covariance.tolist(),
+        }
         if record["success"]:
             position, quaternion = position_quaternion(T)
-            record |= {"position": position.tolist(), "quaternion": quaternion.tolist(), "covariance": covariance.tolist()}
-        record |= {"confidence": 0.9 if confidence is None else float(confidence[k]), "points_used": 100, "keyframes": [1, 2]}
-        record["milliseconds"] = {"features": 10.0 + k, "fine": 5.0}
+            record |= {"position": position.tolist(), "quaternion": quaternion.tolist()}
         yield record
 
 
@@ -96,7 +99,8 @@ def test_alignment_recovers_a_similarity():
     rng = np.random.default_rng(1)
     points, R = rng.normal(size=(30, 3)), Rotation.from_rotvec([0.3, -1.0, 0.7]).as_matrix()
     found = umeyama(points, 2.5 * points @ R.T + [1, 2, 3], with_scale=True)
-    assert found.scale == pytest.approx(2.5) and np.allclose(found.rotation, R) and np.allclose(found.translation, [1, 2, 3])
+    assert found.scale == pytest.approx(2.5)
+    assert np.allclose(found.rotation, R) and np.allclose(found.translation, [1, 2, 3])
     mirrored = umeyama(points, points * [1, 1, -1])
     assert np.linalg.det(mirrored.rotation) == pytest.approx(1)  # never a reflection
     assert umeyama(points[:2], points[:2]) is None and umeyama(points[:, :1] * [1, 2, 3], points) is None
@@ -110,9 +114,8 @@ def test_recall_and_percentiles_are_those_of_a_plain_count():
     run = outcomes_of(estimate, truth, stamps, confidence=confidence, missing=missing)
     accepted = [k for k in range(500) if k not in missing and confidence[k] >= 0.5]
     distances = [math.dist(estimate[k][:3, 3], truth[k][:3, 3]) for k in range(500)]
-    angles = [
-        math.degrees(math.acos(min(1, (np.trace(truth[k][:3, :3].T @ estimate[k][:3, :3]) - 1) / 2))) for k in range(500)
-    ]
+    traces = [np.trace(truth[k][:3, :3].T @ estimate[k][:3, :3]) for k in range(500)]
+    angles = [math.degrees(math.acos(min(1, (trace - 1) / 2))) for trace in traces]
     for metres, degrees in RECALL_PAIRS:
         count = sum(distances[k] <= metres and angles[k] <= degrees for k in accepted)
         assert recall(run, metres, degrees) == pytest.approx(count / 500, abs=1e-12)

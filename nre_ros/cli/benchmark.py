@@ -32,7 +32,8 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--root", required=True, metavar="DIR", help="where the data set lies")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="where maps, reports and the table go")
     parser.add_argument("--scenes", default="", metavar="A,B", help="only these")
-    parser.add_argument("--queries", type=count, default=0, metavar="N", help="only N evenly spaced queries of each scene")
+    parser.add_argument("--queries", type=count, default=0, metavar="N", help="only N evenly spaced queries of each "
+                        "scene")
     parser.add_argument("--features", default="xfeat", metavar="NAME", help="of the maps (default xfeat)")
     parser.add_argument("--points", type=count, default=500, metavar="N", help="points a keyframe (default 500)")
     parser.add_argument("--retrieve", type=count, default=5, metavar="K", help="keyframes a query (default 5)")
@@ -62,7 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
     backbone = load_backbone(arguments.features, choose_device(arguments.device))
     builder = KeyframeBuilder(backbone, arguments.points, seed=arguments.seed)
     scenes = tuple(name for name in arguments.scenes.split(",") if name)
-    done = run_benchmark(make_dataset(arguments.name), Path(arguments.root), options, builder, scenes, arguments.queries)
+    dataset, root = make_dataset(arguments.name), Path(arguments.root)
+    done = run_benchmark(dataset, root, options, builder, scenes, arguments.queries)
     print("\n".join(done.lines))
     if done.submission:
         print(f"submission file: {done.submission}")

@@ -32,7 +32,9 @@ def confidence_calibration(outcomes: Outcomes, bins: int = BINS) -> dict | None:
     for k in np.unique(place):
         inside = place == k
         mean, share = float(confidence[inside].mean()), float(right[inside].mean())
-        rows.append({"low": k / bins, "high": (k + 1) / bins, "count": int(inside.sum()), "confidence": mean, "right": share})
+        rows.append({
+            "low": k / bins, "high": (k + 1) / bins, "count": int(inside.sum()), "confidence": mean, "right": share
+        })
         error += inside.sum() / len(confidence) * abs(mean - share)
     return {"bins": rows, "ece": float(error), "images": int(used.sum())}
 

@@ -29,7 +29,8 @@ class Options:
     """What an evaluation is asked for; units are metres, degrees and seconds.
 
     truth: a TUM file or a topic, empty for none (of a bag: the topic that looks like it).  truth_frame: a
-    name under which the truth calls the map's frame.  worst: images that the report shows.  peers: names of ``peers.PEERS``.
+    name under which the truth calls the map's frame.  worst: images that the report shows.  peers: names of
+    ``peers.PEERS``.
     """
 
     map_file: Path
@@ -86,8 +87,8 @@ def evaluate(source: BagInput | ImageListInput | PosedInput, options: Options) -
 
 def _about(source, options: Options, store: KeyframeStore) -> dict:
     about = {
-        "nre_ros": __version__, "map": about_map(store), "input": {**source.describe(), "every": source.every}, "seed": options.seed,
-        "retrieve": options.retrieve, "config": repr(options.config),
+        "nre_ros": __version__, "map": about_map(store), "input": {**source.describe(), "every": source.every},
+        "seed": options.seed, "retrieve": options.retrieve, "config": repr(options.config),
     }
     if options.through_ros:
         about["through_ros"] = {"rate": options.rate, "parameters": options.parameters}
@@ -149,8 +150,8 @@ def _check_met(outcomes: Outcomes, truth: truths.Truth, options: Options) -> Non
         return
     nearest = min(float(np.abs(truth.stamps - stamp).min()) for stamp in outcomes.stamps) / 1e9
     raise EvaluationError(
-        f"ground truth {truth.source} has no pose at any of the {len(outcomes)} images' times: the nearest is {nearest:.3f} s "
-        f"away, and poses more than {options.max_gap:g} s apart are not interpolated (--max-gap)"
+        f"ground truth {truth.source} has no pose at any of the {len(outcomes)} images' times: the nearest is "
+        f"{nearest:.3f} s away, and poses more than {options.max_gap:g} s apart are not interpolated (--max-gap)"
     )
 
 

@@ -100,7 +100,8 @@ def delays(outcomes: Outcomes) -> Delays:
             lost = None
         elif not good[k] and lost is None:
             lost = k
-    return Delays(unit, float(time[hits[0]] - time[0]), len(after) + (lost is not None), tuple(after), int(lost is not None))
+    unrecovered = int(lost is not None)
+    return Delays(unit, float(time[hits[0]] - time[0]), len(after) + unrecovered, tuple(after), unrecovered)
 
 
 def latency(outcomes: Outcomes) -> dict[str, dict[str, float]]:

@@ -94,7 +94,8 @@ class Outcomes:
 
 
 def collect(
-    records: Iterable[dict], truth_of, min_confidence: float, wrong_beyond: tuple[float, float] = (WRONG_METRES, WRONG_DEGREES)
+    records: Iterable[dict], truth_of, min_confidence: float,
+    wrong_beyond: tuple[float, float] = (WRONG_METRES, WRONG_DEGREES),
 ) -> Outcomes:
     """Columns of records; a pose is accepted with at least ``min_confidence``.
 

@@ -35,7 +35,8 @@ def begin(folder: Path, about: dict, force: bool = False) -> None:
         earlier = {}
     if earlier is not None and earlier != about:
         if not force:
-            raise EvaluationError(f"{folder} holds another evaluation ({_difference(earlier, about)}): --force replaces it")
+            difference = _difference(earlier, about)
+            raise EvaluationError(f"{folder} holds another evaluation ({difference}): --force replaces it")
         earlier = None
     if earlier is None or force:
         for records in folder.glob("*.jsonl"):

@@ -25,9 +25,10 @@ def summarize(outcomes: Outcomes) -> dict:
     """All figures of a run, as plain JSON values (None where there is nothing to measure)."""
     judged = outcomes.accepted & outcomes.known
     estimate, truth = outcomes.poses[judged], outcomes.truth[judged]
+    evo = by_evo(outcomes.seconds()[judged], estimate, truth)
     return {
         **basic(outcomes),
-        "trajectory": {**trajectory_errors(estimate, truth), "evo": by_evo(outcomes.seconds()[judged], estimate, truth)},
+        "trajectory": {**trajectory_errors(estimate, truth), "evo": evo},
         "confidence": confidence_calibration(outcomes),
         "covariance": covariance_calibration(outcomes),
         "offset": offset(outcomes),

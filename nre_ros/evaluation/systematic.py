@@ -82,8 +82,8 @@ def findings(outcomes: Outcomes) -> list[str]:
     late = delay(outcomes)
     if late and abs(late["seconds"]) > _SIGNIFICANT * late["error"] and late["explained"] > _NOTABLE:
         word = "lag behind" if late["seconds"] > 0 else "run ahead of"
-        lines.append(f"the poses {word} the truth by {abs(late['seconds']):.3f} s (+- {late['error']:.3f}): the clocks of "
-                     "images and truth differ, or the truth is not dated when it was true")
+        lines.append(f"the poses {word} the truth by {abs(late['seconds']):.3f} s (+- {late['error']:.3f}): the clocks "
+                     "of images and truth differ, or the truth is not dated when it was true")
     return lines + _offset_lines(offset(outcomes), median, bool(lines))
 
 
@@ -118,13 +118,13 @@ def frame_misfit(outcomes: Outcomes) -> str:
         return ""
     after_rigid, after_similar = (_median_position(a.apply(truth), estimate) for a in (rigid, similar))
     if abs(similar.scale - 1) > _OTHER_SCALE and after_similar < _EXPLAINS * min(before, after_rigid):
-        return (f"the ground truth is in another scale than the map: {similar.scale:.4g} times as large it would fit within "
-                f"{_metres(after_similar)} (median), as it is the poses are {_metres(before)} off")
+        return (f"the ground truth is in another scale than the map: {similar.scale:.4g} times as large it would fit "
+                f"within {_metres(after_similar)} (median), as it is the poses are {_metres(before)} off")
     if after_rigid < _EXPLAINS * before:
         turn = np.degrees(Rotation.from_matrix(rigid.rotation).magnitude())
-        return (f"the ground truth is in another frame than the map: turned by {turn:.1f} degrees and moved by "
-                f"{_metres(float(np.linalg.norm(rigid.translation)))} it would fit within {_metres(after_rigid)} (median), as it "
-                f"is the poses are {_metres(before)} off")
+        move = _metres(float(np.linalg.norm(rigid.translation)))
+        return (f"the ground truth is in another frame than the map: turned by {turn:.1f} degrees and moved by {move} "
+                f"it would fit within {_metres(after_rigid)} (median), as it is the poses are {_metres(before)} off")
     return _body_misfit(estimate, truth, before)
 
 
@@ -138,8 +138,9 @@ def _body_misfit(estimate, truth, before: float) -> str:
     angle = np.degrees(rotation.magnitude())
     if np.degrees(np.median(turns)) > 5 or angle < 5 or np.median(positions) > max(_EXPLAINS * before, 0.1):
         return ""
-    return (f"the ground truth is of another frame than the camera's optical frame: of one turned by {angle:.1f} degrees and "
-            f"{_metres(float(np.linalg.norm(mount[:3, 3])))} away; the poses are then within {_metres(float(np.median(positions)))}")
+    away, within = _metres(float(np.linalg.norm(mount[:3, 3]))), _metres(float(np.median(positions)))
+    return (f"the ground truth is of another frame than the camera's optical frame: of one turned by {angle:.1f} "
+            f"degrees and {away} away; the poses are then within {within}")
 
 
 def _scale_differs(estimate, truth) -> bool:
@@ -179,7 +180,8 @@ def _velocity(outcomes: Outcomes) -> np.ndarray:
     if len(index) >= 3:
         span = (seconds[2:] - seconds[:-2])[:, None]
         with np.errstate(divide="ignore", invalid="ignore"):
-            velocity[index[1:-1]] = np.where((span > 0) & (span <= _MAX_STEP), (places[2:] - places[:-2]) / span, np.nan)
+            slopes = (places[2:] - places[:-2]) / span
+        velocity[index[1:-1]] = np.where((span > 0) & (span <= _MAX_STEP), slopes, np.nan)
     return velocity
 
 

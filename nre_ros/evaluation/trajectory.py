@@ -105,7 +105,8 @@ def by_evo(stamps: np.ndarray, estimate: np.ndarray, truth: np.ndarray) -> dict 
     found = {}
     for name, kind in (("ape", metrics.APE), ("rpe", metrics.RPE)):
         for unit, relation in (
-            ("position_m", metrics.PoseRelation.translation_part), ("rotation_deg", metrics.PoseRelation.rotation_angle_deg)
+            ("position_m", metrics.PoseRelation.translation_part),
+            ("rotation_deg", metrics.PoseRelation.rotation_angle_deg),
         ):
             metric = kind(relation) if name == "ape" else kind(relation, delta=1, delta_unit=metrics.Unit.frames)
             metric.process_data(pair)

@@ -164,8 +164,8 @@ def check_frame(truth: Truth, map_frame: str, same: str = "") -> None:
     """``EvaluationError`` when the truth's frame has another name than the map's, unless it is called ``same``."""
     if truth.frame and truth.frame not in (map_frame, same):
         raise EvaluationError(
-            f"ground truth {truth.source} is in frame {truth.frame!r}, the map's frame is {map_frame!r}: if they are the "
-            f"same place, give --truth-frame {truth.frame}"
+            f"ground truth {truth.source} is in frame {truth.frame!r}, the map's frame is {map_frame!r}: if they are "
+            f"the same place, give --truth-frame {truth.frame}"
         )
 
 

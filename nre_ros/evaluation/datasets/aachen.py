@@ -34,8 +34,8 @@ class Aachen(Dataset):
         ),
     )
     notes = (
-        "Recall is computed by visuallocalization.net from the submission file. hloc's README gives it for v1.0, whose night "
-        "queries are fewer; its figures for v1.1, PixLoc's and ACE's could not be verified and are left out.",
+        "Recall is computed by visuallocalization.net from the submission file. hloc's README gives it for v1.0, whose "
+        "night queries are fewer; its figures for v1.1, PixLoc's and ACE's could not be verified and are left out.",
     )
 
     def scenes(self, root: Path, wanted: tuple[str, ...] = ()) -> list[Scene]:

@@ -81,7 +81,7 @@ class Cambridge(Dataset):
     columns = ("median [cm / deg]", "within 5 cm, 5 deg [%]", "accepted [%]")
     published = (
         Published(
-            "hloc (SuperPoint + SuperGlue)", "as PixLoc (Sarlin et al., CVPR 2021) and later papers list it, rounded there",
+            "hloc (SuperPoint + SuperGlue)", "as later papers list it, rounded there to full centimetres",
             {"GreatCourt": ("16 / 0.1",), "KingsCollege": ("12 / 0.2",), "OldHospital": ("15 / 0.3",),
              "ShopFacade": ("4 / 0.2",), "StMarysChurch": ("7 / 0.2",)},
         ),

@@ -70,8 +70,8 @@ class Euroc(Dataset):
         root = check_folder(root)
         folders = [root / name for name in wanted] or sorted(f for f in root.iterdir() if (f / "mav0").is_dir())
         if len(folders) < 2:
-            raise EvaluationError(f"{root} holds {len(folders)} sequences (folders with mav0): one for the map and others for "
-                                  "queries are needed")
+            raise EvaluationError(f"{root} holds {len(folders)} sequences (folders with mav0): one for the map and "
+                                  "others for queries are needed")
         rooms: dict[str, list[Path]] = {}
         for folder in folders:
             rooms.setdefault(folder.name[:2], []).append(folder)
@@ -80,7 +80,8 @@ class Euroc(Dataset):
             for first, *others in rooms.values() for folder in others
         ]
         if not scenes:
-            raise EvaluationError(f"no two of {', '.join(folder.name for folder in folders)} are of the same room (V1_*, V2_*, MH_*)")
+            names = ", ".join(folder.name for folder in folders)
+            raise EvaluationError(f"no two of {names} are of the same room (V1_*, V2_*, MH_*)")
         return scenes
 
     def cells(self, summary: dict) -> tuple[str, ...]:
@@ -99,7 +100,8 @@ def _read_sensor(path: Path) -> tuple[Camera, np.ndarray]:
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, NreError):
             raise
-        raise ImportSourceError(f"{path} is no sensor.yaml of the ASL layout: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split())
+        raise ImportSourceError(f"{path} is no sensor.yaml of the ASL layout: {reason}") from error
 
 
 def _rows(path: Path) -> list[list[str]]:

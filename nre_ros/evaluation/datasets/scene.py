@@ -48,7 +48,7 @@ class Dataset(ABC):
         """A scene's row, below ``columns``."""
 
     def submission(self, done: dict[str, tuple[Scene, object]]) -> list[str]:
-        """Lines of the file that the benchmark's owners want (scene -> the scene and its ``Evaluation``); usually none."""
+        """Lines of the file that the benchmark's owners want; usually none.  done: scene -> it, its evaluation."""
         return []
 
 
@@ -56,7 +56,8 @@ def median_and_recall(summary: dict) -> tuple[str, str, str]:
     """``median cm / deg`` over all queries (without a pose: infinite), recall at 5 cm 5 deg, and the share posed."""
     shares, median = summary["shares"], summary["median_of_all"]
     share = 100 * shares["accepted"] / max(shares["images"], 1)
-    return pair(median["position_m"], median["rotation_deg"]), f"{100 * summary['recall']['0.05 m, 5 deg']:.1f}", f"{share:.1f}"
+    recall = 100 * summary["recall"]["0.05 m, 5 deg"]
+    return pair(median["position_m"], median["rotation_deg"]), f"{recall:.1f}", f"{share:.1f}"
 
 
 def pair(metres: float | None, degrees: float | None) -> str:

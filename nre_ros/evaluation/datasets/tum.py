@@ -25,7 +25,7 @@ class Tum(Dataset):
         root = check_folder(root)
         if _is_sequence(root):
             return [_halves(root)]
-        folders = [root / name for name in wanted] or sorted(folder for folder in root.iterdir() if _is_sequence(folder))
+        folders = [root / name for name in wanted] or sorted(filter(_is_sequence, root.iterdir()))
         for folder in folders:
             if not _is_sequence(folder):
                 raise EvaluationError(f"{folder} is no TUM RGB-D sequence: it lacks one of {', '.join(FILES)}")

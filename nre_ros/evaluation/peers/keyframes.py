@@ -116,4 +116,5 @@ class _Triangulation:
     def _view(self, image: np.ndarray, camera: Camera, T_map_cam: np.ndarray) -> _PosedKeypoints:
         keypoints = self._peer.describe(image)
         rays = camera.rays(torch.from_numpy(keypoints.pixels)).numpy()
-        return _PosedKeypoints(keypoints, keypoints.pixels, rays / rays[:, 2:], camera, np.asarray(T_map_cam, np.float64))
+        T_map_cam = np.asarray(T_map_cam, dtype=np.float64)
+        return _PosedKeypoints(keypoints, keypoints.pixels, rays / rays[:, 2:], camera, T_map_cam)

@@ -67,7 +67,8 @@ class PeerLocalizer:
         T, inliers = self._pose(pixels, points, camera)
         ended = perf_counter()
         return PeerPose(T, len(pixels), inliers, {
-            "features": 1e3 * (described - started), "matching": 1e3 * (matched - described), "pose": 1e3 * (ended - matched),
+            "features": 1e3 * (described - started), "matching": 1e3 * (matched - described),
+            "pose": 1e3 * (ended - matched),
         })
 
     def _keyframe(self, name: str) -> tuple:

@@ -26,7 +26,7 @@ def run_peers(source, options, truth_of) -> dict[str, Outcomes]:
     """
     retrieved = {record["image"]: record["keyframes"] for record in read_records(options.output / RECORDS)}
     if not any(retrieved.values()):
-        raise EvaluationError("no record says which keyframes were retrieved: peers work on images read from files or bags")
+        raise EvaluationError("no record says which keyframes were retrieved, which peers are given")
     outcomes = {}
     with KeyframeStore.open(options.map_file) as store:
         images = MapImages(store, options.map_images, options.map_depth)

@@ -20,6 +20,10 @@ COLOURS = ("#c8384d", "#2f6fde", "#2a9d6f", "#b7791f", "#7a4fc4", "#4b5563")
 TRUTH, MAP, REJECTED = "#1f2937", "#9aa5b1", "#6b7280"
 _MANY = 3000
 """Points in a figure from which on it holds them as pixels: browsers are slow with so many shapes."""
+_APART = 3600.0
+"""Seconds between the starts of two runs beyond which they are other recordings, which begin together in a figure."""
+_KINDS = ("cm", "deg"), (100.0, 180 / np.pi), ("position_errors", "rotation_errors")
+"""Units, factors to them and the outcomes' property, of the two kinds of error."""
 _LEAST = 1e-3
 """Of logarithmic axes, in cm and degrees: better is drawn there."""
 
@@ -62,24 +66,25 @@ def _draw_truth(ax, run: Outcomes, plane) -> None:
     ax.plot(*broken.T, color=TRUTH, linewidth=1.1, label="truth", zorder=2)
     missed = run.known & ~run.accepted
     if missed.any():
-        ax.plot(*(run.truth[missed, :3, 3] @ plane.T).T, "x", color=REJECTED, markersize=6, label="no accepted pose", zorder=3)
+        at = run.truth[missed, :3, 3] @ plane.T
+        ax.plot(*at.T, "x", color=REJECTED, markersize=6, label="no accepted pose", zorder=3)
 
 
 def _draw_estimates(figure, ax, name, run: Outcomes, colour, plane, coloured: bool) -> None:
     places, judged = run.poses[:, :3, 3] @ plane.T, run.accepted & run.known
-    many = len(run) > _MANY
+    style = {"rasterized": len(run) > _MANY}
     if not coloured or not judged.any():
-        ax.plot(*places[run.accepted].T, ".", color=colour, markersize=5, alpha=0.8, label=name, rasterized=many, zorder=4)
+        ax.plot(*places[run.accepted].T, ".", color=colour, markersize=5, alpha=0.8, label=name, zorder=4, **style)
         return
     from matplotlib.colors import LogNorm
 
     rest, errors = run.accepted & ~run.known, 100 * run.position_errors[judged]
     if rest.any():
-        ax.plot(*places[rest].T, ".", color="#b9c2cc", markersize=4, label="pose without truth", rasterized=many, zorder=3)
+        ax.plot(*places[rest].T, ".", color="#b9c2cc", markersize=4, label="pose without truth", zorder=3, **style)
     low, high = max(np.percentile(errors, 2), 1e-2), max(np.percentile(errors, 99), 2e-2)
     drawn = ax.scatter(
-        *places[judged].T, c=errors.clip(low, None), s=16, cmap="turbo", norm=LogNorm(low, max(high, 1.01 * low)), zorder=4,
-        label="pose", rasterized=many,
+        *places[judged].T, c=errors.clip(low, None), s=16, cmap="turbo", norm=LogNorm(low, max(high, 1.01 * low)),
+        label="pose", zorder=4, **style,
     )
     figure.colorbar(drawn, ax=ax, label="position error [cm]", shrink=0.75, format=_plain)
 
@@ -105,20 +110,20 @@ def over_time(runs: dict[str, Outcomes]) -> str:
     """Errors of accepted poses over time, and at the top the images without one."""
     figure, axes = _figure(2, 1, (9, 5.2), sharex=True)
     zero = _common_start(runs)
-    for row, (unit, factor, kind) in enumerate((("cm", 100, "position_errors"), ("deg", 180 / np.pi, "rotation_errors"))):
-        ax = axes[row, 0]
+    for ax, unit, factor, kind in zip(axes[:, 0], *_KINDS):
         for (name, run), colour in zip(runs.items(), COLOURS):
             seconds, errors = run.seconds() + zero[name], factor * getattr(run, kind)
-            good, many = run.accepted & run.known & ~run.off, len(run) > _MANY
-            ax.plot(seconds[good], errors[good].clip(_LEAST), ".", color=colour, markersize=4, label=name, rasterized=many)
+            good, style = run.accepted & run.known & ~run.off, {"color": colour, "rasterized": len(run) > _MANY}
+            ax.plot(seconds[good], errors[good].clip(_LEAST), ".", markersize=4, label=name, **style)
             if run.wrong.any():
                 ax.plot(seconds[run.wrong], errors[run.wrong].clip(_LEAST), "v", color=colour, markeredgecolor="black",
                         markersize=6, label=f"{name}: wrong")
         for place, ((name, run), colour) in enumerate(zip(runs.items(), COLOURS)):
             missed = ~run.accepted
             if missed.any():
-                ax.plot(run.seconds()[missed] + zero[name], np.full(missed.sum(), 0.97 - 0.05 * place), "x", color=colour, markersize=5,
-                        transform=ax.get_xaxis_transform(), label=f"{name}: no accepted pose", rasterized=len(run) > _MANY)
+                ax.plot(run.seconds()[missed] + zero[name], np.full(missed.sum(), 0.97 - 0.05 * place), "x",
+                        color=colour, markersize=5, transform=ax.get_xaxis_transform(),
+                        label=f"{name}: no accepted pose", rasterized=len(run) > _MANY)
         ax.set_yscale("log")
         _plain_logarithm(ax.yaxis)
         ax.set_ylabel(f"{kind.split('_')[0]} error [{unit}]")
@@ -131,9 +136,7 @@ def over_time(runs: dict[str, Outcomes]) -> str:
 def cumulative(runs: dict[str, Outcomes]) -> str:
     """Share of the images with truth whose accepted pose is off by no more than so much."""
     figure, axes = _figure(1, 2, (9, 3.6), sharey=True)
-    for ax, unit, factor, kind, pair in (
-        (axes[0, 0], "cm", 100, "position_errors", 0), (axes[0, 1], "deg", 180 / np.pi, "rotation_errors", 1)
-    ):
+    for pair, (ax, unit, factor, kind) in enumerate(zip(axes[0], *_KINDS)):
         for (name, run), colour in zip(runs.items(), COLOURS):
             judged = run.accepted & run.known
             errors = np.sort(factor * getattr(run, kind)[judged]).clip(_LEAST)
@@ -190,15 +193,16 @@ def calibration(runs: dict[str, Outcomes]) -> str:
     for (name, run), colour in zip(runs.items(), COLOURS):
         found = confidence_calibration(run)
         if found:
-            mean, share, count = (np.array([row[key] for row in found["bins"]]) for key in ("confidence", "right", "count"))
+            columns = ("confidence", "right", "count")
+            mean, share, count = (np.array([row[key] for row in found["bins"]]) for key in columns)
             left.plot(mean, share, "-", color=colour, linewidth=0.8)
             left.scatter(mean, share, s=12 + 160 * count / count.sum(), color=colour, alpha=0.75, label=name)
         for (kind, squares), style, freedom in zip(squared_distances(run).items(), ("--", "-"), (3, 6)):
             squares = np.sort(squares)
             if len(squares):
                 share = np.arange(1, len(squares) + 1) / len(squares)
-                right.step(np.r_[0, chi2.cdf(squares, freedom), 1], np.r_[0, share, share[-1]], where="post", color=colour,
-                           linestyle=style, linewidth=1.2, label=f"{name}: {kind}")
+                right.step(np.r_[0, chi2.cdf(squares, freedom), 1], np.r_[0, share, share[-1]], where="post",
+                           color=colour, linestyle=style, linewidth=1.2, label=f"{name}: {kind}")
     left.set_xlabel("confidence (dots: images in the bin)")
     left.set_ylabel("share of right poses")
     right.set_xlabel("share that the ellipsoid should hold")
@@ -218,7 +222,9 @@ def _common_start(runs: dict[str, Outcomes]) -> dict[str, float]:
     starts = {name: int(run.stamps[0]) if len(run) and (run.stamps > 0).all() else 0 for name, run in runs.items()}
     first = min(starts.values())
     shifts = {name: (start - first) / 1e9 for name, start in starts.items()}
-    return shifts if max(shifts.values()) < 3600 else dict.fromkeys(runs, 0.0)  # recordings of other days begin together
+    if max(shifts.values()) > _APART:
+        return dict.fromkeys(runs, 0.0)
+    return shifts
 
 
 def _plain(value: float, _=None) -> str:

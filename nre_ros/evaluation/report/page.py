@@ -7,7 +7,8 @@ from html import escape
 _STYLE = """
 :root { color-scheme: light; --line: #dfe4ea; --soft: #f5f7f9; --text: #1f2937; --quiet: #5b6673; --bad: #c8384d; }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1000px; padding: 16px; font: 15px/1.45 system-ui, sans-serif; color: var(--text); background: #fff; }
+body { margin: 0 auto; max-width: 1000px; padding: 16px; font: 15px/1.45 system-ui, sans-serif; color: var(--text);
+  background: #fff; }
 h1 { font-size: 1.5em; margin: 0.2em 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.15em; margin: 1.6em 0 0.4em; border-bottom: 1px solid var(--line); padding-bottom: 0.2em; }
 p { margin: 0.4em 0; } .quiet { color: var(--quiet); font-size: 0.92em; overflow-wrap: anywhere; }
@@ -20,7 +21,8 @@ p { margin: 0.4em 0; } .quiet { color: var(--quiet); font-size: 0.92em; overflow
 table { border-collapse: collapse; font-size: 0.93em; font-variant-numeric: tabular-nums; }
 th, td { padding: 4px 12px 4px 0; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; color: var(--quiet); }
-figure { margin: 10px 0 18px; break-inside: avoid; } figure svg, figure img { width: 100%; height: auto; display: block; }
+figure { margin: 10px 0 18px; break-inside: avoid; }
+figure svg, figure img { width: 100%; height: auto; display: block; }
 figcaption { color: var(--quiet); font-size: 0.9em; margin-top: 4px; overflow-wrap: anywhere; }
 .worst { break-inside: avoid; margin: 0 0 20px; }
 @media (max-width: 600px) { body { padding: 10px; font-size: 14px; } .cards { grid-template-columns: repeat(2, 1fr); }

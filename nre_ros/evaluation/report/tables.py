@@ -35,18 +35,18 @@ def main_rows(summaries: dict[str, dict]) -> list[list[str]]:
     ]
     if any(run["shares"]["judged"] for run in runs):
         rows += [
-            [f"wrong (beyond {wrong['metres']:g} m or {wrong['degrees']:g}°)", *(_share_of(run, "wrong", "judged") for run in runs)],
+            [f"wrong (beyond {wrong['metres']:g} m or {wrong['degrees']:g}°)",
+             *(_share_of(run, "wrong", "judged") for run in runs)],
             ["position error", *(_spread(run["position_error_m"], 100, "cm") for run in runs)],
             ["rotation error", *(_spread(run["rotation_error_deg"], 1, "°") for run in runs)],
         ]
         rows += [
-            [f"recall at {_length(metres)}, {degrees:g}°", *(_percent(run["recall"][pair_name(metres, degrees)]) for run in runs)]
+            [f"recall at {_length(metres)}, {degrees:g}°",
+             *(_percent(run["recall"][pair_name(metres, degrees)]) for run in runs)]
             for metres, degrees in RECALL_PAIRS
         ]
-        rows += [
-            [label, *(_rmse(run, key) for run in runs)]
-            for label, key in (("APE (RMSE)", "ape"), ("APE, aligned (RMSE)", "ape_aligned"), ("RPE, pose to pose (RMSE)", "rpe"))
-        ]
+        kinds = {"APE (RMSE)": "ape", "APE, aligned (RMSE)": "ape_aligned", "RPE, pose to pose (RMSE)": "rpe"}
+        rows += [[label, *(_rmse(run, key) for run in runs)] for label, key in kinds.items()]
     rows += [
         ["first good pose after", *(_start(run["delays"]) for run in runs)],
         ["losses", *(_losses(run["delays"]) for run in runs)],
@@ -88,7 +88,8 @@ def systematic_rows(summary: dict) -> list[list[str]]:
     rows, found = [], summary["offset"]
     if found:
         for label, key, factor, unit in (
-            ("mean error along the map's axes", "map_m", 100, "cm"), ("... along the camera's axes", "camera_m", 100, "cm"),
+            ("mean error along the map's axes", "map_m", 100, "cm"),
+            ("... along the camera's axes", "camera_m", 100, "cm"),
             ("mean rotation about the map's axes", "rotation_deg", 1, "°"),
         ):
             values = [f"{factor * v:+.2f} ± {factor * e:.2f}" for v, e in zip(found[key], found[f"{key}_error"])]

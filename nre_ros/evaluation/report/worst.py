@@ -75,7 +75,8 @@ def _about_retrieval(truth: np.ndarray, retrieved: tuple[int, ...], keyframes: d
     if metres > _NEAR_METRES or degrees > _NEAR_DEGREES:
         return f"{words}: the map hardly shows this view"
     if retrieved:
-        near = [i for i in retrieved if i in away and away[i][0] < _NEAR_METRES and np.degrees(away[i][1]) < _NEAR_DEGREES]
+        there = [away[i] for i in retrieved if i in away]
+        near = [d for d, angle in there if d < _NEAR_METRES and np.degrees(angle) < _NEAR_DEGREES]
         if not near:
             return f"{words}, but none of the {len(retrieved)} that were retrieved is near: retrieval went wrong"
         return f"{words}; {len(near)} of the {len(retrieved)} retrieved are near"

@@ -60,7 +60,8 @@ def _common(runs: dict[str, Outcomes], summaries: dict[str, dict], behind) -> li
             parts += [page.heading(f"Why there is no accepted pose{whose}"),
                       page.table(["images", "reason"], [[str(n), reason] for reason, n in summary["reasons"].items()])]
     parts += [page.heading("The way from above"), page.figure(
-        figures.from_above(runs, behind), "Grey: the map's points and keyframes, with the way they look. Black: the truth."
+        figures.from_above(runs, behind),
+        "Grey: the map's points and keyframes, with the way they look. Black: the truth.",
     )]
     known = first.known.any()
     if known:
@@ -68,17 +69,17 @@ def _common(runs: dict[str, Outcomes], summaries: dict[str, dict], behind) -> li
             page.heading("Errors"),
             page.figure(figures.over_time(runs), "Errors of accepted poses; crosses at the top are images without one, "
                         "triangles are wrong poses."),
-            page.figure(figures.cumulative(runs), "Share of the images with truth whose accepted pose is off by no more "
-                        "than the value below; dotted: the recall pairs."),
+            page.figure(figures.cumulative(runs), "Share of the images with truth whose accepted pose is off by no "
+                        "more than the value below; dotted: the recall pairs."),
         ]
     parts += [page.heading("Time"), page.figure(figures.times(runs), "Milliseconds of each stage; values are medians."),
               page.table(["stage", *(f"{name}: median, 99% [ms]" for name in names)], tables.latency_rows(summaries))]
     if known:
         parts += [
             page.heading("Calibration"),
-            page.figure(figures.calibration(runs), "Left: how often poses of a confidence are right. Right: which share of "
-                        "the errors the covariance's ellipsoids hold. On the diagonal both mean what they say; a curve below "
-                        "it is overconfident."),
+            page.figure(figures.calibration(runs), "Left: how often poses of a confidence are right. Right: which "
+                        "share of the errors the covariance's ellipsoids hold. On the diagonal both mean what they say; a "
+                        "curve below it is overconfident."),
             page.table(["", *names], tables.calibration_rows(summaries)),
         ]
     return parts
@@ -105,7 +106,8 @@ def backdrop(map_file: Path):
 
 def _input(summary: dict) -> str:
     about = summary["about"]["input"]
-    return Path(about.get("bag") or about.get("images")).name + (", through ROS" if "through_ros" in summary["about"] else "")
+    through = ", through ROS" if "through_ros" in summary["about"] else ""
+    return Path(about.get("bag") or about.get("images")).name + through
 
 
 def _about_rows(summary: dict) -> list[list[str]]:
@@ -117,8 +119,8 @@ def _about_rows(summary: dict) -> list[list[str]]:
              ["seed", str(about["seed"])], ["keyframes a query", str(about["retrieve"])], ["nre_ros", about["nre_ros"]]]
     if "through_ros" in summary:
         sent = summary["through_ros"]
-        rows.append(["through ROS", f"{about['through_ros']['rate']:g} times real time; the node took {sent['images_taken']} of "
-                     f"{sent['images_sent']} images (the newest wins)"])
+        rows.append(["through ROS", f"{about['through_ros']['rate']:g} times real time; the node took "
+                     f"{sent['images_taken']} of {sent['images_sent']} images (the newest wins)"])
     return rows
 
 
