@@ -164,6 +164,37 @@ def aachen(kitchen, root, count=8):
     return root
 
 
+def inloc(kitchen, root, count=5):
+    """Cutouts of a scan whose frame is another than the floor's; queries with the phone's focal length."""
+    from scipy.io import savemat
+    from scipy.spatial.transform import Rotation
+
+    T_floor_scan = np.eye(4)
+    T_floor_scan[:3, :3] = Rotation.from_euler("z", 40, degrees=True).as_matrix()
+    T_floor_scan[:3, 3] = [3, -2, 1]
+    cutouts, alignments = root / "database/cutouts/DUC1/024", root / "database/alignments/DUC1/transformations"
+    for folder in (cutouts, alignments, root / "query/iphone7"):
+        folder.mkdir(parents=True)
+    rows = [" ".join(f"{value:.12f}" for value in row) for row in T_floor_scan]
+    text = ["before GICP", "", *rows, "", *rows, "", "error 0.01"]  # the second matrix is in the lines 8 to 11
+    (alignments / "DUC_trans_024.txt").write_text("\n".join(text) + "\n")
+    cutout_camera = Camera(640, 480, 554.2, 554.2, 319.5, 239.5)
+    for k, (_, image, depth, T, query) in enumerate(kitchen_frames(kitchen, cutout_camera)):
+        if not query:
+            name = str(cutouts / f"DUC_cutout_024_{30 * k}_0.jpg")
+            cv2.imwrite(name, image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+            y, x = np.mgrid[:480, :640]
+            rays = np.stack([(x - 319.5) / 554.2, (y - 239.5) / 554.2, np.ones_like(x)], axis=-1)
+            local = np.where(depth[..., None] > 0, rays * depth[..., None], np.nan)
+            T_scan_cam = invert(T_floor_scan) @ T
+            savemat(name + ".mat", {"XYZcut": local @ T_scan_cam[:3, :3].T + T_scan_cam[:3, 3]})
+    focal = 640 * 28 / 36
+    for k, (_, image, _, _, query) in enumerate(kitchen_frames(kitchen, Camera(640, 480, focal, focal, 319.5, 239.5))):
+        if query:
+            cv2.imwrite(str(root / f"query/iphone7/IMG_{731 + k:04d}.JPG"), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    return root
+
+
 def append(path, line, heading=""):
     if not path.exists():
         path.write_text(heading)

@@ -12,10 +12,11 @@ from nre_ros.evaluation.datasets.run import table
 from nre_ros.geometry import invert, pose_error, pose_matrix
 from nre_ros.keyframes.importers.common import read_list
 from nre_ros.keyframes.importers.rgbd import parse_tum_line
+from nre_ros.keyframes.store import KeyframeStore
 
 MAKERS = {
     "7scenes": (miniatures.seven_scenes, "kitchen"), "tum": (miniatures.tum, "kitchen"),
-    "aachen": (miniatures.aachen, "kitchen"), "cambridge": (miniatures.cambridge, "fountain"),
+    "aachen": (miniatures.aachen, "kitchen"), "inloc": (miniatures.inloc, "kitchen"), "cambridge": (miniatures.cambridge, "fountain"),
     "euroc": (miniatures.euroc, "fountain"),
 }
 
@@ -77,6 +78,22 @@ def test_aachen_from_download_to_the_submission_file(shared, root, tmp_path, cap
         metres, radians = pose_error(invert(pose_matrix(translation, [x, y, z, w])), truth[name])
         assert metres < 0.05 and np.degrees(radians) < 2
     assert sorted(path.name for path in tmp_path.glob("*.db")) == ["day.db"]  # day and night share the map
+
+
+def test_inloc_from_download_to_the_submission_file(shared, root, tmp_path, capsys):
+    """The cutouts' cameras are found from their points; the poses of the file are the kitchen's truth."""
+    assert benchmark("inloc", root("inloc"), tmp_path) == 0
+    assert "46.5 / 65.7 / 78.3 (DUC1)" in capsys.readouterr().out
+    truth = [parse_tum_line(line)[1] for line in read_list(shared / "data/kitchen/query_poses.txt")[: miniatures.QUERIES]]
+    lines = (tmp_path / "submission.txt").read_text().split("\n")[:-1]
+    assert [line.split()[0][:4] for line in lines] == ["IMG_"] * miniatures.QUERIES
+    for line, T in zip(lines, truth):
+        w, x, y, z, *translation = map(float, line.split()[1:])
+        metres, radians = pose_error(invert(pose_matrix(translation, [x, y, z, w])), T)
+        assert metres < 0.05 and np.degrees(radians) < 2
+    with KeyframeStore.open(tmp_path / "inloc.db") as store:
+        camera = store.get(1).camera
+    assert camera.fx == pytest.approx(554.2, abs=0.1) and (camera.cx, camera.cy) == (319.5, 239.5)
 
 
 def test_tum_from_download_to_table(root, tmp_path, capsys):

@@ -15,6 +15,7 @@ are in DIR; an interrupted run goes on when the same command is given again.
   7scenes     folders chess, fire, ... with seq-XX and TrainSplit.txt (or one of them)
   cambridge   folders KingsCollege, ... with dataset_train.txt and reconstruction.nvm (or one of them)
   aachen      v1.1: images/images_upright, 3D-models/aachen_v_1_1, queries; writes submission.txt
+  inloc       database/cutouts, database/alignments, query/iphone7; writes submission.txt
   tum         folders of RGB-D sequences: --scenes MAP,QUERY,... or each one's halves
   euroc       folders V1_01_easy, ... with mav0: the first of each room is the map
 """
@@ -25,7 +26,7 @@ def add_parser(subparsers) -> None:
     from nre_ros.evaluation.datasets import DATASETS
 
     parser = subparsers.add_parser(
-        "benchmark", help="run a public benchmark (7-Scenes, Cambridge, Aachen, TUM, EuRoC)", description=_DESCRIPTION,
+        "benchmark", help="run a public benchmark (7-Scenes, Cambridge, Aachen, InLoc, TUM, EuRoC)", description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", choices=sorted(DATASETS), metavar="NAME", help=", ".join(DATASETS))

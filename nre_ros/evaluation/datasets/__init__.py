@@ -6,6 +6,7 @@ from nre_ros.evaluation.datasets.scene import Dataset
 
 DATASETS = {
     "7scenes": ("seven_scenes", "SevenScenes"), "cambridge": ("cambridge", "Cambridge"), "aachen": ("aachen", "Aachen"),
+    "inloc": ("inloc", "Inloc"),
     "tum": ("tum", "Tum"), "euroc": ("euroc", "Euroc"),
 }
 """Name -> module in this room, and class."""

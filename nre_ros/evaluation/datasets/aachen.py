@@ -9,13 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-from scipy.spatial.transform import Rotation
-
 from nre_ros.errors import EvaluationError, ImportSourceError
-from nre_ros.evaluation.datasets.scene import Dataset, Published, Scene
+from nre_ros.evaluation.datasets.scene import Dataset, Published, Scene, submission_lines
 from nre_ros.evaluation.inputs import Frame, PosedInput
-from nre_ros.geometry import Camera, invert
+from nre_ros.geometry import Camera
 from nre_ros.keyframes.importers.cameras import camera_from_colmap
 from nre_ros.keyframes.importers.common import check_folder, read_image, read_list
 
@@ -30,7 +27,7 @@ class Aachen(Dataset):
     published = (
         Published(
             "hloc (SuperPoint + SuperGlue)", "hloc's README, on Aachen Day-Night (v1.0)",
-            {"day": ("824", "", "89.6 / 95.4 / 98.8"), "night": ("98", "", "86.7 / 93.9 / 100")},
+            {"day": ("", "", "89.6 / 95.4 / 98.8"), "night": ("", "", "86.7 / 93.9 / 100")},
         ),
     )
     notes = (
@@ -54,16 +51,7 @@ class Aachen(Dataset):
         return str(shares["images"]), f"{100 * shares['accepted'] / max(shares['images'], 1):.1f}", ""
 
     def submission(self, done) -> list[str]:
-        """``image qw qx qy qz tx ty tz``, world to camera; the image without its folders, as the server wants it."""
-        lines = []
-        for _, evaluation in done.values():
-            outcomes = evaluation.outcomes
-            for k in np.flatnonzero(outcomes.accepted):
-                T = invert(outcomes.poses[k])
-                x, y, z, w = Rotation.from_matrix(T[:3, :3]).as_quat()
-                numbers = " ".join(repr(float(value)) for value in (w, x, y, z, *T[:3, 3]))
-                lines.append(f"{Path(outcomes.names[k]).name} {numbers}")
-        return lines
+        return submission_lines(done)
 
 
 def _queries(images: Path, path: Path) -> PosedInput:

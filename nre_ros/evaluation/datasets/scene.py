@@ -6,7 +6,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from scipy.spatial.transform import Rotation
+
 from nre_ros.evaluation.inputs import PosedInput
+from nre_ros.geometry import invert
 from nre_ros.keyframes.importers.common import MapSource
 
 
@@ -58,6 +62,22 @@ def median_and_recall(summary: dict) -> tuple[str, str, str]:
     share = 100 * shares["accepted"] / max(shares["images"], 1)
     recall = 100 * summary["recall"]["0.05 m, 5 deg"]
     return pair(median["position_m"], median["rotation_deg"]), f"{recall:.1f}", f"{share:.1f}"
+
+
+def submission_lines(done) -> list[str]:
+    """What visuallocalization.net takes: ``image qw qx qy qz tx ty tz``, world to camera, images without folders.
+
+    done: as of ``Dataset.submission``; images without an accepted pose are left out.
+    """
+    lines = []
+    for _, evaluation in done.values():
+        outcomes = evaluation.outcomes
+        for k in np.flatnonzero(outcomes.accepted):
+            T = invert(outcomes.poses[k])
+            x, y, z, w = Rotation.from_matrix(T[:3, :3]).as_quat()
+            numbers = " ".join(repr(float(value)) for value in (w, x, y, z, *T[:3, 3]))
+            lines.append(f"{Path(outcomes.names[k]).name} {numbers}")
+    return lines
 
 
 def pair(metres: float | None, degrees: float | None) -> str:
