@@ -16,8 +16,8 @@ from nre_ros.keyframes.store import KeyframeStore
 
 MAKERS = {
     "7scenes": (miniatures.seven_scenes, "kitchen"), "tum": (miniatures.tum, "kitchen"),
-    "aachen": (miniatures.aachen, "kitchen"), "inloc": (miniatures.inloc, "kitchen"), "cambridge": (miniatures.cambridge, "fountain"),
-    "euroc": (miniatures.euroc, "fountain"),
+    "aachen": (miniatures.aachen, "kitchen"), "inloc": (miniatures.inloc, "kitchen"),
+    "cambridge": (miniatures.cambridge, "fountain"), "euroc": (miniatures.euroc, "fountain"),
 }
 
 
@@ -84,7 +84,8 @@ def test_inloc_from_download_to_the_submission_file(shared, root, tmp_path, caps
     """The cutouts' cameras are found from their points; the poses of the file are the kitchen's truth."""
     assert benchmark("inloc", root("inloc"), tmp_path) == 0
     assert "46.5 / 65.7 / 78.3 (DUC1)" in capsys.readouterr().out
-    truth = [parse_tum_line(line)[1] for line in read_list(shared / "data/kitchen/query_poses.txt")[: miniatures.QUERIES]]
+    poses = read_list(shared / "data/kitchen/query_poses.txt")[: miniatures.QUERIES]
+    truth = [parse_tum_line(line)[1] for line in poses]
     lines = (tmp_path / "submission.txt").read_text().split("\n")[:-1]
     assert [line.split()[0][:4] for line in lines] == ["IMG_"] * miniatures.QUERIES
     for line, T in zip(lines, truth):

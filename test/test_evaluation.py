@@ -53,8 +53,9 @@ def list_arguments(folder, output, *more):
 
 
 def poses(run):
-    records = read_records(run / "records.jsonl")
-    return {record["image"]: (record["position"], record["quaternion"]) for record in records}
+    """Image -> position and quaternion, of those that have a pose."""
+    posed = (record for record in read_records(run / "records.jsonl") if record["success"])
+    return {record["image"]: (record["position"], record["quaternion"]) for record in posed}
 
 
 def test_a_bag_is_localized_and_its_figures_are_true(done, capsys):
@@ -316,9 +317,9 @@ def test_through_the_node_the_poses_are_the_same(folder, done, tmp_path, ros_env
         monkeypatch.setenv(name, value)
     assert main(bag_arguments(folder, tmp_path / "run", "--through-ros")) == 0
     direct, node = poses(done), poses(tmp_path / "run")
-    assert len(node) >= 2 and set(node) <= set(direct)
+    assert node and set(node) <= set(direct)  # the node takes the newest image, and may wait before it is sure
     for name in node:
         np.testing.assert_allclose(node[name][0], direct[name][0], atol=1e-9)
         np.testing.assert_allclose(np.abs(node[name][1]), np.abs(direct[name][1]), atol=1e-9)
     summary = json.loads((tmp_path / "run/summary.json").read_text())
-    assert summary["through_ros"] == {"images_sent": COUNT, "images_taken": len(node)}
+    assert summary["through_ros"]["images_sent"] == COUNT >= summary["through_ros"]["images_taken"] >= len(node)
