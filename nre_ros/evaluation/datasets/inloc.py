@@ -1,4 +1,4 @@
-"""InLoc (Taira et al., CVPR 2018) as it is downloaded: cutouts of scans with a 3D point a pixel, phone images as queries.
+"""InLoc (Taira et al., CVPR 2018) as it is downloaded: cutouts of scans with a 3D point a pixel, phone images.
 
 database/cutouts/FLOOR/SCAN/BUILDING_cutout_SCAN_*.jpg with .jpg.mat (XYZcut [H, W, 3] in the scan's frame) and
 database/alignments/FLOOR/transformations/BUILDING_trans_SCAN.txt, whose last 4 x 4 numbers take the scan to the

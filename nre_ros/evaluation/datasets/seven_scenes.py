@@ -24,8 +24,8 @@ class SevenScenes(Dataset):
         Published(
             "hloc (SuperPoint + SuperGlue)",
             "estimates released with Brachmann et al., On the Limits of Pseudo Ground Truth in Visual Camera "
-            "Re-Localisation, ICCV 2021 (github.com/tsattler/visloc_pseudo_gt_limitations), against the original poses, as "
-            "third parties have scored them",
+            "Re-Localisation, ICCV 2021 (github.com/tsattler/visloc_pseudo_gt_limitations), against the original "
+            "poses, as third parties have scored them",
             {
                 "chess": ("2.40 / 0.77", "94.2"), "fire": ("1.81 / 0.75", "93.7"), "heads": ("0.93 / 0.59", "99.7"),
                 "office": ("2.61 / 0.77", "83.2"), "pumpkin": ("4.44 / 1.15", "55.1"),

@@ -78,8 +78,8 @@ def _common(runs: dict[str, Outcomes], summaries: dict[str, dict], behind) -> li
         parts += [
             page.heading("Calibration"),
             page.figure(figures.calibration(runs), "Left: how often poses of a confidence are right. Right: which "
-                        "share of the errors the covariance's ellipsoids hold. On the diagonal both mean what they say; "
-                        "a curve below it is overconfident."),
+                        "share of the errors the covariance's ellipsoids hold. On the diagonal both mean what they "
+                        "say; a curve below it is overconfident."),
             page.table(["", *names], tables.calibration_rows(summaries)),
         ]
     return parts
