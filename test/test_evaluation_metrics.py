@@ -283,3 +283,22 @@ def test_errors_of_single_poses_by_hand():
     # two poses with the same error have moved the same way
     both = relative_errors(np.concatenate([b, b]), np.concatenate([a, a]))
     assert both[0][0] == pytest.approx(0, abs=1e-12) and both[1][0] == pytest.approx(0, abs=1e-6)
+
+
+def test_truth_between_two_poses_is_scipys_interpolation():
+    from scipy.spatial.transform import Slerp
+
+    from nre_ros.evaluation.truth import Truth
+
+    poses, stamps = way(12)
+    numbers = np.array([np.r_[position_quaternion(T)[0], position_quaternion(T)[1]] for T in poses])
+    truth = Truth("made up", stamps, numbers)
+    seconds = (stamps - START) / 1e9
+    asked = np.array([0.0, 0.033, 0.55, 1.1, -0.01, 1.11])
+    found = truth.at(START + np.round(asked * 1e9).astype(np.int64), max_gap=0.11)
+    slerp = Slerp(seconds, Rotation.from_matrix(poses[:, :3, :3]))
+    for T, t in zip(found[:4], asked[:4]):
+        np.testing.assert_allclose(T[:3, 3], [np.interp(t, seconds, axis) for axis in poses[:, :3, 3].T], atol=1e-9)
+        np.testing.assert_allclose(T[:3, :3], slerp(t).as_matrix(), atol=1e-7)
+    assert np.isnan(found[4:]).all()  # before the first and after the last
+    assert np.isnan(truth.at(START + np.array([33_000_000]), max_gap=0.05)).all()  # too far apart

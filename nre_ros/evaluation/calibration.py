@@ -76,10 +76,6 @@ def covariance_calibration(outcomes: Outcomes) -> dict | None:
 def _distances(errors: np.ndarray, covariances: np.ndarray) -> np.ndarray:
     """e' C^-1 e; inf for a covariance that is none (not positive definite)."""
     squares = np.full(len(errors), np.inf)
-    for k, (error, covariance) in enumerate(zip(errors, covariances)):
-        try:
-            factor = np.linalg.cholesky(covariance)
-        except np.linalg.LinAlgError:
-            continue
-        squares[k] = float((np.linalg.solve(factor, error) ** 2).sum())
+    good = np.linalg.eigvalsh(covariances)[:, 0] > 0 if len(errors) else np.zeros(0, dtype=bool)
+    squares[good] = (errors[good] * np.linalg.solve(covariances[good], errors[good][..., None])[..., 0]).sum(1)
     return squares

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from nre_ros.geometry import pose_matrix
-
 WRONG_METRES, WRONG_DEGREES = 0.5, 5.0
 """An accepted pose that is off by more than either is wrong, unless the user has it otherwise."""
 
@@ -117,9 +115,7 @@ def collect(
     accepted = posed & (numbers[:, 7] >= min_confidence)
     for k in np.flatnonzero(posed & ~accepted):
         reasons[k] = f"confidence {numbers[k, 7]:.2f} is below {min_confidence:.2f}"
-    poses = np.full((len(names), 4, 4), np.nan)
-    for k in np.flatnonzero(posed):
-        poses[k] = pose_matrix(numbers[k, :3], numbers[k, 3:7])
+    poses = pose_matrices(numbers[:, :7])
     stamps, truth = truth_of(names, np.array(stamps, dtype=np.int64))
     stage_names = dict.fromkeys(name for entry in stages for name in entry)
     return Outcomes(
@@ -128,6 +124,28 @@ def collect(
         {name: np.array([entry.get(name, np.nan) for entry in stages], dtype=float) for name in stage_names},
         reasons, keyframes, wrong_beyond,
     )
+
+
+def pose_matrices(numbers: np.ndarray) -> np.ndarray:
+    """[N, 4, 4] of rows x y z qx qy qz qw [N, 7]; nan where a row is not finite."""
+    poses = np.full((len(numbers), 4, 4), np.nan)
+    good = np.isfinite(numbers).all(1)
+    if good.any():
+        poses[good] = np.eye(4)
+        poses[good, :3, 3] = numbers[good, :3]
+        poses[good, :3, :3] = Rotation.from_quat(numbers[good, 3:]).as_matrix()
+    return poses
+
+
+def pose_numbers(poses: np.ndarray) -> np.ndarray:
+    """Rows x y z qx qy qz qw [N, 7] (qw >= 0) of poses [N, 4, 4]; nan where one is not finite."""
+    numbers = np.full((len(poses), 7), np.nan)
+    good = np.isfinite(poses).all((1, 2))
+    if good.any():
+        quaternions = Rotation.from_matrix(poses[good, :3, :3]).as_quat()
+        numbers[good, :3] = poses[good, :3, 3]
+        numbers[good, 3:] = np.where(quaternions[:, 3:] < 0, -quaternions, quaternions)
+    return numbers
 
 
 def without_truth(names: list[str], stamps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,15 +8,13 @@ import math
 from pathlib import Path
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from nre_ros.errors import EvaluationError
 from nre_ros.evaluation.calibration import confidence_calibration, covariance_calibration
 from nre_ros.evaluation.metrics import basic
-from nre_ros.evaluation.outcomes import Outcomes
+from nre_ros.evaluation.outcomes import Outcomes, pose_matrices, pose_numbers
 from nre_ros.evaluation.systematic import delay, findings, offset
 from nre_ros.evaluation.trajectory import by_evo, trajectory_errors
-from nre_ros.geometry import pose_matrix
 
 _POSE = ("x", "y", "z", "qx", "qy", "qz", "qw")
 
@@ -45,10 +43,11 @@ def write_json(path: Path, values: dict) -> None:
 def write_tum(path: Path, outcomes: Outcomes) -> None:
     """The accepted poses, ``t x y z qx qy qz qw``, camera to map, seconds; the place in the list without times."""
     lines = ["# t x y z qx qy qz qw (camera optical frame to map, metres)"]
+    numbers = pose_numbers(outcomes.poses)
     for k in np.flatnonzero(outcomes.accepted):
         stamp = int(outcomes.stamps[k])
         time = f"{stamp // 10**9}.{stamp % 10**9:09d}" if stamp else str(k)
-        lines.append(" ".join([time, *(repr(float(value)) for value in _numbers(outcomes.poses[k]))]))
+        lines.append(" ".join([time, *map(repr, numbers[k].tolist())]))
     Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -60,19 +59,19 @@ def write_csv(path: Path, outcomes: Outcomes) -> None:
         "rotation_error_deg", "confidence", "points_used", *(f"c{i}{j}" for i in range(6) for j in range(i, 6)),
         *(f"ms_{name}" for name in stages), "keyframes", "reason",
     ]
-    positions, rotations, upper = outcomes.position_errors, np.degrees(outcomes.rotation_errors), np.triu_indices(6)
+    rows, others = np.triu_indices(6)
+    values = np.column_stack([
+        pose_numbers(outcomes.poses), pose_numbers(outcomes.truth), outcomes.position_errors,
+        np.degrees(outcomes.rotation_errors), outcomes.confidence, outcomes.points_used,
+        outcomes.covariances[:, rows, others], *outcomes.milliseconds.values(),
+    ])
     with Path(path).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         for k, name in enumerate(outcomes.names):
-            values = [
-                *_numbers(outcomes.poses[k]), *_numbers(outcomes.truth[k]), positions[k], rotations[k],
-                outcomes.confidence[k], outcomes.points_used[k], *outcomes.covariances[k][upper],
-                *(outcomes.milliseconds[stage][k] for stage in stages),
-            ]
             writer.writerow([
                 name, outcomes.stamps[k], int(outcomes.posed[k]), int(outcomes.accepted[k]),
-                *("" if not math.isfinite(value) else repr(float(value)) for value in values),
+                *("" if not math.isfinite(value) else repr(value) for value in values[k].tolist()),
                 " ".join(map(str, outcomes.keyframes[k])), outcomes.reasons[k],
             ])
 
@@ -94,11 +93,7 @@ def _from_rows(rows: list[dict], wrong_beyond) -> Outcomes:
         return np.array([float(row[name]) if row[name] else math.nan for row in rows])
 
     def poses(prefix: str) -> np.ndarray:
-        numbers = np.stack([column(prefix + name) for name in _POSE], axis=1)
-        result = np.full((len(rows), 4, 4), np.nan)
-        for k in np.flatnonzero(np.isfinite(numbers).all(1)):
-            result[k] = pose_matrix(numbers[k, :3], numbers[k, 3:])
-        return result
+        return pose_matrices(np.stack([column(prefix + name) for name in _POSE], axis=1))
 
     covariances = np.full((len(rows), 6, 6), np.nan)
     for i in range(6):
@@ -111,13 +106,6 @@ def _from_rows(rows: list[dict], wrong_beyond) -> Outcomes:
         np.nan_to_num(column("points_used")).astype(int), {name[3:]: column(name) for name in stages},
         [row["reason"] for row in rows], [tuple(map(int, row["keyframes"].split())) for row in rows], wrong_beyond,
     )
-
-
-def _numbers(T: np.ndarray) -> np.ndarray:
-    if not np.isfinite(T).all():
-        return np.full(7, np.nan)
-    quaternion = Rotation.from_matrix(T[:3, :3]).as_quat()
-    return np.r_[T[:3, 3], quaternion if quaternion[3] >= 0 else -quaternion]
 
 
 def _plain(value):

@@ -15,6 +15,10 @@ from scipy.spatial.transform import Rotation
 from nre_ros.geometry import invert
 
 
+_EVO_MOST = 5000
+"""Poses at most that evo is given: it works on them one by one, and takes minutes for those of an hour."""
+
+
 @dataclass(frozen=True)
 class Alignment:
     """x -> scale * rotation x + translation: rotation [3, 3], translation [3]."""
@@ -92,9 +96,9 @@ def trajectory_errors(estimate: np.ndarray, truth: np.ndarray) -> dict:
 def by_evo(stamps: np.ndarray, estimate: np.ndarray, truth: np.ndarray) -> dict | None:
     """RMSE of APE and RPE by the library evo, under the same names; None where it is not installed.
 
-    stamps [N] in seconds.  None for fewer than two poses, too.
+    stamps [N] in seconds.  None, too, for fewer than two poses and for more than ``_EVO_MOST``.
     """
-    if len(estimate) < 2:
+    if not 2 <= len(estimate) <= _EVO_MOST:
         return None
     try:
         from evo.core import metrics

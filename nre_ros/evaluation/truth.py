@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.spatial.transform import Rotation, Slerp
+from scipy.spatial.transform import Rotation
 
 from nre_ros.errors import EvaluationError, NreError
+from nre_ros.evaluation.outcomes import pose_matrices
 from nre_ros.geometry import pose_matrix
 from nre_ros.keyframes.importers.common import read_list
 from nre_ros.keyframes.importers.rgbd import QUATERNION_TOLERANCE, tum_values
@@ -42,17 +43,20 @@ class Truth:
 
         Linear in position, uniform in rotation; nan where there is no pose.
         """
-        result = np.full((len(stamps), 4, 4), np.nan)
-        after = np.searchsorted(self.stamps, stamps)
-        for n, (stamp, k) in enumerate(zip(stamps, after)):
-            if k < len(self.stamps) and self.stamps[k] == stamp:
-                result[n] = pose_matrix(self.poses[k, :3], self.poses[k, 3:])
-            elif 0 < k < len(self.stamps) and self.stamps[k] - self.stamps[k - 1] <= max_gap * 1e9:
-                ratio = float(stamp - self.stamps[k - 1]) / float(self.stamps[k] - self.stamps[k - 1])
-                rotation = Slerp([0, 1], Rotation.from_quat(self.poses[k - 1:k + 1, 3:]))(ratio)
-                position = (1 - ratio) * self.poses[k - 1, :3] + ratio * self.poses[k, :3]
-                result[n] = pose_matrix(position, rotation.as_quat())
-        return result
+        numbers = np.full((len(stamps), 7), np.nan)
+        after = np.searchsorted(self.stamps, stamps).clip(0, len(self.stamps) - 1)
+        exact = self.stamps[after] == stamps
+        numbers[exact] = self.poses[after[exact]]
+        before = np.maximum(after - 1, 0)
+        gap, since = self.stamps[after] - self.stamps[before], stamps - self.stamps[before]
+        between = ~exact & (since > 0) & (since < gap) & (gap <= max_gap * 1e9)
+        if between.any():
+            a, b = self.poses[before[between]], self.poses[after[between]]
+            ratio = (since[between] / gap[between])[:, None]
+            start, end = Rotation.from_quat(a[:, 3:]), Rotation.from_quat(b[:, 3:])
+            turned = start * Rotation.from_rotvec(ratio * (start.inv() * end).as_rotvec())
+            numbers[between] = np.hstack([(1 - ratio) * a[:, :3] + ratio * b[:, :3], turned.as_quat()])
+        return pose_matrices(numbers)
 
 
 def read_tum(path) -> Truth:
