@@ -28,7 +28,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help:
 	@echo "make demo    a camera in a small synthetic room is localized through ROS 2: table and picture"
 	@echo "make test    the test suite (ARGS='-k name' goes to pytest)"
-	@echo "make bench   the benchmarks (ARGS go to benchmarks/run.py)"
+	@echo "make bench   the benchmarks, written to docs/benchmarks.md (ARGS go to benchmarks/run.py instead)"
 	@echo "make setup   only what the others do first: $(VENV) with ROS 2 and torch, and the package in it"
 	@echo "make clean   remove build products; make distclean removes $(VENV) too"
 	@echo
@@ -44,7 +44,7 @@ test: setup
 
 bench: setup
 	@test -f benchmarks/run.py || { echo "there is no benchmark yet: benchmarks/run.py" >&2; exit 1; }
-	$(BIN)/python benchmarks/run.py $(ARGS)
+	$(BIN)/python benchmarks/run.py $(if $(ARGS),$(ARGS),--write-docs)
 
 clean:
 	rm -rf build install log dist demo_output *.egg-info .pytest_cache
@@ -69,7 +69,9 @@ $(STAMPS)/torch-$(TORCH): $(STAMPS)/venv
 
 $(STAMPS)/requirements: $(REQUIREMENTS) $(STAMPS)/torch-$(TORCH)
 	@echo "== 3/4 ROS 2 Jazzy and the libraries (the whole environment takes 2 GB of disk)"
-	$(BIN)/python -m pip install --disable-pip-version-check $(addprefix -r ,$(filter-out %/robot.txt,$(REQUIREMENTS)))
+	$(BIN)/python -m pip install --disable-pip-version-check \
+		$(addprefix -r ,$(filter-out %/robot.txt %/peers.txt,$(REQUIREMENTS)))
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -r requirements/peers.txt
 	@touch $@
 
 # The list changes when a file comes or goes, which the files' own times would not show.

@@ -14,12 +14,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import ROOT, Options, Skip, UsageError, environment, use_threads  # noqa: E402
+from docs_page import PAGE, write_page  # noqa: E402
 
 BENCHMARKS = {
     "published": "consensus and refinement against the published way, on the published code's numbers",
     "p3p": "the batched P3P solver against PoseLib on random problems",
     "designs": "designs of the fine stage and of the hypotheses, on the same scenes",
-    "accuracy": "position and angle errors on real images, against SIFT, XFeat and LighterGlue with PoseLib",
+    "accuracy": "position and angle errors on real images, against SIFT, XFeat, LighterGlue and DISK with PoseLib",
     "retrieval": "how often a keyframe that truly overlaps is found, and what each step of retrieval brings",
     "scale": "opening, retrieval and a whole query on maps of 1,000 to 100,000 keyframes",
     "speed": "milliseconds and memory of one query",
@@ -54,6 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
         except UsageError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
+    if args.write_docs:
+        write_page(args.write_docs, report)
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return 0
@@ -87,6 +90,8 @@ def _parse(arguments):
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", metavar="DIR", help="the shared data")
     parser.add_argument("--work", type=Path, metavar="DIR", help="keep maps and rendered views there for the next run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the tables and the machine as JSON, too")
+    parser.add_argument("--write-docs", type=Path, nargs="?", const=PAGE, metavar="FILE", help="the tables of this run "
+                        f"as a page, by default {PAGE.relative_to(ROOT)}")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads (default 2)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all random draws (default 0)")
     parser.add_argument(

@@ -12,13 +12,18 @@ import numpy as np
 from common import Options
 from scipy.spatial import cKDTree
 
+from nre_ros.evaluation.peers.keyframes import MapImages, lift_by_depth
+from nre_ros.evaluation.peers.keypoints import Keypoints, Peer, Sift
 from nre_ros.features import load_backbone
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.builder import KeyframeBuilder, lift_pixels
 from nre_ros.keyframes.importers.common import build_map, read_depth, read_image, read_lines, read_list
+from nre_ros.keyframes.importers.kapture import KaptureSource
 from nre_ros.keyframes.importers.posed import PosedSource
+from nre_ros.keyframes.importers.posed_frames import PosedFrames
 from nre_ros.keyframes.importers.rgbd import RgbdSource, parse_tum_line
 from nre_ros.keyframes.selection import smooth_depth
+from nre_ros.keyframes.store import KeyframeStore
 
 THIN = 21
 """The thin map holds every so manieth map frame."""
@@ -38,14 +43,14 @@ class Query:
 class Scene:
     """A map file, its queries, and for the peers what the map knows besides.
 
-    image: name of a keyframe -> its image; lift: (name, pixels [N, 2]) -> points [N, 3] in the
-    map and which are known [N].
+    image: name of a keyframe -> its image; lifter: peer -> a function (name of a keyframe, keypoints) -> points
+    [N, 3] in the map and which are known [N].
     """
 
     map_path: Path
     queries: Callable[[], Iterator[Query]]
     image: Callable[[str], np.ndarray]
-    lift: Callable[[str, np.ndarray], tuple[np.ndarray, np.ndarray]]
+    lifter: Callable[[Peer], Callable[[str, Keypoints], tuple[np.ndarray, np.ndarray]]]
 
 
 def kitchen(
@@ -71,7 +76,8 @@ def kitchen(
                 image = degrade(image, np.random.default_rng([options.seed, zlib.crc32(name.encode())]))
             yield Query(name, image, source.only_camera, parse_tum_line(pose)[1])
 
-    def lift(name, pixels):
+    def lift(name, keypoints):
+        pixels = keypoints.pixels
         # the very refinement of the importer, for everyone's keypoints
         depth = smooth_depth(read_depth((folder / "depth" / name).with_suffix(".png"), 1000.0))
         camera, T_map_cam = source.only_camera, parse_tum_line(source.pose_lines[name])[1]
@@ -80,15 +86,30 @@ def kitchen(
         points[known] = lift_pixels(pixels[known], refined.depth, camera, T_map_cam)
         return points, known
 
-    return Scene(map_path, queries, lambda name: read_image(folder / "images" / name), lift)
+    return Scene(map_path, queries, lambda name: read_image(folder / "images" / name), lambda peer: lift)
 
 
 def fountain(options: Options) -> Scene:
     """Photographs of a fountain with surveyed poses and no depth: points triangulated by the project's importer."""
     folder = options.data("data/fountain")
-    source = PosedSource(folder / "sparse", folder / "images", folder / "map.txt")
-    queries_source = PosedSource(folder / "sparse", folder / "images", folder / "query.txt")
-    map_path = options.folder / "fountain.db"
+    sources = [PosedSource(folder / "sparse", folder / "images", folder / file) for file in ("map.txt", "query.txt")]
+    return _posed(options, "fountain", folder / "images", *sources)
+
+
+def gallery(options: Options) -> Scene:
+    """The rendered gallery from kapture: a rig of two cameras, queries of other focal lengths, partly covered."""
+    folder = options.data("data/virtual_gallery")
+    sources = [KaptureSource(folder / half) for half in ("mapping", "query")]
+    return _posed(options, "gallery", folder / "mapping/sensors/records_data", *sources)
+
+
+def _posed(options: Options, name: str, images: Path, source: PosedFrames, queries_source: PosedFrames) -> Scene:
+    """A map of posed images and queries of the same kind.
+
+    SIFT has the points of the importer, which finds the very same keypoints; the other peers' are
+    triangulated from their own matches between the map's images.
+    """
+    map_path = options.folder / f"{name}.db"
     if not map_path.exists():
         builder = KeyframeBuilder(load_backbone("xfeat", options.device), seed=options.seed)
         build_map(source, builder, map_path, progress=False)
@@ -98,12 +119,18 @@ def fountain(options: Options) -> Scene:
             T_map_cam, camera = queries_source.where(name)
             yield Query(name, queries_source.image(name), camera, T_map_cam)
 
-    def lift(name, pixels):
+    def lift(name, keypoints):
         known, found = source.triangulate(name, source.image(name))
-        distance, nearest = cKDTree(known).query(pixels)
-        return found.points[nearest], distance < 0.01  # SIFT finds the very same keypoints again
+        distance, nearest = cKDTree(known).query(keypoints.pixels)
+        return found.points[nearest], distance < 0.01
 
-    return Scene(map_path, queries, source.image, lift)
+    def lifter(peer):
+        if isinstance(peer, Sift):
+            return lift
+        with KeyframeStore.open(map_path) as store:
+            return MapImages(store, images).lifter(peer)
+
+    return Scene(map_path, queries, source.image, lifter)
 
 
 def _kitchen_source(folder: Path, work: Path, every: int) -> RgbdSource:
@@ -116,13 +143,6 @@ def _kitchen_source(folder: Path, work: Path, every: int) -> RgbdSource:
     return RgbdSource(
         folder / "images", folder / "depth", poses_path, names_path, folder / "sparse/cameras.txt"
     )
-
-
-def lift_by_depth(depth: np.ndarray, pixels: np.ndarray, camera: Camera, T_map_cam: np.ndarray):
-    """Points [N, 3] in the map of pixels [N, 2], by the depth (metres along z) of the nearest pixel, 0: unknown."""
-    x, y = np.rint(pixels).astype(int).T
-    z = depth[y.clip(0, depth.shape[0] - 1), x.clip(0, depth.shape[1] - 1)].astype(np.float64)
-    return lift_pixels(pixels, z, camera, T_map_cam), z > 0
 
 
 def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -36,5 +36,9 @@ class ImportSourceError(NreError):
     """Input of a map importer that is missing or does not fit together."""
 
 
+class EvaluationError(NreError):
+    """Input of an evaluation that is missing or does not fit together: images, ground truth, an earlier run."""
+
+
 class WeightsError(NreError):
     """Weights of a network that are absent, damaged, hold code or are not what they are said to be."""

@@ -1,4 +1,4 @@
-"""The command ``nre_ros``: build maps, localize images, run the node, replay bags, see a demo."""
+"""The command ``nre_ros``: build maps, localize images, run the node, replay bags, evaluate, see a demo."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ Tells where a camera is from one image, in a map of keyframes, by the Neural Rep
   nre_ros localize --map MAP.db ...     localize image files, no ROS needed
   nre_ros node --map MAP.db ...         localize a camera's topic in ROS 2
   nre_ros replay --map MAP.db BAG       play a bag through ROS 2 to the node, and tell how well it did
+  nre_ros evaluate --map MAP.db ...     how well it does on a bag or on images with known poses: a report
+  nre_ros compare DIR DIR               two evaluations laid over each other
+  nre_ros benchmark 7scenes --root DIR  a public benchmark as its owners define it
   nre_ros weights import FILE ...       take the published NRE networks into use
 """
 
@@ -26,14 +29,14 @@ EXIT_INTERRUPTED = 130
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with all sub-commands; each sets ``func``, which takes the arguments and returns an exit code."""
-    from nre_ros.cli import demo, localize, map, node, replay, weights
+    from nre_ros.cli import benchmark, compare, demo, evaluate, localize, map, node, replay, weights
 
     parser = argparse.ArgumentParser(
         prog="nre_ros", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"nre_ros {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (demo, map, localize, node, replay, weights):
+    for module in (demo, map, localize, node, replay, evaluate, compare, benchmark, weights):
         module.add_parser(subparsers)
     return parser
 

@@ -26,12 +26,12 @@ def add_parser(subparsers) -> None:
     parser.add_argument("bag", metavar="BAG", help="folder of the rosbag2")
     parser.add_argument("--map", required=True, metavar="MAP.db", help="map to localize in")
     parser.add_argument("-o", "--output", default="replay", metavar="DIR", help="where to write (default: replay)")
-    parser.add_argument("--rate", type=_positive, default=1.0, help="times real time (default 1)")
+    parser.add_argument("--rate", type=positive, default=1.0, help="times real time (default 1)")
     parser.add_argument("--image", default="", metavar="TOPIC", help="image topic (default: the only one)")
     parser.add_argument("--camera-info", default="", metavar="TOPIC", help="CameraInfo topic (default: the only one)")
     parser.add_argument("--ground-truth", default="", metavar="TOPIC",
                         help="PoseStamped of the camera in the map (default: /ground_truth, or the only one)")
-    parser.add_argument("--param", action="append", default=[], type=_parameter, metavar="NAME:=VALUE",
+    parser.add_argument("--param", action="append", default=[], type=parameter, metavar="NAME:=VALUE",
                         help="a parameter of the node; may be given several times")
     parser.set_defaults(func=run)
 
@@ -49,14 +49,16 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _positive(text: str) -> float:
+def positive(text: str) -> float:
+    """A number above 0, for argparse."""
     value = float(text)
     if not value > 0:
         raise argparse.ArgumentTypeError(f"{text} is not positive")
     return value
 
 
-def _parameter(text: str) -> tuple[str, str]:
+def parameter(text: str) -> tuple[str, str]:
+    """``NAME:=VALUE`` as a pair, for argparse."""
     name, separator, value = text.partition(":=")
     if not separator or not name:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME:=VALUE")

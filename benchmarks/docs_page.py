@@ -1,0 +1,27 @@
+"""The tables of a run as a page of the documentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common import ROOT, Table
+
+PAGE = ROOT / "docs/benchmarks.md"
+_HEAD = """\
+# Benchmarks
+
+Written by `make bench` (`benchmarks/run.py --write-docs`); [benchmarks/README.md](../benchmarks/README.md) says what
+each measures. How the figures of an evaluation are defined: [evaluation.md](evaluation.md).
+"""
+
+
+def write_page(path: Path, report: dict) -> None:
+    """Writes a run's report, as ``run.py --json`` has it, as markdown: the machine, then the benchmarks' tables."""
+    lines = [_HEAD, "| | |", "| --- | --- |"]
+    lines += [f"| {key} | {value} |" for key, value in report["environment"].items()]
+    for name, benchmark in report["benchmarks"].items():
+        lines += ["", f"## {name}", ""]
+        lines += [Table(**{**table, "columns": tuple(table["columns"])}).to_text() for table in benchmark["tables"]]
+        if "skipped" in benchmark:
+            lines.append(f"Skipped: {benchmark['skipped']}")
+    path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")

@@ -1,0 +1,6 @@
+"""How well a map and the localizer do on a recording or on images with known poses.
+
+``inputs`` (bag, image list) -> ``run`` (one line an image, in ``records``) -> ``outcomes`` (joined with
+the ground truth of ``truth``) -> ``metrics``, ``trajectory``, ``calibration``, ``systematic`` -> ``summary``
+-> ``report``.  docs/evaluation.md has the definitions.
+"""

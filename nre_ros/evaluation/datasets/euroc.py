@@ -1,0 +1,113 @@
+"""EuRoC MAV (Burri et al., IJRR 2016) in its ASL layout: one sequence is the map, others of the same room the queries.
+
+mav0/cam0/{sensor.yaml,data.csv,data/} and mav0/state_groundtruth_estimate0/data.csv (body poses in the
+reference frame, 200 Hz); cam0's T_BS takes the body to the camera.  The sequences of one room (V1_*, V2_*)
+share their frame, those of the machine hall theirs.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from nre_ros.errors import EvaluationError, ImportSourceError, NreError
+from nre_ros.evaluation.datasets.scene import Dataset, Scene
+from nre_ros.evaluation.datasets.tum import trajectory_cells
+from nre_ros.evaluation.inputs import PosedInput
+from nre_ros.geometry import RADIAL_TANGENTIAL, Camera
+from nre_ros.keyframes.importers.common import check_folder, digest, read_image
+from nre_ros.keyframes.importers.depth_frames import checked_motion
+from nre_ros.keyframes.importers.posed_frames import PosedFrames
+from nre_ros.keyframes.importers.trajectory import Trajectory
+from nre_ros.keyframes.thinning import VIDEO
+
+_MAX_GAP = 0.1
+"""Seconds between two true poses (200 Hz) beyond which some are missing."""
+
+
+class EurocSource(PosedFrames):
+    """The left camera's images of a sequence.  Raises ``ImportSourceError`` when a file is missing or no such file."""
+
+    usual_thinning = VIDEO
+
+    def __init__(self, folder: Path):
+        self.folder = check_folder(folder) / "mav0"
+        camera, truth = self.folder / "cam0", self.folder / "state_groundtruth_estimate0/data.csv"
+        self._camera, self._T_body_cam = _read_sensor(camera / "sensor.yaml")
+        self.stamps = {row[1].strip(): int(row[0]) for row in _rows(camera / "data.csv")}
+        self._trajectory = Trajectory(_MAX_GAP)
+        for row in _rows(truth):
+            x, y, z, qw, qx, qy, qz = map(float, row[1:8])
+            self._trajectory.add(int(row[0]), [x, y, z], [qx, qy, qz, qw])
+        self._digest = digest(camera / "data.csv", camera / "sensor.yaml", truth)
+
+    def names(self) -> list[str]:
+        return list(self.stamps)
+
+    def describe(self) -> dict:
+        return {"importer": "euroc", "folder": str(self.folder.resolve()), "files": self._digest}
+
+    def pose(self, name: str) -> tuple[int, np.ndarray]:
+        return self.stamps[name], self._trajectory.at(self.stamps[name]) @ self._T_body_cam
+
+    def camera(self, name: str) -> Camera:
+        return self._camera
+
+    def image(self, name: str) -> np.ndarray:
+        return read_image(self.folder / "cam0/data" / name)
+
+
+class Euroc(Dataset):
+    """Absolute trajectory error as it is reported on the data set, and recall."""
+
+    columns = ("ATE [cm]", "ATE, not aligned [cm]", "RPE [cm / deg]", "within 5 cm, 5 deg [%]", "accepted [%]")
+    notes = ("hloc, PixLoc and ACE publish no figures on it. RPE is from query to query.",)
+
+    def scenes(self, root: Path, wanted: tuple[str, ...] = ()) -> list[Scene]:
+        root = check_folder(root)
+        folders = [root / name for name in wanted] or sorted(f for f in root.iterdir() if (f / "mav0").is_dir())
+        if len(folders) < 2:
+            raise EvaluationError(f"{root} holds {len(folders)} sequences (folders with mav0): one for the map and "
+                                  "others for queries are needed")
+        rooms: dict[str, list[Path]] = {}
+        for folder in folders:
+            rooms.setdefault(folder.name[:2], []).append(folder)
+        scenes = [
+            Scene(folder.name, EurocSource(first), PosedInput.of(EurocSource(folder), str(folder.resolve())))
+            for first, *others in rooms.values() for folder in others
+        ]
+        if not scenes:
+            names = ", ".join(folder.name for folder in folders)
+            raise EvaluationError(f"no two of {names} are of the same room (V1_*, V2_*, MH_*)")
+        return scenes
+
+    def cells(self, summary: dict) -> tuple[str, ...]:
+        return trajectory_cells(summary)
+
+
+def _read_sensor(path: Path) -> tuple[Camera, np.ndarray]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        (width, height), (fx, fy, cx, cy) = values["resolution"], values["intrinsics"]
+        distortion = tuple(float(value) for value in values["distortion_coefficients"])
+        T = checked_motion(np.reshape(values["T_BS"]["data"], (4, 4)), f"T_BS of {path}")
+        return Camera(width, height, fx, fy, cx, cy, RADIAL_TANGENTIAL, distortion), T
+    except OSError as error:
+        raise ImportSourceError(f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, NreError):
+            raise
+        reason = " ".join(str(error).split())
+        raise ImportSourceError(f"{path} is no sensor.yaml of the ASL layout: {reason}") from error
+
+
+def _rows(path: Path) -> list[list[str]]:
+    """Rows of a CSV file without its heading, which begins with #."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [row for row in csv.reader(file) if row and not row[0].startswith("#")]
+    except OSError as error:
+        raise ImportSourceError(f"{path} cannot be read: {error.strerror}") from error

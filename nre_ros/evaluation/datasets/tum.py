@@ -1,0 +1,65 @@
+"""TUM RGB-D (Sturm et al., IROS 2012): one sequence is the map, others of the same room are the queries.
+
+The data set has no split for relocalization.  Named sequences: the first is the map, the rest are
+queries; a sequence alone: its first half is the map, its second half the queries.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nre_ros.errors import EvaluationError
+from nre_ros.evaluation.datasets.scene import Dataset, Scene, pair
+from nre_ros.evaluation.inputs import PosedInput
+from nre_ros.keyframes.importers.common import check_folder
+from nre_ros.keyframes.importers.tum import FILES, TumSource
+
+
+class Tum(Dataset):
+    """The benchmark's own measures: absolute trajectory error (RMSE after alignment) and relative pose error."""
+
+    columns = ("ATE [cm]", "ATE, not aligned [cm]", "RPE [cm / deg]", "within 5 cm, 5 deg [%]", "accepted [%]")
+    notes = ("hloc, PixLoc and ACE publish no figures on it. RPE is from query to query.",)
+
+    def scenes(self, root: Path, wanted: tuple[str, ...] = ()) -> list[Scene]:
+        root = check_folder(root)
+        if _is_sequence(root):
+            return [_halves(root)]
+        folders = [root / name for name in wanted] or sorted(filter(_is_sequence, root.iterdir()))
+        for folder in folders:
+            if not _is_sequence(folder):
+                raise EvaluationError(f"{folder} is no TUM RGB-D sequence: it lacks one of {', '.join(FILES)}")
+        if len(wanted) >= 2:
+            first = folders[0]
+            return [
+                Scene(folder.name, TumSource(first), PosedInput.of(TumSource(folder), str(folder.resolve())))
+                for folder in folders[1:]
+            ]
+        if not folders:
+            raise EvaluationError(f"{root} holds no TUM RGB-D sequence (folders with {', '.join(FILES)})")
+        return [_halves(folder) for folder in folders]
+
+    def cells(self, summary: dict) -> tuple[str, ...]:
+        return trajectory_cells(summary)
+
+
+def trajectory_cells(summary: dict) -> tuple[str, ...]:
+    """ATE aligned and not, RPE, recall at 5 cm 5 deg, share accepted."""
+    found, shares = summary["trajectory"], summary["shares"]
+    ate = [f"{100 * found[key]['position_m']['rmse']:.2f}" if found[key] else "-" for key in ("ape_aligned", "ape")]
+    rpe = pair(*(found["rpe"][key]["rmse"] for key in ("position_m", "rotation_deg"))) if found["rpe"] else "-"
+    recall = summary["recall"]["0.05 m, 5 deg"]
+    return (*ate, rpe, "-" if recall is None else f"{100 * recall:.1f}",
+            f"{100 * shares['accepted'] / max(shares['images'], 1):.1f}")
+
+
+def _is_sequence(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in FILES)
+
+
+def _halves(folder: Path) -> Scene:
+    source, queries = TumSource(folder), TumSource(folder)
+    stamps = sorted(source.stamps.items(), key=lambda item: item[1])
+    middle = len(stamps) // 2
+    source.stamps, queries.stamps = dict(stamps[:middle]), dict(stamps[middle:])
+    return Scene(folder.resolve().name, source, PosedInput.of(queries, f"{folder.resolve()}, second half"))

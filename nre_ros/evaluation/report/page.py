@@ -1,0 +1,81 @@
+"""The page: cards, tables and figures as one HTML file that asks nobody for anything."""
+
+from __future__ import annotations
+
+from html import escape
+
+_STYLE = """
+:root { color-scheme: light; --line: #dfe4ea; --soft: #f5f7f9; --text: #1f2937; --quiet: #5b6673; --bad: #c8384d; }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1000px; padding: 16px; font: 15px/1.45 system-ui, sans-serif; color: var(--text);
+  background: #fff; }
+h1 { font-size: 1.5em; margin: 0.2em 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.15em; margin: 1.6em 0 0.4em; border-bottom: 1px solid var(--line); padding-bottom: 0.2em; }
+p { margin: 0.4em 0; } .quiet { color: var(--quiet); font-size: 0.92em; overflow-wrap: anywhere; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 10px; margin: 14px 0; }
+.card { background: var(--soft); border: 1px solid var(--line); border-radius: 8px; padding: 10px 12px; }
+.card b { display: block; font-size: 1.35em; } .card span { color: var(--quiet); font-size: 0.88em; }
+.bad b { color: var(--bad); }
+.notes { border-left: 4px solid var(--bad); background: #fdf3f4; padding: 6px 12px; margin: 12px 0; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 0.93em; font-variant-numeric: tabular-nums; }
+th, td { padding: 4px 12px 4px 0; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
+th { font-weight: 600; color: var(--quiet); }
+figure { margin: 10px 0 18px; break-inside: avoid; }
+figure svg, figure img { width: 100%; height: auto; display: block; }
+figcaption { color: var(--quiet); font-size: 0.9em; margin-top: 4px; overflow-wrap: anywhere; }
+.worst { break-inside: avoid; margin: 0 0 20px; }
+@media (max-width: 600px) { body { padding: 10px; font-size: 14px; } .cards { grid-template-columns: repeat(2, 1fr); }
+  figure { overflow-x: auto; } figure svg, figure img { min-width: 640px; } }
+@media print { @page { margin: 14mm; } body { max-width: none; padding: 0; font-size: 10pt; } h2 { break-after: avoid; }
+  .wide { overflow: visible; } .card { break-inside: avoid; } }
+"""
+
+
+def page(title: str, subtitle: str, parts: list[str]) -> str:
+    """The whole file; ``parts`` are HTML already."""
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
+        f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
+        f'<p class="quiet">{escape(subtitle)}</p>\n' + "\n".join(parts) + "\n</body>\n</html>\n"
+    )
+
+
+def heading(text: str) -> str:
+    return f"<h2>{escape(text)}</h2>"
+
+
+def paragraph(text: str) -> str:
+    return f'<p class="quiet">{escape(text)}</p>'
+
+
+def cards(entries: list[tuple[str, str, bool]]) -> str:
+    """Value, what it is, and whether it is bad news."""
+    return '<div class="cards">' + "".join(
+        f'<div class="card{" bad" if bad else ""}"><b>{escape(value)}</b><span>{escape(what)}</span></div>'
+        for value, what, bad in entries
+    ) + "</div>"
+
+
+def notes(lines: list[str]) -> str:
+    """What the reader must know before the figures; nothing for no lines."""
+    return '<div class="notes">' + "".join(f"<p>{escape(line)}</p>" for line in lines) + "</div>" if lines else ""
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A table that scrolls by itself where the page is narrow."""
+    cells = "".join(f"<th>{escape(text)}</th>" for text in head)
+    lines = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table></div>'
+
+
+def figure(svg: str, caption: str) -> str:
+    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def picture(name: str, lines: tuple[str, ...], jpeg: str) -> str:
+    """One of the worst queries: JPEG in base64 (may be empty) and what is said about it."""
+    image = f'<img alt="{escape(name)}" src="data:image/jpeg;base64,{jpeg}">' if jpeg else ""
+    words = "<br>".join(escape(line) for line in lines)
+    return f'<figure class="worst">{image}<figcaption><b>{escape(name)}</b><br>{words}</figcaption></figure>'

@@ -1,0 +1,109 @@
+"""Localizes all images of an input and writes a record of each as it goes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from nre_ros.errors import EvaluationError, NreError
+from nre_ros.evaluation.inputs import Query
+from nre_ros.evaluation.records import RecordFile
+from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.localization.localizer import Localizer
+from nre_ros.localization.result import LocalizationResult
+
+ABOUT = "run.json"
+RECORDS = "records.jsonl"
+
+
+def begin(folder: Path, about: dict, force: bool = False) -> None:
+    """Makes the folder of a run, or goes on with the one there.
+
+    about: all that the records depend on, as plain JSON values.  Raises ``EvaluationError`` when the folder
+    holds a run of something else and ``force`` (which removes its records) is not set.
+    """
+    path = folder / ABOUT
+    about = json.loads(json.dumps(about))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except OSError as error:
+        raise EvaluationError(f"{folder} cannot be used: {error.strerror}") from error
+    except ValueError:
+        earlier = {}
+    if earlier is not None and earlier != about:
+        if not force:
+            difference = _difference(earlier, about)
+            raise EvaluationError(f"{folder} holds another evaluation ({difference}): --force replaces it")
+        earlier = None
+    if earlier is None or force:
+        for records in folder.glob("*.jsonl"):
+            records.unlink()
+    path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def _difference(earlier: dict, now: dict) -> str:
+    for key in sorted(set(earlier) | set(now)):
+        a, b = earlier.get(key), now.get(key)
+        if a != b:
+            if isinstance(a, dict) and isinstance(b, dict):
+                return f"{key}: {_difference(a, b)}"
+            return f"{key} {_short(a)}, now {_short(b)}"
+    return "its run.json is damaged"
+
+
+def _short(value) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def localize_all(
+    localize: Callable[[Query], dict], queries, path: Path, count: int, what: str = "localize", progress: bool = True
+) -> None:
+    """Writes ``localize(query)`` of every query that ``path`` does not hold yet.
+
+    Memory stays the same however many there are, but for the names of those done.
+    """
+    from tqdm import tqdm
+
+    with RecordFile(path) as records, tqdm(
+        total=count, unit="image", desc=what, disable=not progress, mininterval=0.2 if sys.stderr.isatty() else 5.0
+    ) as bar:
+        earlier = len(records.done)
+        bar.update(earlier)
+        if progress and earlier:
+            bar.write(f"going on with {path}: {earlier} of {count} images are there", file=sys.stderr)
+        for query in queries:
+            if query.name not in records.done:
+                records.write({"image": query.name, "stamp": query.stamp, **localize(query)})
+                bar.update()
+
+
+def with_localizer(localizer: Localizer) -> Callable[[Query], dict]:
+    """A function query -> record, for ``localize_all``.
+
+    The localizer is told to give every pose that it has: which ones would have been accepted is a matter of
+    their confidence, and is decided when the outcomes are looked at.
+    """
+    localizer.min_confidence = 0.0
+
+    def localize(query: Query) -> dict:
+        try:
+            image, camera = query.load()
+            result = localizer.localize(image, camera)
+        except NreError as error:
+            result = LocalizationResult(reason=str(error))
+        return result.to_json()
+
+    return localize
+
+
+def about_map(store: KeyframeStore) -> dict:
+    """What the records depend on of a map, and what a report tells of it."""
+    metadata = store.metadata()
+    return {
+        "path": str(store.path.resolve()), "created": metadata["created"], "bytes": store.path.stat().st_size,
+        "keyframes": len(store), "frame": metadata["frame_id"], "features": metadata["backbone"],
+    }

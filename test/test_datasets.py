@@ -1,0 +1,173 @@
+"""Public benchmarks on miniatures in their exact layouts, made from the real images beside the repository."""
+
+import cv2
+import numpy as np
+import pytest
+
+import dataset_miniatures as miniatures
+from nre_ros.cli import main
+from nre_ros.errors import NreError
+from nre_ros.evaluation.datasets import DATASETS, make_dataset
+from nre_ros.evaluation.datasets.run import table
+from nre_ros.geometry import invert, pose_error, pose_matrix
+from nre_ros.keyframes.importers.common import read_list
+from nre_ros.keyframes.importers.rgbd import parse_tum_line
+from nre_ros.keyframes.store import KeyframeStore
+
+MAKERS = {
+    "7scenes": (miniatures.seven_scenes, "kitchen"), "tum": (miniatures.tum, "kitchen"),
+    "aachen": (miniatures.aachen, "kitchen"), "inloc": (miniatures.inloc, "kitchen"),
+    "cambridge": (miniatures.cambridge, "fountain"), "euroc": (miniatures.euroc, "fountain"),
+}
+
+
+@pytest.fixture(scope="module")
+def root(shared, tmp_path_factory):
+    """A function: name of a data set -> the folder of its miniature."""
+    made = {}
+
+    def make(name):
+        if name not in made:
+            maker, data = MAKERS[name]
+            made[name] = maker(shared / "data" / data, tmp_path_factory.mktemp(name))
+        return made[name]
+
+    return make
+
+
+def benchmark(name, root, output, *more):
+    return main([*map(str, ("benchmark", name, "--root", root, "-o", output, "--device", "cpu", "--worst", 0, *more))])
+
+
+def test_every_data_set_has_a_miniature():
+    assert set(MAKERS) == set(DATASETS)
+
+
+def test_seven_scenes_from_download_to_table(root, tmp_path, capsys):
+    assert benchmark("7scenes", root("7scenes"), tmp_path) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split("|")[1:3] == [" scene      ", " method                                    "]
+    ours, theirs = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:4])
+    centimetres, degrees = map(float, ours[2].split(" / "))
+    assert ours[:2] == ["redkitchen", "nre_ros"] and ours[3:] == ["100.0", "100.0"]
+    assert centimetres < 1.5 and degrees < 0.5
+    assert theirs[:4] == ["redkitchen", "hloc (SuperPoint + SuperGlue) (published)", "4.03 / 1.38", "61.9"]
+    assert (tmp_path / "redkitchen/report.html").is_file() and (tmp_path / "table.md").is_file()
+
+
+def test_cambridge_from_download_to_table(root, tmp_path, capsys):
+    assert benchmark("cambridge", root("cambridge"), tmp_path, "--queries", 2) == 0
+    out = capsys.readouterr().out
+    ours = [cell.strip() for cell in out.splitlines()[2].split("|")[1:-1]]
+    assert ours[0] == "ShopFacade" and float(ours[2].split(" / ")[0]) < 3 and ours[4] == "100.0"
+    assert "5 / 0.23" in out and "Only 2 evenly spaced queries" in out
+
+
+def test_aachen_from_download_to_the_submission_file(shared, root, tmp_path, capsys):
+    """The poses of the file are the kitchen's truth, world to camera, and names are without folders."""
+    assert benchmark("aachen", root("aachen"), tmp_path) == 0
+    assert "89.6 / 95.4 / 98.8" in capsys.readouterr().out
+    kitchen = shared / "data/kitchen"
+    names, poses = read_list(kitchen / "query.txt"), read_list(kitchen / "query_poses.txt")
+    truth = {name: parse_tum_line(line)[1] for name, line in zip(names, poses)}
+    lines = (tmp_path / "submission.txt").read_text().split("\n")[:-1]
+    assert [line.split()[0] for line in lines] == names[: 2 * miniatures.QUERIES]
+    for line in lines:
+        name, *numbers = line.split()
+        w, x, y, z, *translation = map(float, numbers)
+        metres, radians = pose_error(invert(pose_matrix(translation, [x, y, z, w])), truth[name])
+        assert metres < 0.05 and np.degrees(radians) < 2
+    assert sorted(path.name for path in tmp_path.glob("*.db")) == ["day.db"]  # day and night share the map
+
+
+def test_inloc_from_download_to_the_submission_file(shared, root, tmp_path, capsys):
+    """The cutouts' cameras are found from their points; the poses of the file are the kitchen's truth."""
+    assert benchmark("inloc", root("inloc"), tmp_path) == 0
+    assert "46.5 / 65.7 / 78.3 (DUC1)" in capsys.readouterr().out
+    poses = read_list(shared / "data/kitchen/query_poses.txt")[: miniatures.QUERIES]
+    truth = [parse_tum_line(line)[1] for line in poses]
+    lines = (tmp_path / "submission.txt").read_text().split("\n")[:-1]
+    assert [line.split()[0][:4] for line in lines] == ["IMG_"] * miniatures.QUERIES
+    for line, T in zip(lines, truth):
+        w, x, y, z, *translation = map(float, line.split()[1:])
+        metres, radians = pose_error(invert(pose_matrix(translation, [x, y, z, w])), T)
+        assert metres < 0.05 and np.degrees(radians) < 2
+    with KeyframeStore.open(tmp_path / "inloc.db") as store:
+        camera = store.get(1).camera
+    assert camera.fx == pytest.approx(554.2, abs=0.1) and (camera.cx, camera.cy) == (319.5, 239.5)
+
+
+def test_tum_from_download_to_table(root, tmp_path, capsys):
+    scenes = "rgbd_dataset_freiburg3_map,rgbd_dataset_freiburg3_query"
+    assert benchmark("tum", root("tum"), tmp_path, "--scenes", scenes) == 0
+    ours = [cell.strip() for cell in capsys.readouterr().out.splitlines()[2].split("|")[1:-1]]
+    assert ours[0] == "rgbd_dataset_freiburg3_query" and float(ours[3]) < 2 and ours[5:] == ["100.0", "100.0"]
+
+
+def test_tum_alone_is_halved(root):
+    (scene,) = make_dataset("tum").scenes(root("tum") / "rgbd_dataset_freiburg3_map")
+    assert (len(scene.source.names()), len(scene.queries)) == (2, 3)
+    assert not set(scene.source.names()) & set(scene.queries.frames)
+
+
+def frames_of(queries):
+    for frame in queries.frames.values():
+        yield frame, *frame.load()
+
+
+def test_euroc_frames_are_those_that_went_in(shared, root):
+    (scene,) = make_dataset("euroc").scenes(root("euroc"))
+    assert scene.name == "V1_02_medium" and len(scene.source.names()) == 7 and len(scene.queries) == 4
+    originals = [entry for entry in miniatures.fountain_frames(shared / "data/fountain") if entry[4]]
+    for (frame, image, camera), (_, original, theirs, T, _) in zip(frames_of(scene.queries), originals):
+        metres, radians = pose_error(frame.T_map_cam, T)
+        assert metres < 1e-6 and radians < 1e-6  # the mount is taken off and put on again
+        assert (camera.width, camera.fx, camera.cy) == (theirs.width, theirs.fx, theirs.cy)
+        grey = cv2.cvtColor(original, cv2.COLOR_BGR2GRAY)
+        assert image.shape == original.shape and np.abs(image - grey[..., None].astype(int)).max() <= 1
+
+
+def test_cambridge_frames_are_those_that_went_in(shared, root):
+    (scene,) = make_dataset("cambridge").scenes(root("cambridge") / "ShopFacade")
+    originals = [entry for entry in miniatures.fountain_frames(shared / "data/fountain") if entry[4]]
+    for (frame, image, camera), (_, _, theirs, T, _) in zip(frames_of(scene.queries), originals):
+        metres, radians = pose_error(frame.T_map_cam, T)
+        assert metres < 1e-6 and radians < 1e-6
+        assert camera.fx == camera.fy == pytest.approx(theirs.fx / 2) and camera.cx == (theirs.width // 2 - 1) / 2
+
+
+@pytest.mark.parametrize("name", sorted(MAKERS))
+def test_a_folder_that_is_something_else_is_told(tmp_path, name):
+    with pytest.raises(NreError, match=str(tmp_path)):
+        make_dataset(name).scenes(tmp_path)
+
+
+def test_a_scene_that_is_not_there_is_told(root):
+    with pytest.raises(NreError, match="no scene with a TrainSplit.txt: chess"):
+        make_dataset("7scenes").scenes(root("7scenes"), ("redkitchen", "chess"))
+
+
+def test_broken_lists_are_told(root, tmp_path):
+    import shutil
+
+    for name, path, text, named in (
+        ("cambridge", "ShopFacade/reconstruction.nvm", "NVM_V2\n", "is no NVM_V3 model"),
+        ("cambridge", "ShopFacade/dataset_test.txt", "a\nb\n\nseq1/frame00001.png 1 2\n", "not 'image x y z qw qx"),
+        ("aachen", "queries/day_time_queries_with_intrinsics.txt", "a.jpg PINHOLE 640\n", "not 'image MODEL width"),
+        ("euroc", "V1_01_easy/mav0/cam0/sensor.yaml", "T_BS: 1\n", "is no sensor.yaml"),
+    ):
+        broken = tmp_path / f"{name}{len(list(tmp_path.iterdir()))}"
+        shutil.copytree(root(name), broken)
+        (broken / path).write_text(text)
+        with pytest.raises(NreError, match=named):
+            make_dataset(name).scenes(broken)
+
+
+def test_published_rows_stand_only_beside_scenes_that_were_run():
+    summary = {
+        "shares": {"accepted": 1, "images": 2}, "median_of_all": {"position_m": None, "rotation_deg": None},
+        "recall": {"0.05 m, 5 deg": 0.5},
+    }
+    lines = table(make_dataset("7scenes"), {"heads": summary})
+    assert len(lines[:4]) == 4 and "heads" in lines[3] and not any("chess" in line for line in lines)
+    assert "| - " in lines[2] and "50.0" in lines[2]

@@ -1,0 +1,325 @@
+"""``nre_ros evaluate`` and ``compare`` as a user runs them: a synthetic room with exact truth, and bad input."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bag_samples import START, TYPES
+from evaluation_samples import INFO, PERIOD, PLACES, views, write_bag, write_list, write_map
+from nre_ros.cli import main
+from nre_ros.errors import EvaluationError
+from nre_ros.evaluation.bag_input import BagInput
+from nre_ros.evaluation.records import read_records
+from nre_ros.gallery.bag import camera_info_message
+from synthetic import CAMERA
+
+COUNT = len(PLACES)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """room.db, bag, and list/ with images."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    write_map(folder / "room.db")
+    write_bag(folder / "bag")
+    write_list(folder / "list")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(folder):
+    """The bag's evaluation, by the command."""
+    assert main(bag_arguments(folder, folder / "run", "--worst", 3)) == 0
+    return folder / "run"
+
+
+def bag_arguments(folder, output, *more, bag="bag"):
+    return [*map(str, (
+        "evaluate", "--map", folder / "room.db", "--bag", folder / bag, "-o", output, "--worst", 0, *more
+    ))]
+
+
+def list_arguments(folder, output, *more):
+    images = folder / "list"
+    return [*map(str, (
+        "evaluate", "--map", folder / "room.db", "--images", images, "--list", images / "list.txt", "--camera",
+        images / "cameras.txt", "--ground-truth", images / "truth.txt", "-o", output, "--worst", 0, *more,
+    ))]
+
+
+def poses(run):
+    """Image -> position and quaternion, of those that have a pose."""
+    posed = (record for record in read_records(run / "records.jsonl") if record["success"])
+    return {record["image"]: (record["position"], record["quaternion"]) for record in posed}
+
+
+def test_a_bag_is_localized_and_its_figures_are_true(done, capsys):
+    summary = json.loads((done / "summary.json").read_text())
+    assert summary["shares"] == {
+        "images": COUNT, "posed": COUNT, "accepted": COUNT, "with_truth": COUNT, "judged": COUNT, "wrong": 0
+    }
+    lines = np.loadtxt(done / "poses.tum")
+    truth = {stamp: T for stamp, _, T in views()}
+    errors = []
+    for line, (stamp, T) in zip(lines, truth.items()):
+        assert line[0] == pytest.approx(stamp / 1e9)
+        errors.append(np.linalg.norm(line[1:4] - T[:3, 3]))
+    assert max(errors) < 0.03
+    assert summary["position_error_m"]["median"] == pytest.approx(np.median(errors), abs=1e-9)
+    rmse = np.sqrt(np.mean(np.square(errors)))
+    assert summary["trajectory"]["ape"]["position_m"]["rmse"] == pytest.approx(rmse, abs=1e-9)
+    assert summary["recall"]["0.05 m, 5 deg"] == 1.0 and summary["findings"] == []
+
+
+def test_the_report_asks_nobody_for_anything(done):
+    page = (done / "report.html").read_text()
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!data:|#)""", page)
+    assert "<script" not in page and "@import" not in page and "url(http" not in page and page.count("<svg") == 5
+    assert page.count("data:image/jpeg;base64,") == 3  # sheets of the worst
+    assert 'name="viewport"' in page and "@media print" in page
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))  # figures that share one page do not share names
+
+
+def test_a_list_gives_the_same_poses_as_the_bag_of_the_same_images(folder, done, tmp_path):
+    assert main(list_arguments(folder, tmp_path / "run")) == 0
+    assert list(poses(tmp_path / "run").values()) == list(poses(done).values())
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (tmp_path / "run", done)]
+    assert summaries[0]["position_error_m"] == pytest.approx(summaries[1]["position_error_m"])
+
+
+def test_an_interrupted_run_goes_on_and_ends_the_same(folder, done, tmp_path):
+    arguments = bag_arguments(folder, tmp_path / "run")
+    assert main(arguments) == 0
+    path = tmp_path / "run/records.jsonl"
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    # as if killed in the middle of the third line; the first is marked to see that it stays
+    marked = json.dumps({**json.loads(lines[0]), "mark": 1}).encode() + b"\n"
+    path.write_bytes(marked + lines[1] + lines[2][:40])
+    assert main(arguments) == 0
+    again = list(read_records(path))
+    assert again[0]["mark"] == 1 and len(again) == COUNT
+    assert poses(tmp_path / "run") == poses(done)
+
+
+def test_another_confidence_needs_no_new_run_and_other_seeds_do(folder, tmp_path, capsys):
+    assert main(bag_arguments(folder, tmp_path / "run", "--every", 2)) == 0
+    before = (tmp_path / "run/records.jsonl").read_bytes()
+    assert main(bag_arguments(folder, tmp_path / "run", "--every", 2, "--min-confidence", 1.0)) == 0
+    assert (tmp_path / "run/records.jsonl").read_bytes() == before
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["shares"]["accepted"] == 0 and summary["shares"]["posed"] == summary["shares"]["images"] == 3
+    assert any("is below 1.00" in reason for reason in summary["reasons"])
+    assert "crosses" in (tmp_path / "run/report.html").read_text()  # a report without one accepted pose
+    capsys.readouterr()
+    assert main(bag_arguments(folder, tmp_path / "run", "--every", 2, "--seed", 1)) == 2
+    assert "holds another evaluation (seed 0, now 1): --force replaces it" in capsys.readouterr().err
+    assert (tmp_path / "run/records.jsonl").read_bytes() == before
+
+
+def test_odometry_of_the_base_is_taken_to_the_camera(folder, tmp_path):
+    write_bag(tmp_path / "bag", "sqlite3", truth="odometry")
+    arguments = bag_arguments(folder, tmp_path / "run", "--ground-truth", "/odom", "--every", 2, bag=tmp_path / "bag")
+    assert main(arguments) == 0
+    assert json.loads((tmp_path / "run/summary.json").read_text())["position_error_m"]["max"] < 0.03
+
+
+def test_two_runs_are_laid_over_each_other(folder, done, tmp_path, capsys):
+    assert main(list_arguments(folder, tmp_path / "other")) == 0
+    assert main(["compare", str(done), str(tmp_path / "other"), "-o", str(tmp_path / "both.html")]) == 0
+    page = (tmp_path / "both.html").read_text()
+    assert page.count("<svg") == 5 and "run against other" in page
+    assert re.search(r"position error +\S+ / .* cm .*\S+ / .* cm", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("run, named", [("nowhere", "holds no evaluation"), ("torn", "is no summary")])
+def test_compare_refuses_what_is_no_evaluation(done, tmp_path, capsys, run, named):
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn/summary.json").write_text('{"about":')
+    assert main(["compare", str(done), str(tmp_path / run), "-o", str(tmp_path / "x.html")]) == 2
+    error = capsys.readouterr().err
+    assert named in error and error.count("\n") == 1
+
+
+def bad_truth(lines):
+    def write(path):
+        path.write_text("\n".join(lines) + "\n")
+        return path
+    return write
+
+
+FAR = [f"{1.0e9 + k} 0 0 0 0 0 0 1" for k in range(5)]
+BETWEEN = [f"{START / 1e9 + k + 0.5:.3f} 0 0 0 0 0 0 1" for k in range(4)]
+NANS = [f"{START / 1e9 + k:.3f} nan 0 0 0 0 0 1" for k in range(5)]
+
+
+@pytest.mark.parametrize(
+    "lines, named",
+    [
+        (FAR, r"have no time in common: 1000000000.000 to 1000000004.000 s against 17000000.*, 699999996.000 s apart"),
+        (BETWEEN, r"has no pose at any of the 5 images' times: the nearest is 0\.500 s away.*\(--max-gap\)"),
+        (NANS, r"has no pose: 5 entries are no pose, the first: line 1: pose is not finite"),
+        (["# nothing"], r"has no pose: it is empty"),
+        (["1 2 3"], r"has no pose: 1 entries are no pose, the first: line 1: pose has 3 numbers"),
+    ],
+)
+def test_truth_that_does_not_fit_is_told_in_one_line(folder, done, tmp_path, capsys, lines, named):
+    truth = bad_truth(lines)(tmp_path / "truth.txt")
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("run.json", "records.jsonl"):  # localized already
+        (run / name).write_bytes((done / name).read_bytes())
+    assert main(bag_arguments(folder, run, "--ground-truth", truth)) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("nre_ros: ") and re.search(named, error), error
+
+
+def test_single_poses_that_are_none_are_told_and_left_out(folder, done, tmp_path, capsys):
+    lines = (folder / "list/truth.txt").read_text().splitlines()
+    lines[2] = re.sub(r" \S+", " nan", lines[2], count=1)
+    (tmp_path / "truth.txt").write_text("\n".join(lines) + "\n")
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("run.json", "records.jsonl"):
+        (run / name).write_bytes((done / name).read_bytes())
+    assert main(bag_arguments(folder, run, "--ground-truth", tmp_path / "truth.txt", "--max-gap", 0.1)) == 0
+    assert "1 of 5 entries are no pose and left out, the first: line 2" in capsys.readouterr().err
+    assert json.loads((run / "summary.json").read_text())["shares"]["with_truth"] == COUNT - 1
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        (("--ground-truth", "/vicon"), "has no ground truth topic /vicon; it has: .*/ground_truth"),
+        (("--ground-truth", "nowhere.txt"), "nowhere.txt is neither a file nor a topic"),
+        (("--image", "/front"), "has no image topic /front; it has: "),
+        (("--bag", "nowhere"), "bag nowhere does not exist"),
+        (("--map", "nowhere.db"), "nowhere.db does not exist"),
+    ],
+)
+def test_missing_inputs_are_told_in_one_line(folder, tmp_path, capsys, options, named):
+    assert main(bag_arguments(folder, tmp_path / "run", *options)) == 2
+    error = capsys.readouterr().err
+    assert re.search(named, error) and error.count("\n") == 1 and not (tmp_path / "run").exists()
+
+
+def test_a_bag_without_images_or_without_anything_is_told(folder, tmp_path, capsys):
+    write_bag(tmp_path / "blind", images=False)
+    with pytest.raises(Exception, match="has no image topic; it has: .*camera_info"):
+        BagInput(tmp_path / "blind")
+    from rosbags.rosbag2 import Writer
+
+    with Writer(tmp_path / "empty", version=9):
+        pass
+    with pytest.raises(EvaluationError, match="is empty: it has no message"):
+        BagInput(tmp_path / "empty")
+
+
+def test_truth_in_a_frame_of_another_name_is_told(folder, tmp_path, capsys):
+    write_bag(tmp_path / "bag", frame="world")
+    assert main(bag_arguments(folder, tmp_path / "run", bag=tmp_path / "bag")) == 2
+    error = capsys.readouterr().err
+    assert "/ground_truth is in frame 'world', the map's frame is 'map'" in error and error.count("\n") == 1
+    same = ("--truth-frame", "world", "--every", 4)
+    assert main(bag_arguments(folder, tmp_path / "run", *same, bag=tmp_path / "bag")) == 0
+
+
+def test_a_list_whose_truth_has_another_length_is_told(folder, tmp_path, capsys):
+    lines = (folder / "list/truth.txt").read_text().splitlines()
+    (tmp_path / "truth.txt").write_text("\n".join(lines[:-1]) + "\n")
+    assert main([*list_arguments(folder, tmp_path / "run"), "--ground-truth", str(tmp_path / "truth.txt")]) == 2
+    assert f"has {COUNT - 1} poses, the list {COUNT} images" in capsys.readouterr().err
+
+
+def test_images_that_cannot_be_read_count_as_unposed(folder, tmp_path):
+    import shutil
+
+    shutil.copytree(folder / "list", tmp_path / "list")
+    (tmp_path / "list/1.jpg").write_bytes(b"no image")
+    shutil.copy(folder / "room.db", tmp_path / "room.db")
+    assert main(list_arguments(tmp_path, tmp_path / "run")) == 0
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["shares"]["posed"] == COUNT - 1 and any("1.jpg cannot be decoded" in r for r in summary["reasons"])
+    assert summary["delays"]["losses"] == 1 and summary["delays"]["after_loss"] == pytest.approx([PERIOD / 1e9])
+
+
+def test_records_that_are_none_are_refused(tmp_path):
+    (tmp_path / "records.jsonl").write_text('{"image": "a", "success": false}\n[1, 2]\n')
+    with pytest.raises(EvaluationError, match="line 2 is no record"):
+        list(read_records(tmp_path / "records.jsonl"))
+
+
+_LONG = """
+import sys
+from pathlib import Path
+from nre_ros.evaluation.bag_input import BagInput
+from nre_ros.evaluation.run import localize_all
+
+def localize(query):
+    image, camera = query.load()
+    return {"success": False, "reason": f"{image.mean():.3f}", "milliseconds": {}}
+
+source = BagInput(sys.argv[1])
+localize_all(localize, source.queries(), Path(sys.argv[2]), len(source), progress=False)
+# the peak of this process alone: what getrusage tells begins with the parent's
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to tell a process's memory")
+def test_an_hour_is_read_in_the_memory_of_a_minute(tmp_path):
+    """One and sixty minutes of 320x240 images of 50 kB, one in two seconds: 90 MB, decoded one at a time."""
+    from nre_ros.gallery.bag import image_message
+
+    rng, peaks = np.random.default_rng(0), []
+    image = rng.integers(0, 255, (240, 320, 3), dtype=np.uint8)
+    for count in (30, 1800):
+        bag = tmp_path / f"bag{count}"
+        messages = [(START, INFO, "info", camera_info_message(START, "camera", CAMERA))]
+        message = image_message(START, "camera", image, "jpeg", 60)
+        messages += [(START + 2 * k * PERIOD, "/image/compressed", "compressed", (k, message)) for k in range(count)]
+        _write_repeated(bag, messages)
+        out = subprocess.run(
+            [sys.executable, "-c", _LONG, str(bag), str(tmp_path / f"{count}.jsonl")], capture_output=True, text=True
+        )
+        assert out.returncode == 0, out.stderr
+        assert sum(1 for _ in read_records(tmp_path / f"{count}.jsonl")) == count
+        peaks.append(int(out.stdout) / 1024)
+    size = sum(file.stat().st_size for file in (tmp_path / "bag1800").iterdir()) / 2**20
+    assert size > 60 and peaks[1] < peaks[0] + 25, (size, peaks)
+
+
+def _write_repeated(path, messages):
+    """As ``write_messages``; an image message is (number, message), which is dated when it is written."""
+    from rosbags.rosbag2 import StoragePlugin, Writer
+
+    from bag_samples import STORE, header
+
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connections = {}
+        for log_time, topic, kind, message in messages:
+            if topic not in connections:
+                connections[topic] = writer.add_connection(topic, TYPES[kind], typestore=STORE)
+            if kind == "compressed":
+                message = STORE.types[TYPES[kind]](header(log_time, "camera"), message[1].format, message[1].data)
+            writer.write(connections[topic], log_time, STORE.serialize_cdr(message, TYPES[kind]))
+
+
+def test_through_the_node_the_poses_are_the_same(folder, done, tmp_path, ros_environment, monkeypatch):
+    """Player, node and listener in processes of their own; the same seed gives the same pose of the same image."""
+    for name, value in ros_environment.items():
+        monkeypatch.setenv(name, value)
+    assert main(bag_arguments(folder, tmp_path / "run", "--through-ros")) == 0
+    direct, node = poses(done), poses(tmp_path / "run")
+    assert node and set(node) <= set(direct)  # the node takes the newest image, and may wait before it is sure
+    for name in node:
+        np.testing.assert_allclose(node[name][0], direct[name][0], atol=1e-9)
+        np.testing.assert_allclose(np.abs(node[name][1]), np.abs(direct[name][1]), atol=1e-9)
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["through_ros"]["images_sent"] == COUNT >= summary["through_ros"]["images_taken"] >= len(node)
