@@ -62,9 +62,13 @@ class Transforms:
                     raise
             self._wait(remaining)
 
-    def close(self):
+    def stop(self):
         """Ends all waiting."""
         self._closed.set()
+
+    def close(self):
+        """Stops listening and broadcasting."""
+        self.stop()
 
     def clear(self):
         """Forgets the history, not the static transforms."""
@@ -86,9 +90,15 @@ class Tf2Transforms(Transforms):
 
     def __init__(self, node: Node):
         super().__init__()
+        self._node = node
         self._buffer = tf2_ros.Buffer(cache_time=Duration(seconds=CACHE_SECONDS))
         self._listener = tf2_ros.TransformListener(self._buffer, node)
         self._broadcaster = tf2_ros.TransformBroadcaster(node)
+
+    def close(self):
+        super().close()
+        self._listener.unregister()
+        self._node.destroy_publisher(self._broadcaster.pub_tf)
 
     def clear(self):
         self._buffer.clear()
@@ -120,19 +130,28 @@ class OwnTransforms(Transforms):
         from tf2_msgs.msg import TFMessage
 
         super().__init__()
+        self._node = node
         self._message = TFMessage
         self._log = SeldomLog(node.get_logger())
         self._buffer = TransformBuffer(CACHE_SECONDS)
         moving = QoSProfile(depth=100)
         static = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        node.create_subscription(TFMessage, "/tf", lambda message: self._insert(message, False), moving)
-        node.create_subscription(TFMessage, "/tf_static", lambda message: self._insert(message, True), static)
+        self._subscriptions = [
+            node.create_subscription(TFMessage, "/tf", lambda message: self._insert(message, False), moving),
+            node.create_subscription(TFMessage, "/tf_static", lambda message: self._insert(message, True), static),
+        ]
         self._publisher = node.create_publisher(TFMessage, "/tf", moving)
+
+    def stop(self):
+        super().stop()
+        with self._buffer.changed:
+            self._buffer.changed.notify_all()
 
     def close(self):
         super().close()
-        with self._buffer.changed:
-            self._buffer.changed.notify_all()
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._node.destroy_publisher(self._publisher)
 
     def clear(self):
         self._buffer.clear()

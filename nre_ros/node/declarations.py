@@ -1,0 +1,149 @@
+"""The table of the node's parameters: name, default, range and meaning.
+
+``config/localize.yaml`` shows them all with these defaults.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, ParameterType
+
+_TYPES = {
+    bool: ParameterType.PARAMETER_BOOL, int: ParameterType.PARAMETER_INTEGER, float: ParameterType.PARAMETER_DOUBLE,
+    str: ParameterType.PARAMETER_STRING, list: ParameterType.PARAMETER_STRING_ARRAY,
+}
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """One parameter.  ``range``: smallest and largest number; ``choices``: all allowed words;
+    ``runtime``: may be set while the node is configured; the others are read by configuring it."""
+
+    name: str
+    default: str | bool | int | float | list
+    description: str
+    range: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+    runtime: bool = False
+
+    def descriptor(self) -> ParameterDescriptor:
+        descriptor = ParameterDescriptor(description=self.description, type=_TYPES[type(self.default)])
+        constraints = ["one of: " + ", ".join(self.choices)] if self.choices else []
+        if not self.runtime:
+            constraints.append("read when the node is configured")
+        descriptor.additional_constraints = "; ".join(constraints)
+        if self.range and isinstance(self.default, int):
+            low, high = self.range
+            descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=0)]
+        elif self.range:
+            low, high = map(float, self.range)
+            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high, step=0.0)]
+        return descriptor
+
+    def refusal(self, value) -> str:
+        """Why this value cannot be; empty for one that can (ROS itself checks types and ranges)."""
+        if self.choices and value not in self.choices:
+            return f"parameter {self.name} is {value!r}, expected one of: {', '.join(self.choices)}"
+        return ""
+
+
+_START = (
+    Declaration(
+        "autostart", True, "Configure and activate the node when it starts; false: a lifecycle manager does it."
+    ),
+)
+
+_MAP = (
+    Declaration("map_file", "", "Map file (made by `nre_ros map build`) to localize in."),
+    Declaration(
+        "create_map", False, "Make an empty map where map_file is missing, for keyframes to be added to by topic."
+    ),
+    Declaration(
+        "device", "auto", "Where the network and the estimator run; auto: the GPU if there is one.",
+        choices=("auto", "cpu", "cuda"),
+    ),
+    Declaration("seed", 0, "Seed of the random draws: same image, same seed, same pose.", range=(0, 2**31 - 1)),
+    Declaration("retrieve", 5, "Keyframes of the map that an image is compared with.", range=(1, 100)),
+    Declaration(
+        "min_confidence", 0.5, "Images localized with a lower confidence (0 to 1) get no pose.",
+        range=(0.0, 1.0), runtime=True,
+    ),
+)
+
+_IMAGES = (
+    Declaration(
+        "mode", "continuous",
+        "Which images are localized: continuous (as many as the machine manages), until_localized (until a pose has "
+        "been accepted) or on_request (after a call of ~/relocalize).",
+        choices=("continuous", "until_localized", "on_request"), runtime=True,
+    ),
+    Declaration(
+        "max_rate", 0.0, "Images of each camera that are localized in a second, at most; 0: no limit.",
+        range=(0.0, 1000.0), runtime=True,
+    ),
+    Declaration(
+        "cameras", [""],
+        "Names of the robot's cameras.  Each has the topics <name>/image and <name>/camera_info; an empty name "
+        "stands for image and camera_info.",
+    ),
+    Declaration(
+        "image_transport", "auto",
+        "Images to listen to: raw (topic image), compressed (topic image/compressed) or auto, whichever comes.",
+        choices=("auto", "raw", "compressed"),
+    ),
+    Declaration("rectified", False, "The images are undistorted already: camera_info's P counts, not its K and D."),
+)
+
+_FRAMES = (
+    Declaration("map_frame", "", "Name of the map's frame in messages and TF; empty: the one in the map file."),
+    Declaration(
+        "odom_frame", "odom",
+        "Odometry frame: TF must connect it with the camera, and map->odom is broadcast.  Empty: there is no "
+        "odometry, map->base_frame (or map->camera) is broadcast at the image's stamp.",
+    ),
+    Declaration(
+        "base_frame", "",
+        "The robot's base, whose pose initialpose tells and, without odometry, is broadcast; TF must connect it "
+        "with the camera.  Empty: the camera.",
+    ),
+    Declaration(
+        "camera_frame", "",
+        "The camera's optical frame, of a robot with one camera; empty: frame_id of the image, or of camera_info.",
+    ),
+    Declaration(
+        "pose_frame", "",
+        "Frame whose pose is published on pose and pose_with_covariance; TF must connect it with the camera.  "
+        "Empty: the camera's optical frame.",
+    ),
+)
+
+_TF = (
+    Declaration("publish_tf", True, "Broadcast on /tf; false: only the pose topics.", runtime=True),
+    Declaration(
+        "transform_rate", 20.0, "How often the latest map->odom is broadcast, in Hz.", range=(1.0, 200.0)
+    ),
+    Declaration(
+        "transform_tolerance", 0.1, "Seconds by which map->odom is dated into the future, so that it holds until "
+        "the next one.", range=(0.0, 5.0), runtime=True,
+    ),
+    Declaration(
+        "transform_timeout", 0.2, "Seconds to wait for the transform at the image's stamp to arrive.",
+        range=(0.0, 1.5), runtime=True,
+    ),
+)
+
+_POSES = (
+    Declaration(
+        "last_pose_file", "",
+        "File in which the last accepted pose is kept, as a hint where to begin at the next start; empty: none.",
+    ),
+)
+
+SECTIONS = {
+    "start": _START, "map and estimator": _MAP, "images": _IMAGES, "frames (REP-105)": _FRAMES, "TF": _TF,
+    "poses": _POSES,
+}
+"""Title -> parameters, in the order of the parameter file."""
+
+DECLARATIONS = tuple(declaration for section in SECTIONS.values() for declaration in section)
