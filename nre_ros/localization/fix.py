@@ -13,6 +13,10 @@ import numpy as np
 _RIGID = 1e-4
 """By which R R^T may differ from the identity: poses come through single precision as well."""
 
+AT_BASE = np.eye(4)
+"""Of a camera that is the body itself."""
+AT_BASE.flags.writeable = False
+
 
 @dataclass(frozen=True, eq=False)
 class Alternative:
@@ -40,7 +44,7 @@ class Fix:
     confidence: float = 1.0
     T_odom_cam: np.ndarray | None = None
     camera: str = ""
-    T_base_cam: np.ndarray = field(default_factory=lambda: np.eye(4))
+    T_base_cam: np.ndarray = field(default_factory=lambda: AT_BASE)
     alternatives: tuple[Alternative, ...] = ()
 
     def fault(self) -> str:

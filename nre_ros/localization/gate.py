@@ -18,14 +18,14 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass, replace
-from enum import IntEnum
 
 import numpy as np
 from scipy.stats import chi2
 
 from nre_ros.errors import PoseError
 from nre_ros.geometry import invert
-from nre_ros.localization.fix import Fix, covariance_fault, pose_fault
+from nre_ros.localization.decision import Decision, State
+from nre_ros.localization.fix import AT_BASE, Fix, covariance_fault, pose_fault
 from nre_ros.localization.frames import covariance_of_frame
 from nre_ros.localization.gate_settings import GateSettings
 from nre_ros.localization.look_alikes import LookAlikes
@@ -45,36 +45,6 @@ _BACKWARDS = 10**9
 """Nanoseconds by which a stamp may be older than the newest (several cameras); more, and time went back."""
 _STANDING_MEMORY = 0.1
 """Weight of the newest fix in the mean confidence that the believed pose rests on."""
-
-
-class State(IntEnum):
-    """As in LocalizationStatus: no pose believed yet; one is; none for too long."""
-
-    UNLOCALIZED = 0
-    LOCALIZED = 1
-    LOST = 2
-
-
-@dataclass(frozen=True, eq=False)
-class Decision:
-    """The gate's word on one fix.
-
-    accepted: it is believed.  state: after it.  reason: in words, with numbers, either way.
-    mahalanobis, metres, degrees: between the fix and what was expected; NaN where nothing was.
-    jump: odometry does not explain the way from the pose believed before.
-    T_map_cam, covariance: what is believed, None when nothing is: the fix's pose, or that of its
-    alternatives which agrees better, and its covariance [6, 6] after inflation and floor.
-    """
-
-    accepted: bool
-    state: State
-    reason: str
-    mahalanobis: float = math.nan
-    metres: float = math.nan
-    degrees: float = math.nan
-    jump: bool = False
-    T_map_cam: np.ndarray | None = None
-    covariance: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +117,7 @@ class Gate:
             T_map_base, covariance = (np.array(value, dtype=np.float64) for value in (T_map_base, covariance))
             self._believed = Waypoint(stamp, T_map_base, covariance + self._floor(), reading)
 
-    def predict(self, stamp: int, T_odom_cam=None, T_base_cam=np.eye(4)) -> tuple[np.ndarray, np.ndarray] | None:
+    def predict(self, stamp: int, T_odom_cam=None, T_base_cam=AT_BASE) -> tuple[np.ndarray, np.ndarray] | None:
         """Pose [4, 4] of a camera (or of the base, given its odometry) in the map and its covariance [6, 6] at ``stamp``.
 
         Carried on from the last believed pose or hint; None before.  Whether to tell anybody of it: see ``state``.
@@ -161,7 +131,7 @@ class Gate:
             covariance = covariance_of_frame(prediction.covariance, prediction.T_map_base, np.asarray(T_base_cam))
             return prediction.T_map_base @ T_base_cam, covariance
 
-    def miss(self, stamp: int, T_odom_cam=None, T_base_cam=np.eye(4)) -> State:
+    def miss(self, stamp: int, T_odom_cam=None, T_base_cam=AT_BASE) -> State:
         """An image without a pose: tells the time and the way that have gone by."""
         with self._lock:
             self._notice_time(stamp)
@@ -308,10 +278,10 @@ class Gate:
         return f"{gap.words()} from {source}, Mahalanobis {gap.mahalanobis:.1f} of {self._threshold:.1f}"
 
     def _decision(self, accepted, gap: Gap | None, jump: bool, words: str, candidate=None) -> Decision:
-        numbers = {} if gap is None else dict(
-            mahalanobis=gap.mahalanobis, metres=gap.metres, degrees=math.degrees(gap.radians)
-        )
-        pose = {} if candidate is None else dict(T_map_cam=candidate.T_map_cam, covariance=candidate.covariance)
+        numbers = {}
+        if gap:
+            numbers = {"mahalanobis": gap.mahalanobis, "metres": gap.metres, "degrees": math.degrees(gap.radians)}
+        pose = {"T_map_cam": candidate.T_map_cam, "covariance": candidate.covariance} if candidate else {}
         return Decision(accepted, self._state, words, jump=jump, **numbers, **pose)
 
 
