@@ -69,10 +69,14 @@ class World:
 
 
 class NodeProcess:
-    """``python -m nre_ros.node.localize_node --ros-args ...``, its words in a file."""
+    """``python -m nre_ros.node.localize_node --ros-args ...``, its words in a file.
+
+    One image is enough for a pose, unless a test says otherwise.
+    """
 
     def __init__(self, folder: Path, *ros_args: str, command=("-m", "nre_ros.node.localize_node"), **parameters):
         self.log = folder / f"node_{time.monotonic_ns()}.log"
+        parameters = {"first_fixes": 1, **parameters}
         given = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
         environment = clean_environment(ROS_LOG_DIR=str(folder / "ros_log"), OMP_NUM_THREADS="1")
         with open(self.log, "w") as log:

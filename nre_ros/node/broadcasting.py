@@ -14,9 +14,9 @@ from nre_ros.node.parameters import value_of
 from nre_ros.node.transforms import TransformError, Transforms
 
 
-@dataclass
+@dataclass(frozen=True)
 class Frames:
-    """Names of the frames; empty ones as ``parameters`` describes them.  Another map may bring another ``map``."""
+    """Names of the frames; empty ones as ``declarations`` describes them."""
 
     map: str
     odom: str

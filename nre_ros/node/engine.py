@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from rclpy.node import Node
 
-from nre_ros.errors import NreError
+from nre_ros.errors import MapError
 from nre_ros.features import choose_device, load_backbone
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.retrieval import PosePrior
@@ -18,6 +18,7 @@ from nre_ros.keyframes.rewriting import save_copy
 from nre_ros.keyframes.store import KeyframeStore
 from nre_ros.localization.localizer import Localizer
 from nre_ros.localization.result import LocalizationResult
+from nre_ros.node.diagnostics import device_facts
 from nre_ros.node.parameters import ParameterError, value_of
 from nre_ros.nre import NREEstimator
 
@@ -66,6 +67,11 @@ class Engine:
         """Where it runs."""
         return self._localizer.device
 
+    def facts(self) -> dict[str, str]:
+        """What there is to tell about map and device, name -> value."""
+        facts = {"map": str(self.store.path), "keyframes": str(len(self.store)), **device_facts(self.device)}
+        return {**facts, "limitation": self.limitation} if self.limitation else facts
+
     def localize(self, image: np.ndarray, camera: Camera, prior: PosePrior | None = None) -> LocalizationResult:
         """As ``Localizer.localize``; out of memory it takes fewer keyframes, and at last the CPU, and says so."""
         self._try_all_again()
@@ -79,9 +85,18 @@ class Engine:
             # outside of the handler, which holds on to all that the failed attempt had allocated
             self._do_with_less()
 
-    def load(self, map_file: str) -> None:
-        """Opens another map in place of the present one, which stays when that fails with ``NreError``."""
+    def load(self, map_file: str, frame: str = "") -> None:
+        """Opens another map in place of the present one, which stays when that fails with ``NreError``.
+
+        frame: that of the map; empty: any.
+        """
         loaded = self._load(map_file)
+        if frame and loaded.frame_id != frame:
+            loaded.close()
+            raise MapError(
+                f"map {map_file} has the frame {loaded.frame_id!r}, all that is published is in {frame!r}: configure "
+                "the node anew for it, or name its frame by the parameter map_frame"
+            )
         self._localizer.close()
         self._localizer = loaded
         self._free()
@@ -181,7 +196,7 @@ def _create_map(node: Node) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise NreError(f"map {path} cannot be created: {error.strerror}") from error
+        raise MapError(f"map {path} cannot be created: {error.strerror}") from error
     frame = value_of(node, "map_frame") or "map"
     KeyframeStore.create(path, backbone.name, backbone.weights_hash, frame, source="keyframes by topic").close()
     node.get_logger().info(f"made an empty map {path}")

@@ -27,6 +27,7 @@ from nre_ros.node.entities import Entities
 from nre_ros.node.hints import Hints, LastPoseFile
 from nre_ros.node.inputs import CameraInput
 from nre_ros.node.judging import Judge, Look
+from nre_ros.node.outputs import Outputs
 from nre_ros.node.parameters import value_of
 from nre_ros.node.publishing import Publishers, status_message, tell_decision
 from nre_ros.node.seldom import SeldomLog
@@ -42,20 +43,18 @@ REMIND_SECONDS = 5.0
 class Relocalizer:
     """Localizes the images of a robot's cameras in one map, from ``__init__`` to ``close``.
 
-    node: has the parameters of ``nre_ros.node.declarations``.  watchers: each is called with every
-    ``Shot``, its ``Outcome`` and the status message, on the worker's thread.
+    node: has the parameters of ``nre_ros.node.declarations``.
     """
 
-    def __init__(
-        self, node: LifecycleNode, engine: Engine, gate: Gate, frames: Frames, publishers: Publishers, watchers=()
-    ):
+    def __init__(self, node: LifecycleNode, engine: Engine, gate: Gate, frames: Frames, publishers: Publishers):
         self._node, self._logger, self._engine, self._gate = node, node.get_logger(), engine, gate
-        self._frames, self._publishers, self._watchers = frames, publishers, watchers
+        self._frames, self._publishers = frames, publishers
         self._log = SeldomLog(self._logger)
         self._lock = threading.Lock()  # of what is forgotten when time goes back
         self._epoch = 0  # counts how often
         self._forgotten = ""  # why, the last time
         self._entities = Entities(node)
+        self._outputs = Outputs(node, frames.map, engine.facts)
         self.worker = Worker(self._report)
         cameras = value_of(node, "cameras")
         self._transforms = open_transforms(node)
@@ -84,6 +83,7 @@ class Relocalizer:
         self._transforms.stop()  # nobody waits for a transform any more
         ended = self.worker.stop(timeout)
         self._transforms.close()
+        self._outputs.close()
         self._last_pose.save()
         return ended
 
@@ -95,6 +95,7 @@ class Relocalizer:
             self._gate.reset()
             self._correction.forget()
             self._hints.give(None)
+        self._outputs.path.clear()
         self.worker.forget()
         self._logger.warning(f"{why}: pose and correction are forgotten")
 
@@ -110,6 +111,7 @@ class Relocalizer:
     # --- one image: offered by the executor's thread, worked on by the worker's --------------------
 
     def _offer(self, source: CameraInput, message):
+        self._outputs.diagnostics.arrived()
         if self.demand.wanted():
             frame = self._frames.camera or message.header.frame_id
             shot = Shot(source.name, message, source.camera_info, frame, time.monotonic(), source.received)
@@ -139,8 +141,10 @@ class Relocalizer:
         status.total_milliseconds = (time.monotonic() - shot.arrival) * 1e3
         self._publishers.status(status)
         self.demand.told(shot.arrival, status)
-        for watcher in self._watchers:
-            watcher(shot, outcome, status)
+        self._outputs.update(
+            outcome.seen.result, outcome.decision, State(status.state), stamp=shot.stamp, camera_frame=shot.frame,
+            image=outcome.seen.image, store=self._engine.store, milliseconds=status.total_milliseconds,
+        )
 
     def _status(self, shot: Shot, outcome: Outcome) -> LocalizationStatus:
         status = status_message(outcome.seen.result, self._gate.state)

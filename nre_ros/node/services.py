@@ -90,8 +90,7 @@ class Services:
 
     async def _load_map(self, request, response):
         def load():
-            self._engine.load(request.map_file)
-            self._frames.map = value_of(self._node, "map_frame") or self._engine.map_frame
+            self._engine.load(request.map_file, "" if value_of(self._node, "map_frame") else self._frames.map)
             self._forget(f"{request.map_file} has been loaded")
             self._map_changed()
             return f"{request.map_file}: {self._engine}"

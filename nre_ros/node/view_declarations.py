@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nre_ros.node.declarations import Declaration
+from nre_ros.node.declaration import Declaration
 
 VIEWS = (
     Declaration(
