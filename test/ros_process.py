@@ -4,6 +4,7 @@ The world is a room of the gallery, so that the camera's true pose is known exac
 """
 
 import array
+import math
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ import cv2
 import numpy as np
 import rclpy
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
+from rcl_interfaces.srv import SetParameters
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -24,7 +27,7 @@ from tf2_msgs.msg import TFMessage
 
 from nre_ros.features import load_backbone
 from nre_ros.gallery import CameraMount, Gallery, build_room, camera_pose
-from nre_ros.geometry import Camera
+from nre_ros.geometry import Camera, pose_error
 from nre_ros.keyframes.builder import KeyframeBuilder
 from nre_ros.keyframes.retrieval import GLOBAL_DESCRIPTOR
 from nre_ros.keyframes.store import KeyframeStore
@@ -234,15 +237,28 @@ class Robot:
                 return answers()[0]
         raise AssertionError("the node never answered this image")
 
-    def call(self, image, info):
-        """The answer of the service ``localize_image``."""
-        client = self.node.create_client(LocalizeImage, "localize_node/localize_image")
+    def call(self, service, name: str, request):
+        """The answer of one of the node's services."""
+        client = self.node.create_client(service, f"localize_node/{name}")
         assert client.wait_for_service(TIMEOUT)
-        future = client.call_async(LocalizeImage.Request(image=image, camera_info=info))
+        return self.answer(client.call_async(request))
+
+    def answer(self, future):
+        """The result of a call that is under way."""
         deadline = time.monotonic() + TIMEOUT
         while not future.done() and time.monotonic() < deadline:
             time.sleep(0.01)
-        return future.result().status
+        assert future.done(), "the service never answered"
+        return future.result()
+
+    def localize_image(self, image, info):
+        """The answer of the service ``localize_image``."""
+        return self.call(LocalizeImage, "localize_image", LocalizeImage.Request(image=image, camera_info=info)).status
+
+    def set_parameter(self, name: str, value):
+        """Whether the node has taken the value, and why not."""
+        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        return self.call(SetParameters, "set_parameters", request).results[0]
 
 
 class SimClock:
@@ -271,6 +287,12 @@ class SimClock:
     def __exit__(self, *_):
         self._ended.set()
         self._thread.join()
+
+
+def assert_pose(T, expected):
+    """Poses that are alike: the truth is exact, the limits leave room for the estimator alone."""
+    metres, radians = pose_error(T, expected)
+    assert metres < 0.03 and math.degrees(radians) < 1, f"{metres:.3f} m, {math.degrees(radians):.2f} degrees off"
 
 
 def camera_info(**changes) -> CameraInfo:

@@ -10,17 +10,12 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
 
-from ros_process import NodeProcess, Robot, World, camera_info, jpeg_image, raw_image  # noqa: E402
+from ros_process import NodeProcess, Robot, camera_info, jpeg_image, raw_image  # noqa: E402
 
 from nre_ros.geometry import pose_error  # noqa: E402
 from nre_ros.node.conversions import matrix_of_pose, stamp_message, transform_message  # noqa: E402
 
 NAN = float("nan")
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return World(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +208,7 @@ def test_an_error_inside_the_estimator(world, tmp_path):
             assert not status.pose_valid
             assert status.reason == "internal error, RuntimeError: CUDA out of memory. Tried to allocate 2.00 GiB"
             assert "Traceback" in node.words, "whoever maintains the node needs to know where"
-            assert "internal error" in robot.call(black, camera_info()).reason
+            assert "internal error" in robot.localize_image(black, camera_info()).reason
             stamp = robot.now()
             robot.publish_odometry(np.eye(4), stamp)
             assert robot.ask(raw_image(world.image, stamp)).pose_valid

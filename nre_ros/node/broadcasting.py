@@ -95,13 +95,13 @@ class FrameLookups:
         return self._look_up(f"no {frames.map} -> {frames.odom}", frames.odom, camera, stamp, wait)
 
     def published_pose(
-        self, T_map_cam: np.ndarray, covariance: np.ndarray, camera: str, stamp: int
+        self, T_map_cam: np.ndarray, covariance: np.ndarray, camera: str, stamp: int, wait: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
         """Pose [4, 4] and covariance [6, 6] of ``pose_frame``, or of the camera where that is empty."""
         frame = self._frames.pose
         if frame in ("", camera):
             return T_map_cam, covariance
-        T_cam_frame = self._look_up("no pose", camera, frame, stamp)
+        T_cam_frame = self._look_up("no pose", camera, frame, stamp, wait)
         return T_map_cam @ T_cam_frame, covariance_of_frame(covariance, T_map_cam, T_cam_frame)
 
     def broadcast_child(self, T_map_cam: np.ndarray, camera: str, stamp: int):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from rclpy.node import Node
 from nre_ros.errors import MapError
 from nre_ros.features import choose_device, load_backbone
 from nre_ros.geometry import Camera
+from nre_ros.keyframes.database import sidecars
 from nre_ros.keyframes.retrieval import PosePrior
 from nre_ros.keyframes.rewriting import save_copy
 from nre_ros.keyframes.store import KeyframeStore
@@ -68,13 +70,14 @@ class Engine:
         return self._localizer.device
 
     def facts(self) -> dict[str, str]:
-        """What there is to tell about map and device, name -> value."""
-        facts = {"map": str(self.store.path), "keyframes": str(len(self.store)), **device_facts(self.device)}
+        """What there is to tell about map and device, name -> value; from any thread."""
+        facts = {"map": str(self.store.path), "keyframes": str(self._count), **device_facts(self.device)}
         return {**facts, "limitation": self.limitation} if self.limitation else facts
 
     def localize(self, image: np.ndarray, camera: Camera, prior: PosePrior | None = None) -> LocalizationResult:
         """As ``Localizer.localize``; out of memory it takes fewer keyframes, and at last the CPU, and says so."""
         self._try_all_again()
+        self._count = len(self.store)
         self._localizer.min_confidence = value_of(self._node, "min_confidence")
         while True:
             try:
@@ -119,8 +122,12 @@ class Engine:
             self._localizer.warm_up()
 
     def close(self) -> None:
-        """Closes the map."""
+        """Closes the map, and leaves one plain file where keyframes have been added to it."""
+        path, written = self.store.path, _has_log(self.store.path)
         self._localizer.close()
+        if written:
+            with suppress(MapError):
+                KeyframeStore.open(path, readonly=False, cache_bytes=0).close()
         self._localizer.backbone = self._localizer.estimator = None
         self._free()
 
@@ -133,6 +140,7 @@ class Engine:
         settings = {name: value_of(self._node, name) for name in ("device", "seed", "retrieve")}
         localizer = Localizer(map_file, **settings)
         localizer.warm_up()
+        self._count = len(localizer.store)
         return localizer
 
     def _move(self, device: torch.device) -> None:
@@ -179,6 +187,11 @@ class Engine:
             except RuntimeError as error:
                 self._move(torch.device("cpu"))
                 self.limitation, self._again = f"{wanted}: {error}", time.monotonic() + _AGAIN_SECONDS
+
+
+def _has_log(path: Path) -> bool:
+    """Whether a writer has left its log beside the map, for a reader held it."""
+    return sidecars(path)[0].exists()
 
 
 def _is_out_of_memory(error: Exception) -> bool:

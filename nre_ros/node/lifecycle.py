@@ -120,7 +120,8 @@ class LocalizeNode(LifecycleNode):
         return True
 
     def _map_changed(self):
-        """Another map is open."""
+        if self._relocalizer is not None:
+            self._relocalizer.mapper.map_changed()
 
     # --- what rclpy leaves to us --------------------------------------------------------------------
 

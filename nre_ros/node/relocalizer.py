@@ -24,9 +24,11 @@ from nre_ros.node.broadcasting import Correction, FrameLookups, Frames
 from nre_ros.node.demand import Demand
 from nre_ros.node.engine import Engine
 from nre_ros.node.entities import Entities
+from nre_ros.node.follow import Follower
 from nre_ros.node.hints import Hints, LastPoseFile
 from nre_ros.node.inputs import CameraInput
 from nre_ros.node.judging import Judge, Look
+from nre_ros.node.mapping import Mapper
 from nre_ros.node.outputs import Outputs
 from nre_ros.node.parameters import value_of
 from nre_ros.node.publishing import Publishers, status_message, tell_decision
@@ -54,7 +56,7 @@ class Relocalizer:
         self._epoch = 0  # counts how often
         self._forgotten = ""  # why, the last time
         self._entities = Entities(node)
-        self._outputs = Outputs(node, frames.map, engine.facts)
+        self._outputs = Outputs(node, frames.map, self._facts)
         self.worker = Worker(self._report)
         cameras = value_of(node, "cameras")
         self._transforms = open_transforms(node)
@@ -62,9 +64,13 @@ class Relocalizer:
         self._correction = Correction(node, self._entities, self._transforms, frames)
         self.demand = Demand(node, self._entities, gate)
         self._hints = Hints(node, self._entities, self._lookups, frames, self.forget)
+        self.mapper = Mapper(node, self._entities, engine, self._lookups, frames)
         self._last_pose = LastPoseFile(node, frames)
         self._hints.give(self._last_pose.hint())
         self._judge = Judge(node, engine, self._lookups, gate, self._hints, self._report)
+        self._follower = Follower(
+            node, self._entities, self._transforms, self._lookups, frames, gate, publishers
+        )
         self._times = Times(node, self._log, self._time_went_back)
         self._entities.timer(REMIND_SECONDS, self._tell_what_is_missing, steady=True)
         self._inputs = [CameraInput(node, self._entities, name, self._offer) for name in cameras]
@@ -81,7 +87,9 @@ class Relocalizer:
         self._times.close()
         self.demand.close()
         self._transforms.stop()  # nobody waits for a transform any more
-        ended = self.worker.stop(timeout)
+        began = time.monotonic()
+        ended = self.mapper.stop(timeout)
+        ended &= self.worker.stop(None if timeout is None else max(0.0, began + timeout - time.monotonic()))
         self._transforms.close()
         self._outputs.close()
         self._last_pose.save()
@@ -95,6 +103,7 @@ class Relocalizer:
             self._gate.reset()
             self._correction.forget()
             self._hints.give(None)
+            self._follower.forget()
         self._outputs.path.clear()
         self.worker.forget()
         self._logger.warning(f"{why}: pose and correction are forgotten")
@@ -168,6 +177,7 @@ class Relocalizer:
                 self._publish_transform(shot, outcome, look, epoch)
         except TransformError as error:
             troubles[str(error)] = True
+        self._follower.accepted(shot.frame, outcome.T_body_cam, shot.stamp)
         self._last_pose.accepted(T_map_cam, covariance, shot.frame, shot.stamp)
         trouble = "; ".join(troubles)
         if trouble:
@@ -184,6 +194,9 @@ class Relocalizer:
         with self._lock:
             if epoch == self._epoch:
                 self._correction.update(map_to_odom(T_map_cam, look.T_odom_cam))
+
+    def _facts(self) -> dict[str, str]:
+        return {**self._engine.facts(), **self.mapper.facts()}
 
     # --- words --------------------------------------------------------------------------------------
 

@@ -62,6 +62,13 @@ class Transforms:
                     raise
             self._wait(remaining)
 
+    def latest(self, target: str, source: str) -> tuple[np.ndarray, int]:
+        """The newest ``T_target_source`` [4, 4] and its stamp (0: it is static), without waiting.
+
+        Raises ``TransformError``.
+        """
+        raise NotImplementedError
+
     def stop(self):
         """Ends all waiting."""
         self._closed.set()
@@ -106,9 +113,16 @@ class Tf2Transforms(Transforms):
     def broadcast(self, T, parent, child, stamp):
         self._broadcaster.sendTransform(transform_message(T, parent, child, stamp))
 
+    def latest(self, target, source):
+        transform = self._ask(target, source, 0)
+        return _matrix(transform.transform), stamp_nanoseconds(transform.header.stamp)
+
     def _lookup(self, target, source, stamp):
+        return _matrix(self._ask(target, source, stamp).transform)
+
+    def _ask(self, target, source, stamp):
         try:
-            transform = self._buffer.lookup_transform(target, source, Time(nanoseconds=stamp)).transform
+            return self._buffer.lookup_transform(target, source, Time(nanoseconds=stamp))
         except tf2_ros.LookupException as error:
             raise FrameLookupError(str(error)) from None
         except tf2_ros.ConnectivityException as error:
@@ -117,7 +131,6 @@ class Tf2Transforms(Transforms):
             raise ExtrapolationError(str(error)) from None
         except tf2_ros.TransformException as error:
             raise TransformError(str(error)) from None
-        return _matrix(transform)
 
     def _wait(self, seconds):
         self._closed.wait(min(seconds, POLL_SECONDS))
@@ -168,6 +181,10 @@ class OwnTransforms(Transforms):
             )
             if refusal:
                 self._log.warning(refusal)
+
+    def latest(self, target, source):
+        stamp = self._buffer.latest_time(target, source)
+        return self._buffer.lookup(target, source, stamp), stamp
 
     def _lookup(self, target, source, stamp):
         return self._buffer.lookup(target, source, stamp)
