@@ -23,7 +23,7 @@ from nre_ros.gallery import CameraMount, camera_pose  # noqa: E402
 from nre_ros.geometry import invert, pose_error  # noqa: E402
 from nre_ros.msg import LocalizationStatus  # noqa: E402
 from nre_ros.node.conversions import matrix_of_pose, stamp_nanoseconds  # noqa: E402
-from nre_ros.node.parameters import DECLARATIONS  # noqa: E402
+from nre_ros.node.declarations import DECLARATIONS  # noqa: E402
 from nre_ros.node.transforms import _matrix  # noqa: E402
 
 MOUNT = CameraMount()

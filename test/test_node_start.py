@@ -17,7 +17,7 @@ pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make se
 from ros_process import ROOT, NodeProcess, Robot, World, jpeg_image  # noqa: E402
 
 from nre_ros.cli.node import add_parser, ros_arguments  # noqa: E402
-from nre_ros.node.parameters import DECLARATIONS  # noqa: E402
+from nre_ros.node.declarations import DECLARATIONS  # noqa: E402
 
 
 @pytest.fixture(scope="module")

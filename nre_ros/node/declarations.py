@@ -133,7 +133,61 @@ _TF = (
     ),
 )
 
+_GATE = (
+    Declaration(
+        "agreement", 0.999, "Probability with which a right pose passes the test against odometry since the last "
+        "accepted one.", range=(0.5, 0.999999), runtime=True,
+    ),
+    Declaration(
+        "first_fixes", 2, "Images in a row whose poses agree with each other, before the first pose is accepted.",
+        range=(1, 100), runtime=True,
+    ),
+    Declaration("first_seconds", 0.2, "Time that these images span, in seconds.", range=(0.0, 60.0), runtime=True),
+    Declaration(
+        "jump_fixes", 3, "The same before a pose is accepted that odometry does not explain (a kidnapped robot).",
+        range=(1, 100), runtime=True,
+    ),
+    Declaration("jump_seconds", 1.5, "Time that these images span, in seconds.", range=(0.0, 60.0), runtime=True),
+    Declaration(
+        "single_confidence", 0.0, "A first pose of this confidence needs no second image; 0: all do.",
+        range=(0.0, 1.0), runtime=True,
+    ),
+    Declaration(
+        "inflation", 2.0, "Factor on the standard deviations that the estimator states.",
+        range=(0.1, 100.0), runtime=True,
+    ),
+    Declaration("floor_metres", 0.02, "Smallest standard deviation of a position.", range=(1e-4, 10.0), runtime=True),
+    Declaration(
+        "max_metres", 0.5, "Poses whose position is less certain than this (one standard deviation) are refused.",
+        range=(0.001, 1000.0), runtime=True,
+    ),
+    Declaration(
+        "lost_seconds", 10.0, "Seconds without an accepted pose after which the robot is lost.",
+        range=(0.1, 86400.0), runtime=True,
+    ),
+    Declaration(
+        "lost_metres", 10.0, "Metres by odometry without an accepted pose after which the robot is lost.",
+        range=(0.1, 1e6), runtime=True,
+    ),
+    Declaration(
+        "max_speed", 2.0, "The robot's largest speed, m/s; odometry that is faster has jumped.",
+        range=(0.01, 100.0), runtime=True,
+    ),
+    Declaration(
+        "drift_per_metre", 0.05, "By how much odometry errs, in metres a metre (one standard deviation).",
+        range=(0.0, 1.0), runtime=True,
+    ),
+    Declaration(
+        "drift_per_radian", 0.05, "By how much odometry errs, in radians a radian (one standard deviation).",
+        range=(0.0, 1.0), runtime=True,
+    ),
+)
+
 _POSES = (
+    Declaration(
+        "follow_odometry", False, "Publish the pose between images, too, carried on by odometry, with a covariance "
+        "that grows; false: only poses of images.", runtime=True,
+    ),
     Declaration(
         "last_pose_file", "",
         "File in which the last accepted pose is kept, as a hint where to begin at the next start; empty: none.",
@@ -142,7 +196,7 @@ _POSES = (
 
 SECTIONS = {
     "start": _START, "map and estimator": _MAP, "images": _IMAGES, "frames (REP-105)": _FRAMES, "TF": _TF,
-    "poses": _POSES,
+    "which poses are accepted": _GATE, "poses": _POSES,
 }
 """Title -> parameters, in the order of the parameter file."""
 
