@@ -1,5 +1,7 @@
 """Diagnostics, path, debug image and markers as a subscriber gets them, through DDS."""
 
+import json
+import pathlib
 import sys
 import threading
 import time
@@ -7,6 +9,7 @@ import time
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
@@ -26,6 +29,7 @@ from nre_ros.node.conversions import matrix_of_pose, stamp_nanoseconds  # noqa: 
 from nre_ros.node.outputs import Outputs  # noqa: E402
 from nre_ros.node.view_declarations import VIEWS  # noqa: E402
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 STAMP = 1_700_000_000 * 10**9
 COVARIANCE = np.diag([0.01**2, 0.03**2, 0.02**2, 0.001**2, 0.002**2, np.radians(0.5) ** 2])
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -123,6 +127,22 @@ def world(tmp_path):
 
 
 GREY = np.full((240, 320, 3), 90, np.uint8)
+
+
+def test_the_views_find_their_topics(world):
+    """Those of the RViz configuration and the Foxglove layout, which are not other parts' of the node."""
+    offered = dict(world.node.get_publisher_names_and_types_by_node("localize_node", "/"))
+    shown = {
+        "Path": "nav_msgs/msg/Path", "MarkerArray": "visualization_msgs/msg/MarkerArray", "Image": "sensor_msgs/msg/Image",
+    }
+    manager = yaml.safe_load((ROOT / "config/localize.rviz").read_text())["Visualization Manager"]
+    displays = [display for display in manager["Displays"] if display["Class"].split("/")[1] in shown]
+    assert len(displays) == 4
+    for display in displays:
+        assert offered[display["Topic"]["Value"]] == [shown[display["Class"].split("/")[1]]]
+    layout = json.loads((ROOT / "config/foxglove.json").read_text())["configById"]
+    assert layout["Image!debug"]["imageMode"]["imageTopic"] in offered
+    assert layout["DiagnosticSummary!all"]["topicToRender"] in offered
 
 
 # --- diagnostics --------------------------------------------------------------------------------
