@@ -29,3 +29,12 @@ def test_every_parameter_has_one_row_with_its_default():
         assert bool(star) == declaration.runtime
         value = yaml.safe_load(default.replace("`", ""))
         assert value == declaration.default and type(value) is type(declaration.default), declaration.name
+
+
+def test_the_parameters_that_the_slam_document_gives_exist():
+    declared = {declaration.name: declaration for declaration in DECLARATIONS}
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/slam.md").read_text(), re.DOTALL)
+    given = [nodes["localize_node"]["ros__parameters"] for nodes in map(yaml.safe_load, blocks) if "localize_node" in nodes]
+    assert len(given) == 3
+    for name, value in (item for parameters in given for item in parameters.items()):
+        assert type(value) is type(declared[name].default) and not declared[name].refusal(value), name
