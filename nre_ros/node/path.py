@@ -23,14 +23,16 @@ class PathOutput:
         self._node, self._frame = node, frame
         self._topic = Topic(node, Path, "path", latched=True)
         self._lock = threading.Lock()
-        self.clear()
+        self._poses: deque[PoseStamped] = deque()
+        self._last: np.ndarray | None = None
+        self._changed = False
 
     def clear(self) -> None:
         """Begins anew: time went back, or another map was loaded."""
         with self._lock:
-            self._poses: deque[PoseStamped] = deque()
-            self._last: np.ndarray | None = None
-            self._changed = False
+            self._changed = bool(self._poses)
+            self._poses.clear()
+            self._last = None
 
     def update(self, T_map: np.ndarray, stamp: int) -> None:
         """Adds a believed pose [4, 4] at ``stamp`` nanoseconds, unless it is close to the last one."""
@@ -53,7 +55,9 @@ class PathOutput:
                 return
             self._changed = False
             path = Path(poses=list(self._poses))
-        path.header = Header(frame_id=self._frame, stamp=path.poses[-1].header.stamp)
+        path.header.frame_id = self._frame
+        if path.poses:
+            path.header.stamp = path.poses[-1].header.stamp
         self._topic.publish(path)
 
     def close(self) -> None:
