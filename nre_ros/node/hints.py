@@ -98,7 +98,9 @@ class Hints:
         """The camera's pose in the map by the hint, and its covariance."""
         T, covariance, frames = hint.T, hint.covariance, self._frames
         if hint.parent not in ("", frames.map):
-            T_map_parent = self._lookups.between(frames.map, hint.parent, hint.stamp or stamp, "no pose in the map")
+            T_map_parent = self._lookups.between(
+                frames.map, hint.parent, hint.stamp or stamp, f"it is in {hint.parent}, not in the map"
+            )
             R = np.kron(np.eye(2), T_map_parent[:3, :3])
             T, covariance = T_map_parent @ T, R @ covariance @ R.T
         if hint.frame in ("", camera):
