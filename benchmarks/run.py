@@ -26,6 +26,7 @@ BENCHMARKS = {
     "imports": "keyframes a second of the importers, by stages",
     "maps": "queries in whole maps of each kind of input",
     "lookalike": "poses believed in the wrong one of two equal rooms, in ten minutes, with odometry and without",
+    "node": "the node through DDS: delay, memory and threads over minutes, a bag in real time, a kidnap",
     "storage": "bytes a keyframe, what adding one costs, and int8 descriptors against float32 on the kitchen",
 }
 """Name of the module -> what it measures; ``run(options)`` of each yields tables as they are done."""

@@ -17,7 +17,7 @@ from nre_ros.node.conversions import matrix_of_pose, stamp_nanoseconds  # noqa: 
 from nre_ros.node.transforms import _matrix  # noqa: E402
 
 MOUNT = CameraMount()
-ELSEWHERE = camera_pose([0.0, -0.7, 1.3], 0.1)
+ELSEWHERE = camera_pose([0.0, -0.5, 1.25], 0.1)
 """Far from where ``world.image`` was taken, and in the map."""
 
 

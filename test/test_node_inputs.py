@@ -81,7 +81,7 @@ def test_stated_poses_that_make_no_sense_are_refused_in_words(world, start):
 
 def test_two_cameras_tell_one_pose_of_the_robot(world, tmp_path):
     """Each by its own topics, intrinsics and place on the robot, in fair turns."""
-    places = {"front": world.T_map_cam, "rear": camera_pose([0.1, -0.4, 1.2], 0.15)}
+    places = {"front": world.T_map_cam, "rear": camera_pose([0.1, 0.6, 1.25], -0.1)}
     frames = {"front": OPTICAL, "rear": "rear_optical_frame"}
     T_map_base = world.T_map_cam @ invert(MOUNT.T_base_cam)
     parameters = {"cameras": "[front, rear]", "base_frame": "base_link", "pose_frame": "base_link"}

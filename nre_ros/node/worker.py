@@ -92,6 +92,7 @@ class Worker:
                 self._report(error)
 
     def _next(self) -> Callable[[], None] | None:
+        waited = False  # once a turn: on a busy machine even the newest one is soon old
         with self._changed:
             while True:
                 self._changed.wait_for(lambda: self._stopped or self._requests or self._offers)
@@ -100,9 +101,10 @@ class Worker:
                 if self._requests:
                     return self._requests.popleft()
                 source, offer = next(iter(self._offers.items()))
-                if not self._newer_comes(source, offer):
+                if waited or not self._newer_comes(source, offer):
                     del self._offers[source]
                     return lambda: self._timed(offer.work)
+                waited = True
 
     def _newer_comes(self, source: Hashable, offer: _Offer) -> bool:
         """Waits for something newer than ``offer`` where that pays; false when ``offer`` is to be taken."""
