@@ -387,6 +387,15 @@ def test_lost_after_time_or_way_without_a_believed_fix():
     assert "says little" in again[0].reason
 
 
+@pytest.mark.parametrize("metres, needed", [(1.0, 2), (8.0, 3)])
+def test_a_pose_that_only_the_long_time_explains_needs_as_much_as_a_jump(metres, needed):
+    gate = localized()
+    decisions = [gate.judge(fix(20.0 + i, motion([metres, 0, 0]))) for i in range(4)]
+    assert all("says little" in d.reason for d in decisions[:needed])
+    assert [d.accepted for d in decisions] == [i + 1 >= needed for i in range(4)]
+    assert decisions[needed - 1].jump == (metres > 2.0)
+
+
 def test_a_miss_before_the_first_pose_is_not_being_lost():
     gate = Gate()
     assert gate.miss(START) == State.UNLOCALIZED == gate.miss(START + 100 * SECOND)

@@ -156,8 +156,10 @@ class Gate:
         if gap.mahalanobis > self._threshold:
             return self._gather(fix, candidates[0], True, gaps[0], self._comparison(prediction, gaps[0]), prediction)
         if self._state == State.LOST or prediction.spread > self._settings.informative_metres:
+            # far off, it is the same to the robot as a jump
+            far = gap.metres > self._settings.informative_metres
             words = f"it agrees, but that says little after so long: {words}"
-            return self._gather(fix, candidate, False, gap, words)
+            return self._gather(fix, candidate, far, gap, words, prediction)
         self._refute(prediction, candidate.waypoint)
         if best:
             words = f"one of its {len(candidates) - 1} other poses agrees: {words}"
@@ -173,7 +175,10 @@ class Gate:
         if rival > settings.max_rival:
             told = f"not believed yet: {words}; the image shows another place as well, with a share of {rival:.0%}"
             return self._decision(False, gap, jump, told)
-        self._run = [*self._run, waypoint] if self._continues_run(waypoint) else [waypoint]
+        continues = self._continues_run(waypoint)
+        if prediction and not (jump or continues):
+            self._refute(prediction, waypoint)
+        self._run = [*self._run, waypoint] if continues else [waypoint]
         if jump:
             needed = settings.jump_fixes * 2 ** self._look_alikes.doublings(prediction, waypoint, self._threshold)
             seconds, strength = settings.jump_seconds, (needed - 0.5) * self._standing
