@@ -121,7 +121,7 @@ class NodeProcess:
 class Robot:
     """Publishes what a robot does and remembers what the node answers, in a namespace of its own."""
 
-    def __init__(self, namespace: str = "", image: str = "image"):
+    def __init__(self, namespace: str = "", image: str = "image", camera_info: str = "camera_info"):
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
         self.node = rclpy.create_node("robot", namespace=namespace, context=self.context)
@@ -130,7 +130,7 @@ class Robot:
         self._publishers = {
             Image: publisher(Image, image, 5),
             CompressedImage: publisher(CompressedImage, f"{image}/compressed", 5),
-            CameraInfo: publisher(CameraInfo, "camera_info", 5),
+            CameraInfo: publisher(CameraInfo, camera_info, 5),
         }
         self._tf, self._tf_static = publisher(TFMessage, "/tf", 50), publisher(TFMessage, "/tf_static", latched)
         self.statuses, self.poses, self.covariances, self.transforms = [], [], [], []
@@ -204,6 +204,16 @@ class Robot:
 
     def publish(self, message):
         self._publishers[type(message)].publish(message)
+
+    def say(self, message, topic: str):
+        """Publishes once, reliably, when the node listens."""
+        publisher = self.node.create_publisher(type(message), topic, 10)
+        deadline = time.monotonic() + TIMEOUT
+        while not publisher.get_subscription_count():
+            assert time.monotonic() < deadline, f"nobody listens to {topic}"
+            time.sleep(0.02)
+        publisher.publish(message)
+        time.sleep(0.3)
 
     def publish_transform(self, T, parent: str, child: str, stamp: int, static: bool = False):
         self.publish_on_tf(transform_message(T, parent, child, stamp), static)
