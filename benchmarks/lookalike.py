@@ -44,9 +44,9 @@ def run(options: Options) -> Iterator[Table]:
     gallery = Gallery(build_room(options.seed, pixels_per_metre=200))
     map_path = options.folder / f"lookalike_{options.seed}.db"
     if not map_path.exists():
-        _build(map_path, gallery, options)
+        build_map(map_path, [gallery, gallery], options)
     stamps, poses, odometry = _drive(options)
-    images = [_image(gallery, T, [options.seed, i]) for i, T in enumerate(poses)]
+    images = [take_image(gallery, T, [options.seed, i]) for i, T in enumerate(poses)]
     table = Table(
         f"{len(images)} images of {SECONDS / 60:.0f} minutes in one of two equal rooms",
         ("images localized", "judged by", "poses", "in the wrong room", "right ones kept back", "jumps"),
@@ -66,7 +66,7 @@ def run(options: Options) -> Iterator[Table]:
 def _judged_free(results, stamps, poses, odometry) -> list[tuple]:
     """The same fixes, believed as they come, and judged by the gate."""
     posed = [result for result in results if result.success]
-    wrong = sum(_is_wrong(result.T_map_cam, T) for result, T in zip(results, poses) if result.success)
+    wrong = sum(is_wrong(result.T_map_cam, T) for result, T in zip(results, poses) if result.success)
     rows = [(SETS["free"], "nothing", len(posed), wrong, 0, None)]
     for name, readings in (("gate, with odometry", odometry), ("gate, without", [None] * len(poses))):
         count = _Count(_gate(stamps[0], poses[0], readings[0]))
@@ -96,7 +96,7 @@ class _Count:
             return
         fix = Fix(stamp, result.T_map_cam, result.covariance, result.confidence, T_odom_cam)
         decision = self.gate.judge(fix)
-        wrong = _is_wrong(result.T_map_cam, truth)
+        wrong = is_wrong(result.T_map_cam, truth)
         self._believed += decision.accepted
         self._wrong += decision.accepted and wrong
         self._kept_back += not (decision.accepted or wrong)
@@ -112,18 +112,24 @@ def _gate(stamp: int, T_map_cam: np.ndarray, T_odom_cam: np.ndarray | None) -> G
     return gate
 
 
-def _build(path, gallery: Gallery, options: Options) -> None:
-    """A map of both rooms, each gone through on a way of its own."""
+def build_map(path, galleries: list[Gallery], options: Options) -> None:
+    """A map of rooms side by side, each gone through on a way of its own."""
     backbone = load_backbone("xfeat", options.device)
     builder = KeyframeBuilder(backbone, seed=options.seed)
     features = backbone.name, backbone.weights_hash
     with KeyframeStore.create(path, *features, retrieval=GLOBAL_DESCRIPTOR, exclusive=True) as store:
-        for room in range(2):
-            T_map_room = np.eye(4)
-            T_map_room[0, 3] = APART * room
+        for room, gallery in enumerate(galleries):
+            T_map_room = place_of(room)
             for i, T in enumerate(mapping_poses(SIZE, KEYFRAMES, options.seed + room)):
                 view = gallery.render(CAMERA, T)
                 store.add(builder.build_rgbd(f"room{room}/{i:03d}", 0, view.image, view.depth, CAMERA, T_map_room @ T))
+
+
+def place_of(room: int) -> np.ndarray:
+    """[4, 4] of a room in the map."""
+    T_map_room = np.eye(4)
+    T_map_room[0, 3] = APART * room
+    return T_map_room
 
 
 def _drive(options: Options) -> tuple[list[int], np.ndarray, np.ndarray]:
@@ -136,9 +142,11 @@ def _drive(options: Options) -> tuple[list[int], np.ndarray, np.ndarray]:
     return stamps, way[taken] @ T_base_cam, odometry[taken] @ T_base_cam
 
 
-def _image(gallery: Gallery, T_map_cam: np.ndarray, seed) -> np.ndarray:
-    return _SENSOR(gallery.render(CAMERA, T_map_cam).image, np.random.default_rng(seed))
+def take_image(gallery: Gallery, T_room_cam: np.ndarray, seed) -> np.ndarray:
+    """A noisy image from a pose in the gallery's room."""
+    return _SENSOR(gallery.render(CAMERA, T_room_cam).image, np.random.default_rng(seed))
 
 
-def _is_wrong(T_map_cam: np.ndarray, truth: np.ndarray) -> bool:
+def is_wrong(T_map_cam: np.ndarray, truth: np.ndarray) -> bool:
+    """Whether a pose is in another room than the true one."""
     return pose_error(T_map_cam, truth)[0] > WRONG

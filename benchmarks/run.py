@@ -25,6 +25,7 @@ BENCHMARKS = {
     "speed": "milliseconds and memory of one query",
     "imports": "keyframes a second of the importers, by stages",
     "maps": "queries in whole maps of each kind of input",
+    "kidnap": "seconds until a robot that was carried to another room is found, with odometry that lies",
     "lookalike": "poses believed in the wrong one of two equal rooms, in ten minutes, with odometry and without",
     "node": "the node through DDS: delay, memory and threads over minutes, a bag in real time, a kidnap",
     "storage": "bytes a keyframe, what adding one costs, and int8 descriptors against float32 on the kitchen",

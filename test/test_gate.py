@@ -237,7 +237,7 @@ def test_a_hint_that_is_none_changes_nothing():
 
 
 @pytest.mark.parametrize("odometry", [True, False])
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_robot_on_its_way_is_believed_all_the_time(seed, odometry):
     robot, gate = Robot(seed), Gate()
     decisions = []
@@ -249,7 +249,7 @@ def test_a_robot_on_its_way_is_believed_all_the_time(seed, odometry):
     assert pose_error(gate.predict(START + round(robot.seconds * SECOND))[0], robot.T)[0] < 0.1
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 def test_outliers_are_never_believed(seed):
     """A third of the fixes is anywhere."""
     robot, gate = Robot(seed), Gate()
@@ -299,9 +299,9 @@ def test_weaker_fixes_need_more_of_them():
 
 
 def test_fixes_that_alternate_do_not_teleport():
-    for seed in range(4):
+    for seed in range(2):
         robot, gate = Robot(seed), Gate()
-        for i in range(600):
+        for i in range(300):
             robot.move()
             decision = gate.judge(robot.fix(motion([NEXT_ROOM, 0, 0]) @ robot.T if i % 3 == 2 else None))
             assert decision.accepted == (i % 3 != 2) or i == 0, decision.reason
@@ -347,10 +347,25 @@ def test_an_alternative_that_agrees_is_believed_instead():
         gate.judge(robot.fix())
     for _ in range(50):
         robot.move()
-        true = Alternative(robot.T, SURE, 0.4)
+        true = Alternative(robot.T, 0.4)
         decision = gate.judge(robot.fix(motion([NEXT_ROOM, 0, 0]) @ robot.T, alternatives=(true,)))
         assert decision.accepted and not decision.jump and "other pose" in decision.reason
         np.testing.assert_array_equal(decision.T_map_cam, robot.T)
+
+
+def test_an_image_of_two_places_is_no_evidence_for_either():
+    gate = Gate()
+    both = {"alternatives": (Alternative(motion([NEXT_ROOM, 0, 0]), 0.45),)}
+    for i in range(5):
+        decision = gate.judge(fix(i, motion(), T_odom=motion(), **both))
+        assert not decision.accepted and "a share of 45%" in decision.reason
+    # of a place that looks a little alike, it is
+    little = {"alternatives": (Alternative(motion([NEXT_ROOM, 0, 0]), 0.1),)}
+    assert [gate.judge(fix(i, motion(), T_odom=motion(), **little)).accepted for i in (5, 6)] == [False, True]
+    # nor for a jump
+    third = {"alternatives": (Alternative(motion([0, 9, 0]), 0.45),)}
+    for i in range(7, 15):
+        assert not gate.judge(fix(i, motion([NEXT_ROOM, 0, 0]), T_odom=motion(), **third)).accepted
 
 
 # --- lost ---------------------------------------------------------------------------------------
@@ -370,6 +385,15 @@ def test_lost_after_time_or_way_without_a_believed_fix():
     again = [gate.judge(fix(5.0 + i / 2, motion(), T_odom=motion())) for i in range(2)]
     assert [d.accepted for d in again] == [False, True] and [d.state for d in again] == [State.LOST, State.LOCALIZED]
     assert "says little" in again[0].reason
+
+
+@pytest.mark.parametrize("metres, needed", [(1.0, 2), (8.0, 3)])
+def test_a_pose_that_only_the_long_time_explains_needs_as_much_as_a_jump(metres, needed):
+    gate = localized()
+    decisions = [gate.judge(fix(20.0 + i, motion([metres, 0, 0]))) for i in range(4)]
+    assert all("says little" in d.reason for d in decisions[:needed])
+    assert [d.accepted for d in decisions] == [i + 1 >= needed for i in range(4)]
+    assert decisions[needed - 1].jump == (metres > 2.0)
 
 
 def test_a_miss_before_the_first_pose_is_not_being_lost():

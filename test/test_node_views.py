@@ -101,7 +101,11 @@ def world(tmp_path):
         world.store.add(random_keyframe(f"k{i}", i, points=5, T_map_cam=at(i), thumbnail=jpeg))
     context = rclpy.Context()
     rclpy.init(context=context)
-    nodes = [rclpy.create_node(name, context=context) for name in ("localize_node", "listener")]
+    # subscribers of the test before may not have vanished yet
+    world.namespace = f"/views_{time.monotonic_ns()}"
+    nodes = [
+        rclpy.create_node(name, namespace=world.namespace, context=context) for name in ("localize_node", "listener")
+    ]
     nodes[0].declare_parameters("", [(d.name, d.default, d.descriptor()) for d in VIEWS])
     world.node, world.listener = nodes[0], Listener(nodes[1])
     nodes[0].set_parameters([rclpy.Parameter("debug_rate", value=100.0)])
@@ -122,6 +126,8 @@ def world(tmp_path):
     thread.join(10)
     world.outputs.close()
     executor.shutdown()
+    for node in nodes:
+        node.destroy_node()
     context.shutdown()
     world.store.close()
 
@@ -131,7 +137,10 @@ GREY = np.full((240, 320, 3), 90, np.uint8)
 
 def test_the_views_find_their_topics(world):
     """Those of the RViz configuration and the Foxglove layout, which are not other parts' of the node."""
-    offered = dict(world.node.get_publisher_names_and_types_by_node("localize_node", "/"))
+    offered = {
+        name.removeprefix(world.namespace): types
+        for name, types in world.node.get_publisher_names_and_types_by_node("localize_node", world.namespace)
+    }
     shown = {
         "Path": "nav_msgs/msg/Path", "MarkerArray": "visualization_msgs/msg/MarkerArray", "Image": "sensor_msgs/msg/Image",
     }

@@ -20,10 +20,12 @@ AT_BASE.flags.writeable = False
 
 @dataclass(frozen=True, eq=False)
 class Alternative:
-    """Another pose that the same image supports; ``share`` in [0, 1] of the evidence, of all its poses."""
+    """Another pose [4, 4] that explains the same image, as precise as the coarse stage.
+
+    share: in [0, 1], its probability beside the others of the image.
+    """
 
     T_map_cam: np.ndarray
-    covariance: np.ndarray
     share: float = 0.0
 
 
@@ -35,7 +37,7 @@ class Fix:
     T_odom_cam: odometry and extrinsics at the stamp (odom->base->camera); None without odometry.
     camera: its name, for the words.  T_base_cam: where the camera is on the robot; needed (for
     every fix) when several cameras feed one gate, else the camera itself is the body that moves.
-    alternatives: other poses that the image supports as well.
+    alternatives: other poses that explain the image nearly as well; what has ``T_map_cam`` and ``share``.
     """
 
     stamp: int

@@ -17,13 +17,12 @@ from __future__ import annotations
 
 import math
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from scipy.stats import chi2
 
 from nre_ros.errors import PoseError
-from nre_ros.geometry import invert
 from nre_ros.localization.decision import Decision, State
 from nre_ros.localization.fix import AT_BASE, Fix, covariance_fault, pose_fault
 from nre_ros.localization.frames import covariance_of_frame
@@ -36,24 +35,14 @@ from nre_ros.localization.motion import (
     Reading,
     Waypoint,
     gap_between,
-    position_spread,
     predict,
-    turn_spread,
 )
+from nre_ros.localization.witness import Candidate, base_odometry, candidates_of, floor, uncertainty_fault
 
 _BACKWARDS = 10**9
 """Nanoseconds by which a stamp may be older than the newest (several cameras); more, and time went back."""
 _STANDING_MEMORY = 0.1
 """Weight of the newest fix in the mean confidence that the believed pose rests on."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Candidate:
-    """One of the poses of a fix: of the camera, and of the body with its covariance after inflation and floor."""
-
-    T_map_cam: np.ndarray
-    covariance: np.ndarray
-    waypoint: Waypoint
 
 
 class Gate:
@@ -115,7 +104,7 @@ class Gate:
             self._newest = stamp
             reading, _ = self._track.read(stamp, T_odom_base)
             T_map_base, covariance = (np.array(value, dtype=np.float64) for value in (T_map_base, covariance))
-            self._believed = Waypoint(stamp, T_map_base, covariance + self._floor(), reading)
+            self._believed = Waypoint(stamp, T_map_base, covariance + floor(self._settings), reading)
 
     def predict(self, stamp: int, T_odom_cam=None, T_base_cam=AT_BASE) -> tuple[np.ndarray, np.ndarray] | None:
         """Pose [4, 4] of a camera (or of the base, given its odometry) in the map and its covariance [6, 6] at ``stamp``.
@@ -125,7 +114,7 @@ class Gate:
         with self._lock:
             if self._believed is None:
                 return None
-            reading, _ = self._track.read(stamp, _base(T_odom_cam, T_base_cam))
+            reading, _ = self._track.read(stamp, base_odometry(T_odom_cam, T_base_cam))
             self._notice_loss(stamp, reading)
             prediction = predict(self._believed, stamp, reading, self._settings.motion)
             covariance = covariance_of_frame(prediction.covariance, prediction.T_map_base, np.asarray(T_base_cam))
@@ -135,18 +124,18 @@ class Gate:
         """An image without a pose: tells the time and the way that have gone by."""
         with self._lock:
             self._notice_time(stamp)
-            reading, _ = self._track.read(stamp, _base(T_odom_cam, T_base_cam))
+            reading, _ = self._track.read(stamp, base_odometry(T_odom_cam, T_base_cam))
             self._notice_loss(stamp, reading)
             return self._state
 
     def judge(self, fix: Fix) -> Decision:
         """Whether the fix is believed, and what follows."""
         with self._lock:
-            fault = fix.fault() or self._uncertain(fix)
+            fault = fix.fault() or uncertainty_fault(fix, self._settings)
             if fault:
                 return Decision(False, self._state, f"refused: {fault}")
             remarks = [self._notice_time(fix.stamp)]
-            reading, remark = self._track.read(fix.stamp, _base(fix.T_odom_cam, fix.T_base_cam))
+            reading, remark = self._track.read(fix.stamp, base_odometry(fix.T_odom_cam, fix.T_base_cam))
             self._notice_loss(fix.stamp, reading)
             decision = self._weigh(fix, reading)
             remarks = [remark for remark in (*remarks, remark) if remark]
@@ -155,9 +144,9 @@ class Gate:
     # --- weighing -----------------------------------------------------------------------------------
 
     def _weigh(self, fix: Fix, reading: Reading | None) -> Decision:
-        candidates = list(self._candidates(fix, reading))
+        candidates = list(candidates_of(fix, reading, self._settings))
         if self._believed is None:
-            return self._gather(candidates[0], jump=False, gap=None, words="no pose is believed yet")
+            return self._gather(fix, candidates[0], False, None, "no pose is believed yet")
         prediction = predict(self._believed, fix.stamp, reading, self._settings.motion)
         gaps = [gap_between(prediction, c.waypoint.T_map_base, c.waypoint.covariance) for c in candidates]
         best = min(range(len(gaps)), key=lambda i: gaps[i].mahalanobis)
@@ -165,21 +154,31 @@ class Gate:
         gap, candidate = gaps[best], candidates[best]
         words = self._comparison(prediction, gap)
         if gap.mahalanobis > self._threshold:
-            return self._gather(candidates[0], True, gaps[0], self._comparison(prediction, gaps[0]), prediction)
+            return self._gather(fix, candidates[0], True, gaps[0], self._comparison(prediction, gaps[0]), prediction)
         if self._state == State.LOST or prediction.spread > self._settings.informative_metres:
+            # far off, it is the same to the robot as a jump
+            far = gap.metres > self._settings.informative_metres
             words = f"it agrees, but that says little after so long: {words}"
-            return self._gather(candidate, False, gap, words)
+            return self._gather(fix, candidate, far, gap, words, prediction)
         self._refute(prediction, candidate.waypoint)
         if best:
             words = f"one of its {len(candidates) - 1} other poses agrees: {words}"
         return self._believe(candidate, gap, False, words)
 
     def _gather(
-        self, candidate: _Candidate, jump: bool, gap: Gap | None, words: str, prediction: Prediction | None = None
+        self, fix: Fix, candidate: Candidate, jump: bool, gap: Gap | None, words: str,
+        prediction: Prediction | None = None,
     ) -> Decision:
         """Adds a fix to those that agree with each other, and believes it when they are enough."""
         waypoint, settings = candidate.waypoint, self._settings
-        self._run = [*self._run, waypoint] if self._continues_run(waypoint) else [waypoint]
+        rival = max((other.share for other in fix.alternatives), default=0.0)
+        if rival > settings.max_rival:
+            told = f"not believed yet: {words}; the image shows another place as well, with a share of {rival:.0%}"
+            return self._decision(False, gap, jump, told)
+        continues = self._continues_run(waypoint)
+        if prediction and not (jump or continues):
+            self._refute(prediction, waypoint)
+        self._run = [*self._run, waypoint] if continues else [waypoint]
         if jump:
             needed = settings.jump_fixes * 2 ** self._look_alikes.doublings(prediction, waypoint, self._threshold)
             seconds, strength = settings.jump_seconds, (needed - 0.5) * self._standing
@@ -197,7 +196,7 @@ class Gate:
             waits += f", confidence {gathered:.1f} of {strength:.1f} in all"
         return self._decision(False, gap, jump, f"not believed yet: {words}; {waits}")
 
-    def _believe(self, candidate: _Candidate, gap: Gap | None, jump: bool, words: str) -> Decision:
+    def _believe(self, candidate: Candidate, gap: Gap | None, jump: bool, words: str) -> Decision:
         waypoint = candidate.waypoint
         if self._state == State.UNLOCALIZED or jump:
             self._standing = np.mean([w.confidence for w in self._run] or [waypoint.confidence])
@@ -225,34 +224,7 @@ class Gate:
             other = predict(self._run[-1], waypoint.stamp, waypoint.reading, self._settings.motion)
             self._look_alikes.refute(prediction, other, waypoint, self._threshold)
 
-    # --- what a fix and a moment amount to ----------------------------------------------------------
-
-    def _candidates(self, fix: Fix, reading: Reading | None):
-        T_cam_base = invert(np.asarray(fix.T_base_cam, dtype=np.float64))
-        poses = [(fix.T_map_cam, fix.covariance)]
-        for other in fix.alternatives:
-            if not (pose_fault("", other.T_map_cam) or covariance_fault("", other.covariance)):
-                poses.append((other.T_map_cam, other.covariance))
-        for T_map_cam, covariance in poses:
-            T_map_cam = np.asarray(T_map_cam, dtype=np.float64)
-            covariance = self._settings.inflation**2 * np.asarray(covariance, dtype=np.float64) + self._floor()
-            of_base = covariance_of_frame(covariance, T_map_cam, T_cam_base)
-            waypoint = Waypoint(fix.stamp, T_map_cam @ T_cam_base, of_base, reading, fix.confidence)
-            yield _Candidate(T_map_cam, covariance, waypoint)
-
-    def _floor(self) -> np.ndarray:
-        settings = self._settings
-        return np.diag([settings.floor_metres**2] * 3 + [settings.floor_radians**2] * 3)
-
-    def _uncertain(self, fix: Fix) -> str:
-        settings = self._settings
-        metres, radians = position_spread(fix.covariance), turn_spread(fix.covariance)
-        if metres > settings.max_metres:
-            return f"its position is uncertain by {metres:.2f} m, at most {settings.max_metres:.2f} m may be"
-        if radians > settings.max_radians:
-            degrees, most = math.degrees(radians), math.degrees(settings.max_radians)
-            return f"its rotation is uncertain by {degrees:.1f} deg, at most {most:.1f} deg may be"
-        return ""
+    # --- time and way -------------------------------------------------------------------------------
 
     def _notice_time(self, stamp: int) -> str:
         """Starts anew where time went back; says so."""
@@ -283,13 +255,6 @@ class Gate:
             numbers = {"mahalanobis": gap.mahalanobis, "metres": gap.metres, "degrees": math.degrees(gap.radians)}
         pose = {"T_map_cam": candidate.T_map_cam, "covariance": candidate.covariance} if candidate else {}
         return Decision(accepted, self._state, words, jump=jump, **numbers, **pose)
-
-
-def _base(T_odom_cam, T_base_cam) -> np.ndarray | None:
-    """Odometry of the body, NaN as it came."""
-    if T_odom_cam is None:
-        return None
-    return np.asarray(T_odom_cam, dtype=np.float64) @ invert(np.asarray(T_base_cam, dtype=np.float64))
 
 
 def _with_remarks(decision: Decision, remarks: list[str]) -> Decision:

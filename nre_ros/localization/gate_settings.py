@@ -21,6 +21,7 @@ class GateSettings:
     first_fixes, first_seconds: fixes in a row that agree before the first pose, and over how long.
     jump_fixes, jump_seconds: the same before a pose that odometry cannot explain.
     single_confidence: a fix this confident needs no second one before the first pose; 0: all do.
+    max_rival: share of an image's second pose from which on it counts for neither.
     inflation: factor on stated standard deviations.  floor_metres, floor_radians: smallest ones.
     max_metres, max_radians: fixes less certain than this (one standard deviation) are refused.
     informative_metres: a prediction less certain than this confirms no fix.
@@ -34,6 +35,7 @@ class GateSettings:
     jump_fixes: int = 3
     jump_seconds: float = 1.5
     single_confidence: float = 0.0
+    max_rival: float = 0.35
     inflation: float = 2.0
     floor_metres: float = 0.02
     floor_radians: float = math.radians(0.5)
@@ -54,7 +56,7 @@ class GateSettings:
         for name in positive.split():
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}, expected a positive number")
-        for name in ("first_seconds", "jump_seconds", "single_confidence"):
+        for name in ("first_seconds", "jump_seconds", "single_confidence", "max_rival"):
             if not getattr(self, name) >= 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}, expected 0 or more")
         for name, value in vars(self.motion).items():
