@@ -59,9 +59,12 @@ class CameraInput:
         self._on_image("compressed", message)
 
     def _on_image(self, transport: str, message):
-        """Passes the image on, unless it is the one that has just come by the other transport, or comes too soon."""
-        before, stamp = self._taken, stamp_nanoseconds(message.header.stamp)
-        if stamp and stamp == before[1] and transport != before[0]:
+        """Passes the image on, unless it comes too soon or has just come already, by the other transport or again.
+
+        The same image twice is no second witness of a pose.
+        """
+        stamp = stamp_nanoseconds(message.header.stamp)
+        if stamp and stamp == self._taken[1]:
             return
         self._taken = transport, stamp
         self.received += 1
