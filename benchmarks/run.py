@@ -28,6 +28,9 @@ BENCHMARKS = {
     "maps": "queries in whole maps of each kind of input",
     "calibration": "fits the confidence and the covariance to trials whose answers are known",
     "confidence": "whether the confidence and the covariance are what they say, on other trials",
+    "kidnap": "seconds until a robot that was carried to another room is found, with odometry that lies",
+    "lookalike": "poses believed in the wrong one of two equal rooms, in ten minutes, with odometry and without",
+    "node": "the node through DDS: delay, memory and threads over minutes, a bag in real time, a kidnap",
     "storage": "bytes a keyframe, what adding one costs, and int8 descriptors against float32 on the kitchen",
 }
 """Name of the module -> what it measures; ``run(options)`` of each yields tables as they are done."""

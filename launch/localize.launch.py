@@ -5,14 +5,20 @@
 
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument
+from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+TOPICS_IN_VIEW = (
+    "/pose_with_covariance", "/path", "/markers/map", "/markers/fix", "/debug_image", "/initialpose",
+)
+"""The topics that config/localize.rviz names, for RViz to find those of a node in a namespace."""
+
 
 def generate_launch_description():
-    default_parameters = PathJoinSubstitution([FindPackageShare("nre_ros"), "config", "localize.yaml"])
+    share = FindPackageShare("nre_ros")
     arguments = [
         DeclareLaunchArgument("map", description="Map file to localize in (made by `nre_ros map build`)"),
         DeclareLaunchArgument(
@@ -26,7 +32,9 @@ def generate_launch_description():
             description="Topic of the camera's intrinsics (sensor_msgs/CameraInfo)",
         ),
         DeclareLaunchArgument(
-            "params_file", default_value=default_parameters, description="YAML file with the node's other parameters"
+            "params_file",
+            default_value=PathJoinSubstitution([share, "config", "localize.yaml"]),
+            description="YAML file with the node's other parameters",
         ),
         DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node and its topics"),
         DeclareLaunchArgument("name", default_value="localize_node", description="Name of the node"),
@@ -38,13 +46,22 @@ def generate_launch_description():
         DeclareLaunchArgument(
             "log_level", default_value="info", description="Severity to log from: debug, info, warn, error, fatal"
         ),
+        DeclareLaunchArgument(
+            "autostart",
+            default_value="true",
+            description="Configure and activate the node at once; false: a lifecycle manager does it",
+        ),
+        DeclareLaunchArgument(
+            "rviz", default_value="false", description="Start RViz with the package's configuration as well"
+        ),
     ]
-    image, name = LaunchConfiguration("image"), LaunchConfiguration("name")
+    image, namespace = LaunchConfiguration("image"), LaunchConfiguration("namespace")
+    use_sim_time = ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)
     node = Node(
         package="nre_ros",
         executable="localize_node",
-        name=name,
-        namespace=LaunchConfiguration("namespace"),
+        name=LaunchConfiguration("name"),
+        namespace=namespace,
         output="screen",
         # the arguments come last: they win over the file
         parameters=[
@@ -52,7 +69,8 @@ def generate_launch_description():
             {
                 # a map called 1.db or "true" stays text
                 "map_file": ParameterValue(LaunchConfiguration("map"), value_type=str),
-                "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool),
+                "use_sim_time": use_sim_time,
+                "autostart": ParameterValue(LaunchConfiguration("autostart"), value_type=bool),
             },
         ],
         remappings=[
@@ -62,4 +80,15 @@ def generate_launch_description():
         ],
         arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
     )
-    return LaunchDescription([*arguments, node])
+    rviz = Node(
+        package="rviz2",
+        executable="rviz2",
+        name="rviz",
+        namespace=namespace,
+        arguments=["-d", PathJoinSubstitution([share, "config", "localize.rviz"])],
+        parameters=[{"use_sim_time": use_sim_time}],
+        # a relative name is one in RViz's namespace, which is the node's
+        remappings=[(topic, topic[1:]) for topic in TOPICS_IN_VIEW],
+        condition=IfCondition(LaunchConfiguration("rviz")),
+    )
+    return LaunchDescription([*arguments, node, rviz])

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,37 @@ def ros_environment(tmp_path) -> dict[str, str]:
     from nre_ros.node.bootstrap import clean_environment
 
     return clean_environment(**_isolation(), ROS_LOG_DIR=str(tmp_path / "ros_log"))
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """The room that the node's tests live in, and its map; a test that changes the map takes a copy."""
+    pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
+    from ros_process import World
+
+    return World(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def start(world, tmp_path):
+    """start(parameter=value, ...): a node in a namespace of its own and a robot connected to it."""
+    from ros_process import NodeProcess, Robot
+
+    opened = []
+
+    def start(*ros_args, image="image", **parameters):
+        namespace = f"/robot{len(opened)}_{time.monotonic_ns()}"
+        parameters = {"map_file": world.map_file, **parameters}
+        node = NodeProcess(tmp_path, "-r", f"__ns:={namespace}", *ros_args, **parameters)
+        opened.append(node)
+        robot = Robot(namespace, image)
+        opened.append(robot)
+        node.wait_ready()
+        return node, robot.wait_connected()
+
+    yield start
+    for each in reversed(opened):
+        each.__exit__()
 
 
 def _isolation() -> dict[str, str]:

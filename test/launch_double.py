@@ -6,6 +6,8 @@ as ``-r from:=to``, parameters as files, substitutions filled in from the launch
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
 import sys
 import tempfile
 from dataclasses import dataclass, field
@@ -44,6 +46,27 @@ class PathJoinSubstitution:
 
 
 @dataclass
+class FindExecutable:
+    name: str
+
+    def perform(self, context: dict) -> str:
+        return shutil.which(self.name)
+
+
+@dataclass
+class IfCondition:
+    predicate: object
+
+    def evaluate(self, context: dict) -> bool:
+        return fill(self.predicate, context).lower() in ("true", "1")
+
+
+@dataclass
+class PythonLaunchDescriptionSource:
+    path: object
+
+
+@dataclass
 class ParameterValue:
     value: object
     value_type: type | None = None
@@ -68,6 +91,29 @@ class DeclareLaunchArgument:
 
 
 @dataclass
+class ExecuteProcess:
+    cmd: list
+    output: str = "log"
+
+    def command_line(self, context: dict) -> list[str]:
+        return [fill(word, context) for word in self.cmd]
+
+
+@dataclass
+class IncludeLaunchDescription:
+    source: PythonLaunchDescriptionSource
+    launch_arguments: list = field(default_factory=list)
+
+    def description(self, context: dict) -> LaunchDescription:
+        """What the included file describes."""
+        return load(fill(self.source.path, context))
+
+    def given(self, context: dict) -> dict[str, str]:
+        """The arguments that are handed to it."""
+        return {name: fill(value, context) for name, value in self.launch_arguments}
+
+
+@dataclass
 class Node:
     executable: str
     package: str
@@ -77,6 +123,10 @@ class Node:
     remappings: list = field(default_factory=list)
     arguments: list = field(default_factory=list)
     output: str = "log"
+    condition: IfCondition | None = None
+
+    def starts(self, context: dict) -> bool:
+        return self.condition is None or self.condition.evaluate(context)
 
     def command_line(self, context: dict) -> list[str]:
         """What follows the executable."""
@@ -104,10 +154,17 @@ class LaunchDescription:
     entities: list
 
     def arguments(self) -> list[DeclareLaunchArgument]:
-        return [entity for entity in self.entities if isinstance(entity, DeclareLaunchArgument)]
+        return self.of(DeclareLaunchArgument)
 
     def nodes(self) -> list[Node]:
-        return [entity for entity in self.entities if isinstance(entity, Node)]
+        return self.of(Node)
+
+    def node(self, executable: str) -> Node:
+        (node,) = [node for node in self.nodes() if node.executable == executable]
+        return node
+
+    def of(self, kind) -> list:
+        return [entity for entity in self.entities if isinstance(entity, kind)]
 
     def context(self, given: dict[str, str], shares: dict[str, str], folder: Path) -> dict:
         """Arguments given and by default, with the share folders of packages and one for files."""
@@ -130,12 +187,27 @@ def fill(value, context: dict) -> str:
     return value.perform(context)
 
 
+def load(path: str | Path) -> LaunchDescription:
+    """The description that a launch file makes; ``install`` comes first."""
+    spec = importlib.util.spec_from_file_location(Path(path).name.split(".")[0] + "_launch", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.generate_launch_description()
+
+
 def install(monkeypatch) -> None:
     """Makes ``import launch`` and ``import launch_ros`` find the double for the time of a test."""
     modules = {
         "launch": {"LaunchDescription": LaunchDescription},
-        "launch.actions": {"DeclareLaunchArgument": DeclareLaunchArgument},
+        "launch.actions": {
+            "DeclareLaunchArgument": DeclareLaunchArgument,
+            "ExecuteProcess": ExecuteProcess,
+            "IncludeLaunchDescription": IncludeLaunchDescription,
+        },
+        "launch.conditions": {"IfCondition": IfCondition},
+        "launch.launch_description_sources": {"PythonLaunchDescriptionSource": PythonLaunchDescriptionSource},
         "launch.substitutions": {
+            "FindExecutable": FindExecutable,
             "LaunchConfiguration": LaunchConfiguration,
             "PathJoinSubstitution": PathJoinSubstitution,
         },

@@ -4,6 +4,7 @@ The world is a room of the gallery, so that the camera's true pose is known exac
 """
 
 import array
+import math
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ import cv2
 import numpy as np
 import rclpy
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
+from rcl_interfaces.srv import SetParameters
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -24,7 +27,7 @@ from tf2_msgs.msg import TFMessage
 
 from nre_ros.features import load_backbone
 from nre_ros.gallery import CameraMount, Gallery, build_room, camera_pose
-from nre_ros.geometry import Camera
+from nre_ros.geometry import Camera, pose_error
 from nre_ros.keyframes.builder import KeyframeBuilder
 from nre_ros.keyframes.retrieval import GLOBAL_DESCRIPTOR
 from nre_ros.keyframes.store import KeyframeStore
@@ -69,10 +72,14 @@ class World:
 
 
 class NodeProcess:
-    """``python -m nre_ros.node.localize_node --ros-args ...``, its words in a file."""
+    """``python -m nre_ros.node.localize_node --ros-args ...``, its words in a file.
+
+    One image is enough for a pose, unless a test says otherwise.
+    """
 
     def __init__(self, folder: Path, *ros_args: str, command=("-m", "nre_ros.node.localize_node"), **parameters):
         self.log = folder / f"node_{time.monotonic_ns()}.log"
+        parameters = {"first_fixes": 1, **parameters}
         given = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
         environment = clean_environment(ROS_LOG_DIR=str(folder / "ros_log"), OMP_NUM_THREADS="1")
         with open(self.log, "w") as log:
@@ -114,7 +121,7 @@ class NodeProcess:
 class Robot:
     """Publishes what a robot does and remembers what the node answers, in a namespace of its own."""
 
-    def __init__(self, namespace: str = "", image: str = "image"):
+    def __init__(self, namespace: str = "", image: str = "image", camera_info: str = "camera_info"):
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
         self.node = rclpy.create_node("robot", namespace=namespace, context=self.context)
@@ -123,7 +130,7 @@ class Robot:
         self._publishers = {
             Image: publisher(Image, image, 5),
             CompressedImage: publisher(CompressedImage, f"{image}/compressed", 5),
-            CameraInfo: publisher(CameraInfo, "camera_info", 5),
+            CameraInfo: publisher(CameraInfo, camera_info, 5),
         }
         self._tf, self._tf_static = publisher(TFMessage, "/tf", 50), publisher(TFMessage, "/tf_static", latched)
         self.statuses, self.poses, self.covariances, self.transforms = [], [], [], []
@@ -198,6 +205,16 @@ class Robot:
     def publish(self, message):
         self._publishers[type(message)].publish(message)
 
+    def say(self, message, topic: str):
+        """Publishes once, reliably, when the node listens."""
+        publisher = self.node.create_publisher(type(message), topic, 10)
+        deadline = time.monotonic() + TIMEOUT
+        while not publisher.get_subscription_count():
+            assert time.monotonic() < deadline, f"nobody listens to {topic}"
+            time.sleep(0.02)
+        publisher.publish(message)
+        time.sleep(0.3)
+
     def publish_transform(self, T, parent: str, child: str, stamp: int, static: bool = False):
         self.publish_on_tf(transform_message(T, parent, child, stamp), static)
 
@@ -230,15 +247,28 @@ class Robot:
                 return answers()[0]
         raise AssertionError("the node never answered this image")
 
-    def call(self, image, info):
-        """The answer of the service ``localize_image``."""
-        client = self.node.create_client(LocalizeImage, "localize_node/localize_image")
+    def call(self, service, name: str, request):
+        """The answer of one of the node's services."""
+        client = self.node.create_client(service, f"localize_node/{name}")
         assert client.wait_for_service(TIMEOUT)
-        future = client.call_async(LocalizeImage.Request(image=image, camera_info=info))
+        return self.answer(client.call_async(request))
+
+    def answer(self, future):
+        """The result of a call that is under way."""
         deadline = time.monotonic() + TIMEOUT
         while not future.done() and time.monotonic() < deadline:
             time.sleep(0.01)
-        return future.result().status
+        assert future.done(), "the service never answered"
+        return future.result()
+
+    def localize_image(self, image, info):
+        """The answer of the service ``localize_image``."""
+        return self.call(LocalizeImage, "localize_image", LocalizeImage.Request(image=image, camera_info=info)).status
+
+    def set_parameter(self, name: str, value):
+        """Whether the node has taken the value, and why not."""
+        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        return self.call(SetParameters, "set_parameters", request).results[0]
 
 
 class SimClock:
@@ -267,6 +297,12 @@ class SimClock:
     def __exit__(self, *_):
         self._ended.set()
         self._thread.join()
+
+
+def assert_pose(T, expected):
+    """Poses that are alike: the truth is exact, the limits leave room for the estimator alone."""
+    metres, radians = pose_error(T, expected)
+    assert metres < 0.03 and math.degrees(radians) < 1, f"{metres:.3f} m, {math.degrees(radians):.2f} degrees off"
 
 
 def camera_info(**changes) -> CameraInfo:

@@ -13,49 +13,20 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
 
-from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters  # noqa: E402
+from rcl_interfaces.srv import DescribeParameters, GetParameters  # noqa: E402
 from rclpy.parameter import parameter_value_to_python  # noqa: E402
 from ros_process import (  # noqa: E402
-    CAMERA, OPTICAL, TIMEOUT, NodeProcess, Robot, SimClock, World, camera_info, jpeg_image, raw_image,
+    CAMERA, OPTICAL, SimClock, assert_pose, camera_info, jpeg_image, raw_image,
 )
 
 from nre_ros.gallery import CameraMount, camera_pose  # noqa: E402
-from nre_ros.geometry import invert, pose_error  # noqa: E402
+from nre_ros.geometry import invert  # noqa: E402
 from nre_ros.msg import LocalizationStatus  # noqa: E402
 from nre_ros.node.conversions import matrix_of_pose, stamp_nanoseconds  # noqa: E402
-from nre_ros.node.parameters import DECLARATIONS  # noqa: E402
+from nre_ros.node.declarations import DECLARATIONS  # noqa: E402
 from nre_ros.node.transforms import _matrix  # noqa: E402
 
 MOUNT = CameraMount()
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return World(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture
-def start(world, tmp_path):
-    """start(parameter=value, ...): a node in a namespace of its own and a robot connected to it."""
-    opened = []
-
-    def start(*ros_args, image="image", **parameters):
-        namespace = f"/robot{len(opened)}_{time.monotonic_ns()}"
-        node = NodeProcess(tmp_path, "-r", f"__ns:={namespace}", *ros_args, map_file=world.map_file, **parameters)
-        opened.append(node)
-        robot = Robot(namespace, image)
-        opened.append(robot)
-        node.wait_ready()
-        return node, robot.wait_connected()
-
-    yield start
-    for each in reversed(opened):
-        each.__exit__()
-
-
-def assert_pose(T, expected):
-    metres, radians = pose_error(T, expected)
-    assert metres < 0.03 and math.degrees(radians) < 1, f"{metres:.3f} m, {math.degrees(radians):.2f} degrees off"
 
 
 def odometry():
@@ -64,23 +35,6 @@ def odometry():
     T[:2, :2] = [[math.cos(0.7), -math.sin(0.7)], [math.sin(0.7), math.cos(0.7)]]
     T[:2, 3] = 3.0, -2.0
     return T
-
-
-def call(robot, service, name, request):
-    client = robot.node.create_client(service, f"localize_node/{name}")
-    assert client.wait_for_service(TIMEOUT)
-    future = client.call_async(request)
-    deadline = time.monotonic() + TIMEOUT
-    while not future.done() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return future.result()
-
-
-def set_parameter(robot, name, value):
-    from rclpy.parameter import Parameter as RclpyParameter
-
-    request = SetParameters.Request(parameters=[RclpyParameter(name, value=value).to_parameter_msg()])
-    return call(robot, SetParameters, "set_parameters", request).results[0]
 
 
 def test_an_image_becomes_pose_status_and_transform(world, start):
@@ -123,7 +77,7 @@ def test_an_image_becomes_pose_status_and_transform(world, start):
 
 def test_transforms_are_dated_into_the_future_by_the_tolerance(world, start):
     _, robot = start()
-    assert set_parameter(robot, "transform_tolerance", 5.0).successful
+    assert robot.set_parameter("transform_tolerance", 5.0).successful
     stamp = robot.now()
     robot.publish_odometry(odometry(), stamp)
     robot.ask(raw_image(world.image, stamp))
@@ -158,9 +112,10 @@ def test_odometry_that_comes_late_is_waited_for(world, start):
     robot.publish_odometry(odometry(), stamp - 10**9)
     robot.publish(camera_info())
     robot.publish(raw_image(world.image, stamp))
-    assert robot.wait(lambda: robot.poses), "the pose does not wait for odometry"
+    time.sleep(0.8)
+    assert not robot.poses, "a pose is judged by odometry before it is published"
     robot.publish_odometry(odometry(), stamp)
-    assert robot.wait(lambda: robot.statuses)
+    assert robot.wait(lambda: robot.statuses and robot.poses)
     assert robot.statuses[0].reason == ""
     assert robot.wait(lambda: robot.transforms)
 
@@ -247,11 +202,12 @@ def test_transforms_can_be_switched_off(world, start):
 
 
 def test_lost_and_found(world, start):
-    _, robot = start()
+    _, robot = start(lost_seconds=0.5)
     floor = np.full_like(world.image, 90)
     assert robot.ask(jpeg_image(floor, robot.now())).state == LocalizationStatus.UNLOCALIZED
     assert robot.ask(jpeg_image(world.image, robot.now())).state == LocalizationStatus.LOCALIZED
     poses = len(robot.poses)
+    time.sleep(0.6)
     lost = robot.ask(jpeg_image(floor, robot.now()))
     assert lost.state == LocalizationStatus.LOST and not lost.pose_valid and lost.reason
     assert len(robot.poses) == poses
@@ -261,10 +217,10 @@ def test_lost_and_found(world, start):
 def test_the_service_answers_and_leaves_the_node_as_it_was(world, start):
     _, robot = start()
     message = raw_image(world.image, 0)
-    status = robot.call(message, camera_info())
+    status = robot.localize_image(message, camera_info())
     assert_pose(matrix_of_pose(status.pose.pose), world.T_map_cam)
     assert status.header.frame_id == "room" and status.reason == ""
-    refused = robot.call(message, camera_info(k=[0.0] * 9))
+    refused = robot.localize_image(message, camera_info(k=[0.0] * 9))
     assert not refused.pose_valid and "K is all zeros" in refused.reason
     assert not robot.poses and not robot.statuses and not robot.transforms
 
@@ -333,24 +289,24 @@ def test_intrinsics_may_change_while_running(world, start):
 def test_parameters_are_described_and_guarded(start):
     _, robot = start()
     names = [entry.name for entry in DECLARATIONS]
-    described = call(robot, DescribeParameters, "describe_parameters", DescribeParameters.Request(names=names))
+    described = robot.call(DescribeParameters, "describe_parameters", DescribeParameters.Request(names=names))
     for entry, descriptor in zip(DECLARATIONS, described.descriptors):
         assert descriptor.name == entry.name and len(descriptor.description) > 20
-        assert descriptor.read_only != entry.runtime
+        assert ("read when" in descriptor.additional_constraints) != entry.runtime
         is_number = isinstance(entry.default, (int, float)) and not isinstance(entry.default, bool)
         assert bool(descriptor.integer_range or descriptor.floating_point_range) == is_number
     for name, value in (("transform_tolerance", -1.0), ("min_confidence", 1.5), ("map_file", "x.db"), ("seed", 3)):
-        assert not set_parameter(robot, name, value).successful, name
-    assert set_parameter(robot, "min_confidence", 0.75).successful
+        assert not robot.set_parameter(name, value).successful, name
+    assert robot.set_parameter("min_confidence", 0.75).successful
     request = GetParameters.Request(names=["min_confidence", "seed"])
-    answer = call(robot, GetParameters, "get_parameters", request)
+    answer = robot.call(GetParameters, "get_parameters", request)
     assert [parameter_value_to_python(value) for value in answer.values] == [0.75, 0]
 
 
 def test_min_confidence_is_obeyed_at_once(world, start):
     _, robot = start()
     assert robot.ask(raw_image(world.image, robot.now())).pose_valid
-    assert set_parameter(robot, "min_confidence", 1.0).successful
+    assert robot.set_parameter("min_confidence", 1.0).successful
     status = robot.ask(raw_image(world.image, robot.now()))
     assert not status.pose_valid and "confidence" in status.reason and status.confidence > 0
 

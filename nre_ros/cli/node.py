@@ -19,7 +19,7 @@ examples:
   nre_ros node --map kitchen.db --params-file my.yaml --ros-args -p odom_frame:='""'
 
 --ros-args takes what every ROS 2 node takes: -r old:=new renames a topic, -p name:=value sets a
-parameter (config/localize.yaml lists them), --log-level debug.
+parameter (--parameters lists them), --log-level debug.
 
 exit codes: 0 after Ctrl-C or SIGTERM; 2 when the map, a parameter or an argument cannot be used
 """
@@ -36,6 +36,9 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         "--params-file", metavar="FILE", help="YAML file of parameters (default: the package's config/localize.yaml)"
     )
     parser.add_argument(
+        "--parameters", action="store_true", help="print all parameters with their defaults as a Markdown table and end"
+    )
+    parser.add_argument(
         "--ros-args", nargs=argparse.REMAINDER, default=[], metavar="...", help="all that follows goes to ROS"
     )
     parser.set_defaults(func=run)
@@ -44,9 +47,21 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the node until it is told to stop; returns its exit code."""
+    if arguments.parameters:
+        return _print_parameters()
     from nre_ros.node.localize_node import main
 
     return main(["nre_ros", *ros_arguments(arguments)])
+
+
+def _print_parameters() -> int:
+    from nre_ros.node import bootstrap
+
+    bootstrap.prepare()
+    from nre_ros.node.parameter_table import markdown
+
+    print(markdown(), end="")
+    return 0
 
 
 def ros_arguments(arguments: argparse.Namespace) -> list[str]:

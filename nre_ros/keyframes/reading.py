@@ -85,6 +85,11 @@ class MapReader:
         """Keyframe name -> id, in the order of the ids."""
         return {name: keyframe_id for scan in self.scan() for name, keyframe_id in zip(scan.names, scan.ids.tolist())}
 
+    def find(self, name: str) -> int | None:
+        """Id of the keyframe of that name, None if there is none."""
+        found = self.tables.rows("SELECT id FROM keyframes WHERE name = ?", (name,))
+        return found[0][0] if found else None
+
     def check_features(self, backbone: FeatureBackbone) -> None:
         """Raises ``FeatureMismatchError`` unless the map was made with this backbone and weights."""
         metadata = self.metadata()

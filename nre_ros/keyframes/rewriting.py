@@ -53,3 +53,32 @@ def origin(store: KeyframeStore) -> dict:
     except ValueError:
         pass
     return {"map": str(store.path.resolve()), "source": source}
+
+
+def save_copy(store: KeyframeStore, path, overwrite: bool = False) -> None:
+    """Writes the open map, as it is now, into another file; nothing is left of a failure.
+
+    The copy is as small as its keyframes and complete however the map is being changed meanwhile,
+    also when the map's own file has been removed.  Raises ``MapError`` if there is a file of that
+    name and ``overwrite`` is not set, and for a path that cannot be written or is the map itself.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise MapError(f"map {path} is a folder")
+    if path.exists() and store.path.exists() and path.samefile(store.path):
+        raise MapError(f"map {path} is the open map itself")
+    if path.exists() and not overwrite:
+        raise MapError(f"map {path} exists already")
+    unfinished = path.with_name(path.name + ".unfinished")
+    try:
+        unfinished.unlink(missing_ok=True)
+        if not os.access(path.parent, os.W_OK):
+            raise MapError(f"map {path} cannot be written: its folder is missing or read-only")
+        store.tables.rows("VACUUM INTO ?", (str(unfinished),))
+        for old in sidecars(path):
+            old.unlink(missing_ok=True)
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise MapError(f"map {path} cannot be written: {error.strerror}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)

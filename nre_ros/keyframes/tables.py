@@ -77,7 +77,7 @@ class MapTables:
                 raise MapError(f"map {self.path} is open for reading only")
             inner = self.writing
             if not inner:
-                self._check_in_place()
+                self.check_in_place()
             self._db.execute("SAVEPOINT part" if inner else "BEGIN IMMEDIATE")
             self.writing = True
             try:
@@ -165,8 +165,11 @@ class MapTables:
         with self.errors():
             self._db.execute("VACUUM")
 
-    def _check_in_place(self) -> None:
-        """SQLite goes on writing into a file that has no name any more: all of it would be lost."""
+    def check_in_place(self) -> None:
+        """``MapError`` when the file has been removed or replaced.
+
+        SQLite goes on writing into a file that has no name any more: all of it would be lost.
+        """
         found = _identity(self.path)
         if found != self._file:
             what = "removed" if found is None else "replaced by another file"

@@ -156,6 +156,13 @@ class TransformBuffer:
             raise ExtrapolationError(f"{failure}, when looking up transform from frame [{source}] to frame [{target}]")
         raise _unconnected(target, source)
 
+    def latest_time(self, target: str, source: str) -> int:
+        """The newest stamp (nanoseconds) at which ``lookup`` has an answer; 0: at any.  Raises as that does."""
+        with self.changed:
+            self._check_frame("target_frame", target)
+            self._check_frame("source_frame", source)
+            return 0 if target == source else self._latest_common_time(target, source)
+
     def clear(self):
         """Forgets all history (time went back); static transforms stay, as in tf2."""
         with self.changed:

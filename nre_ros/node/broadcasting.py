@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from rclpy.node import Node
 
-from nre_ros.localization.frames import covariance_of_frame, map_to_odom
-from nre_ros.localization.result import LocalizationResult
+from nre_ros.localization.frames import covariance_of_frame
+from nre_ros.node.entities import Entities
 from nre_ros.node.parameters import value_of
 from nre_ros.node.transforms import TransformError, Transforms
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Names of the frames; empty ones as ``parameters`` describes them."""
+    """Names of the frames; empty ones as ``declarations`` describes them."""
 
     map: str
     odom: str
@@ -42,12 +42,12 @@ class Correction:
     Nothing is broadcast before the first ``update``, nor without a running clock.
     """
 
-    def __init__(self, node: Node, transforms: Transforms, frames: Frames):
+    def __init__(self, node: Node, entities: Entities, transforms: Transforms, frames: Frames):
         self._node, self._transforms, self._frames = node, transforms, frames
         self._lock = threading.Lock()
         self._T_map_odom: np.ndarray | None = None
         self._last_stamp = 0
-        node.create_timer(1.0 / value_of(node, "transform_rate"), self.broadcast)
+        entities.timer(1.0 / value_of(node, "transform_rate"), self.broadcast)
 
     def update(self, T_map_odom: np.ndarray):
         """Takes a new correction and broadcasts it at once."""
@@ -74,36 +74,47 @@ class Correction:
 
 
 class FrameLookups:
-    """What TF has to say about one fix.  All methods raise ``TransformError`` with the consequence."""
+    """What TF has to say about one image.  All methods raise ``TransformError`` with the consequence."""
 
-    def __init__(self, node: Node, transforms: Transforms, frames: Frames):
-        self._node, self._transforms, self._frames = node, transforms, frames
+    def __init__(self, node: Node, transforms: Transforms, frames: Frames, several_cameras: bool = False):
+        self._node, self._transforms, self._frames, self._several = node, transforms, frames, several_cameras
 
-    def published_pose(self, result: LocalizationResult, camera: str, stamp: int) -> tuple[np.ndarray, np.ndarray]:
-        """Pose [4, 4] and covariance [6, 6] of ``pose_frame``, or of the camera where that is empty."""
-        T_map_cam, frame = result.T_map_cam, self._frames.pose
-        if frame in ("", camera):
-            return T_map_cam, result.covariance
-        T_cam_frame = self._look_up("no pose", camera, frame, stamp)
-        return T_map_cam @ T_cam_frame, covariance_of_frame(result.covariance, T_map_cam, T_cam_frame)
+    def camera_on_body(self, camera: str, stamp: int) -> np.ndarray:
+        """``T_body_cam`` [4, 4] in the body that moves: the robot's base; the camera itself, where there is one."""
+        return self.between(self._frames.base, camera, stamp, "no pose") if self._several else np.eye(4)
 
-    def correction(self, result: LocalizationResult, camera: str, stamp: int) -> np.ndarray:
-        """``T_map_odom`` by the odometry at the image's stamp."""
+    def between(self, target: str, source: str, stamp: int, consequence: str) -> np.ndarray:
+        """``T_target_source`` [4, 4]."""
+        return self._look_up(consequence, target, source, stamp)
+
+    def odometry(self, camera: str, stamp: int, wait: bool = True) -> np.ndarray | None:
+        """``T_odom_cam`` [4, 4] at the image's stamp; None where the robot has no odometry."""
         frames = self._frames
-        return map_to_odom(
-            result.T_map_cam, self._look_up(f"no {frames.map} -> {frames.odom}", frames.odom, camera, stamp)
-        )
+        if not frames.odom:
+            return None
+        return self._look_up(f"no {frames.map} -> {frames.odom}", frames.odom, camera, stamp, wait)
 
-    def broadcast_child(self, result: LocalizationResult, camera: str, stamp: int):
+    def published_pose(
+        self, T_map_cam: np.ndarray, covariance: np.ndarray, camera: str, stamp: int, wait: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Pose [4, 4] and covariance [6, 6] of ``pose_frame``, or of the camera where that is empty."""
+        frame = self._frames.pose
+        if frame in ("", camera):
+            return T_map_cam, covariance
+        T_cam_frame = self._look_up("no pose", camera, frame, stamp, wait)
+        return T_map_cam @ T_cam_frame, covariance_of_frame(covariance, T_map_cam, T_cam_frame)
+
+    def broadcast_child(self, T_map_cam: np.ndarray, camera: str, stamp: int):
         """Broadcasts map->base or map->camera at the image's stamp, where there is no odometry."""
         frames, child = self._frames, self._frames.base or camera
         T_cam_child = self._look_up(f"no {frames.map} -> {child or 'camera'}", camera, child, stamp)
-        self._transforms.broadcast(result.T_map_cam @ T_cam_child, frames.map, child, stamp)
+        self._transforms.broadcast(T_map_cam @ T_cam_child, frames.map, child, stamp)
 
-    def _look_up(self, consequence: str, target: str, source: str, stamp: int) -> np.ndarray:
+    def _look_up(self, consequence: str, target: str, source: str, stamp: int, wait: bool = True) -> np.ndarray:
         if not (target and source):
             raise TransformError(f"{consequence}: neither image nor camera_info has a frame_id, set camera_frame")
+        timeout = value_of(self._node, "transform_timeout") if wait else 0.0
         try:
-            return self._transforms.lookup(target, source, stamp, value_of(self._node, "transform_timeout"))
+            return self._transforms.lookup(target, source, stamp, timeout)
         except TransformError as error:
             raise TransformError(f"{consequence}: {error}") from None

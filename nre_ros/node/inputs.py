@@ -1,44 +1,53 @@
-"""The node's subscriptions: images, raw or compressed, and the camera's intrinsics."""
+"""One camera's subscriptions: images, raw or compressed, and the intrinsics."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from nre_ros.node.conversions import stamp_nanoseconds
+from nre_ros.node.entities import Entities
 from nre_ros.node.parameters import value_of
 
 
-class Inputs:
-    """Hands every new image to ``take`` and keeps the newest CameraInfo.
+class CameraInput:
+    """Hands the images of one camera to ``take`` and keeps the newest CameraInfo.
 
-    topics: resolved names of what is listened to.
-    camera_info: the newest message, None before the first.  received: how many images came.
+    name: of the camera, and of the namespace of its topics; empty for ``image`` and ``camera_info``.
+    take: called with this input and the message.
+    topics: resolved names of what is listened to.  camera_info: the newest message, None before
+    the first.  received: how many images came.
     """
 
-    def __init__(self, node: Node, take: Callable[[Image | CompressedImage], None]):
-        self._take = take
+    def __init__(
+        self, node: Node, entities: Entities, name: str, take: Callable[["CameraInput", Image | CompressedImage], None]
+    ):
+        self._node, self._take, self.name = node, take, name
         self._taken: tuple[str, int] = ("", 0)
+        self._due = 0.0
         self.camera_info: CameraInfo | None = None
         self.received = 0
-        self.camera_info_topic = node.resolve_topic_name("camera_info")
+        prefix = f"{name}/" if name else ""
         transport = value_of(node, "image_transport")
+        # as REP-2003 has it for sensors, one message deep
+        quality = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._image_topics = []
         if transport in ("auto", "raw"):
-            self._image_topics.append(_subscribe(node, Image, "image", self._on_raw))
+            self._image_topics.append(entities.subscription(Image, f"{prefix}image", self._on_raw, quality))
         if transport in ("auto", "compressed"):
-            self._image_topics.append(_subscribe(node, CompressedImage, compressed_topic(node), self._on_compressed))
-        _subscribe(node, CameraInfo, "camera_info", self._on_camera_info)
-        self.topics = [*self._image_topics, self.camera_info_topic]
+            topic = compressed_topic(node, f"{prefix}image")
+            self._image_topics.append(entities.subscription(CompressedImage, topic, self._on_compressed, quality))
+        self._info_topic = entities.subscription(CameraInfo, f"{prefix}camera_info", self._on_camera_info, quality)
+        self.topics = [*self._image_topics, self._info_topic]
 
     def silent(self) -> list[str]:
         """The topics on which nothing has come yet, those of the images as one."""
         images = [] if self._taken[0] else [" or ".join(self._image_topics)]
-        return images + ([] if self.camera_info else [self.camera_info_topic])
+        return images + ([] if self.camera_info else [self._info_topic])
 
     def _on_camera_info(self, message: CameraInfo):
         self.camera_info = message
@@ -50,25 +59,34 @@ class Inputs:
         self._on_image("compressed", message)
 
     def _on_image(self, transport: str, message):
-        """Passes the image on, unless it is the one that has just come by the other transport."""
-        before, stamp = self._taken, stamp_nanoseconds(message.header.stamp)
-        if stamp and stamp == before[1] and transport != before[0]:
+        """Passes the image on, unless it comes too soon or has just come already, by the other transport or again.
+
+        The same image twice is no second witness of a pose.
+        """
+        stamp = stamp_nanoseconds(message.header.stamp)
+        if stamp and stamp == self._taken[1]:
             return
         self._taken = transport, stamp
         self.received += 1
-        self._take(message)
+        if self._is_due():
+            self._take(self, message)
+
+    def _is_due(self) -> bool:
+        """Whether ``max_rate`` allows another image now."""
+        rate = value_of(self._node, "max_rate")
+        if not rate:
+            return True
+        now = time.monotonic()
+        if now < self._due:
+            return False
+        # from when it was due, so that the rate is kept though images come at their own times
+        self._due = max(self._due, now - 0.5 / rate) + 1 / rate
+        return True
 
 
-def compressed_topic(node: Node) -> str:
-    """``image/compressed``, or below wherever ``image`` is remapped to, as image_transport has it."""
-    own = node.resolve_topic_name("image/compressed")
-    if own != node.resolve_topic_name("image/compressed", only_expand=True):
+def compressed_topic(node: Node, image: str) -> str:
+    """``<image>/compressed``, or below wherever ``image`` is remapped to, as image_transport has it."""
+    own = node.resolve_topic_name(f"{image}/compressed")
+    if own != node.resolve_topic_name(f"{image}/compressed", only_expand=True):
         return own
-    return node.resolve_topic_name("image") + "/compressed"
-
-
-def _subscribe(node: Node, message, topic: str, callback) -> str:
-    """Subscribes as REP-2003 has it for sensors, one message deep; returns the resolved name."""
-    quality = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-    options = QoSOverridingOptions.with_default_policies()
-    return node.create_subscription(message, topic, callback, quality, qos_overriding_options=options).topic_name
+    return node.resolve_topic_name(image) + "/compressed"

@@ -1,6 +1,7 @@
 """The process of the node: signals, the environment, and errors at the start in one line.
 
-Exit codes: 0 after SIGINT or SIGTERM, 2 when the map, a parameter or an argument cannot be used.
+Exit codes: 0 after SIGINT or SIGTERM, 2 when the map, a parameter or an argument cannot be used
+(a managed node, ``autostart:=false``, goes on when it cannot be configured).
 """
 
 from __future__ import annotations
@@ -9,17 +10,21 @@ import os
 import signal
 import sys
 
+_PATIENCE = 1.0
+"""Seconds that an ending process waits for the image that is being localized."""
+
 
 class _Signals:
-    """SIGINT and SIGTERM end the loading at once, and later the spinning in good order."""
+    """SIGINT and SIGTERM end loading and transitions at once, and the spinning in good order."""
 
     def __init__(self):
         self.loading = True
+        self.node = None
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
 
     def _handle(self, number, frame):
-        if self.loading:
+        if self.loading or (self.node is not None and self.node.in_transition):
             self.loading = False
             raise SystemExit(0)
         # while spinning, rclpy's own handler (which calls this one) has shut the context down
@@ -29,9 +34,15 @@ def main(args: list[str] | None = None) -> int:
     """Runs the node until a signal comes; ``args``: as for ``rclpy.init``, default sys.argv."""
     signals = _Signals()
     try:
-        return _run(args, signals)
+        code = _run(args, signals)
     except SystemExit as stop:
-        return stop.code
+        code = stop.code
+    if signals.node is not None and not _end(signals.node):
+        # the estimator cannot be interrupted, and Python cannot end while it runs
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _run(args: list[str] | None, signals: _Signals) -> int:
@@ -42,7 +53,7 @@ def _run(args: list[str] | None, signals: _Signals) -> int:
     bootstrap.prepare()
     import rclpy
     from rclpy.exceptions import ParameterException
-    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+    from rclpy.executors import SingleThreadedExecutor
     from rclpy.impl.implementation_singleton import rclpy_implementation
 
     from nre_ros.errors import NreError
@@ -50,20 +61,29 @@ def _run(args: list[str] | None, signals: _Signals) -> int:
     rcl_errors = (rclpy_implementation.RCLError, rclpy_implementation.RCLInvalidROSArgsError)
     try:
         rclpy.init(args=args)
-        from nre_ros.node.parameters import declare
-        from nre_ros.node.relocalizer import Relocalizer
+        from nre_ros.node.lifecycle import LocalizeNode
 
-        node = rclpy.create_node("localize_node")
-        declare(node)
-        relocalizer = Relocalizer(node)
+        node = signals.node = LocalizeNode()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
+        if node.get_parameter("autostart").value and not node.start():
+            raise NreError(node.failure)
     except (NreError, ParameterException, *rcl_errors) as error:
         signals.loading = False
         print(f"nre_ros node: {' '.join(str(error).split())}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2
     signals.loading = False
+    _spin(executor)
+    return 0
+
+
+def _spin(executor) -> None:
+    """Until the context is shut down."""
+    import rclpy
+    from rclpy.executors import ExternalShutdownException
+    from rclpy.impl.implementation_singleton import rclpy_implementation
+
     try:
         executor.spin()
     except ExternalShutdownException:
@@ -72,15 +92,19 @@ def _run(args: list[str] | None, signals: _Signals) -> int:
         # a timer was about to publish when the signal shut the context down
         if rclpy.ok():
             raise
-    if not relocalizer.close():
-        # the estimator cannot be interrupted, and Python cannot end while it runs
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
-    executor.shutdown(timeout_sec=0)
+
+
+def _end(node) -> bool:
+    """Tears the node down; false when a computation still runs."""
+    import rclpy
+
+    if not node.close(_PATIENCE):
+        return False
+    if node.executor is not None:
+        node.executor.shutdown(timeout_sec=0)
     node.destroy_node()
     rclpy.try_shutdown()
-    return 0
+    return True
 
 
 if __name__ == "__main__":

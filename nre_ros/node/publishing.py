@@ -6,23 +6,31 @@ import math
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
-from rclpy.node import Node
+from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_msgs.msg import Header
 
+from nre_ros.localization.gate import Decision
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.msg import LocalizationStatus
 from nre_ros.node.conversions import pose_message, stamp_message
 
 
 class Publishers:
-    """The topics ``pose``, ``pose_with_covariance`` and ``status``; usable from any thread."""
+    """The topics ``pose``, ``pose_with_covariance`` and ``status``; usable from any thread.
 
-    def __init__(self, node: Node):
+    They are there while the node is configured, and silent unless it is active.
+    """
+
+    def __init__(self, node: LifecycleNode):
+        self._node = node
+
         def publisher(message, topic):
             options = QoSOverridingOptions.with_default_policies()
-            return node.create_publisher(message, topic, QoSProfile(depth=10), qos_overriding_options=options)
+            return node.create_lifecycle_publisher(
+                message, topic, QoSProfile(depth=10), qos_overriding_options=options
+            )
 
         self._pose = publisher(PoseStamped, "pose")
         self._pose_with_covariance = publisher(PoseWithCovarianceStamped, "pose_with_covariance")
@@ -41,14 +49,15 @@ class Publishers:
     def status(self, message: LocalizationStatus):
         self._status.publish(message)
 
+    def close(self):
+        """Destroys the publishers."""
+        for publisher in (self._pose, self._pose_with_covariance, self._status):
+            self._node.destroy_lifecycle_publisher(publisher)
 
-def status_message(result: LocalizationResult, camera_frame: str, state: int) -> LocalizationStatus:
-    """The status of one image, without its header."""
-    status = LocalizationStatus(state=state, camera_frame=camera_frame)
-    status.pose_valid = result.success
-    if result.success:
-        status.pose.pose = pose_message(result.T_map_cam)
-        status.pose.covariance = result.covariance.ravel().tolist()
+
+def status_message(result: LocalizationResult, state: int) -> LocalizationStatus:
+    """What the image shows, without header and camera, and without any judgement."""
+    status = LocalizationStatus(state=int(state), image_localized=result.success)
     status.confidence = float(result.confidence)
     status.points_used, status.points_considered = result.points_used, result.points_considered
     status.keyframes_used = list(result.keyframes)
@@ -56,4 +65,25 @@ def status_message(result: LocalizationResult, camera_frame: str, state: int) ->
     status.stages = list(result.milliseconds)
     status.stage_milliseconds = [float(value) for value in result.milliseconds.values()]
     status.reason = result.reason
+    status.mahalanobis = status.metres = status.degrees = -1.0
     return status
+
+
+def tell_pose(status: LocalizationStatus, T_map_cam: np.ndarray, covariance: np.ndarray) -> None:
+    """Puts an accepted pose [4, 4] and its covariance [6, 6] into the status."""
+    status.pose_valid = True
+    status.pose.pose = pose_message(T_map_cam)
+    status.pose.covariance = covariance.ravel().tolist()
+
+
+def tell_decision(status: LocalizationStatus, decision: Decision, threshold: float) -> None:
+    """Puts the gate's word into the status: the pose that it accepted, or why it did not, and its numbers."""
+    status.state, status.jump, status.verdict = int(decision.state), decision.jump, decision.reason
+    status.mahalanobis_limit = float(threshold)
+    for name in ("mahalanobis", "metres", "degrees"):
+        value = getattr(decision, name)
+        setattr(status, name, float(value) if math.isfinite(value) else -1.0)
+    if decision.accepted:
+        tell_pose(status, decision.T_map_cam, decision.covariance)
+    else:
+        status.reason = decision.reason

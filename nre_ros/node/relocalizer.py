@@ -1,7 +1,8 @@
-"""The ROS node: an image message in, pose, transform and status messages out.
+"""The active node: an image message in, pose, transform and status messages out.
 
-The executor's thread only stores what arrives; a worker thread takes the newest image,
-localizes it and publishes.  Whatever is wrong with an input ends as a status with the reason.
+The executor's thread only stores what arrives; a worker thread takes the newest image, localizes
+it, has the gate judge it and publishes.  Whatever is wrong with an input ends as a status with the
+reason.
 """
 
 from __future__ import annotations
@@ -12,180 +13,207 @@ import traceback
 from dataclasses import replace
 from functools import partial
 
-from rclpy.clock import Clock, ClockType, JumpThreshold
-from rclpy.duration import Duration
-from rclpy.node import Node
-from rclpy.task import Future
+from rclpy.lifecycle import LifecycleNode
 
-from nre_ros.localization.localizer import Localizer
+from nre_ros.localization.frames import map_to_odom
+from nre_ros.localization.gate import Gate, State
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.msg import LocalizationStatus
+from nre_ros.node import gating
 from nre_ros.node.broadcasting import Correction, FrameLookups, Frames
-from nre_ros.node.conversions import stamp_nanoseconds
-from nre_ros.node.inputs import Inputs
-from nre_ros.node.parameters import ParameterError, value_of
-from nre_ros.node.publishing import Publishers, status_message
+from nre_ros.node.demand import Demand
+from nre_ros.node.engine import Engine
+from nre_ros.node.entities import Entities
+from nre_ros.node.follow import Follower
+from nre_ros.node.hints import Hints, LastPoseFile
+from nre_ros.node.inputs import CameraInput
+from nre_ros.node.judging import Judge, Look
+from nre_ros.node.mapping import Mapper
+from nre_ros.node.outputs import Outputs
+from nre_ros.node.parameters import value_of
+from nre_ros.node.publishing import Publishers, status_message, tell_decision
 from nre_ros.node.seldom import SeldomLog
-from nre_ros.node.transforms import CACHE_SECONDS, TransformError, open_transforms
-from nre_ros.node.verdicts import Verdicts
+from nre_ros.node.shot import Outcome, Shot
+from nre_ros.node.times import Times
+from nre_ros.node.transforms import TransformError, open_transforms
 from nre_ros.node.worker import Worker
-from nre_ros.srv import LocalizeImage
 
 REMIND_SECONDS = 5.0
 """Between two reminders of topics on which nothing has come yet."""
 
 
 class Relocalizer:
-    """Localizes the images of one camera in one map.
+    """Localizes the images of a robot's cameras in one map, from ``__init__`` to ``close``.
 
-    node: has the parameters of ``nre_ros.node.parameters``.
-    Raises ``NreError`` when a parameter or the map cannot be used.  The map and the network are
-    loaded and warmed up before the node listens, so that the first image is as fast as the others.
+    node: has the parameters of ``nre_ros.node.declarations``.
     """
 
-    def __init__(self, node: Node):
-        self._node, self._logger = node, node.get_logger()
+    def __init__(self, node: LifecycleNode, engine: Engine, gate: Gate, frames: Frames, publishers: Publishers):
+        self._node, self._logger, self._engine, self._gate = node, node.get_logger(), engine, gate
+        self._frames, self._publishers = frames, publishers
         self._log = SeldomLog(self._logger)
-        self._localizer = _load(node)
-        self._frames = Frames.of(node, self._localizer.frame_id)
-        self._publishers = Publishers(node)
+        self._lock = threading.Lock()  # of what is forgotten when time goes back
+        self._epoch = 0  # counts how often
+        self._forgotten = ""  # why, the last time
+        self._entities = Entities(node)
+        self._outputs = Outputs(node, frames.map, self._facts)
+        self.worker = Worker(self._report)
+        cameras = value_of(node, "cameras")
         self._transforms = open_transforms(node)
-        self._lookups = FrameLookups(node, self._transforms, self._frames)
-        self._correction = Correction(node, self._transforms, self._frames)
-        self._verdicts = Verdicts(node, self._localizer, self._report)
-        self._lock = threading.Lock()  # of what a jump in time resets
-        self._state = LocalizationStatus.UNLOCALIZED
-        self._epoch = 0  # counts the jumps
-        self._newest_stamp = 0
-        self._worker = Worker(self._report)
-        self._inputs = Inputs(node, self._offer)
-        node.create_service(LocalizeImage, "~/localize_image", self._serve)
-        self._jump_handle = node.get_clock().create_jump_callback(
-            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
-            post_callback=lambda jump: self._time_went_back("the clock"),
+        self._lookups = FrameLookups(node, self._transforms, frames, several_cameras=len(cameras) > 1)
+        self._correction = Correction(node, self._entities, self._transforms, frames)
+        self.demand = Demand(node, self._entities, gate)
+        self._hints = Hints(node, self._entities, self._lookups, frames, self.forget)
+        self.mapper = Mapper(node, self._entities, engine, self._lookups, frames)
+        self._last_pose = LastPoseFile(node, frames)
+        self._hints.give(self._last_pose.hint())
+        self._judge = Judge(node, engine, self._lookups, gate, self._hints, self._report)
+        self._follower = Follower(
+            node, self._entities, self._transforms, self._lookups, frames, gate, publishers
         )
-        # by real time: simulated time may not have begun
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        node.create_timer(REMIND_SECONDS, self._tell_what_is_missing, clock=steady)
-        self._worker.start()
+        self._times = Times(node, self._log, self._time_went_back)
+        self._entities.timer(REMIND_SECONDS, self._tell_what_is_missing, steady=True)
+        self._inputs = [CameraInput(node, self._entities, name, self._offer) for name in cameras]
+        self.worker.start()
+        topics = [topic for each in self._inputs for topic in each.topics]
         self._logger.info(
-            f"localizing in {value_of(node, 'map_file')} ({_words(self._localizer)}), listening to "
-            f"{', '.join(self._inputs.topics)}, broadcasting {self._frames.map} -> {self._frames.child or 'camera'}"
+            f"localizing in {engine.store.path} ({engine}), listening to {', '.join(topics)}, "
+            f"broadcasting {frames.map} -> {frames.child or 'camera'}"
         )
 
-    def close(self, timeout: float = 1.0) -> bool:
-        """Ends the work; false when a computation still runs after ``timeout`` seconds."""
+    def close(self, timeout: float | None = None) -> bool:
+        """Ends the work; false when a computation still runs after ``timeout`` seconds (None: waits for it)."""
+        self._entities.close()
+        self._times.close()
+        self.demand.close()
+        self._transforms.stop()  # nobody waits for a transform any more
+        began = time.monotonic()
+        ended = self.mapper.stop(timeout)
+        ended &= self.worker.stop(None if timeout is None else max(0.0, began + timeout - time.monotonic()))
         self._transforms.close()
-        if not self._worker.stop(timeout):
-            return False
-        self._localizer.close()
-        return True
+        self._outputs.close()
+        self._last_pose.save()
+        return ended
+
+    def forget(self, why: str):
+        """Forgets the pose and all that follows from it: what comes is as before the first image."""
+        with self._lock:
+            self._epoch += 1
+            self._forgotten = why
+            self._gate.reset()
+            self._correction.forget()
+            self._hints.give(None)
+            self._follower.forget()
+        self._outputs.path.clear()
+        self.worker.forget()
+        self._logger.warning(f"{why}: pose and correction are forgotten")
+
+    def localize(self, image, info) -> LocalizationResult:
+        """What an image shows by itself, without prior, odometry and the gate; for the worker's thread."""
+        return self._judge.verdicts.verdict(image, info).result
+
+    def _time_went_back(self, what: str):
+        """All that is known belongs to a time that has not come yet (a looped bag, a reset simulation)."""
+        self._transforms.clear()
+        self.forget(what)
 
     # --- one image: offered by the executor's thread, worked on by the worker's --------------------
 
-    def _offer(self, message):
-        self._worker.offer(partial(self._process, message, time.monotonic()))
+    def _offer(self, source: CameraInput, message):
+        self._outputs.diagnostics.arrived()
+        if self.demand.wanted():
+            frame = self._frames.camera or message.header.frame_id
+            shot = Shot(source.name, message, source.camera_info, frame, time.monotonic(), source.received)
+            self.worker.offer(source.name, partial(self._process, source, shot))
 
-    def _process(self, message, arrival: float):
+    def _process(self, source: CameraInput, shot: Shot):
         """Localizes one image and publishes all that follows from it."""
-        info, stamp = self._inputs.camera_info, stamp_nanoseconds(message.header.stamp)
-        camera_frame = self._frames.camera or message.header.frame_id or (info.header.frame_id if info else "")
-        self._check_stamp(stamp)
+        info = source.camera_info  # the newest: it may have come after its image
+        shot = replace(shot, info=info, frame=shot.frame or (info.header.frame_id if info else ""))
+        self._times.check(shot.stamp)
+        gating.refresh(self._gate, self._node)
         epoch = self._epoch
-        if stamp == 0:
-            result = LocalizationResult(reason="image has no time stamp (0): nobody could use its pose")
-        else:
-            result = self._verdicts.verdict(message, info)
+        look = self._judge.look(shot)
         with self._lock:
-            if epoch != self._epoch:
-                result = LocalizationResult(reason="time went back while the image was localized")
-            self._update_state(result)
-            state = self._state
-        if result.success:
+            before = self._gate.state
+            if epoch == self._epoch:
+                outcome = self._judge.decide(shot, look)
+            else:
+                outcome = Outcome(replace(look.seen, result=LocalizationResult(reason=f"{self._forgotten} meanwhile")))
+            status = self._status(shot, outcome)
+        self._tell_state(before, status)
+        if outcome.accepted:
             started = time.perf_counter()
-            reason = self._publish_fix(result, camera_frame, stamp, epoch)
-            waited = {"publish": (time.perf_counter() - started) * 1e3}  # with the wait for TF
-            result = replace(result, reason=reason, milliseconds={**result.milliseconds, **waited})
-        self._publishers.status(self._status(result, message.header, camera_frame, state, arrival))
+            status.reason = self._publish_fix(shot, outcome, look, epoch)
+            status.stages = [*status.stages, "publish"]
+            status.stage_milliseconds = [*status.stage_milliseconds, (time.perf_counter() - started) * 1e3]
+        status.total_milliseconds = (time.monotonic() - shot.arrival) * 1e3
+        self._publishers.status(status)
+        self.demand.told(shot.arrival, status)
+        self._outputs.update(
+            outcome.seen.result, outcome.decision, State(status.state), stamp=shot.stamp, camera_frame=shot.frame,
+            image=outcome.seen.image, store=self._engine.store, milliseconds=status.total_milliseconds,
+        )
 
-    def _publish_fix(self, result: LocalizationResult, camera_frame: str, stamp: int, epoch: int) -> str:
+    def _status(self, shot: Shot, outcome: Outcome) -> LocalizationStatus:
+        status = status_message(outcome.seen.result, self._gate.state)
+        status.header.stamp, status.header.frame_id = shot.message.header.stamp, self._frames.map
+        status.camera, status.camera_frame, status.images_received = shot.name, shot.frame, shot.received
+        if outcome.decision is not None:
+            tell_decision(status, outcome.decision, self._gate.threshold)
+        return status
+
+    def _publish_fix(self, shot: Shot, outcome: Outcome, look: Look, epoch: int) -> str:
         """Publishes pose and transform; returns what TF could not answer."""
+        T_map_cam, covariance = outcome.decision.T_map_cam, outcome.decision.covariance
         troubles = {}  # in order, each once
         try:
-            self._publishers.pose(*self._lookups.published_pose(result, camera_frame, stamp), self._frames.map, stamp)
+            pose = self._lookups.published_pose(T_map_cam, covariance, shot.frame, shot.stamp)
+            self._publishers.pose(*pose, self._frames.map, shot.stamp)
         except TransformError as error:
             troubles[str(error)] = True
         try:
             if value_of(self._node, "publish_tf"):
-                self._publish_transform(result, camera_frame, stamp, epoch)
+                self._publish_transform(shot, outcome, look, epoch)
         except TransformError as error:
             troubles[str(error)] = True
+        self._follower.accepted(shot.frame, outcome.T_body_cam, shot.stamp)
+        self._last_pose.accepted(T_map_cam, covariance, shot.frame, shot.stamp)
         trouble = "; ".join(troubles)
         if trouble:
             self._log.warning(trouble)
         return trouble
 
-    def _publish_transform(self, result: LocalizationResult, camera_frame: str, stamp: int, epoch: int):
+    def _publish_transform(self, shot: Shot, outcome: Outcome, look: Look, epoch: int):
+        T_map_cam = outcome.decision.T_map_cam
         if not self._frames.odom:
-            self._lookups.broadcast_child(result, camera_frame, stamp)
+            self._lookups.broadcast_child(T_map_cam, shot.frame, shot.stamp)
             return
-        T_map_odom = self._lookups.correction(result, camera_frame, stamp)
+        if look.T_odom_cam is None:
+            raise TransformError(look.trouble)
         with self._lock:
             if epoch == self._epoch:
-                self._correction.update(T_map_odom)
+                self._correction.update(map_to_odom(T_map_cam, look.T_odom_cam))
 
-    def _update_state(self, result: LocalizationResult):
-        """Unlocalized until the first pose, then localized or lost by the latest image."""
-        before = self._state
-        if result.success:
-            self._state = LocalizationStatus.LOCALIZED
-            if before != self._state:
-                x, y, z = result.T_map_cam[:3, 3]
-                self._logger.info(
-                    f"localized at {x:.2f} {y:.2f} {z:.2f} in {self._frames.map}, confidence {result.confidence:.2f}"
-                )
-            return
-        if before != LocalizationStatus.UNLOCALIZED:
-            self._state = LocalizationStatus.LOST
-        self._log.warning(f"no pose: {result.reason}")
-
-    def _status(self, result, image_header, camera_frame: str, state: int, arrival: float) -> LocalizationStatus:
-        status = status_message(result, camera_frame, state)
-        status.header.stamp, status.header.frame_id = image_header.stamp, self._frames.map
-        status.total_milliseconds = (time.monotonic() - arrival) * 1e3
-        status.images_received = self._inputs.received
-        return status
-
-    # --- time ---------------------------------------------------------------------------------------
-
-    def _check_stamp(self, stamp: int):
-        """Notices a bag that starts again, and one that is played without its clock."""
-        if not stamp:
-            return
-        if stamp < self._newest_stamp - 10**9:
-            self._time_went_back(f"the images' stamps, by {(self._newest_stamp - stamp) / 1e9:.1f} s,")
-        self._newest_stamp = max(stamp, self._newest_stamp)
-        age = (self._node.get_clock().now().nanoseconds - stamp) / 1e9
-        if abs(age) > CACHE_SECONDS:
-            self._log.warning(
-                f"the image's stamp is {age:.1f} s behind this node's clock (for a bag: use_sim_time and --clock)"
-            )
-
-    def _time_went_back(self, what: str):
-        """Forgets all that belongs to a time that has not come yet (a looped bag, a reset simulation)."""
-        with self._lock:
-            self._epoch += 1
-            self._state = LocalizationStatus.UNLOCALIZED
-            self._newest_stamp = 0
-            self._correction.forget()
-        self._worker.forget()
-        self._transforms.clear()
-        self._logger.warning(f"{what} went back: transforms and the last correction are forgotten")
+    def _facts(self) -> dict[str, str]:
+        return {**self._engine.facts(), **self.mapper.facts()}
 
     # --- words --------------------------------------------------------------------------------------
 
+    def _tell_state(self, before: State, status: LocalizationStatus):
+        if not status.pose_valid:
+            self._log.warning(f"no pose: {status.reason}")
+        if status.pose_valid and before != State.LOCALIZED:
+            p = status.pose.pose.position
+            self._logger.info(
+                f"localized at {p.x:.2f} {p.y:.2f} {p.z:.2f} in {self._frames.map}, confidence {status.confidence:.2f}: "
+                f"{status.verdict}"
+            )
+        elif before == State.LOCALIZED and status.state == State.LOST:
+            self._logger.warning(f"lost: {status.reason}")
+
     def _tell_what_is_missing(self):
-        for topics in self._inputs.silent():
+        for topics in (topics for each in self._inputs for topics in each.silent()):
             self._logger.warning(f"no message on {topics} yet")
         if value_of(self._node, "use_sim_time") and self._node.get_clock().now().nanoseconds == 0:
             self._logger.warning("use_sim_time is set, but there is no /clock yet")
@@ -194,41 +222,3 @@ class Relocalizer:
         """Logs an error that nobody foresaw with its traceback."""
         if self._node.context.ok():  # while the node is torn down, publishing may fail
             self._logger.error("".join(traceback.format_exception(type(error), error, error.__traceback__)))
-
-    # --- service ------------------------------------------------------------------------------------
-
-    async def _serve(self, request, response):
-        """Localizes the request's image on the worker's thread, while this one goes on."""
-        arrival, answer = time.monotonic(), Future(executor=self._node.executor)
-        if self._worker.request(partial(self._answer, request, arrival, answer)):
-            response.status = await answer
-        else:
-            result = LocalizationResult(reason="too many requests wait already")
-            response.status = self._reply(request, result, arrival)
-        return response
-
-    def _answer(self, request, arrival: float, answer: Future):
-        result = self._verdicts.verdict(request.image, request.camera_info)
-        answer.set_result(self._reply(request, result, arrival))
-        self._node.executor.wake()  # the waiting coroutine goes on at the executor's next turn
-
-    def _reply(self, request, result, arrival: float) -> LocalizationStatus:
-        state = LocalizationStatus.LOCALIZED if result.success else LocalizationStatus.UNLOCALIZED
-        frame = request.image.header.frame_id or request.camera_info.header.frame_id
-        return self._status(result, request.image.header, frame, state, arrival)
-
-
-def _load(node: Node) -> Localizer:
-    map_file = value_of(node, "map_file")
-    if not map_file:
-        raise ParameterError("parameter map_file is empty: name a map made by `nre_ros map build`")
-    node.get_logger().info(f"loading {map_file}")
-    localizer = Localizer(
-        map_file, device=value_of(node, "device"), seed=value_of(node, "seed"), retrieve=value_of(node, "retrieve")
-    )
-    localizer.warm_up()
-    return localizer
-
-
-def _words(localizer: Localizer) -> str:
-    return f"{len(localizer.store)} keyframes, {localizer.backbone.name} features, on {localizer.device}"

@@ -62,9 +62,20 @@ class Transforms:
                     raise
             self._wait(remaining)
 
-    def close(self):
+    def latest(self, target: str, source: str) -> tuple[np.ndarray, int]:
+        """The newest ``T_target_source`` [4, 4] and its stamp (0: it is static), without waiting.
+
+        Raises ``TransformError``.
+        """
+        raise NotImplementedError
+
+    def stop(self):
         """Ends all waiting."""
         self._closed.set()
+
+    def close(self):
+        """Stops listening and broadcasting."""
+        self.stop()
 
     def clear(self):
         """Forgets the history, not the static transforms."""
@@ -86,9 +97,15 @@ class Tf2Transforms(Transforms):
 
     def __init__(self, node: Node):
         super().__init__()
+        self._node = node
         self._buffer = tf2_ros.Buffer(cache_time=Duration(seconds=CACHE_SECONDS))
         self._listener = tf2_ros.TransformListener(self._buffer, node)
         self._broadcaster = tf2_ros.TransformBroadcaster(node)
+
+    def close(self):
+        super().close()
+        self._listener.unregister()
+        self._node.destroy_publisher(self._broadcaster.pub_tf)
 
     def clear(self):
         self._buffer.clear()
@@ -96,9 +113,16 @@ class Tf2Transforms(Transforms):
     def broadcast(self, T, parent, child, stamp):
         self._broadcaster.sendTransform(transform_message(T, parent, child, stamp))
 
+    def latest(self, target, source):
+        transform = self._ask(target, source, 0)
+        return _matrix(transform.transform), stamp_nanoseconds(transform.header.stamp)
+
     def _lookup(self, target, source, stamp):
+        return _matrix(self._ask(target, source, stamp).transform)
+
+    def _ask(self, target, source, stamp):
         try:
-            transform = self._buffer.lookup_transform(target, source, Time(nanoseconds=stamp)).transform
+            return self._buffer.lookup_transform(target, source, Time(nanoseconds=stamp))
         except tf2_ros.LookupException as error:
             raise FrameLookupError(str(error)) from None
         except tf2_ros.ConnectivityException as error:
@@ -107,7 +131,6 @@ class Tf2Transforms(Transforms):
             raise ExtrapolationError(str(error)) from None
         except tf2_ros.TransformException as error:
             raise TransformError(str(error)) from None
-        return _matrix(transform)
 
     def _wait(self, seconds):
         self._closed.wait(min(seconds, POLL_SECONDS))
@@ -120,19 +143,28 @@ class OwnTransforms(Transforms):
         from tf2_msgs.msg import TFMessage
 
         super().__init__()
+        self._node = node
         self._message = TFMessage
         self._log = SeldomLog(node.get_logger())
         self._buffer = TransformBuffer(CACHE_SECONDS)
         moving = QoSProfile(depth=100)
         static = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        node.create_subscription(TFMessage, "/tf", lambda message: self._insert(message, False), moving)
-        node.create_subscription(TFMessage, "/tf_static", lambda message: self._insert(message, True), static)
+        self._subscriptions = [
+            node.create_subscription(TFMessage, "/tf", lambda message: self._insert(message, False), moving),
+            node.create_subscription(TFMessage, "/tf_static", lambda message: self._insert(message, True), static),
+        ]
         self._publisher = node.create_publisher(TFMessage, "/tf", moving)
+
+    def stop(self):
+        super().stop()
+        with self._buffer.changed:
+            self._buffer.changed.notify_all()
 
     def close(self):
         super().close()
-        with self._buffer.changed:
-            self._buffer.changed.notify_all()
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._node.destroy_publisher(self._publisher)
 
     def clear(self):
         self._buffer.clear()
@@ -149,6 +181,10 @@ class OwnTransforms(Transforms):
             )
             if refusal:
                 self._log.warning(refusal)
+
+    def latest(self, target, source):
+        stamp = self._buffer.latest_time(target, source)
+        return self._buffer.lookup(target, source, stamp), stamp
 
     def _lookup(self, target, source, stamp):
         return self._buffer.lookup(target, source, stamp)

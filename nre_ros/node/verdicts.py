@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from rclpy.node import Node
@@ -12,50 +12,60 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from nre_ros.errors import ImageError, NreError
 from nre_ros.geometry import Camera
-from nre_ros.localization.localizer import Localizer
+from nre_ros.keyframes.retrieval import PosePrior
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.messages.camera_info import camera_of
 from nre_ros.messages.images import check_size, image_array
+from nre_ros.node.engine import Engine
 from nre_ros.node.parameters import value_of
 
 
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What an image shows: the result, and the image (BGR or grey) and its camera where they could be read."""
+
+    result: LocalizationResult
+    image: np.ndarray | None = None
+    camera: Camera | None = None
+
+
 class Verdicts:
-    """Localizes messages; for the worker's thread alone, as the localizer is.
+    """Localizes messages; for the worker's thread alone, as the engine is.
 
     report: told of the errors that nobody foresaw.
     """
 
-    def __init__(self, node: Node, localizer: Localizer, report: Callable[[Exception], None]):
-        self._node = node
-        self._localizer = localizer
-        self._report = report
-        self._camera: Camera | None = None
+    def __init__(self, node: Node, engine: Engine, report: Callable[[Exception], None]):
+        self._node, self._engine, self._report = node, engine, report
+        self._cameras: dict[str, Camera] = {}
 
-    def verdict(self, message: Image | CompressedImage, info: CameraInfo | None) -> LocalizationResult:
-        """A pose that may be published, or a reason in one line; raises nothing."""
+    def verdict(
+        self, message: Image | CompressedImage, info: CameraInfo | None, name: str = "", prior: PosePrior | None = None
+    ) -> Seen:
+        """A pose, or a reason in one line; raises nothing.  name: of the camera."""
         try:
             if info is None:
                 raise ImageError("no camera_info has come yet")
-            return _acceptable(self._localize(message, info))
+            started = time.perf_counter()
+            image = image_array(message)
+            camera = self._same(name, camera_of(info, value_of(self._node, "rectified")))
+            check_size(image, camera)
+            decoded = (time.perf_counter() - started) * 1e3
+            result = self._engine.localize(image, camera, prior)
+            result = replace(result, milliseconds={"decode": decoded, **result.milliseconds})
+            return Seen(_acceptable(result), image, camera)
         except NreError as error:
-            return LocalizationResult(reason=str(error))
+            return Seen(LocalizationResult(reason=str(error)))
         except Exception as error:  # the node outlives whatever one image does to the estimator
             self._report(error)
             words = " ".join(str(error).split())
-            return LocalizationResult(reason=f"internal error, {type(error).__name__}: {words}")
+            return Seen(LocalizationResult(reason=f"internal error, {type(error).__name__}: {words}"))
 
-    def _localize(self, message, info) -> LocalizationResult:
-        started = time.perf_counter()
-        image = image_array(message)
-        camera = camera_of(info, value_of(self._node, "rectified"))
-        if camera != self._camera:
-            self._camera = camera
-        check_size(image, camera)
-        decoded = (time.perf_counter() - started) * 1e3
-        self._localizer.min_confidence = value_of(self._node, "min_confidence")
-        # the camera of the images before, where nothing has changed: it keeps what it has computed
-        result = self._localizer.localize(image, self._camera)
-        return replace(result, milliseconds={"decode": decoded, **result.milliseconds})
+    def _same(self, name: str, camera: Camera) -> Camera:
+        """The camera of the images before, where nothing has changed: it keeps what it has computed."""
+        if camera != self._cameras.get(name):
+            self._cameras[name] = camera
+        return self._cameras[name]
 
 
 def _acceptable(result: LocalizationResult) -> LocalizationResult:

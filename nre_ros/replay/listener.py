@@ -67,6 +67,7 @@ def _subscribe(node, file, camera_info: str) -> None:
             **_pose(message.pose.pose), covariance=message.pose.covariance.tolist(),
             milliseconds=dict(zip(message.stages, message.stage_milliseconds)),
             total_milliseconds=message.total_milliseconds, images_received=message.images_received,
+            metres=message.metres, mahalanobis=message.mahalanobis, jump=message.jump,
         )
 
     def on_transforms(message):

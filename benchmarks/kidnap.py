@@ -1,0 +1,85 @@
+"""A robot that is carried into another room while its odometry tells nothing of it: when it is found.
+
+Odometry goes on from where it was, as that of wheels does.  Until it is found the gate's prediction,
+and so the prior of every image, is of the wrong room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from common import Options, Table
+from lookalike import CAMERA, build_map, is_wrong, place_of, take_image
+
+from nre_ros.gallery.render import Gallery
+from nre_ros.gallery.room import SIZE, build_room
+from nre_ros.gallery.trajectory import CameraMount, OdometryNoise, drifting_odometry, robot_loop
+from nre_ros.geometry import invert
+from nre_ros.keyframes.prior import PosePrior
+from nre_ros.localization.fix import Fix
+from nre_ros.localization.gate import Gate
+from nre_ros.localization.localizer import Localizer
+
+KIDNAPS, RATE, BEFORE, AFTER = 20, 2, 5, 12
+"""How often, images a second, and images before and after."""
+_LOOP = 40.0
+"""Seconds of one round of a room."""
+
+
+def run(options: Options) -> Iterator[Table]:
+    """Seconds from the first image of the new place until a pose there is believed."""
+    galleries = [Gallery(build_room(options.seed + room, pixels_per_metre=200)) for room in range(2)]
+    map_path = options.folder / f"kidnap_{options.seed}.db"
+    if not map_path.exists():
+        build_map(map_path, galleries, options)
+    rows = []
+    with Localizer(map_path, options.device, options.seed) as localizer:
+        for prior in (False, True):
+            found, wrong, posed = [], 0, 0
+            for number in range(options.queries or KIDNAPS):
+                seconds, old, localized = _kidnap(localizer, galleries, prior, options.seed + number)
+                found += [seconds] if seconds is not None else []
+                wrong, posed = wrong + old, posed + localized
+            rows.append((
+                "the gate's prediction" if prior else "none", options.queries or KIDNAPS, len(found), _of(np.median, found),
+                _of(np.max, found), wrong, posed / (AFTER * (options.queries or KIDNAPS)),
+            ))
+    yield Table(
+        f"A robot carried to another room, {RATE} images a second",
+        ("prior", "kidnaps", "found", "seconds (median)", "(worst)", "poses believed in the old room", "images posed"),
+        rows, [f"Found: of {AFTER} images after the kidnap one is believed where the robot is."],
+    )
+
+
+def _kidnap(localizer: Localizer, galleries, with_prior: bool, seed: int) -> tuple[float | None, int, int]:
+    """Seconds until the robot is found (None: not at all), poses believed in the old room, images posed."""
+    count = BEFORE + AFTER
+    way = robot_loop(SIZE, _LOOP, seed).T_map_base(np.arange(count * 10) / RATE / 10)
+    odometry = drifting_odometry(way, OdometryNoise(), seed)[::10]
+    T_base_cam = CameraMount().T_base_cam
+    begin = robot_loop(SIZE, _LOOP, seed + 1).T_map_base([seed * 7.0 % _LOOP])[0]
+    carried = [begin @ invert(way[::10][BEFORE]) @ T for T in way[::10]]  # it drives on as before, from elsewhere
+    gate, found, old, posed = Gate(), None, 0, 0
+    for i in range(count):
+        room = int(i >= BEFORE)
+        T_room_cam = (carried[i] if room else way[::10][i]) @ T_base_cam
+        truth = place_of(room) @ T_room_cam
+        stamp, T_odom_cam = 10**9 + i * 10**9 // RATE, odometry[i] @ T_base_cam
+        expected = gate.predict(stamp, T_odom_cam) if with_prior else None
+        image = take_image(galleries[room], T_room_cam, [seed, i])
+        result = localizer.localize(image, CAMERA, PosePrior(*expected) if expected else None)
+        if not result.success:
+            gate.miss(stamp, T_odom_cam)
+            continue
+        posed += room
+        decision = gate.judge(Fix(stamp, result.T_map_cam, result.covariance, result.confidence, T_odom_cam))
+        if room and decision.accepted:
+            wrong = is_wrong(decision.T_map_cam, truth)
+            old += wrong
+            found = (i - BEFORE) / RATE if found is None and not wrong else found
+    return found, old, posed
+
+
+def _of(function, values: list[float]) -> float | None:
+    return float(function(values)) if values else None

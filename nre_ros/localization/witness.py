@@ -1,0 +1,64 @@
+"""A fix as the gate weighs it: its poses as those of the robot's body, with covariances to be trusted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from nre_ros.geometry import invert
+from nre_ros.localization.fix import Fix, pose_fault
+from nre_ros.localization.frames import covariance_of_frame
+from nre_ros.localization.gate_settings import GateSettings
+from nre_ros.localization.motion import Reading, Waypoint, position_spread, turn_spread
+
+_COARSE = np.diag([0.1**2] * 3 + [math.radians(2.0) ** 2] * 3)
+"""Covariance of an image's other poses on top of the first one's: they went through the coarse stage alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One of the poses of a fix: of the camera, and of the body with its covariance after inflation and floor."""
+
+    T_map_cam: np.ndarray
+    covariance: np.ndarray
+    waypoint: Waypoint
+
+
+def candidates_of(fix: Fix, reading: Reading | None, settings: GateSettings) -> Iterator[Candidate]:
+    """The fix's own pose, then those of its alternatives that are poses."""
+    T_cam_base = invert(np.asarray(fix.T_base_cam, dtype=np.float64))
+    others = [other.T_map_cam for other in fix.alternatives if not pose_fault("", other.T_map_cam)]
+    for i, T_map_cam in enumerate([fix.T_map_cam, *others]):
+        T_map_cam = np.asarray(T_map_cam, dtype=np.float64)
+        covariance = settings.inflation**2 * np.asarray(fix.covariance, dtype=np.float64) + floor(settings)
+        if i:
+            covariance += _COARSE
+        of_base = covariance_of_frame(covariance, T_map_cam, T_cam_base)
+        waypoint = Waypoint(fix.stamp, T_map_cam @ T_cam_base, of_base, reading, fix.confidence)
+        yield Candidate(T_map_cam, covariance, waypoint)
+
+
+def floor(settings: GateSettings) -> np.ndarray:
+    """[6, 6] what is added to every covariance."""
+    return np.diag([settings.floor_metres**2] * 3 + [settings.floor_radians**2] * 3)
+
+
+def uncertainty_fault(fix: Fix, settings: GateSettings) -> str:
+    """Why the fix is too uncertain to be of use, in words; empty where it is not."""
+    metres, radians = position_spread(fix.covariance), turn_spread(fix.covariance)
+    if metres > settings.max_metres:
+        return f"its position is uncertain by {metres:.2f} m, at most {settings.max_metres:.2f} m may be"
+    if radians > settings.max_radians:
+        degrees, most = math.degrees(radians), math.degrees(settings.max_radians)
+        return f"its rotation is uncertain by {degrees:.1f} deg, at most {most:.1f} deg may be"
+    return ""
+
+
+def base_odometry(T_odom_cam, T_base_cam) -> np.ndarray | None:
+    """Odometry of the body, NaN as it came."""
+    if T_odom_cam is None:
+        return None
+    return np.asarray(T_odom_cam, dtype=np.float64) @ invert(np.asarray(T_base_cam, dtype=np.float64))

@@ -1,0 +1,156 @@
+"""The node's services; they are there while it is configured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from rclpy.lifecycle import LifecycleNode
+from rclpy.task import Future
+from std_srvs.srv import Trigger
+
+from nre_ros.errors import NreError
+from nre_ros.localization.gate import Gate
+from nre_ros.localization.result import LocalizationResult
+from nre_ros.msg import LocalizationStatus
+from nre_ros.node.broadcasting import Frames
+from nre_ros.node.engine import Engine
+from nre_ros.node.entities import Entities
+from nre_ros.node.parameters import value_of
+from nre_ros.node.publishing import status_message, tell_pose
+from nre_ros.node.relocalizer import Relocalizer
+from nre_ros.srv import LoadMap, LocalizeImage, Relocalize, SaveMap
+
+_PATIENCE = 10.0
+"""Seconds that ~/relocalize waits when the call names none."""
+_INACTIVE = "the node is not active"
+
+
+class Services:
+    """Answers calls.  What takes long is done on the worker's thread, while the executor's goes on.
+
+    active: the relocalizer while the node is active, else None.
+    map_changed: called when another map has been opened.
+    """
+
+    def __init__(
+        self, node: LifecycleNode, engine: Engine, gate: Gate, frames: Frames, map_changed: Callable[[], None]
+    ):
+        self._node, self._engine, self._gate, self._frames = node, engine, gate, frames
+        self._map_changed = map_changed
+        self.active: Relocalizer | None = None
+        self._pending: set[Future] = set()
+        self._entities = Entities(node)
+        for kind, name, callback in (
+            (LocalizeImage, "~/localize_image", self._localize_image), (Relocalize, "~/relocalize", self._relocalize),
+            (LoadMap, "~/load_map", self._load_map), (SaveMap, "~/save_map", self._save_map),
+            (Trigger, "~/clear", self._clear),
+        ):
+            self._entities.service(kind, name, callback)
+
+    def deactivate(self):
+        """There is no worker any more; whoever waits for it is told."""
+        self.active = None
+        for answer in list(self._pending):
+            answer.set_exception(NreError(_INACTIVE))
+
+    def close(self):
+        """Ends the services."""
+        self._entities.close()
+
+    async def _localize_image(self, request, response):
+        """One image by itself; the node's state is not touched."""
+        started, active = time.monotonic(), self.active
+        try:
+            if active is None:
+                raise NreError(_INACTIVE)
+            result = await self._done(lambda: active.localize(request.image, request.camera_info))
+        except NreError as error:
+            result = LocalizationResult(reason=str(error))
+        state = LocalizationStatus.LOCALIZED if result.success else LocalizationStatus.UNLOCALIZED
+        status = status_message(result, state)
+        if result.success:
+            tell_pose(status, result.T_map_cam, result.covariance)
+        status.header.stamp, status.header.frame_id = request.image.header.stamp, self._frames.map
+        status.camera_frame = request.image.header.frame_id or request.camera_info.header.frame_id
+        status.total_milliseconds = (time.monotonic() - started) * 1e3
+        response.status = status
+        return response
+
+    async def _relocalize(self, request, response):
+        if self.active is None:
+            response.message = _INACTIVE
+        elif not 0 <= request.timeout < 1e6:
+            response.message = f"timeout is {request.timeout:g} s, expected 0 to a million"
+        else:
+            response.success, response.message, response.status = await self.active.demand.wait(
+                request.timeout or _PATIENCE
+            )
+        return response
+
+    async def _load_map(self, request, response):
+        def load():
+            self._engine.load(request.map_file, "" if value_of(self._node, "map_frame") else self._frames.map)
+            self._forget(f"{request.map_file} has been loaded")
+            self._map_changed()
+            return f"{request.map_file}: {self._engine}"
+
+        return await self._answered(load, response)
+
+    async def _save_map(self, request, response):
+        def save():
+            self._engine.save(request.map_file, request.overwrite)
+            return f"{request.map_file}: {len(self._engine.store)} keyframes"
+
+        return await self._answered(save, response)
+
+    def _clear(self, request, response):
+        """Forgets pose, correction and hints."""
+        self._forget("~/clear was called")
+        response.success, response.message = True, "pose, correction and hints are forgotten"
+        return response
+
+    def _forget(self, why: str):
+        active = self.active
+        if active is None:
+            self._gate.reset()
+        else:
+            active.forget(why)
+
+    async def _answered(self, work: Callable[[], str], response):
+        """The response with the words of ``work``, or of its error."""
+        try:
+            response.message = await self._done(work)
+            response.success = True
+            self._node.get_logger().info(response.message)
+        except NreError as error:
+            response.message = str(error)
+            self._node.get_logger().warning(response.message)
+        return response
+
+    async def _done(self, work: Callable):
+        """The result of ``work``, from the worker's thread where there is one; raises ``NreError``."""
+        active = self.active
+        if active is None:
+            return work()
+        answer = Future(executor=self._node.executor)
+
+        def run():
+            try:
+                answer.set_result(work())
+            except NreError as error:
+                answer.set_exception(error)
+            except Exception as error:
+                answer.set_exception(NreError(f"internal error, {type(error).__name__}: {error}"))
+                raise  # to the log, with its traceback
+            finally:
+                if self._node.executor is not None:
+                    self._node.executor.wake()  # the waiting coroutine goes on at the executor's next turn
+
+        if not active.worker.request(run):
+            raise NreError("too many requests wait already")
+        self._pending.add(answer)
+        try:
+            return await answer
+        finally:
+            self._pending.discard(answer)

@@ -1,0 +1,110 @@
+"""Odometry and time that go wrong: each is told, and the next good image gets its pose and its transform."""
+
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
+pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
+
+from ros_process import (  # noqa: E402
+    OPTICAL, NodeProcess, Robot, assert_pose, camera_info, jpeg_image, raw_image,
+)
+
+from nre_ros.gallery import CameraMount  # noqa: E402
+from nre_ros.node.conversions import matrix_of_pose, stamp_nanoseconds  # noqa: E402
+
+MOUNT = CameraMount()
+
+
+@pytest.fixture(scope="module")
+def node(world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("node")
+    parameters = {"map_file": world.map_file, "transform_timeout": 0.1, "jump_fixes": 1, "jump_seconds": 0.0}
+    with NodeProcess(folder, "-r", "__ns:=/odometry", **parameters) as node:
+        yield node.wait_ready()
+
+
+@pytest.fixture(scope="module")
+def robot(node):
+    with Robot("/odometry") as robot:
+        yield robot.wait_connected()
+
+
+def moved(x):
+    T = np.eye(4)
+    T[0, 3] = x
+    return T
+
+
+def assert_next_good_image_is_posed(world, robot, T_odom_base=np.eye(4)):
+    stamp = robot.now()
+    robot.publish_odometry(T_odom_base, stamp)
+    robot.transforms.clear()
+    status = robot.ask(raw_image(world.image, stamp))
+    assert status.pose_valid and status.reason == "", status.reason
+    assert_pose(matrix_of_pose(status.pose.pose), world.T_map_cam)
+    assert robot.wait(lambda: robot.transforms)
+    return status
+
+
+def test_odometry_that_never_came(world, node, robot):
+    """Runs first: there is no odom frame yet."""
+    status = robot.ask(jpeg_image(world.image, robot.now()))
+    assert status.pose_valid and status.reason.startswith("no room -> odom: ") and "does not exist" in status.reason
+    assert not robot.transforms
+    assert_next_good_image_is_posed(world, robot)
+
+
+def test_a_broken_tree(world, node, robot):
+    """The camera hangs on another tree than odometry."""
+    message = jpeg_image(world.image, robot.now())
+    message.header.frame_id = "loose_optical_frame"
+    robot.publish_transform(np.eye(4), "another_robot", "loose_optical_frame", robot.now(), static=True)
+    time.sleep(0.2)
+    status = robot.ask(message)
+    assert status.pose_valid and "not part of the same tree" in status.reason
+    assert_next_good_image_is_posed(world, robot)
+
+
+def test_odometry_that_jumps(world, node, robot):
+    """The wheels' odometry starts again elsewhere: told, and the correction takes it up."""
+    assert_next_good_image_is_posed(world, robot, moved(0.0))
+    time.sleep(0.3)
+    status = assert_next_good_image_is_posed(world, robot, moved(50.0))
+    assert "odometry jumped by 50.0" in status.verdict, status.verdict
+    time.sleep(0.3)
+    assert_next_good_image_is_posed(world, robot, moved(50.0))
+
+
+def test_odometry_that_lies(world, node, robot):
+    """It says that the robot drives while it stands: what it says becomes implausible, and the images win."""
+    for i in range(4):
+        assert_next_good_image_is_posed(world, robot, moved(50.0 + 0.5 * i))
+        time.sleep(0.2)
+
+
+def test_stamps_in_the_future(world, node, robot):
+    """By a camera whose clock is an hour ahead; the next one is right again, as after a bag that starts again."""
+    status = robot.ask(jpeg_image(world.image, robot.now() + 3600 * 10**9))
+    assert status.image_localized and "no room -> odom" in status.reason + status.verdict
+    assert "behind this node's clock" in node.words
+    assert_next_good_image_is_posed(world, robot)
+    assert "the images' stamps, by 36" in node.words and "went back" in node.words
+
+
+def test_camera_info_that_comes_late_or_changes(world, node, robot):
+    """Intrinsics for half the size meanwhile: the images wait for the right ones."""
+    half = camera_info(width=160, height=120)
+    status = robot.ask(jpeg_image(world.image, robot.now()), half)
+    assert not status.pose_valid and "320x240 but camera_info says 160x120" in status.reason
+    assert_next_good_image_is_posed(world, robot)
+
+
+def test_what_was_published_is_finite_and_stamped(robot, node):
+    for pose in robot.poses:
+        assert np.isfinite(matrix_of_pose(pose.pose)).all() and stamp_nanoseconds(pose.header.stamp)
+    for _, transform in robot.transforms:
+        assert transform.header.frame_id == "room" and stamp_nanoseconds(transform.header.stamp)
+    assert OPTICAL and "Traceback" not in node.words and node.stop() == 0

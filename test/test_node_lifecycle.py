@@ -1,0 +1,131 @@
+"""The managed node: what each state of its life has, by the services of a lifecycle manager."""
+
+import os
+import signal
+import time
+
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
+pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
+
+from lifecycle_msgs.msg import Transition  # noqa: E402
+from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
+from ros_process import NodeProcess, Robot, assert_pose, camera_info, raw_image  # noqa: E402
+from std_srvs.srv import Trigger  # noqa: E402
+
+from nre_ros.node.conversions import matrix_of_pose  # noqa: E402
+
+
+@pytest.fixture
+def managed(tmp_path):
+    """managed(parameter=value, ...): a node that waits for a manager, and a robot that may be the manager."""
+    opened = []
+
+    def start(**parameters):
+        node = NodeProcess(tmp_path, "-r", "__ns:=/managed", autostart=False, **parameters)
+        robot = Robot("/managed")
+        opened.extend((node, robot))
+        return node, robot
+
+    yield start
+    for each in reversed(opened):
+        each.__exit__()
+
+
+def change(robot, transition) -> bool:
+    request = ChangeState.Request(transition=Transition(id=transition))
+    return robot.call(ChangeState, "change_state", request).success
+
+
+def state(robot) -> str:
+    return robot.call(GetState, "get_state", GetState.Request()).current_state.label
+
+
+def inputs(robot) -> int:
+    """How many of the robot's messages the node would hear."""
+    return sum(robot.node.count_subscribers(robot.node.resolve_topic_name(name)) for name in ("image", "camera_info"))
+
+
+def test_a_whole_life_twice(world, managed):
+    node, robot = managed(map_file=world.map_file)
+    assert state(robot) == "unconfigured"
+    assert not robot.node.count_publishers("/managed/pose") and not inputs(robot)
+    for _ in range(2):
+        assert change(robot, Transition.TRANSITION_CONFIGURE) and state(robot) == "inactive"
+        assert not inputs(robot), "it listens when it is active, not before"
+        refused = robot.localize_image(raw_image(world.image, 0), camera_info())
+        assert refused.reason == "the node is not active"
+
+        for _ in range(2):
+            assert change(robot, Transition.TRANSITION_ACTIVATE) and state(robot) == "active"
+            robot.wait_connected()
+            status = robot.ask(raw_image(world.image, robot.now()))
+            assert_pose(matrix_of_pose(status.pose.pose), world.T_map_cam)
+            assert change(robot, Transition.TRANSITION_DEACTIVATE) and state(robot) == "inactive"
+            assert not inputs(robot)
+            time.sleep(0.3)  # what was on its way
+            heard = len(robot.statuses), len(robot.poses), len(robot.transforms)
+            robot.publish(raw_image(world.image, robot.now()))
+            time.sleep(0.5)
+            assert heard == (len(robot.statuses), len(robot.poses), len(robot.transforms))
+
+        assert str(world.map_file) in open_files(node.process.pid)
+        assert change(robot, Transition.TRANSITION_CLEANUP) and state(robot) == "unconfigured"
+        for topic in ("pose", "pose_with_covariance", "status", "path", "debug_image"):
+            assert not robot.node.count_publishers(f"/managed/{topic}"), topic
+        assert not robot.node.create_client(Trigger, "localize_node/clear").wait_for_service(0.2)
+        assert str(world.map_file) not in open_files(node.process.pid)
+    assert node.stop() == 0
+    assert "Traceback" not in node.words
+
+
+def open_files(pid: int) -> list[str]:
+    return [os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd") if os.path.lexists(entry.path)]
+
+
+def test_what_cannot_be_configured_is_told_and_may_be_corrected(world, tmp_path, managed):
+    node, robot = managed(map_file=tmp_path / "none.db")
+    assert not change(robot, Transition.TRANSITION_CONFIGURE) and state(robot) == "unconfigured"
+    told = [line for line in node.words.splitlines() if "ERROR" in line]
+    assert len(told) == 1 and f"map {tmp_path / 'none.db'} does not exist" in told[0]
+    # a parameter that is read by configuring may be set before it, not after
+    assert robot.set_parameter("map_file", str(world.map_file)).successful
+    assert not robot.set_parameter("device", "tpu").successful
+    assert change(robot, Transition.TRANSITION_CONFIGURE)
+    answer = robot.set_parameter("map_file", "other.db")
+    assert not answer.successful and "clean it up first" in answer.reason
+    assert change(robot, Transition.TRANSITION_ACTIVATE)
+    assert robot.wait_connected().ask(raw_image(world.image, robot.now())).pose_valid
+    assert node.stop() == 0
+
+
+def test_transitions_that_do_not_exist_are_refused(world, managed):
+    node, robot = managed(map_file=world.map_file)
+    for wrong in (Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_CLEANUP, 99):
+        assert not change(robot, wrong) and state(robot) == "unconfigured"
+    assert change(robot, Transition.TRANSITION_CONFIGURE)
+    assert not change(robot, Transition.TRANSITION_CONFIGURE) and state(robot) == "inactive"
+    assert change(robot, Transition.TRANSITION_INACTIVE_SHUTDOWN) and state(robot) == "finalized"
+    assert node.process.poll() is None
+    assert node.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_it_in_every_state(world, managed, number):
+    node, robot = managed(map_file=world.map_file)
+    assert state(robot) == "unconfigured"
+    client = robot.node.create_client(ChangeState, "localize_node/change_state")
+    client.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE)))
+    node.wait_for("loading")  # in the middle of the transition
+    assert node.stop(number) == 0
+    assert "Traceback" not in node.words, node.words
+
+
+def test_several_cameras_need_to_know_where_they_are(world, managed):
+    node, robot = managed(map_file=world.map_file, cameras="[front, rear]")
+    assert not change(robot, Transition.TRANSITION_CONFIGURE)
+    assert "2 cameras need the parameter base_frame" in node.words
+    assert robot.set_parameter("cameras", ["front", "front"]).successful
+    assert not change(robot, Transition.TRANSITION_CONFIGURE)
+    assert "names one twice" in node.words
