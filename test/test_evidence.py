@@ -198,9 +198,22 @@ def test_two_places_that_look_alike_are_both_told_of():
     elsewhere[0, 3] = 12.0
     verdict = judge(replace(estimate, rival=elsewhere, rival_losses=estimate.losses), stack, CAMERA, 0.9)
     assert verdict.confidence == pytest.approx(0.5, abs=0.03) and "elsewhere" in verdict.reason
-    (other,) = verdict.alternatives
-    assert other.share == pytest.approx(0.5)
+    # this one could be believed without the other: both are given, for those who know more (odometry)
+    first, other = verdict.alternatives
+    assert first.share == pytest.approx(0.5) and other.share == pytest.approx(0.5)
+    np.testing.assert_allclose(first.T_map_cam, np.eye(4))
+    assert first.covariance.shape == (6, 6) and other.covariance is None
     np.testing.assert_allclose(other.T_map_cam[:3, 3], [-12, 0, 0])
+
+
+def test_a_weaker_second_pose_is_told_beside_the_accepted_one():
+    estimate, stack = everywhere(0.9)
+    losses = torch.full((768,), 0.9)
+    losses[: int(0.6 * stack.counts[0])] = 0.2
+    verdict = judge(replace(estimate, rival=torch.eye(4).double(), rival_losses=losses), stack, CAMERA, 0.5)
+    assert verdict.reason == "" and 0.5 < verdict.confidence < 1.0
+    (other,) = verdict.alternatives
+    assert 0 < other.share < 0.35
 
 
 def test_right_means_ten_centimetres_at_two_metres():

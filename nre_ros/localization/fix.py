@@ -22,11 +22,12 @@ AT_BASE.flags.writeable = False
 class Alternative:
     """Another pose [4, 4] that explains the same image, as precise as the coarse stage.
 
-    share: in [0, 1], its probability beside the others of the image.
+    share: in [0, 1], its probability beside the others of the image.  covariance: [6, 6], None where it is not known.
     """
 
     T_map_cam: np.ndarray
     share: float = 0.0
+    covariance: np.ndarray | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, eq=False)

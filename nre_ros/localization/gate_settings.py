@@ -36,7 +36,7 @@ class GateSettings:
     jump_seconds: float = 1.5
     single_confidence: float = 0.0
     max_rival: float = 0.35
-    inflation: float = 2.0
+    inflation: float = 1.0
     floor_metres: float = 0.02
     floor_radians: float = math.radians(0.5)
     max_metres: float = 0.5

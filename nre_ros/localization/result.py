@@ -9,7 +9,7 @@ import numpy as np
 from nre_ros.features import FeatureGrid
 from nre_ros.geometry import position_quaternion
 from nre_ros.localization.evidence import Evidence
-from nre_ros.localization.verdict import Alternative
+from nre_ros.localization.fix import Alternative
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class LocalizationResult:
     covariance: [6, 6] float64 of (x, y, z, rotation about x, y, z), both in the map's axes, as
         geometry_msgs/PoseWithCovariance has it; None without pose.
     confidence: the probability that the pose is right (``confidence`` says within what).
-    alternatives: other poses that explain the image nearly as well, with or without a pose.
+    alternatives: other poses that explain the image nearly as well.  Where there is no pose because one of two
+        places must be meant, both of them.
     evidence: what the confidence was told from; None where the estimator found nothing.
     reason: one line that says why there is no pose; empty with one.
     points_used, points_considered: map points that support the pose, of all those retrieved.

@@ -10,6 +10,7 @@ from nre_ros.geometry import Camera, invert
 from nre_ros.keyframes.types import KeyframeStack
 from nre_ros.localization.confidence import load_model
 from nre_ros.localization.evidence import Evidence, gather
+from nre_ros.localization.fix import Alternative
 from nre_ros.nre.estimator import Estimate
 
 _RIVAL = 0.5
@@ -17,21 +18,11 @@ _RIVAL = 0.5
 
 
 @dataclass(frozen=True)
-class Alternative:
-    """Another pose that explains the image.
-
-    T_map_cam: [4, 4], as precise as the coarse stage; share: in (0, 1), beside the first pose's.
-    """
-
-    T_map_cam: np.ndarray
-    share: float
-
-
-@dataclass(frozen=True)
 class Verdict:
     """confidence: the probability that the pose is right; reason: why there is no pose (empty when there is one).
 
-    covariance: [6, 6] of a pose that is believed.  alternatives: other poses that explain the image nearly as well.
+    covariance: [6, 6] of a pose that is believed.  alternatives: other poses that explain the image nearly as well;
+    where it is they alone that make the pose doubtful, this one comes first among them.
     evidence: None where the estimate has no pose or no covariance.
     """
 
@@ -50,18 +41,18 @@ def judge(estimate: Estimate, keyframes: KeyframeStack, camera: Camera, min_conf
         return Verdict(0.0, "the loss has no clear minimum at the pose, its covariance is unbounded")
     model, evidence = load_model(), gather(estimate, keyframes, camera)
     numbers = evidence.numbers()
-    confidence = float(model.probability(numbers))
-    alternatives = _alternatives(estimate, float(model.share(evidence.rival)), evidence.rival)
-    if confidence < min_confidence:
-        return Verdict(confidence, _doubt(confidence, min_confidence, evidence), None, alternatives, evidence)
+    confidence, share = float(model.probability(numbers)), float(model.share(evidence.rival))
     covariance = model.covariance(estimate.covariance.cpu().numpy(), numbers)
-    return Verdict(confidence, "", covariance, alternatives, evidence)
+    other = _other(estimate, 1 - share) if evidence.rival >= _RIVAL else ()
+    if confidence >= min_confidence:
+        return Verdict(confidence, "", covariance, other, evidence)
+    if other and confidence / share >= min_confidence:  # without the other pose it would be believed
+        other = (Alternative(invert(estimate.T_cam_map).cpu().numpy(), share, covariance), *other)
+    return Verdict(confidence, _doubt(confidence, min_confidence, evidence), None, other, evidence)
 
 
-def _alternatives(estimate: Estimate, share: float, rival: float) -> tuple[Alternative, ...]:
-    if rival < _RIVAL:
-        return ()
-    return (Alternative(invert(estimate.rival).cpu().numpy(), 1 - share),)
+def _other(estimate: Estimate, share: float) -> tuple[Alternative, ...]:
+    return (Alternative(invert(estimate.rival).cpu().numpy(), share),)
 
 
 def _doubt(confidence: float, wanted: float, evidence: Evidence) -> str:

@@ -113,7 +113,11 @@ _GATE = (
         range=(0.0, 1.0), runtime=True,
     ),
     Declaration(
-        "inflation", 2.0, "Factor on the standard deviations that the estimator states.",
+        "max_rival", 0.35, "An image whose second pose has more than this share says nothing by itself: odometry decides.",
+        range=(0.0, 1.0), runtime=True,
+    ),
+    Declaration(
+        "inflation", 1.0, "Factor on the standard deviations that the estimator states.",
         range=(0.1, 100.0), runtime=True,
     ),
     Declaration("floor_metres", 0.02, "Smallest standard deviation of a position.", range=(1e-4, 10.0), runtime=True),

@@ -60,12 +60,17 @@ class Judge:
     def decide(self, shot: Shot, look: Look) -> Outcome:
         """The gate's word on it."""
         result, T_body_cam = look.seen.result, look.T_body_cam
-        if not result.success:
+        T_map_cam, covariance, alternatives = result.T_map_cam, result.covariance, result.alternatives
+        if not result.success and len(alternatives) > 1:  # one of two places: odometry may know which
+            (first, *alternatives) = alternatives
+            T_map_cam, covariance = first.T_map_cam, first.covariance
+        if T_map_cam is None:
             if shot.stamp and T_body_cam is not None:
                 self._gate.miss(shot.stamp, look.T_odom_cam, T_body_cam)
             return Outcome(look.seen, None, look.T_odom_cam, T_body_cam)
         fix = Fix(
-            shot.stamp, result.T_map_cam, result.covariance, result.confidence, look.T_odom_cam, shot.name, T_body_cam
+            shot.stamp, T_map_cam, covariance, result.confidence, look.T_odom_cam, shot.name, T_body_cam,
+            tuple(alternatives),
         )
         return Outcome(look.seen, self._gate.judge(fix), look.T_odom_cam, T_body_cam)
 
