@@ -155,7 +155,7 @@ def test_the_covariance_grows_with_time_and_way_and_by_the_speed_without_odometr
     near, far = deviation(5, motion([1, 0, 0])), deviation(6, motion([3, 0, 0]))
     assert still < later < near < far
     assert deviation(7, motion()) > far, "the way back drifts as well"
-    at_start = 4 * SURE + np.diag([0.02**2] * 3 + [math.radians(0.5) ** 2] * 3)
+    at_start = SURE + np.diag([0.02**2] * 3 + [math.radians(0.5) ** 2] * 3)
     expected = at_start[0, 0] + (1.5 * 8 / 3) ** 2  # the largest speed is three standard deviations
     assert deviation(8, None) ** 2 == pytest.approx(expected)
 

@@ -65,7 +65,7 @@ def test_what_odometry_contradicts_is_told_with_numbers_and_not_published(world,
     assert "not believed yet" in rejected.reason and "Mahalanobis" in rejected.reason
     # an image of the present place: the evidence for the other one is gone
     assert look(robot, world.image, np.eye(4)).pose_valid
-    states = [look(robot, there, np.eye(4)) for _ in range(6)]
+    states = [look(robot, there, np.eye(4)) for _ in range(10)]  # each weighs its confidence
     assert not states[0].pose_valid and not states[1].pose_valid
     believed = next(status for status in states if status.pose_valid)
     assert believed.jump, "it is said that odometry does not explain it"
