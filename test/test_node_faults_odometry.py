@@ -59,12 +59,15 @@ def test_odometry_that_never_came(world, node, robot):
 
 def test_a_broken_tree(world, node, robot):
     """The camera hangs on another tree than odometry."""
-    message = jpeg_image(world.image, robot.now())
+    stamp = robot.now()
+    robot.publish_odometry(np.eye(4), stamp)
+    message = jpeg_image(world.image, stamp)
     message.header.frame_id = "loose_optical_frame"
     robot.publish_transform(np.eye(4), "another_robot", "loose_optical_frame", robot.now(), static=True)
     time.sleep(0.2)
     status = robot.ask(message)
-    assert status.pose_valid and "not part of the same tree" in status.reason
+    # our own room -> odom is in the tree as well: of two trees, or of none at that time, tf2 says what it meets first
+    assert status.pose_valid and status.reason.startswith("no room -> odom: ") and "loose_optical" in status.reason
     assert_next_good_image_is_posed(world, robot)
 
 
@@ -86,12 +89,13 @@ def test_odometry_that_lies(world, node, robot):
 
 
 def test_stamps_in_the_future(world, node, robot):
-    """By a camera whose clock is an hour ahead; the next one is right again, as after a bag that starts again."""
+    """By a camera whose clock is an hour ahead: refused, and what is known stays."""
+    state = assert_next_good_image_is_posed(world, robot).state
+    poses = len(robot.poses)
     status = robot.ask(jpeg_image(world.image, robot.now() + 3600 * 10**9))
-    assert status.image_localized and "no room -> odom" in status.reason + status.verdict
-    assert "behind this node's clock" in node.words
+    assert not status.pose_valid and "ahead of this node's clock" in status.reason and status.state == state
+    assert len(robot.poses) == poses
     assert_next_good_image_is_posed(world, robot)
-    assert "the images' stamps, by 36" in node.words and "went back" in node.words
 
 
 def test_camera_info_that_comes_late_or_changes(world, node, robot):

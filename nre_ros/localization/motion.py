@@ -67,7 +67,7 @@ class OdometryTrack:
 
     def reset(self) -> None:
         """Forgets the way so far."""
-        self._stamp, self._newest = 0, None
+        self._stamp, self._newest, self._remark = 0, None, ""
         self._segment = 0
 
     def read(self, stamp: int, T_odom_base: np.ndarray | None) -> tuple[Reading | None, str]:
@@ -79,6 +79,8 @@ class OdometryTrack:
             return None, fault
         T_odom_base = np.asarray(T_odom_base, dtype=np.float64)
         newest, remark = self._newest, ""
+        if newest is not None and stamp == self._stamp and np.array_equal(newest.T_odom_base, T_odom_base):
+            return newest, self._remark  # asked again: what was to be said of it still is
         if newest is None:
             reading = Reading(T_odom_base, self._segment, 0.0, 0.0)
         else:
@@ -89,7 +91,7 @@ class OdometryTrack:
                 return Reading(T_odom_base, newest.segment, newest.path, newest.turned), ""
             self._segment += bool(remark)
             reading = Reading(T_odom_base, self._segment, newest.path + metres, newest.turned + radians)
-        self._stamp, self._newest = stamp, reading
+        self._stamp, self._newest, self._remark = stamp, reading, remark
         return reading, remark
 
     def _jump(self, seconds: float, metres: float, radians: float) -> str:

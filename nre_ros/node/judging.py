@@ -44,8 +44,6 @@ class Judge:
 
     def look(self, shot: Shot) -> Look:
         """Localizes the image, which takes its time, and looks up odometry at its stamp."""
-        if shot.stamp == 0:
-            return Look(Seen(LocalizationResult(reason="image has no time stamp (0): nobody could use its pose")))
         try:
             T_body_cam = self._lookups.camera_on_body(shot.frame, shot.stamp)
         except TransformError as error:
@@ -62,10 +60,10 @@ class Judge:
         result, T_body_cam = look.seen.result, look.T_body_cam
         T_map_cam, covariance, alternatives = result.T_map_cam, result.covariance, result.alternatives
         if not result.success and len(alternatives) > 1:  # one of two places: odometry may know which
-            (first, *alternatives) = alternatives
+            first, *alternatives = alternatives
             T_map_cam, covariance = first.T_map_cam, first.covariance
         if T_map_cam is None:
-            if shot.stamp and T_body_cam is not None:
+            if T_body_cam is not None:
                 self._gate.miss(shot.stamp, look.T_odom_cam, T_body_cam)
             return Outcome(look.seen, None, look.T_odom_cam, T_body_cam)
         fix = Fix(

@@ -36,6 +36,7 @@ from nre_ros.node.seldom import SeldomLog
 from nre_ros.node.shot import Outcome, Shot
 from nre_ros.node.times import Times
 from nre_ros.node.transforms import TransformError, open_transforms
+from nre_ros.node.verdicts import Seen
 from nre_ros.node.worker import Worker
 
 REMIND_SECONDS = 5.0
@@ -130,10 +131,10 @@ class Relocalizer:
         """Localizes one image and publishes all that follows from it."""
         info = source.camera_info  # the newest: it may have come after its image
         shot = replace(shot, info=info, frame=shot.frame or (info.header.frame_id if info else ""))
-        self._times.check(shot.stamp)
+        refusal = self._times.refusal(shot.stamp)
         gating.refresh(self._gate, self._node)
         epoch = self._epoch
-        look = self._judge.look(shot)
+        look = Look(Seen(LocalizationResult(reason=refusal))) if refusal else self._judge.look(shot)
         with self._lock:
             before = self._gate.state
             if epoch == self._epoch:

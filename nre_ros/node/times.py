@@ -11,6 +11,8 @@ from rclpy.node import Node
 from nre_ros.node.seldom import SeldomLog
 from nre_ros.node.transforms import CACHE_SECONDS
 
+_BAG = "for a bag: use_sim_time and --clock"
+
 
 class Times:
     """Watches the node's clock and the images' stamps; ``went_back`` is told in words."""
@@ -23,18 +25,20 @@ class Times:
             post_callback=lambda jump: self._back("the clock"),
         )
 
-    def check(self, stamp: int):
-        """Takes the stamp of an image (nanoseconds, 0: none) that is about to be localized."""
+    def refusal(self, stamp: int) -> str:
+        """Takes the stamp of an image (nanoseconds, 0: none) that is about to be localized; why it cannot be, or empty."""
         if not stamp:
-            return
+            return "image has no time stamp (0): nobody could use its pose"
+        now = self._node.get_clock().now().nanoseconds
+        age = (now - stamp) / 1e9
+        if now and age < -CACHE_SECONDS:
+            return f"image is stamped {-age:.1f} s ahead of this node's clock ({_BAG})"
         if stamp < self._newest - 10**9:
             self._back(f"the images' stamps, by {(self._newest - stamp) / 1e9:.1f} s,")
         self._newest = max(stamp, self._newest)
-        age = (self._node.get_clock().now().nanoseconds - stamp) / 1e9
-        if abs(age) > CACHE_SECONDS:
-            self._log.warning(
-                f"the image's stamp is {age:.1f} s behind this node's clock (for a bag: use_sim_time and --clock)"
-            )
+        if age > CACHE_SECONDS:
+            self._log.warning(f"the image's stamp is {age:.1f} s behind this node's clock ({_BAG})")
+        return ""
 
     def close(self):
         """Stops watching."""
