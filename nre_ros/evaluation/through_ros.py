@@ -27,6 +27,8 @@ def record_session(
     done.unlink(missing_ok=True)
     path.unlink(missing_ok=True)
     topics = BagTopics(source.image, source.compressed, source.camera_info, "", source.images)
+    # the pose of an image by itself, as it is found without the node
+    parameters = {**parameters, "use_prior": "false"}
     run_session(map_file, source.path, topics, folder / SESSION, rate, parameters, progress)
     session = read_session(folder / SESSION)
     heard = {pose["stamp"]: pose["monotonic"] for pose in session.poses}

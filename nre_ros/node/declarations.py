@@ -29,6 +29,10 @@ _MAP = (
         "min_confidence", 0.5, "Images localized with a lower confidence (0 to 1) get no pose.",
         range=(0.0, 1.0), runtime=True,
     ),
+    Declaration(
+        "use_prior", True, "Try the expected pose (of a hint, or of the last accepted pose and odometry) beside what the "
+        "image suggests; false: the image alone.", runtime=True,
+    ),
 )
 
 _IMAGES = (

@@ -17,6 +17,7 @@ from nre_ros.localization.result import LocalizationResult
 from nre_ros.node.broadcasting import FrameLookups
 from nre_ros.node.engine import Engine
 from nre_ros.node.hints import Hints
+from nre_ros.node.parameters import value_of
 from nre_ros.node.shot import Outcome, Shot
 from nre_ros.node.transforms import TransformError
 from nre_ros.node.verdicts import Seen, Verdicts
@@ -39,6 +40,7 @@ class Judge:
         self, node: Node, engine: Engine, lookups: FrameLookups, gate: Gate, hints: Hints,
         report: Callable[[Exception], None],
     ):
+        self._node = node
         self._lookups, self._gate, self._hints = lookups, gate, hints
         self.verdicts = Verdicts(node, engine, report)
 
@@ -77,7 +79,7 @@ class Judge:
         T_odom_cam, _ = self._odometry(shot, wait=False)
         self._hints.tell(self._gate, shot.frame, shot.stamp, T_odom_cam, T_body_cam)
         expected = self._gate.predict(shot.stamp, T_odom_cam, T_body_cam)
-        if expected is None or self._gate.state == State.LOST:
+        if expected is None or self._gate.state == State.LOST or not value_of(self._node, "use_prior"):
             return None
         try:
             return PosePrior(*expected)
