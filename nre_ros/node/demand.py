@@ -80,7 +80,7 @@ class Demand:
             self._waiting = [waiting for waiting in self._waiting if waiting not in late]
         for waiting in late:
             seconds = waiting.until - waiting.since
-            words = f"no image has come within {seconds:.1f} s" if waiting.last is None else (
+            words = f"no image has been localized within {seconds:.1f} s" if waiting.last is None else (
                 f"not localized within {seconds:.1f} s: {waiting.last.reason}"
             )
             self._answer(waiting, False, words)

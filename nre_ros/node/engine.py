@@ -94,10 +94,11 @@ class Engine:
         frame: that of the map; empty: any.
         """
         loaded = self._load(map_file)
-        if frame and loaded.frame_id != frame:
+        other = loaded.frame_id
+        if frame and other != frame:
             loaded.close()
             raise MapError(
-                f"map {map_file} has the frame {loaded.frame_id!r}, all that is published is in {frame!r}: configure "
+                f"map {map_file} has the frame {other!r}, all that is published is in {frame!r}: configure "
                 "the node anew for it, or name its frame by the parameter map_frame"
             )
         self._localizer.close()

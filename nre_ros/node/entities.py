@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
@@ -13,6 +14,8 @@ class Entities:
 
     def __init__(self, node: Node):
         self._node = node
+        # a call that waits for its answer keeps all others of its group waiting, were they not reentrant
+        self._calls = ReentrantCallbackGroup()
         self._destroyers: list = []
 
     def subscription(self, message, topic: str, callback, quality: QoSProfile) -> str:
@@ -30,7 +33,7 @@ class Entities:
 
     def service(self, kind, name: str, callback) -> None:
         """Offers a service."""
-        made = self._node.create_service(kind, name, callback)
+        made = self._node.create_service(kind, name, callback, callback_group=self._calls)
         self._destroyers.append(lambda: self._node.destroy_service(made))
 
     def close(self) -> None:

@@ -31,14 +31,19 @@ class _Signals:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs the node until a signal comes; ``args``: as for ``rclpy.init``, default sys.argv."""
+    """Runs the node until a signal comes, and ends the process; ``args``: as for ``rclpy.init``, default sys.argv.
+
+    Returns only where there has been no node: its exit code.
+    """
     signals = _Signals()
     try:
         code = _run(args, signals)
     except SystemExit as stop:
         code = stop.code
-    if signals.node is not None and not _end(signals.node):
-        # the estimator cannot be interrupted, and Python cannot end while it runs
+    if signals.node is not None:
+        _end(signals.node)
+        # All is closed but for an estimator at work, which cannot be interrupted and would keep Python from
+        # ending; and taking torch and DDS apart object by object takes Python seconds on a busy machine.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -94,17 +99,16 @@ def _spin(executor) -> None:
             raise
 
 
-def _end(node) -> bool:
-    """Tears the node down; false when a computation still runs."""
+def _end(node) -> None:
+    """Tears the node down, unless a computation still runs."""
     import rclpy
 
     if not node.close(_PATIENCE):
-        return False
+        return
     if node.executor is not None:
         node.executor.shutdown(timeout_sec=0)
     node.destroy_node()
     rclpy.try_shutdown()
-    return True
 
 
 if __name__ == "__main__":
