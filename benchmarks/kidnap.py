@@ -17,7 +17,6 @@ from nre_ros.gallery.room import SIZE, build_room
 from nre_ros.gallery.trajectory import CameraMount, OdometryNoise, drifting_odometry, robot_loop
 from nre_ros.geometry import invert
 from nre_ros.keyframes.prior import PosePrior
-from nre_ros.localization.fix import Fix
 from nre_ros.localization.gate import Gate
 from nre_ros.localization.localizer import Localizer
 
@@ -69,11 +68,12 @@ def _kidnap(localizer: Localizer, galleries, with_prior: bool, seed: int) -> tup
         expected = gate.predict(stamp, T_odom_cam) if with_prior else None
         image = take_image(galleries[room], T_room_cam, [seed, i])
         result = localizer.localize(image, CAMERA, PosePrior(*expected) if expected else None)
-        if not result.success:
+        fix = result.fix(stamp, T_odom_cam)
+        if fix is None:
             gate.miss(stamp, T_odom_cam)
             continue
         posed += room
-        decision = gate.judge(Fix(stamp, result.T_map_cam, result.covariance, result.confidence, T_odom_cam))
+        decision = gate.judge(fix)
         if room and decision.accepted:
             wrong = is_wrong(decision.T_map_cam, truth)
             old += wrong

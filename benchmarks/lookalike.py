@@ -21,7 +21,6 @@ from nre_ros.keyframes.builder import KeyframeBuilder
 from nre_ros.keyframes.prior import PosePrior
 from nre_ros.keyframes.retrieval import GLOBAL_DESCRIPTOR
 from nre_ros.keyframes.store import KeyframeStore
-from nre_ros.localization.fix import Fix
 from nre_ros.localization.gate import Gate
 from nre_ros.localization.localizer import Localizer
 
@@ -91,15 +90,14 @@ class _Count:
         self._believed = self._wrong = self._kept_back = self._jumps = 0
 
     def judge(self, stamp: int, result, truth: np.ndarray, T_odom_cam) -> None:
-        if not result.success:
+        fix = result.fix(stamp, T_odom_cam)
+        if fix is None:
             self.gate.miss(stamp, T_odom_cam)
             return
-        fix = Fix(stamp, result.T_map_cam, result.covariance, result.confidence, T_odom_cam)
         decision = self.gate.judge(fix)
-        wrong = is_wrong(result.T_map_cam, truth)
         self._believed += decision.accepted
-        self._wrong += decision.accepted and wrong
-        self._kept_back += not (decision.accepted or wrong)
+        self._wrong += decision.accepted and is_wrong(decision.T_map_cam, truth)
+        self._kept_back += not (decision.accepted or is_wrong(fix.T_map_cam, truth))
         self._jumps += decision.accepted and decision.jump
 
     def row(self) -> tuple:

@@ -11,7 +11,6 @@ from rclpy.node import Node
 
 from nre_ros.errors import NreError
 from nre_ros.keyframes.retrieval import PosePrior
-from nre_ros.localization.fix import Fix
 from nre_ros.localization.gate import Gate, State
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.node.broadcasting import FrameLookups
@@ -60,18 +59,11 @@ class Judge:
     def decide(self, shot: Shot, look: Look) -> Outcome:
         """The gate's word on it."""
         result, T_body_cam = look.seen.result, look.T_body_cam
-        T_map_cam, covariance, alternatives = result.T_map_cam, result.covariance, result.alternatives
-        if not result.success and len(alternatives) > 1:  # one of two places: odometry may know which
-            first, *alternatives = alternatives
-            T_map_cam, covariance = first.T_map_cam, first.covariance
-        if T_map_cam is None:
+        fix = None if T_body_cam is None else result.fix(shot.stamp, look.T_odom_cam, shot.name, T_body_cam)
+        if fix is None:
             if T_body_cam is not None:
                 self._gate.miss(shot.stamp, look.T_odom_cam, T_body_cam)
             return Outcome(look.seen, None, look.T_odom_cam, T_body_cam)
-        fix = Fix(
-            shot.stamp, T_map_cam, covariance, result.confidence, look.T_odom_cam, shot.name, T_body_cam,
-            tuple(alternatives),
-        )
         return Outcome(look.seen, self._gate.judge(fix), look.T_odom_cam, T_body_cam)
 
     def _prior(self, shot: Shot, T_body_cam: np.ndarray) -> PosePrior | None:
