@@ -51,7 +51,7 @@ class Judge:
             return Look(Seen(LocalizationResult(reason=str(error))))
         seen = self.verdicts.verdict(shot.message, shot.info, shot.name, self._prior(shot, T_body_cam))
         started = time.perf_counter()
-        T_odom_cam, trouble = self._odometry(shot, wait=seen.result.success)
+        T_odom_cam, trouble = self._odometry(shot, wait=seen.result.fix(shot.stamp) is not None)
         waited = {"odometry": (time.perf_counter() - started) * 1e3}
         result = replace(seen.result, milliseconds={**seen.result.milliseconds, **waited})
         return Look(replace(seen, result=result), T_odom_cam, T_body_cam, trouble)
