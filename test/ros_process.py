@@ -19,6 +19,7 @@ import rclpy
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from rcl_interfaces.srv import SetParameters
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
@@ -150,6 +151,9 @@ class Robot:
             self._executor.spin()
         except ExternalShutdownException:
             pass
+        except rclpy_implementation.RCLError:  # between two turns the context was shut down
+            if self.context.ok():
+                raise
 
     def close(self):
         self.context.shutdown()

@@ -112,7 +112,8 @@ def test_demo_runs_and_is_exact(tmp_path):
     truth = read_truth(tmp_path / "bag", "/ground_truth")
     result = figures(read_session(tmp_path / "replay"), truth)
     assert result.sent == len(truth) == 121
-    assert result.posed >= 0.9 * result.answered > 0
+    # the first one waits for another that agrees
+    assert result.posed >= 0.9 * (result.answered - 1) > 0
     assert np.median(result.position_errors) < 0.02 and np.degrees(np.median(result.rotation_errors)) < 0.5
 
 

@@ -50,9 +50,11 @@ class Verdicts:
             image = image_array(message)
             camera = self._same(name, camera_of(info, value_of(self._node, "rectified")))
             check_size(image, camera)
-            decoded = (time.perf_counter() - started) * 1e3
+            decoded = time.perf_counter()
             result = self._engine.localize(image, camera, prior)
-            result = replace(result, milliseconds={"decode": decoded, **result.milliseconds})
+            took, stages = (time.perf_counter() - decoded) * 1e3, result.milliseconds
+            rest = {"confidence": took - sum(stages.values())} if stages else {}  # what the stages leave out
+            result = replace(result, milliseconds={"decode": (decoded - started) * 1e3, **stages, **rest})
             return Seen(_acceptable(result), image, camera)
         except NreError as error:
             return Seen(LocalizationResult(reason=str(error)))
