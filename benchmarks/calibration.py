@@ -61,7 +61,8 @@ def fit_weights(rows: Rows) -> ConfidenceModel:
         return -np.mean(np.where(right, np.log(p), np.log1p(-p))) + _RIDGE * (weights @ weights)
 
     # the rival counts by its share alone
-    bounds = [(None, None), (np.log(2), np.log(16)), *((0, 0) if k == _RIVAL else (None, None) for k in range(len(NUMBERS)))]
+    free = [(0, 0) if k == _RIVAL else (None, None) for k in range(len(NUMBERS))]
+    bounds = [(None, None), (np.log(2), np.log(16)), *free]
     start = np.r_[0.0, np.log(4), np.zeros(len(NUMBERS))]
     best = minimize(unlikelihood, start, method="L-BFGS-B", bounds=bounds).x
     return ConfidenceModel(mean, scale, best[2:], float(best[0]), float(np.exp(best[1])), 1.0, 0.0)

@@ -54,7 +54,8 @@ def run(options: Options):
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     rates.notes.append(
         f"{options.threads} threads; to reach: {GOAL:.0f} keyframes a second. Load of the machine over the last "
-        f"1, 5, 15 minutes: {load} (this run itself counts {options.threads}); two busy cores make each other's CPU seconds longer, too."
+        f"1, 5, 15 minutes: {load} (this run itself counts {options.threads}); two busy cores make each other's CPU "
+        "seconds longer, too."
     )
     yield rates
     yield stages
@@ -79,7 +80,8 @@ def _clocks(builder: KeyframeBuilder):
     with ExitStack() as stack:
         for target, name, stage in (
             (builder.backbone, "extract", "features"), (builder_module, "global_descriptor", "global descriptor"),
-            (ImageFeatures, "sample_fine", "closer look"), (KeyframeStore, "add", "store"), (depth_frames, "depth_support", "support"),
+            (ImageFeatures, "sample_fine", "closer look"), (KeyframeStore, "add", "store"),
+            (depth_frames, "depth_support", "support"),
             (depth_frames, "refine_depth", "refinement"),
             (rgbd, "read_image", "image"), (colmap, "read_image", "image"), (rgbd, "read_depth", "depth"),
         ):

@@ -81,8 +81,8 @@ class Retriever:
         similarity to the ones already taken (maximal marginal relevance, Carbonell and Goldstein
         1998): five neighbours of one video show the same part of the scene five times.  Where another
         place looks as much like the query, one of its keyframes is the last: nobody could tell otherwise
-        that there are two.  An empty map gives an empty list.  Raises ``FeatureMismatchError`` for a descriptor of another length
-        than the map's and for one that is not finite.
+        that there are two.  An empty map gives an empty list.  Raises ``FeatureMismatchError`` for a
+        descriptor of another length than the map's and for one that is not finite.
         """
         with self.store.tables.snapshot():
             self._samples.forget(self._catalogue.refresh())
