@@ -30,10 +30,7 @@ KEYFRAMES = {f"frame-{i}": random_keyframe(f"frame-{i}", i, **SIZES) for i in ra
 
 
 class Source(MapSource):
-    """Tells through a pipe which keyframe is asked for: all before it are committed then."""
-
-    def __init__(self, pipe):
-        self.pipe = pipe
+    """Keyframes that are there already."""
 
     def names(self):
         return list(KEYFRAMES)
@@ -42,17 +39,29 @@ class Source(MapSource):
         return {}
 
     def keyframe(self, name, builder):
-        os.write(self.pipe, f"{name}\n".encode())
         return KEYFRAMES[name]
 
 
+def tell_what_is_committed(pipe):
+    """Has the store of this process write the name of each keyframe to the pipe once it is in."""
+    add = KeyframeStore.add
+
+    def add_and_tell(store, keyframe):
+        keyframe_id = add(store, keyframe)
+        os.write(pipe, f"{keyframe.name}\n".encode())
+        return keyframe_id
+
+    KeyframeStore.add = add_and_tell
+
+
 def import_and_kill(path, seconds):
-    """Names asked for by a child that imports until it is killed, and whether it finished before."""
+    """Names that a child, which imports until it is killed, has committed, and whether it finished before."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            build_map(Source(writing), KeyframeBuilder(PlaceBackbone(), 10), path, progress=False)
+            tell_what_is_committed(writing)
+            build_map(Source(), KeyframeBuilder(PlaceBackbone(), 10), path, progress=False)
             os._exit(0)
         except BaseException as error:
             print(f"child: {error!r}", file=sys.stderr, flush=True)
@@ -62,9 +71,9 @@ def import_and_kill(path, seconds):
     os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
     with os.fdopen(reading) as pipe:
-        asked = pipe.read().split()
+        told = pipe.read().split()
     assert os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) == 0, "the import failed"
-    return asked, not os.WIFSIGNALED(status)
+    return told, not os.WIFSIGNALED(status)
 
 
 def check(path, committed):
@@ -87,9 +96,9 @@ def main(folder, rounds, seed):
     done = 0
     while done < rounds:
         counts["resumed"] += bool(committed)
-        asked, finished = import_and_kill(path, draw.uniform(0.0, 0.25))
-        assert not set(asked) & committed, "imported twice"
-        committed |= set(asked[:-1])
+        told, finished = import_and_kill(path, draw.uniform(0.0, 0.25))
+        assert not set(told) & committed, "imported twice"
+        committed |= set(told)
         done += not finished
         counts["finished" if finished else "killed"] += 1
         if path.exists():
