@@ -235,21 +235,20 @@ class Robot:
         """Publishes intrinsics and image until the status of that image comes, and returns it.
 
         Once is not enough: images are best effort, and the first ones fall into discovery.  So may the
-        intrinsics: an answer that they have not come is none.
+        intrinsics, which have to be there before the image.
         """
         stamp, deadline = stamp_nanoseconds(message.header.stamp), time.monotonic() + timeout
         heard = len(self.statuses)
 
         def answers():
-            return [
-                s for s in self.statuses[heard:] if stamp_nanoseconds(s.header.stamp) == stamp
-                and not (info == "good" and s.reason.startswith("no camera_info"))
-            ]
+            return [s for s in self.statuses[heard:] if stamp_nanoseconds(s.header.stamp) == stamp]
 
-        while time.monotonic() < deadline:
-            if info is not None:
+        if info is not None:
+            self.wait(self._publishers[CameraInfo].get_subscription_count, 5.0)
+            for _ in range(3):
                 self.publish(camera_info() if info == "good" else info)
                 time.sleep(0.1)  # another topic: it may overtake or be overtaken
+        while time.monotonic() < deadline:
             self.publish(message)
             if self.wait(answers, 3.0):
                 return answers()[0]
