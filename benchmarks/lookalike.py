@@ -10,17 +10,14 @@ from collections.abc import Iterator
 
 import numpy as np
 from common import Options, Table, UsageError
+from rooms import map_of_views
 
-from nre_ros.features import load_backbone
 from nre_ros.gallery.render import Gallery
 from nre_ros.gallery.room import SIZE, build_room
 from nre_ros.gallery.sensor import Sensor
 from nre_ros.gallery.trajectory import CameraMount, OdometryNoise, drifting_odometry, mapping_poses, robot_loop
 from nre_ros.geometry import Camera, pose_error
-from nre_ros.keyframes.builder import KeyframeBuilder
 from nre_ros.keyframes.prior import PosePrior
-from nre_ros.keyframes.retrieval import GLOBAL_DESCRIPTOR
-from nre_ros.keyframes.store import KeyframeStore
 from nre_ros.localization.gate import Gate
 from nre_ros.localization.localizer import Localizer
 
@@ -112,15 +109,10 @@ def _gate(stamp: int, T_map_cam: np.ndarray, T_odom_cam: np.ndarray | None) -> G
 
 def build_map(path, galleries: list[Gallery], options: Options) -> None:
     """A map of rooms side by side, each gone through on a way of its own."""
-    backbone = load_backbone("xfeat", options.device)
-    builder = KeyframeBuilder(backbone, seed=options.seed)
-    features = backbone.name, backbone.weights_hash
-    with KeyframeStore.create(path, *features, retrieval=GLOBAL_DESCRIPTOR, exclusive=True) as store:
-        for room, gallery in enumerate(galleries):
-            T_map_room = place_of(room)
-            for i, T in enumerate(mapping_poses(SIZE, KEYFRAMES, options.seed + room)):
-                view = gallery.render(CAMERA, T)
-                store.add(builder.build_rgbd(f"room{room}/{i:03d}", 0, view.image, view.depth, CAMERA, T_map_room @ T))
+    map_of_views(path, (
+        (f"room{room}/{i:03d}", gallery, T, place_of(room) @ T) for room, gallery in enumerate(galleries)
+        for i, T in enumerate(mapping_poses(SIZE, KEYFRAMES, options.seed + room))
+    ), CAMERA, options)
 
 
 def place_of(room: int) -> np.ndarray:

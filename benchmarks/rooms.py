@@ -63,6 +63,21 @@ def rooms(options: Options) -> Rooms:
     return Rooms(folder / "map.db", *views)
 
 
+def map_of_views(path: Path, views, camera: Camera, options: Options) -> None:
+    """A map file of rendered views: names, galleries, poses in the gallery's frame and in the map's, one after the other.
+
+    It takes its name when it is complete.
+    """
+    backbone = load_backbone("xfeat", options.device)
+    builder = KeyframeBuilder(backbone, seed=options.seed)
+    partial = path.with_suffix(".making")
+    with KeyframeStore.create(partial, backbone.name, backbone.weights_hash, overwrite=True, exclusive=True) as store:
+        for name, gallery, T_gallery_cam, T_map_cam in views:
+            view = gallery.render(camera, T_gallery_cam)
+            store.add(builder.build_rgbd(name, 0, view.image, view.depth, camera, T_map_cam))
+    partial.rename(path)
+
+
 def _render(folder: Path, options: Options) -> None:
     backbone = load_backbone("xfeat", options.device)
     builder = KeyframeBuilder(backbone, seed=options.seed)

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from common import Options
+from rooms import map_of_views
 from scenes import degrade, fountain, kitchen
 
 from nre_ros.features import load_backbone
@@ -25,7 +26,6 @@ from nre_ros.geometry import Camera
 from nre_ros.keyframes.builder import KeyframeBuilder
 from nre_ros.keyframes.importers.common import build_map, read_image, read_list
 from nre_ros.keyframes.importers.kapture import KaptureSource
-from nre_ros.keyframes.store import KeyframeStore
 
 SMALL = Camera(320, 240, 260.0, 260.0, 159.5, 119.5)
 """The camera of the gallery."""
@@ -136,20 +136,16 @@ def gallery_map(options: Options, part: str, twins: bool = False) -> Path:
     """Rooms with the same pictures in other orders; twins: one of them, built twice."""
     path = options.folder / f"gallery_{part}{'_twins' if twins else ''}.db"
     if not path.exists():
-        backbone = load_backbone("xfeat", options.device)
-        builder = KeyframeBuilder(backbone, seed=options.seed)
-        partial = path.with_suffix(".making")
-        with KeyframeStore.create(partial, backbone.name, backbone.weights_hash, overwrite=True, exclusive=True) as store:
-            for place in range(2 if twins else _ROOMS[part]):
-                number = 0 if twins else place
-                gallery = _gallery(part, number, place)
-                for i, T in enumerate(mapping_poses(_SIZE, _KEYFRAMES, _ROOM_SEEDS[part] + number)):
-                    view = gallery.render(SMALL, _place(place) @ T)
-                    store.add(builder.build_rgbd(
-                        f"{place}/{i:03d}", 0, view.image, view.depth, SMALL, _place(place) @ T
-                    ))
-        partial.rename(path)
+        map_of_views(path, _mapped_views(part, twins), SMALL, options)
     return path
+
+
+def _mapped_views(part: str, twins: bool) -> Iterator[tuple]:
+    for place in range(2 if twins else _ROOMS[part]):
+        number = 0 if twins else place
+        gallery = _gallery(part, number, place)
+        for i, T in enumerate(mapping_poses(_SIZE, _KEYFRAMES, _ROOM_SEEDS[part] + number)):
+            yield f"{place}/{i:03d}", gallery, _place(place) @ T, _place(place) @ T
 
 
 def _gallery_views(part: str, number: int, place: int, count: int, mapped: bool) -> Iterator[Trial]:

@@ -68,12 +68,12 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from nre_ros.keyframes.importers.cameras import read_cameras_txt
-    from nre_ros.keyframes.importers.common import check_folder
+    from nre_ros.keyframes.importers.common import check_folder, image_names
     from nre_ros.localization.localizer import Localizer
     from nre_ros.nre import EstimatorConfig, load_config
 
     folder = check_folder(arguments.images)
-    names = _names(folder, arguments.list)
+    names = image_names(folder, arguments.list)
     cameras = list(read_cameras_txt(arguments.camera).values())
     config = load_config(arguments.config) if arguments.config else EstimatorConfig()
     seconds, poses = [], {}
@@ -139,36 +139,17 @@ def _flat(name: str) -> str:
 
 def _localize(localizer, folder: Path, name: str, cameras, drawings: _Drawings):
     from nre_ros.errors import CameraError, ImageError
+    from nre_ros.keyframes.importers.cameras import camera_of_size
     from nre_ros.keyframes.importers.common import read_image
     from nre_ros.localization.result import LocalizationResult
 
     try:
         image = read_image(folder / name)
-        result = localizer.localize(image, _camera_for(image, cameras))
+        result = localizer.localize(image, camera_of_size(cameras, image))
     except (ImageError, CameraError) as error:
         return LocalizationResult(reason=str(error))
     drawings.sheet(name, image, result)
     return result
-
-
-def _camera_for(image, cameras):
-    """The camera of the image's size (the only camera, if there is one: its size is checked later)."""
-    fitting = [camera for camera in cameras if (camera.height, camera.width) == image.shape[:2]]
-    return (fitting or cameras)[0]
-
-
-def _names(folder: Path, list_file: str | None) -> list[str]:
-    from nre_ros.errors import ImportSourceError
-    from nre_ros.keyframes.importers.common import read_list
-
-    if list_file is not None:
-        names = read_list(list_file)
-    else:
-        endings = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
-        names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in endings)
-    if not names:
-        raise ImportSourceError(f"{list_file or folder} names no image")
-    return names
 
 
 def _make_folder(path: str | None) -> Path | None:

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from nre_ros.errors import EvaluationError, ImageError, NreError
-from nre_ros.evaluation.inputs import Query, name_of
+from nre_ros.evaluation.inputs import Query
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.importers.bag_topics import sibling_info
 from nre_ros.messages.bag import CAMERA_INFO_TYPE, IMAGE_TYPES, choose_topic, stamp_of
 from nre_ros.messages.camera_info import camera_of
 from nre_ros.messages.images import check_size, image_array, is_depth
+from nre_ros.messages.stamps import seconds_of
 from nre_ros.messages.torn_bag import messages_that_are_left, open_what_is_left
 
 
@@ -61,16 +62,16 @@ class BagInput:
         """The images in the bag's order."""
         for number, (stamp, message, info) in enumerate(self._messages()):
             if number % self.every == 0:
-                yield Query(name_of(stamp), stamp, lambda message=message, info=info: _load(message, info))
+                yield Query(seconds_of(stamp), stamp, lambda message=message, info=info: _load(message, info))
 
     def find(self, names: set[str]) -> Iterator[tuple[str, np.ndarray, Camera]]:
         """Those images again, for pictures; what cannot be read is left out."""
         left = set(names)
         for stamp, message, info in self._messages():
-            if name_of(stamp) in left:
-                left.discard(name_of(stamp))
+            if seconds_of(stamp) in left:
+                left.discard(seconds_of(stamp))
                 try:
-                    yield name_of(stamp), *_load(message, info)
+                    yield seconds_of(stamp), *_load(message, info)
                 except NreError:
                     continue
             if not left:

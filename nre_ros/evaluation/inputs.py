@@ -13,10 +13,8 @@ import numpy as np
 
 from nre_ros.errors import EvaluationError, NreError
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.importers.cameras import read_cameras_txt
-from nre_ros.keyframes.importers.common import check_folder, read_image, read_list
-
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+from nre_ros.keyframes.importers.cameras import camera_of_size, read_cameras_txt
+from nre_ros.keyframes.importers.common import check_folder, image_names, read_image
 
 
 @dataclass(frozen=True)
@@ -43,12 +41,7 @@ class ImageListInput:
         self.folder = check_folder(images)
         self.every = every
         self.cameras = list(read_cameras_txt(cameras).values())
-        if list_path is None:
-            self.names = sorted(p.name for p in self.folder.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
-        else:
-            self.names = read_list(list_path)
-        if not self.names:
-            raise EvaluationError(f"{list_path or self.folder} names no image")
+        self.names = image_names(self.folder, list_path)
         if len(set(self.names)) != len(self.names):
             twice = next(name for name in self.names if self.names.count(name) > 1)
             raise EvaluationError(f"{list_path} has {twice} more than once")
@@ -68,8 +61,7 @@ class ImageListInput:
     def load(self, name: str) -> tuple[np.ndarray, Camera]:
         """Image and camera of a name."""
         image = read_image(self.folder / name)
-        fitting = [camera for camera in self.cameras if (camera.height, camera.width) == image.shape[:2]]
-        return image, (fitting or self.cameras)[0]
+        return image, camera_of_size(self.cameras, image)
 
     def find(self, names: set[str]) -> Iterator[tuple[str, np.ndarray, Camera]]:
         """Those images again, for pictures; what cannot be read is left out."""
@@ -145,11 +137,6 @@ class PosedInput:
         nothing = np.full((4, 4), np.nan)
         known = (self.frames[name].T_map_cam for name in names)
         return np.array([nothing if T is None else T for T in known]).reshape(-1, 4, 4)
-
-
-def name_of(stamp: int) -> str:
-    """The name of a recording's image: its stamp in seconds, as TUM files have it."""
-    return f"{stamp // 10**9}.{stamp % 10**9:09d}"
 
 
 def input_file(path) -> Path:

@@ -15,6 +15,7 @@ from nre_ros.evaluation.metrics import basic
 from nre_ros.evaluation.outcomes import Outcomes, pose_matrices, pose_numbers
 from nre_ros.evaluation.systematic import delay, findings, offset
 from nre_ros.evaluation.trajectory import by_evo, trajectory_errors
+from nre_ros.messages.stamps import seconds_of
 
 _POSE = ("x", "y", "z", "qx", "qy", "qz", "qw")
 
@@ -46,7 +47,7 @@ def write_tum(path: Path, outcomes: Outcomes) -> None:
     numbers = pose_numbers(outcomes.poses)
     for k in np.flatnonzero(outcomes.accepted):
         stamp = int(outcomes.stamps[k])
-        time = f"{stamp // 10**9}.{stamp % 10**9:09d}" if stamp else str(k)
+        time = seconds_of(stamp) if stamp else str(k)
         lines.append(" ".join([time, *map(repr, numbers[k].tolist())]))
     Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
 

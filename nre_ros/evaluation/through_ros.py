@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from nre_ros.evaluation.bag_input import BagInput
-from nre_ros.evaluation.inputs import name_of
 from nre_ros.evaluation.records import RecordFile
+from nre_ros.messages.stamps import seconds_of
 from nre_ros.replay.bag import BagTopics
 from nre_ros.replay.session import read_session, run_session
 
@@ -38,7 +38,7 @@ def record_session(
             record = _record(status)
             if stamp in heard and stamp in session.sent:
                 record["image_to_pose_ms"] = (heard[stamp] - session.sent[stamp]) * 1e3
-            if name_of(stamp) not in records.done:
+            if seconds_of(stamp) not in records.done:
                 records.write(record)
     done.write_text(f"{len(session.sent)} images sent\n", encoding="utf-8")
 
@@ -51,7 +51,7 @@ def images_sent(folder: Path) -> int:
 def _record(status: dict) -> dict:
     covariance = status["covariance"]
     return {
-        "image": name_of(status["stamp"]), "stamp": status["stamp"], "success": status["success"],
+        "image": seconds_of(status["stamp"]), "stamp": status["stamp"], "success": status["success"],
         "position": status["position"], "quaternion": status["quaternion"],
         "covariance": [covariance[6 * i:6 * i + 6] for i in range(6)] if status["success"] else None,
         "confidence": status["confidence"], "reason": status["reason"], "points_used": status["points_used"],

@@ -16,6 +16,7 @@ import torch
 from nre_ros.geometry import Camera, invert
 from nre_ros.keyframes.types import KeyframeStack
 from nre_ros.nre.estimator import SUPPORT, Estimate
+from nre_ros.nre.fine import like_views
 
 _PLACES_ACROSS = 20
 """Image blocks along its longer side within which points count as one place, as several keyframes bring the same spot."""
@@ -76,7 +77,9 @@ def gather(estimate: Estimate, keyframes: KeyframeStack, camera: Camera) -> Evid
     supporting, in_view = losses < SUPPORT, losses < 1.0
     support, count = int(supporting.sum()), int(in_view.sum())
     excess = _excess(supporting, by_chance, in_view)
-    should = in_view & _should_be_seen(estimate.T_cam_map, keyframes, camera)
+    should = in_view & like_views(
+        estimate.T_cam_map, keyframes.points, keyframes.directions, camera, _LIKE_SIZE, _LIKE_COSINE
+    )
     distance = _distance(estimate.T_cam_map, keyframes.points[supporting if support else in_view])
     deviations = estimate.covariance.diagonal().clamp_min(0).sqrt()
     position, turn = float(deviations[:3].norm()), float(deviations[3:].norm())
@@ -106,14 +109,6 @@ def _side(camera: Camera) -> int:
 def _excess(supporting, by_chance, among) -> float:
     """Points among some that support the pose, beyond those that would by chance."""
     return max(float(supporting[among].sum() - by_chance[among].sum()), 0.0)
-
-
-def _should_be_seen(T, keyframes: KeyframeStack, camera: Camera):
-    """[N] the query sees the point from about where its keyframe did, and about as large."""
-    ours = (keyframes.points - invert(T)[:3, 3]).to(keyframes.directions) / math.sqrt(camera.fx * camera.fy)
-    here, there = ours.norm(dim=1).clamp_min(1e-12), keyframes.directions.norm(dim=1).clamp_min(1e-12)
-    cosine = (ours * keyframes.directions).sum(1) / (here * there)
-    return (cosine > _LIKE_COSINE) & (here < _LIKE_SIZE * there) & (there < _LIKE_SIZE * here)
 
 
 def _distance(T, points) -> float:

@@ -12,7 +12,7 @@ Usable without ROS:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -119,27 +119,28 @@ class Localizer:
         estimate, keyframes = attempt.estimate, attempt.keyframes
         started = perf_counter()
         verdict = judge(estimate, keyframes, camera, self.min_confidence)
-        milliseconds = dict(attempt.milliseconds)
-        milliseconds["verdict"] = milliseconds.get("verdict", 0.0) + (perf_counter() - started) * 1e3
         common = dict(
             confidence=verdict.confidence, alternatives=verdict.alternatives, evidence=verdict.evidence,
-            points_considered=len(keyframes), keyframes=keyframes.ids, cost=estimate.cost, milliseconds=milliseconds,
+            points_considered=len(keyframes), keyframes=keyframes.ids, cost=estimate.cost,
         )
         if verdict.reason:
-            return LocalizationResult(reason=verdict.reason, **common)
-        seen = estimate.valid
-        return LocalizationResult(
-            T_map_cam=invert(estimate.T_cam_map).cpu().numpy(),
-            covariance=verdict.covariance,
-            points_used=estimate.support,
-            points=keyframes.points[seen].cpu().numpy(),
-            pixels=estimate.pixels[seen].cpu().numpy(),
-            losses=estimate.losses[seen].cpu().numpy(),
-            sample_maps=estimate.sample_maps.cpu().numpy(),
-            sample_pixels=estimate.pixels[estimate.sample_points].cpu().numpy(),
-            sample_grid=estimate.grid,
-            **common,
-        )
+            result = LocalizationResult(reason=verdict.reason, **common)
+        else:
+            seen = estimate.valid
+            result = LocalizationResult(
+                T_map_cam=invert(estimate.T_cam_map).cpu().numpy(),
+                covariance=verdict.covariance,
+                points_used=estimate.support,
+                points=keyframes.points[seen].cpu().numpy(),
+                pixels=estimate.pixels[seen].cpu().numpy(),
+                losses=estimate.losses[seen].cpu().numpy(),
+                sample_maps=estimate.sample_maps.cpu().numpy(),
+                sample_pixels=estimate.pixels[estimate.sample_points].cpu().numpy(),
+                sample_grid=estimate.grid,
+                **common,
+            )
+        judged = attempt.milliseconds.get("verdict", 0.0) + (perf_counter() - started) * 1e3
+        return replace(result, milliseconds={**attempt.milliseconds, "verdict": judged})
 
     def attempt(self, image: np.ndarray, camera: Camera, prior: PosePrior | None = None) -> Attempt:
         """``localize`` without its verdict: what was retrieved, and what the estimator makes of it."""

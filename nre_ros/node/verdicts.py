@@ -52,9 +52,7 @@ class Verdicts:
             check_size(image, camera)
             decoded = time.perf_counter()
             result = self._engine.localize(image, camera, prior)
-            took, stages = (time.perf_counter() - decoded) * 1e3, result.milliseconds
-            rest = {"confidence": took - sum(stages.values())} if stages else {}  # what the stages leave out
-            result = replace(result, milliseconds={"decode": (decoded - started) * 1e3, **stages, **rest})
+            result = replace(result, milliseconds={"decode": (decoded - started) * 1e3, **result.milliseconds})
             return Seen(_acceptable(result), image, camera)
         except NreError as error:
             return Seen(LocalizationResult(reason=str(error)))

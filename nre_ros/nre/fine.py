@@ -81,16 +81,20 @@ def fine_maps(
     return LocalMaps(values.clamp_min_(0)[None], ((centre - half) * enlarge)[None], grid), kept
 
 
-def like_views(T: torch.Tensor, points: torch.Tensor, directions: torch.Tensor, camera: Camera) -> torch.Tensor:
+def like_views(
+    T: torch.Tensor, points: torch.Tensor, directions: torch.Tensor, camera: Camera, size: float = _LIKE_SIZE,
+    cosine: float = _LIKE_COSINE,
+) -> torch.Tensor:
     """Which points [N] the query at T [4, 4] sees from about where their keyframe did, and as large.
 
-    points: [N, 3]; directions: [N, 3] as ``KeyframeStack`` has them.  Features that know little of
-    their surroundings are alike in such views only.
+    points: [N, 3]; directions: [N, 3] as ``KeyframeStack`` has them; size, cosine: the largest ratio of a point's
+    sizes and the least cosine of the angle between the rays to it (as given: within which features that know
+    little of their surroundings are alike).
     """
     ours = (points - invert(T)[:3, 3]).to(directions) / math.sqrt(camera.fx * camera.fy)
     here, there = ours.norm(dim=1).clamp_min(1e-12), directions.norm(dim=1).clamp_min(1e-12)
-    cosine = (ours * directions).sum(1) / (here * there)
-    return (cosine > _LIKE_COSINE) & (here < _LIKE_SIZE * there) & (there < _LIKE_SIZE * here)
+    turned = (ours * directions).sum(1) / (here * there)
+    return (turned > cosine) & (here < size * there) & (there < size * here)
 
 
 def _coarse_mass(coarse: NREMaps, kept: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:

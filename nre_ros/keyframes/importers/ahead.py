@@ -56,8 +56,10 @@ def outcomes(names: Iterable[str], source, builder: KeyframeBuilder, thinning: T
     with _workers() as (pool, workers):
         pending: deque[_Pending] = deque()
         for name in names:
+            while len(pending) > workers:
+                yield _finish(pending.popleft(), thinning)
             where, outcome = _look(name, source, thinning)
-            while len(pending) > workers or outcome is None and where and thinning.may_repeat(*where, _poses(pending)):
+            while outcome is None and where and thinning.may_repeat(*where, _poses(pending)):
                 yield _finish(pending.popleft(), thinning)
                 where, outcome = _look(name, source, thinning)
             future = pool.submit(_make, name, source, builder) if outcome is None else None

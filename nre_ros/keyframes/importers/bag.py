@@ -25,6 +25,7 @@ except ImportError as error:
     raise ImportSourceError(f"reading bags needs rosbags ({error}): pip install rosbags") from error
 from nre_ros.messages.camera_info import camera_of
 from nre_ros.messages.images import depth_array, image_array
+from nre_ros.messages.stamps import seconds_of
 
 MAX_DEPTH_OFFSET = 0.02
 """Seconds between an image and its depth image."""
@@ -51,7 +52,7 @@ class BagFrames:
         frames = (frame,) if frame else () if self.topics.poses else _USUAL_FRAMES
         self.index = BagIndexer(self._reader, self.topics, frames, pose_of).run()
         self.frame_id = self._map_frame()
-        self.names = [_name(stamp) for stamp in sorted(self.index.images)]
+        self.names = [seconds_of(stamp) for stamp in sorted(self.index.images)]
         self._stamps = dict(zip(self.names, sorted(self.index.images)))
         self._depth_stamps = np.array(sorted(self.index.depths), dtype=np.int64)
         self.only_camera = self._camera(self.topics.camera_info)
@@ -193,10 +194,6 @@ def bag_source(*arguments, **options) -> MapSource:
     """The source of a bag, with depth if there is any; arguments as of ``BagFrames``.  Raises ``ImportSourceError``."""
     frames = BagFrames(*arguments, **options)
     return BagSource(frames) if frames.topics.depth else MonoBagSource(frames)
-
-
-def _name(stamp: int) -> str:
-    return f"{stamp // 10**9}.{stamp % 10**9:09d}"
 
 
 def _alike(a: Camera, b: Camera) -> bool:

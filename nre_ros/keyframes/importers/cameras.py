@@ -59,6 +59,11 @@ def camera_from_colmap(model: str, width: int, height: int, parameters) -> Camer
     )
 
 
+def camera_of_size(cameras: list[Camera], image) -> Camera:
+    """The camera of the size of an image [H, W, ...]; the first one where none has it: its size is checked later."""
+    return next((camera for camera in cameras if (camera.height, camera.width) == image.shape[:2]), cameras[0])
+
+
 def usable_camera(cameras: dict, camera_id, owner: str) -> Camera:
     """The camera of that id.
 

@@ -29,6 +29,8 @@ from nre_ros.keyframes.index import update_index
 from nre_ros.keyframes.thinning import STILL, Thinning, ThinningRule
 from nre_ros.keyframes.types import Keyframe
 
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
 
 class MapSource(ABC):
     """Where keyframes come from.  Constructors raise ``ImportSourceError`` when nothing fits together.
@@ -190,6 +192,17 @@ def _decode(path: Path, flags: int) -> np.ndarray:
 def read_list(path) -> list[str]:
     """File names of a list, one a line; empty lines and lines that start with # are left out."""
     return [line for line in read_lines(path) if not line.startswith("#")]
+
+
+def image_names(folder: Path, list_path=None) -> list[str]:
+    """The images of a list, all of the folder without one, by name.  ``ImportSourceError`` if there is none."""
+    if list_path is None:
+        names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in IMAGE_ENDINGS)
+    else:
+        names = read_list(list_path)
+    if not names:
+        raise ImportSourceError(f"{list_path or folder} names no image")
+    return names
 
 
 def read_lines(path) -> list[str]:
