@@ -15,8 +15,9 @@ import torch
 
 from nre_ros.geometry import Camera, invert
 from nre_ros.keyframes.types import KeyframeStack
-from nre_ros.nre.estimator import SUPPORT, Estimate
+from nre_ros.nre.estimator import Estimate
 from nre_ros.nre.fine import like_views
+from nre_ros.nre.rivals import SUPPORT, best_agreement
 
 _PLACES_ACROSS = 20
 """Image blocks along its longer side within which points count as one place, as several keyframes bring the same spot."""
@@ -147,11 +148,7 @@ def _moved(estimate: Estimate, keyframes: KeyframeStack, camera: Camera, support
 
 
 def _rival(estimate: Estimate, counts) -> float:
-    """Of each pose the keyframe that agrees most counts: of a place that looks alike there may be one only."""
     if estimate.rival is None:
         return 0.0
-    most = []
-    for losses in (estimate.losses, estimate.rival_losses):
-        beyond = (losses < SUPPORT).double() - estimate.by_chance * (losses < 1.0)
-        most.append(max(float(part.sum()) for part in beyond.split(counts)))
-    return min(max(most[1], 0.0) / max(most[0], 1e-9), 2.0)
+    own = best_agreement(estimate.losses, estimate.by_chance, counts)
+    return min(best_agreement(estimate.rival_losses, estimate.by_chance, counts) / max(own, 1e-9), 2.0)

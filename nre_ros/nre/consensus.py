@@ -7,7 +7,7 @@ have at their projections, so a map with two peaks votes for both.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -15,6 +15,7 @@ from nre_ros.geometry import Camera, transform
 from nre_ros.nre.gnc import ROUGH_GAIN, cut_windows, newton_schedule, refine
 from nre_ros.nre.maps import NREMaps, sample_loss
 from nre_ros.nre.p3p import solve_p3p
+from nre_ros.nre.rivals import apart
 
 _SAMPLES_AT_ONCE = 2_000_000
 """Pose-point pairs scored in one go; bounds the memory, not the result."""
@@ -34,8 +35,6 @@ _OPTIMISATION = newton_schedule(1.0, 0.6)
 
 _RIVALS = 32
 """Poses elsewhere that are scored on all points, whatever the few say."""
-_ELSEWHERE, _TURNED = 1.0, math.cos(math.radians(60.0))
-"""A pose is another place's from this distance on, a fraction of the scene's distance, or with this cosine of the turn."""
 
 
 @dataclass(frozen=True)
@@ -113,16 +112,14 @@ def _optimise(found: Hypotheses, points, maps: NREMaps, camera) -> Hypotheses:
     """Local optimisation of the poses found (Chum, Matas and Kittler, "Locally Optimized RANSAC", DAGM 2003).
 
     Each is refined over the points that voted; it stays as it was where that does not lower its cost.
-    So is the rival, which is none if that brings it to the best one's place.
     """
     few = _evenly(len(points), _OPTIMISATION_POINTS, points.device)
 
     def windows(cells, sigma):
         return cut_windows(maps.loss, maps.chance, maps.grid, cells, math.ceil(3 * sigma) + 1, few)
 
-    starts = found.T if found.rival is None else torch.cat([found.T, found.rival[None]])
-    T = refine(starts, points[few], camera, windows, maps.grid, _OPTIMISATION, ROUGH_GAIN).T
-    return _best_poses(replace(found, rival=None), T, points, maps.loss, maps, camera, len(found.T))
+    T = refine(found.T, points[few], camera, windows, maps.grid, _OPTIMISATION, ROUGH_GAIN).T
+    return _best_poses(found, T, points, maps.loss, maps, camera, len(found.T))
 
 
 def _evenly(count: int, wanted: int, device) -> torch.Tensor:
@@ -185,23 +182,14 @@ def _best_poses(found: Hypotheses, T, points, loss, maps, camera, best) -> Hypot
         few = _evenly(len(points), _PRETEST_POINTS, points.device)
         T = T[torch.argsort(score_poses(T, points[few], loss[few], maps, camera), stable=True)]
         rest = T[survivors:]  # where most triplets are of one place, all survivors are
-        T = torch.cat([T[:survivors], rest[_apart(rest, T[0], points)][:_RIVALS]])
+        T = torch.cat([T[:survivors], rest[apart(rest, T[0], points)][:_RIVALS]])
     known = found.T if found.rival is None else torch.cat([found.T, found.rival[None]])
     T = torch.cat([known, T])
     cost = score_poses(T, points, loss, maps, camera)
     order = torch.argsort(cost, stable=True)
     T, cost = T[order], cost[order]
-    elsewhere = T[_apart(T, T[0], points)] if len(T) else T
+    elsewhere = T[apart(T, T[0], points)] if len(T) else T
     return Hypotheses(T[:best], cost[:best], found.kept, elsewhere[0] if len(elsewhere) else None)
-
-
-def _apart(T: torch.Tensor, first: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """Which of the poses [B, 4, 4] put the camera elsewhere than the first [4, 4]: by far, or turned by much."""
-    centres, centre = (-(pose[..., :3, :3].mT @ pose[..., :3, 3:])[..., 0] for pose in (T, first))
-    # a low quantile: of two rooms' points those of the other one are far
-    scene = (points - centre).norm(dim=1).quantile(0.2)
-    cosine = ((first[:3, :3] * T[:, :3, :3]).sum((1, 2)) - 1) / 2
-    return ((centres - centre).norm(dim=1) > _ELSEWHERE * scene) | (cosine < _TURNED)
 
 
 def score_poses(

@@ -29,10 +29,11 @@ from nre_ros.nre.gnc import (
     smoothed_loss,
 )
 from nre_ros.nre.maps import NREMaps, chance_loss, keyframe_maps, reprojection_error_maps, sample_loss
+from nre_ros.nre.rivals import SUPPORT, apart, best_agreement
 from nre_ros.nre.uncertainty import pose_covariance
 
-SUPPORT = 0.5
-"""A point supports a pose when its loss there is below this fraction of ln|Omega|."""
+_PLAUSIBLE = 0.25
+"""A rival that its best keyframe supports less than so much of what the pose's own best one does is left as it is."""
 
 
 @dataclass(frozen=True)
@@ -219,18 +220,34 @@ class NREEstimator:
 
     def _judged(self, T, rival, keyframes, maps, camera) -> Estimate:
         """What the pose and its rival explain: the losses at them against those that chance would give."""
-        poses = T[None] if rival is None else torch.stack([T, rival])
-        pixels, valid, _ = camera.project(transform(poses, keyframes.points))
-        losses = sample_loss(maps.loss, maps.grid.to_cells(pixels), valid) / maps.chance
+        pixels, valid, losses = self._losses(T, keyframes, maps, camera)
         # every third cell will do for a rate
         by_chance = (maps.loss[:, ::3, ::3] < SUPPORT * maps.chance).float().mean((1, 2))
-        samples = _typical_points(losses[0])
+        own = best_agreement(losses, by_chance, keyframes.counts)
+        rival, rival_losses = self._rival(rival, T, _PLAUSIBLE * own, by_chance, keyframes, maps, camera)
+        samples = _typical_points(losses)
         return Estimate(
-            T, pixels=pixels[0], valid=valid[0], losses=losses[0], by_chance=by_chance,
-            chance_support=float(by_chance[losses[0] < 1.0].sum()), rival=rival,
-            rival_losses=None if rival is None else losses[1],
+            T, pixels=pixels, valid=valid, losses=losses, by_chance=by_chance,
+            chance_support=float(by_chance[losses < 1.0].sum()), rival=rival, rival_losses=rival_losses,
             sample_maps=maps.loss[samples] / maps.chance, sample_points=samples, grid=maps.grid,
         )
+
+    def _rival(self, rival, T, plausible, by_chance, keyframes, maps, camera):
+        """The rival, refined if it is plausible, and the losses at it; None where that brings it to the pose's place."""
+        if rival is None:
+            return None, None
+        _, _, losses = self._losses(rival, keyframes, maps, camera)
+        if best_agreement(losses, by_chance, keyframes.counts) < plausible:
+            return rival, losses
+        rival, _ = self._refine_coarse(rival[None], keyframes, maps, camera)
+        if not bool(apart(rival[None], T, keyframes.points)):
+            return None, None
+        return rival, self._losses(rival, keyframes, maps, camera)[2]
+
+    def _losses(self, T, keyframes, maps, camera):
+        """Projections [N, 2] of all points, which lie in front [N], and their losses [N] as fractions of ln|Omega|."""
+        pixels, valid, _ = camera.project(transform(T, keyframes.points))
+        return pixels, valid, sample_loss(maps.loss, maps.grid.to_cells(pixels)[None], valid[None])[0] / maps.chance
 
 
 def _typical_points(losses: torch.Tensor) -> torch.Tensor:
