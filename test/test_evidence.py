@@ -18,6 +18,7 @@ from nre_ros.localization.fix import Alternative
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.localization.verdict import judge
 from nre_ros.nre import Estimate
+from nre_ros.nre.rivals import Rival
 
 CAMERA = Camera(640, 480, 500.0, 500.0, 319.5, 239.5)
 DEPTH = 2.0
@@ -116,7 +117,7 @@ def test_the_rival_is_weighed_by_the_keyframe_that_agrees_most(rival_share):
     losses = torch.full((768,), 0.9)
     losses[: round(rival_share * stack.counts[0])] = 0.2
     elsewhere = torch.eye(4).double()
-    evidence = gather(replace(estimate, rival=elsewhere, rival_losses=losses), stack, CAMERA)
+    evidence = gather(replace(estimate, rival=Rival(elsewhere, losses)), stack, CAMERA)
     assert evidence.rival == pytest.approx(rival_share)
 
 
@@ -198,13 +199,15 @@ def test_two_places_that_look_alike_are_both_told_of():
     estimate, stack = everywhere(0.9)
     elsewhere = torch.eye(4).double()
     elsewhere[0, 3] = 12.0
-    verdict = judge(replace(estimate, rival=elsewhere, rival_losses=estimate.losses), stack, CAMERA, 0.9)
+    rival = Rival(elsewhere, estimate.losses, 100 * estimate.covariance)
+    verdict = judge(replace(estimate, rival=rival), stack, CAMERA, 0.9)
     assert verdict.confidence == pytest.approx(0.5, abs=0.03) and "elsewhere" in verdict.reason
     # this one could be believed without the other: both are given, for those who know more (odometry)
     first, other = verdict.alternatives
     assert first.share == pytest.approx(0.5) and other.share == pytest.approx(0.5)
     np.testing.assert_allclose(first.T_map_cam, np.eye(4))
-    assert first.covariance.shape == (6, 6) and other.covariance is None
+    assert first.covariance.shape == (6, 6)
+    np.testing.assert_allclose(other.covariance, 100 * first.covariance)
     np.testing.assert_allclose(other.T_map_cam[:3, 3], [-12, 0, 0])
 
 
@@ -212,7 +215,7 @@ def test_a_weaker_second_pose_is_told_beside_the_accepted_one():
     estimate, stack = everywhere(0.9)
     losses = torch.full((768,), 0.9)
     losses[: int(0.6 * stack.counts[0])] = 0.2
-    verdict = judge(replace(estimate, rival=torch.eye(4).double(), rival_losses=losses), stack, CAMERA, 0.5)
+    verdict = judge(replace(estimate, rival=Rival(torch.eye(4).double(), losses)), stack, CAMERA, 0.5)
     assert verdict.reason == "" and 0.5 < verdict.confidence < 1.0
     (other,) = verdict.alternatives
     assert 0 < other.share < 0.35

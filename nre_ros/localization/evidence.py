@@ -151,4 +151,4 @@ def _rival(estimate: Estimate, counts) -> float:
     if estimate.rival is None:
         return 0.0
     own = best_agreement(estimate.losses, estimate.by_chance, counts)
-    return min(best_agreement(estimate.rival_losses, estimate.by_chance, counts) / max(own, 1e-9), 2.0)
+    return min(best_agreement(estimate.rival.losses, estimate.by_chance, counts) / max(own, 1e-9), 2.0)

@@ -20,9 +20,10 @@ AT_BASE.flags.writeable = False
 
 @dataclass(frozen=True, eq=False)
 class Alternative:
-    """Another pose [4, 4] that explains the same image, as precise as the coarse stage.
+    """Another pose [4, 4] that explains the same image.
 
-    share: in [0, 1], its probability beside the others of the image.  covariance: [6, 6], None where it is not known.
+    share: in [0, 1], its probability beside the others of the image.  covariance: [6, 6], None for one that is only as
+    precise as the coarse stage.
     """
 
     T_map_cam: np.ndarray

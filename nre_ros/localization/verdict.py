@@ -12,9 +12,7 @@ from nre_ros.localization.confidence import load_model
 from nre_ros.localization.evidence import Evidence, gather
 from nre_ros.localization.fix import Alternative
 from nre_ros.nre.estimator import Estimate
-
-_RIVAL = 0.5
-"""A second pose is told of from this share of the first one's evidence."""
+from nre_ros.nre.rivals import ALIKE
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,11 @@ def judge(estimate: Estimate, keyframes: KeyframeStack, camera: Camera, min_conf
     numbers = evidence.numbers()
     confidence, share = float(model.probability(numbers)), float(model.share(evidence.rival))
     covariance = model.covariance(estimate.covariance.cpu().numpy(), numbers)
-    other = _other(estimate, 1 - share) if evidence.rival >= _RIVAL else ()
+    other = ()
+    if evidence.rival >= ALIKE:
+        T, second = invert(estimate.rival.T_cam_map).cpu().numpy(), estimate.rival.covariance
+        second = None if second is None else model.covariance(second.cpu().numpy(), numbers)
+        other = (Alternative(T, 1 - share, second),)
     if confidence >= min_confidence:
         return Verdict(confidence, "", covariance, other, evidence)
     if other and confidence / share >= min_confidence:  # without the other pose it would be believed
@@ -51,15 +53,11 @@ def judge(estimate: Estimate, keyframes: KeyframeStack, camera: Camera, min_conf
     return Verdict(confidence, _doubt(confidence, min_confidence, evidence), None, other, evidence)
 
 
-def _other(estimate: Estimate, share: float) -> tuple[Alternative, ...]:
-    return (Alternative(invert(estimate.rival).cpu().numpy(), share),)
-
-
 def _doubt(confidence: float, wanted: float, evidence: Evidence) -> str:
     reason = (
         f"confidence {confidence:.2f} is below {wanted:.2f}: {evidence.support} points at {evidence.places_count} "
         f"places of the image support the pose, {100 * evidence.share:.0f}% of those in view"
     )
-    if evidence.rival >= _RIVAL:
+    if evidence.rival >= ALIKE:
         reason += f"; {100 * evidence.rival:.0f}% as many support one elsewhere"
     return reason

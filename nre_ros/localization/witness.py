@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from nre_ros.geometry import invert
-from nre_ros.localization.fix import Fix, pose_fault
+from nre_ros.localization.fix import Fix, covariance_fault, pose_fault
 from nre_ros.localization.frames import covariance_of_frame
 from nre_ros.localization.gate_settings import GateSettings
 from nre_ros.localization.motion import Reading, Waypoint, position_spread, turn_spread
 
 _COARSE = np.diag([0.1**2] * 3 + [math.radians(2.0) ** 2] * 3)
-"""Covariance of an image's other poses on top of the first one's: they went through the coarse stage alone."""
+"""Covariance of another pose of an image, on top of the first one's, that went through the coarse stage alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +30,15 @@ class Candidate:
 def candidates_of(fix: Fix, reading: Reading | None, settings: GateSettings) -> Iterator[Candidate]:
     """The fix's own pose, then those of its alternatives that are poses."""
     T_cam_base = invert(np.asarray(fix.T_base_cam, dtype=np.float64))
-    others = [other.T_map_cam for other in fix.alternatives if not pose_fault("", other.T_map_cam)]
-    for i, T_map_cam in enumerate([fix.T_map_cam, *others]):
+    own = np.asarray(fix.covariance, dtype=np.float64)
+    poses = [(fix.T_map_cam, own)]
+    for other in fix.alternatives:
+        if not pose_fault("", other.T_map_cam):
+            known = other.covariance is not None and not covariance_fault("", other.covariance)
+            poses.append((other.T_map_cam, other.covariance if known else own + _COARSE))
+    for T_map_cam, covariance in poses:
         T_map_cam = np.asarray(T_map_cam, dtype=np.float64)
-        covariance = settings.inflation**2 * np.asarray(fix.covariance, dtype=np.float64) + floor(settings)
-        if i:
-            covariance += _COARSE
+        covariance = settings.inflation**2 * np.asarray(covariance, dtype=np.float64) + floor(settings)
         of_base = covariance_of_frame(covariance, T_map_cam, T_cam_base)
         waypoint = Waypoint(fix.stamp, T_map_cam @ T_cam_base, of_base, reading, fix.confidence)
         yield Candidate(T_map_cam, covariance, waypoint)

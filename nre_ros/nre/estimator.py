@@ -29,11 +29,8 @@ from nre_ros.nre.gnc import (
     smoothed_loss,
 )
 from nre_ros.nre.maps import NREMaps, chance_loss, keyframe_maps, reprojection_error_maps, sample_loss
-from nre_ros.nre.rivals import SUPPORT, apart, best_agreement
+from nre_ros.nre.rivals import ALIKE, PLAUSIBLE, SUPPORT, Rival, apart, best_agreement
 from nre_ros.nre.uncertainty import pose_covariance
-
-_PLAUSIBLE = 0.25
-"""A rival that its best keyframe supports less than so much of what the pose's own best one does is left as it is."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +44,7 @@ class Estimate:
     chance_support: how many of the projected points would support a pose by mere chance.
     by_chance: [N] the probability of that for each point.  fine_points, fine_values: [M] indices of the points of the
     fine stage, and what each of their smoothed fine losses leaves of ln|Omega|, as a fraction of it.
-    rival, rival_losses: the best pose that puts the camera elsewhere, [4, 4], and the coarse losses at it [N]; None
-    where there is none.
+    rival: the best pose that puts the camera elsewhere; None where there is none.
     stages: stage -> (T_cam_map [4, 4], cost) after it: P3P, coarse_irls, fine_irls (the published
     names; P3P's cost is the mean loss of the voting points, the others' the smoothed loss).
     sample_maps, sample_points, grid: loss maps [S, H, W] of a few points (fractions of ln|Omega|),
@@ -67,8 +63,7 @@ class Estimate:
     by_chance: torch.Tensor | None = field(default=None, repr=False)
     fine_points: torch.Tensor | None = field(default=None, repr=False)
     fine_values: torch.Tensor | None = field(default=None, repr=False)
-    rival: torch.Tensor | None = None
-    rival_losses: torch.Tensor | None = field(default=None, repr=False)
+    rival: Rival | None = None
     stages: dict[str, tuple[torch.Tensor, float]] = field(default_factory=dict, repr=False)
     sample_maps: torch.Tensor | None = field(default=None, repr=False)
     sample_points: torch.Tensor | None = field(default=None, repr=False)
@@ -148,7 +143,7 @@ class NREEstimator:
         T, _ = list(stages.values())[-1]
         covariance = pose_covariance(T, keyframes.points[kept], camera, local, sigma)
         left = -smoothed_loss(T[None], keyframes.points[kept], camera, local, sigma)[0]
-        estimate = self._judged(T, found.rival, keyframes, maps, camera)
+        estimate = self._judged(T, found.rival, query, keyframes, maps, camera)
         watch.lap("verdict")
         return replace(
             estimate, covariance=covariance, cost=per_point, stages=stages, milliseconds=watch.milliseconds,
@@ -218,31 +213,40 @@ class NREEstimator:
             return chance_loss(*query.coarse.data.shape[1:])
         return chance_loss(*(side * self.backbone.fine_enlarge for side in query.fine.data.shape[1:]))
 
-    def _judged(self, T, rival, keyframes, maps, camera) -> Estimate:
+    def _judged(self, T, rival, query, keyframes, maps, camera) -> Estimate:
         """What the pose and its rival explain: the losses at them against those that chance would give."""
         pixels, valid, losses = self._losses(T, keyframes, maps, camera)
         # every third cell will do for a rate
         by_chance = (maps.loss[:, ::3, ::3] < SUPPORT * maps.chance).float().mean((1, 2))
-        own = best_agreement(losses, by_chance, keyframes.counts)
-        rival, rival_losses = self._rival(rival, T, _PLAUSIBLE * own, by_chance, keyframes, maps, camera)
+
+        def agreement(losses):
+            return best_agreement(losses, by_chance, keyframes.counts)
+
+        if rival is not None:
+            rival = self._rival(rival, T, agreement, agreement(losses), query, keyframes, maps, camera)
         samples = _typical_points(losses)
         return Estimate(
             T, pixels=pixels, valid=valid, losses=losses, by_chance=by_chance,
-            chance_support=float(by_chance[losses < 1.0].sum()), rival=rival, rival_losses=rival_losses,
+            chance_support=float(by_chance[losses < 1.0].sum()), rival=rival,
             sample_maps=maps.loss[samples] / maps.chance, sample_points=samples, grid=maps.grid,
         )
 
-    def _rival(self, rival, T, plausible, by_chance, keyframes, maps, camera):
-        """The rival, refined if it is plausible, and the losses at it; None where that brings it to the pose's place."""
-        if rival is None:
-            return None, None
-        _, _, losses = self._losses(rival, keyframes, maps, camera)
-        if best_agreement(losses, by_chance, keyframes.counts) < plausible:
-            return rival, losses
-        rival, _ = self._refine_coarse(rival[None], keyframes, maps, camera)
-        if not bool(apart(rival[None], T, keyframes.points)):
-            return None, None
-        return rival, self._losses(rival, keyframes, maps, camera)[2]
+    def _rival(self, T, first, agreement, wanted, query, keyframes, maps, camera) -> Rival | None:
+        """The rival T, refined as far as it agrees; None where that brings it to the place of the first pose."""
+        losses = self._losses(T, keyframes, maps, camera)[2]
+        if agreement(losses) < PLAUSIBLE * wanted:
+            return Rival(T, losses)
+        T, _ = self._refine_coarse(T[None], keyframes, maps, camera)
+        if not bool(apart(T[None], first, keyframes.points)):
+            return None
+        losses = self._losses(T, keyframes, maps, camera)[2]
+        if self.config.skip_gnc or agreement(losses) < ALIKE * wanted:
+            return Rival(T, losses)
+        fine, local, kept = self._refine_fine(T, query, keyframes, maps, camera)
+        if fine is None:
+            return Rival(T, losses)
+        sigma = sigma_schedule(self.config.fine_sigma_max, self.config.fine_sigma_min)[-1]
+        return Rival(fine[0], losses, pose_covariance(fine[0], keyframes.points[kept], camera, local, sigma))
 
     def _losses(self, T, keyframes, maps, camera):
         """Projections [N, 2] of all points, which lie in front [N], and their losses [N] as fractions of ln|Omega|."""

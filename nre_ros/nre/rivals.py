@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 
 import torch
 
 SUPPORT = 0.5
 """A point supports a pose when its loss there is below this fraction of ln|Omega|."""
+PLAUSIBLE, ALIKE = 0.25, 0.5
+"""Shares of what the pose's best keyframe agrees with: from the first on a rival is refined in the coarse maps, from the
+second on in the fine ones, too, and told of."""
 _ELSEWHERE, _TURNED = 1.0, math.cos(math.radians(60.0))
 """A pose is another place's from this distance on, a fraction of the scene's distance, or with this cosine of the
 turn."""
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The best pose that puts the camera elsewhere, T_cam_map [4, 4], and the coarse losses [N] at it.
+
+    covariance: [6, 6] as of the first pose, where it agrees nearly as well and went through the fine stage.
+    """
+
+    T_cam_map: torch.Tensor
+    losses: torch.Tensor = field(repr=False)
+    covariance: torch.Tensor | None = None
 
 
 def apart(T: torch.Tensor, first: torch.Tensor, points: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,96 @@
+"""Two equal rooms: no image tells which one it shows, and odometry does, once it is known where the robot was."""
+
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
+pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
+
+from ros_process import CAMERA, assert_pose, jpeg_image  # noqa: E402
+from test_node_inputs import stated  # noqa: E402
+
+from nre_ros.features import load_backbone  # noqa: E402
+from nre_ros.gallery import CameraMount, Gallery, build_room, camera_pose  # noqa: E402
+from nre_ros.geometry import invert  # noqa: E402
+from nre_ros.keyframes.builder import KeyframeBuilder  # noqa: E402
+from nre_ros.keyframes.retrieval import GLOBAL_DESCRIPTOR  # noqa: E402
+from nre_ros.keyframes.store import KeyframeStore  # noqa: E402
+from nre_ros.node.conversions import matrix_of_pose  # noqa: E402
+
+APART = 20.0
+ODOM_START = camera_pose([3.0, -2.0, 0.0], 0.7)
+"""Of base_link when the robot starts: odometry's numbers are not the map's."""
+
+
+class Twins:
+    """A part of a room that is there twice, and the map of both."""
+
+    def __init__(self, folder):
+        self.gallery = Gallery(build_room(seed=0))
+        self.map_file = folder / "twins.db"
+        backbone = load_backbone("xfeat")
+        builder = KeyframeBuilder(backbone)
+        features = backbone.name, backbone.weights_hash
+        with KeyframeStore.create(self.map_file, *features, "room", retrieval=GLOBAL_DESCRIPTOR) as store:
+            for room in range(2):
+                for i, y in enumerate((-0.8, -0.4, 0.0, 0.4, 0.8)):
+                    T = camera_pose([0.2, y, 1.2 + 0.1 * (i % 2)], -0.2 * y)
+                    view = self.gallery.render(CAMERA, T)
+                    store.add(builder.build_rgbd(f"{room}/{i}", 0, view.image, view.depth, CAMERA, place(room) @ T))
+
+
+def place(room):
+    T = np.eye(4)
+    T[1, 3] = APART * room
+    return T
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory):
+    return Twins(tmp_path_factory.mktemp("twins"))
+
+
+def way():
+    """Poses of the camera in the room, a few decimetres apart."""
+    return [camera_pose([0.05, y, 1.3], 0.08 - 0.1 * y, -0.03) for y in (-0.1, 0.1, 0.25, 0.4, 0.55, 0.45)]
+
+
+def look(robot, twins, T_room_cam):
+    """The status of an image from a place in either room; odometry is right."""
+    stamp, mount = robot.now(), CameraMount()
+    T_room_base = [T @ invert(mount.T_base_cam) for T in (way()[0], T_room_cam)]
+    robot.publish_odometry(ODOM_START @ invert(T_room_base[0]) @ T_room_base[1], stamp, mount)
+    return robot.ask(jpeg_image(twins.gallery.render(CAMERA, T_room_cam).image, stamp))
+
+
+@pytest.mark.parametrize("room", (0, 1))
+def test_odometry_decides_between_two_equal_rooms(twins, start, room):
+    _, robot = start(map_file=twins.map_file, base_frame="base_link", first_fixes=2, use_prior=False)
+    # nobody knows: consistent as the images are, none of them says which room it is
+    waiting = [look(robot, twins, T) for T in way()[:4]]
+    for status in waiting:
+        assert not status.pose_valid and not any(status.pose.covariance)
+    assert sum("shows another place as well" in status.reason for status in waiting) >= 3, [s.reason for s in waiting]
+    assert not robot.poses and not robot.transforms
+    # somebody tells, by half a metre: from now on odometry carries it
+    begin = place(room) @ way()[0] @ invert(CameraMount().T_base_cam)
+    robot.say(stated(begin, "room", deviation=0.5), "initialpose")
+    statuses = [look(robot, twins, T) for T in way()]
+    assert all(status.pose_valid for status in statuses), [status.reason for status in statuses]
+    for status, T in zip(statuses, way()):
+        assert_pose(matrix_of_pose(status.pose.pose), place(room) @ T)
+    assert robot.wait(lambda: len(robot.poses) == len(statuses))
+    time.sleep(0.1)
+    assert all(abs(t.transform.translation.y - robot.transforms[0][1].transform.translation.y) < 1 for _, t in robot.transforms)
+
+
+def test_one_of_the_two_is_what_the_image_alone_would_have_said(twins, start):
+    """The other test would pass in one room if the second pose were never asked."""
+    _, robot = start(map_file=twins.map_file, base_frame="base_link", first_fixes=2, use_prior=False)
+    told = {0: [], 1: []}
+    for room in told:
+        robot.say(stated(place(room) @ way()[0] @ invert(CameraMount().T_base_cam), "room", deviation=0.5), "initialpose")
+        told[room] = [look(robot, twins, T).verdict for T in way()[:4]]
+    assert any("other poses agrees" in verdict for verdicts in told.values() for verdict in verdicts), told
