@@ -307,6 +307,17 @@ def position_quaternion(T) -> tuple[np.ndarray, np.ndarray]:
     return T[:3, 3].copy(), quaternion if quaternion[3] >= 0 else -quaternion
 
 
+def interpolate_poses(a, b, ratio) -> np.ndarray:
+    """Poses between others, all as rows x y z qx qy qz qw [..., 7]: a at ratio [...] 0, b at 1.
+
+    Linear in position, uniform in rotation, the short way round.
+    """
+    a, b, ratio = np.asarray(a), np.asarray(b), np.asarray(ratio)[..., None]
+    start, end = Rotation.from_quat(a[..., 3:]), Rotation.from_quat(b[..., 3:])
+    turned = start * Rotation.from_rotvec(ratio * (start.inv() * end).as_rotvec())
+    return np.concatenate([(1 - ratio) * a[..., :3] + ratio * b[..., :3], turned.as_quat()], axis=-1)
+
+
 def pose_error(T_a, T_b) -> tuple[float, float]:
     """Distance of the origins (metres) and angle between the axes (radians) of two poses.
 

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from nre_ros.errors import EvaluationError, NreError
 from nre_ros.evaluation.outcomes import pose_matrices
-from nre_ros.geometry import pose_matrix
+from nre_ros.geometry import interpolate_poses, pose_matrix
 from nre_ros.keyframes.importers.common import read_list
 from nre_ros.keyframes.importers.rgbd import QUATERNION_TOLERANCE, tum_values
 
@@ -52,10 +52,7 @@ class Truth:
         between = ~exact & (since > 0) & (since < gap) & (gap <= max_gap * 1e9)
         if between.any():
             a, b = self.poses[before[between]], self.poses[after[between]]
-            ratio = (since[between] / gap[between])[:, None]
-            start, end = Rotation.from_quat(a[:, 3:]), Rotation.from_quat(b[:, 3:])
-            turned = start * Rotation.from_rotvec(ratio * (start.inv() * end).as_rotvec())
-            numbers[between] = np.hstack([(1 - ratio) * a[:, :3] + ratio * b[:, :3], turned.as_quat()])
+            numbers[between] = interpolate_poses(a, b, since[between] / gap[between])
         return pose_matrices(numbers)
 
 

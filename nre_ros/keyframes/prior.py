@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nre_ros.errors import PoseError
+from nre_ros.pose_faults import covariance_fault, pose_fault
 
 _HALF_WIDTH = 0.5
 """Half of what a camera sees across, as a part of the distance at which it sees it."""
@@ -27,19 +28,10 @@ class PosePrior:
     covariance: np.ndarray
 
     def __post_init__(self):
+        problem = pose_fault("prior pose", self.T_map_cam) or covariance_fault("prior covariance", self.covariance)
+        if problem:
+            raise PoseError(problem)
         T, covariance = (np.asarray(value, dtype=np.float64) for value in (self.T_map_cam, self.covariance))
-        if T.shape != (4, 4) or not np.isfinite(T).all():
-            raise PoseError(f"prior pose is not a finite 4x4 matrix: {T.tolist()}")
-        R = T[:3, :3]
-        if np.abs(R @ R.T - np.eye(3)).max() > 1e-5 or np.linalg.det(R) < 0:
-            raise PoseError(f"prior pose has no rotation matrix: {R.tolist()}")
-        if covariance.shape != (6, 6) or not np.isfinite(covariance).all():
-            raise PoseError(f"prior covariance is not a finite 6x6 matrix: {covariance.tolist()}")
-        scale = np.abs(covariance).max()
-        if np.abs(covariance - covariance.T).max() > 1e-6 * scale:
-            raise PoseError(f"prior covariance is not symmetric: {covariance.tolist()}")
-        if np.linalg.eigvalsh(covariance)[0] < -1e-6 * scale:
-            raise PoseError(f"prior covariance has a negative variance: {covariance.tolist()}")
         object.__setattr__(self, "T_map_cam", T)
         object.__setattr__(self, "covariance", (covariance + covariance.T) / 2)
 

@@ -1,4 +1,4 @@
-"""One fix, a pose that an image suggests, as the gate takes it; and what makes a pose unusable.
+"""One fix, a pose that an image suggests, as the gate takes it.
 
 All poses are 4x4 ``T_b_a`` (metres), covariances [6, 6] of (x, y, z, rotation about x, y, z), both
 in the map's axes, as geometry_msgs/PoseWithCovariance has it (metres, radians).
@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-_RIGID = 1e-4
-"""By which R R^T may differ from the identity: poses come through single precision as well."""
+from nre_ros.pose_faults import covariance_fault, pose_fault
 
 AT_BASE = np.eye(4)
 """Of a camera that is the body itself."""
@@ -62,36 +61,3 @@ class Fix:
             or covariance_fault("its covariance", self.covariance)
             or pose_fault("the camera's place on the robot", self.T_base_cam)
         )
-
-
-def pose_fault(name: str, T) -> str:
-    """Why ``T`` is no rigid motion, in words; empty when it is one."""
-    T = np.asarray(T, dtype=np.float64)
-    if T.shape != (4, 4):
-        return f"{name} has the shape {T.shape}, expected (4, 4)"
-    if not np.isfinite(T).all():
-        return f"{name} is not finite: {_numbers(T[:3, 3])} is its position"
-    R = T[:3, :3]
-    if np.abs(R @ R.T - np.eye(3)).max() > _RIGID or np.linalg.det(R) < 0 or np.any(T[3] != [0, 0, 0, 1]):
-        return f"{name} is no rotation and translation: {_numbers(R.ravel())} is its rotation"
-    return ""
-
-
-def covariance_fault(name: str, covariance) -> str:
-    """Why ``covariance`` is none, in words; empty for a symmetric matrix without negative variances."""
-    covariance = np.asarray(covariance, dtype=np.float64)
-    if covariance.shape != (6, 6):
-        return f"{name} has the shape {covariance.shape}, expected (6, 6)"
-    if not np.isfinite(covariance).all():
-        return f"{name} is not finite: {_numbers(covariance.diagonal())} is its diagonal"
-    scale = np.abs(covariance).max()
-    if np.abs(covariance - covariance.T).max() > 1e-6 * scale:
-        return f"{name} is not symmetric, by {np.abs(covariance - covariance.T).max():.3g}"
-    lowest = np.linalg.eigvalsh(covariance)[0]
-    if lowest < -1e-6 * scale:
-        return f"{name} has a negative variance, {lowest:.3g}"
-    return ""
-
-
-def _numbers(values) -> str:
-    return " ".join(f"{value:.3g}" for value in np.ravel(values))

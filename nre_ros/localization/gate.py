@@ -24,7 +24,7 @@ from scipy.stats import chi2
 
 from nre_ros.errors import PoseError
 from nre_ros.localization.decision import Decision, State
-from nre_ros.localization.fix import AT_BASE, Fix, covariance_fault, pose_fault
+from nre_ros.localization.fix import AT_BASE, Fix
 from nre_ros.localization.frames import covariance_of_frame
 from nre_ros.localization.gate_settings import GateSettings
 from nre_ros.localization.look_alikes import LookAlikes
@@ -38,6 +38,7 @@ from nre_ros.localization.motion import (
     predict,
 )
 from nre_ros.localization.witness import Candidate, base_odometry, candidates_of, floor, uncertainty_fault
+from nre_ros.pose_faults import covariance_fault, pose_fault
 
 _BACKWARDS = 10**9
 """Nanoseconds by which a stamp may be older than the newest (several cameras); more, and time went back."""

@@ -16,8 +16,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from nre_ros.geometry import invert, pose_error
-from nre_ros.localization.fix import pose_fault
 from nre_ros.localization.frames import covariance_of_frame
+from nre_ros.pose_faults import pose_fault
 
 _SLACK_METRES = 0.1
 _SLACK_RADIANS = math.radians(5.0)

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from nre_ros.geometry import invert
-from nre_ros.localization.fix import Fix, covariance_fault, pose_fault
+from nre_ros.localization.fix import Fix
 from nre_ros.localization.frames import covariance_of_frame
 from nre_ros.localization.gate_settings import GateSettings
 from nre_ros.localization.motion import Reading, Waypoint, position_spread, turn_spread
+from nre_ros.pose_faults import covariance_fault, pose_fault
 
 _COARSE = np.diag([0.1**2] * 3 + [math.radians(2.0) ** 2] * 3)
 """Covariance of another pose of an image, on top of the first one's, that went through the coarse stage alone."""

@@ -15,10 +15,9 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.spatial.transform import Rotation, Slerp
 
 from nre_ros.errors import NreError
-from nre_ros.geometry import invert, pose_matrix
+from nre_ros.geometry import interpolate_poses, invert, pose_matrix
 
 QUATERNION_TOLERANCE = 10e-3
 """How far the squared length of a quaternion may be from 1 (as in tf2)."""
@@ -97,9 +96,8 @@ class _History:
             return parent, pose_matrix(position, quaternion)
         # integer differences: a float64 of nanoseconds since 1970 resolves only a quarter of a microsecond
         ratio = (stamp - self.stamps[older]) / (self.stamps[newer] - self.stamps[older])
-        next_position, next_quaternion = self.poses[newer]
-        rotation = Slerp([0, 1], Rotation.from_quat([quaternion, next_quaternion]))(ratio)
-        return parent, pose_matrix((1 - ratio) * position + ratio * next_position, rotation.as_quat())
+        pose = interpolate_poses(np.r_[position, quaternion], np.r_[self.poses[newer]], ratio)
+        return parent, pose_matrix(pose[:3], pose[3:])
 
 
 class TransformBuffer:

@@ -13,7 +13,6 @@ from rclpy.qos import QoSProfile
 
 from nre_ros.errors import NreError, PoseError
 from nre_ros.geometry import invert
-from nre_ros.localization.fix import covariance_fault
 from nre_ros.localization.frames import covariance_of_frame
 from nre_ros.localization.gate import Gate
 from nre_ros.localization.last_pose import LastPose
@@ -23,6 +22,7 @@ from nre_ros.node.entities import Entities
 from nre_ros.node.parameters import value_of
 from nre_ros.node.seldom import SeldomLog
 from nre_ros.node.transforms import TransformError
+from nre_ros.pose_faults import covariance_fault
 
 _SAVE_SECONDS = 2.0
 """Between two writings of the last pose."""

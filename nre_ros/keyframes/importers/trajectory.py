@@ -5,10 +5,9 @@ from __future__ import annotations
 from array import array
 
 import numpy as np
-from scipy.spatial.transform import Rotation, Slerp
 
 from nre_ros.errors import ImportSourceError
-from nre_ros.geometry import pose_matrix
+from nre_ros.geometry import interpolate_poses, pose_matrix
 
 
 class Trajectory:
@@ -41,8 +40,8 @@ class Trajectory:
             nearest = np.abs(stamps - stamp).min() / 1e9 if len(stamps) else np.inf
             raise ImportSourceError(f"no pose at this image's time: the nearest is {nearest:.3f} s away")
         ratio = float(stamp - stamps[i - 1]) / float(stamps[i] - stamps[i - 1])
-        rotation = Slerp([0, 1], Rotation.from_quat(values[i - 1:i + 1, 3:]))(ratio)
-        return pose_matrix((1 - ratio) * values[i - 1, :3] + ratio * values[i, :3], rotation.as_quat())
+        pose = interpolate_poses(values[i - 1], values[i], ratio)
+        return pose_matrix(pose[:3], pose[3:])
 
     def _arrays(self) -> tuple[np.ndarray, np.ndarray]:
         if self._sorted is None:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import torch
 
-from nre_ros.geometry import Camera, invert
+from nre_ros.geometry import Camera
 
 MAX_SIDE = 960
 """Longer side (pixels) to which views are reduced: bounds the time and the memory."""
