@@ -10,8 +10,8 @@ PAGE = ROOT / "docs/benchmarks.md"
 _HEAD = """\
 # Benchmarks
 
-Written by `make bench` (`benchmarks/run.py --write-docs`); [benchmarks/README.md](../benchmarks/README.md) says what
-each measures. How the figures of an evaluation are defined: [evaluation.md](evaluation.md).
+Written by `make bench` (`benchmarks/run.py NAMES --write-docs`); [benchmarks/README.md](../benchmarks/README.md) says what
+each measures, and what the other methods are given. How the figures of an evaluation are defined: [evaluation.md](evaluation.md).
 """
 
 
