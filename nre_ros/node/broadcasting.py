@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass
 
@@ -87,21 +88,24 @@ class FrameLookups:
         """``T_target_source`` [4, 4]."""
         return self._look_up(consequence, target, source, stamp)
 
-    def odometry(self, camera: str, stamp: int, wait: bool = True) -> np.ndarray | None:
-        """``T_odom_cam`` [4, 4] at the image's stamp; None where the robot has no odometry."""
+    def odometry(self, camera: str, stamp: int, patience: float = math.inf) -> np.ndarray | None:
+        """``T_odom_cam`` [4, 4] at the image's stamp; None where the robot has no odometry.
+
+        patience: seconds to wait for it at most, and no longer than ``transform_timeout``.
+        """
         frames = self._frames
         if not frames.odom:
             return None
-        return self._look_up(f"no {frames.map} -> {frames.odom}", frames.odom, camera, stamp, wait)
+        return self._look_up(f"no {frames.map} -> {frames.odom}", frames.odom, camera, stamp, patience)
 
     def published_pose(
-        self, T_map_cam: np.ndarray, covariance: np.ndarray, camera: str, stamp: int, wait: bool = True
+        self, T_map_cam: np.ndarray, covariance: np.ndarray, camera: str, stamp: int, patience: float = math.inf
     ) -> tuple[np.ndarray, np.ndarray]:
         """Pose [4, 4] and covariance [6, 6] of ``pose_frame``, or of the camera where that is empty."""
         frame = self._frames.pose
         if frame in ("", camera):
             return T_map_cam, covariance
-        T_cam_frame = self._look_up("no pose", camera, frame, stamp, wait)
+        T_cam_frame = self._look_up("no pose", camera, frame, stamp, patience)
         return T_map_cam @ T_cam_frame, covariance_of_frame(covariance, T_map_cam, T_cam_frame)
 
     def broadcast_child(self, T_map_cam: np.ndarray, camera: str, stamp: int):
@@ -110,10 +114,12 @@ class FrameLookups:
         T_cam_child = self._look_up(f"no {frames.map} -> {child or 'camera'}", camera, child, stamp)
         self._transforms.broadcast(T_map_cam @ T_cam_child, frames.map, child, stamp)
 
-    def _look_up(self, consequence: str, target: str, source: str, stamp: int, wait: bool = True) -> np.ndarray:
+    def _look_up(
+        self, consequence: str, target: str, source: str, stamp: int, patience: float = math.inf
+    ) -> np.ndarray:
         if not (target and source):
             raise TransformError(f"{consequence}: neither image nor camera_info has a frame_id, set camera_frame")
-        timeout = value_of(self._node, "transform_timeout") if wait else 0.0
+        timeout = min(value_of(self._node, "transform_timeout"), patience)
         try:
             return self._transforms.lookup(target, source, stamp, timeout)
         except TransformError as error:

@@ -48,7 +48,7 @@ class Follower:
             expected = self._gate.predict(stamp, T_odom_cam, self._T_body_cam)
             if expected is None or self._gate.state != State.LOCALIZED:
                 return
-            T, covariance = self._lookups.published_pose(*expected, camera, stamp, wait=False)
+            T, covariance = self._lookups.published_pose(*expected, camera, stamp, patience=0)
         except TransformError:  # the next one may be there
             return
         self._newest = stamp

@@ -56,6 +56,11 @@ class Hints:
         self._pending: Hint | None = None
         entities.subscription(PoseWithCovarianceStamped, "initialpose", self._on_initialpose, QoSProfile(depth=1))
 
+    @property
+    def pending(self) -> bool:
+        """Whether one waits for the next image; where odometry had the robot then decides what it is worth later."""
+        return self._pending is not None
+
     def give(self, hint: Hint | None):
         """Replaces the pending hint; None: there is none."""
         self._pending = hint
@@ -111,7 +116,7 @@ class Hints:
     def _at_its_time(self, hint: Hint, camera: str, stamp: int, T_odom_cam) -> tuple[int, np.ndarray | None]:
         """The hint's stamp with odometry then, so that what was driven since counts; else the image's."""
         try:
-            return hint.stamp, self._lookups.odometry(camera, hint.stamp, wait=False)
+            return hint.stamp, self._lookups.odometry(camera, hint.stamp, patience=0)
         except TransformError:
             return stamp, T_odom_cam
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,6 +21,9 @@ from nre_ros.node.parameters import value_of
 from nre_ros.node.shot import Outcome, Shot
 from nre_ros.node.transforms import TransformError
 from nre_ros.node.verdicts import Seen, Verdicts
+
+_PATIENCE = 0.05
+"""Seconds to wait for odometry before an image is localized: the next reading is on its way, at 20 Hz or more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +53,13 @@ class Judge:
             T_body_cam = self._lookups.camera_on_body(shot.frame, shot.stamp)
         except TransformError as error:
             return Look(Seen(LocalizationResult(reason=str(error))))
-        seen = self.verdicts.verdict(shot.message, shot.info, shot.name, self._prior(shot, T_body_cam))
+        # now, for the prior, and because TF forgets: on a slow machine or in a fast replay before the image is localized
+        T_odom_cam, trouble = self._odometry(shot, math.inf if self._hints.pending else _PATIENCE)
+        prior = self._prior(shot, T_odom_cam, T_body_cam)
+        seen = self.verdicts.verdict(shot.message, shot.info, shot.name, prior)
         started = time.perf_counter()
-        T_odom_cam, trouble = self._odometry(shot, wait=seen.result.fix(shot.stamp) is not None)
+        if trouble:
+            T_odom_cam, trouble = self._odometry(shot, math.inf if seen.result.fix(shot.stamp) else 0)
         waited = {"odometry": (time.perf_counter() - started) * 1e3}
         result = replace(seen.result, milliseconds={**seen.result.milliseconds, **waited})
         return Look(replace(seen, result=result), T_odom_cam, T_body_cam, trouble)
@@ -66,9 +74,8 @@ class Judge:
             return Outcome(look.seen, None, look.T_odom_cam, T_body_cam)
         return Outcome(look.seen, self._gate.judge(fix), look.T_odom_cam, T_body_cam)
 
-    def _prior(self, shot: Shot, T_body_cam: np.ndarray) -> PosePrior | None:
+    def _prior(self, shot: Shot, T_odom_cam: np.ndarray | None, T_body_cam: np.ndarray) -> PosePrior | None:
         """Where the camera is by a hint, or by the last accepted pose; None when that is not known any more."""
-        T_odom_cam, _ = self._odometry(shot, wait=False)
         self._hints.tell(self._gate, shot.frame, shot.stamp, T_odom_cam, T_body_cam)
         expected = self._gate.predict(shot.stamp, T_odom_cam, T_body_cam)
         if expected is None or self._gate.state == State.LOST or not value_of(self._node, "use_prior"):
@@ -78,8 +85,8 @@ class Judge:
         except NreError:
             return None
 
-    def _odometry(self, shot: Shot, wait: bool) -> tuple[np.ndarray | None, str]:
+    def _odometry(self, shot: Shot, patience: float) -> tuple[np.ndarray | None, str]:
         try:
-            return self._lookups.odometry(shot.frame, shot.stamp, wait), ""
+            return self._lookups.odometry(shot.frame, shot.stamp, patience), ""
         except TransformError as error:
             return None, str(error)

@@ -35,8 +35,8 @@ __all__ = ["TransformError", "Transforms", "open_transforms"]
 
 POLL_SECONDS = 0.005
 """Between two tries of a look-up in tf2_ros, which does not tell when a transform has come."""
-CACHE_SECONDS = 10.0
-"""History kept, tf2's default."""
+CACHE_SECONDS = 30.0
+"""History kept, three times tf2's default: an image may take as long where a bag is played faster than it was."""
 
 
 class Transforms:
