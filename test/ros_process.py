@@ -45,9 +45,12 @@ TIMEOUT = 60.0
 
 
 class World:
-    """A room, a map of a part of it, and views from poses that are not in the map."""
+    """A room, a map of a part of it, and views from poses that are not in the map.
 
-    def __init__(self, folder: Path):
+    places: [4, 4] of the room in the map; several: the same room as often.
+    """
+
+    def __init__(self, folder: Path, places=(np.eye(4),)):
         self.gallery = Gallery(build_room(seed=0))
         self.map_file = folder / "room.db"
         backbone = load_backbone("xfeat")
@@ -57,7 +60,9 @@ class World:
             for i, y in enumerate((-0.8, -0.4, 0.0, 0.4, 0.8)):
                 T = camera_pose([0.2, y, 1.2 + 0.1 * (i % 2)], -0.2 * y)
                 view = self.gallery.render(CAMERA, T)
-                store.add(builder.build_rgbd(f"view{i}", 0, view.image, view.depth, CAMERA, T))
+                for k, place in enumerate(places):
+                    name = f"view{i}" if not k else f"view{i}, place {k}"
+                    store.add(builder.build_rgbd(name, 0, view.image, view.depth, CAMERA, place @ T))
 
     @cached_property
     def T_map_cam(self) -> np.ndarray:

@@ -8,37 +8,16 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
 
-from ros_process import CAMERA, assert_pose, jpeg_image  # noqa: E402
+from ros_process import World, assert_pose, jpeg_image  # noqa: E402
 from test_node_inputs import stated  # noqa: E402
 
-from nre_ros.features import load_backbone  # noqa: E402
-from nre_ros.gallery import CameraMount, Gallery, build_room, camera_pose  # noqa: E402
+from nre_ros.gallery import CameraMount, camera_pose  # noqa: E402
 from nre_ros.geometry import invert  # noqa: E402
-from nre_ros.keyframes.builder import KeyframeBuilder  # noqa: E402
-from nre_ros.keyframes.retrieval import GLOBAL_DESCRIPTOR  # noqa: E402
-from nre_ros.keyframes.store import KeyframeStore  # noqa: E402
 from nre_ros.node.conversions import matrix_of_pose  # noqa: E402
 
 APART = 20.0
 ODOM_START = camera_pose([3.0, -2.0, 0.0], 0.7)
 """Of base_link when the robot starts: odometry's numbers are not the map's."""
-
-
-class Twins:
-    """A part of a room that is there twice, and the map of both."""
-
-    def __init__(self, folder):
-        self.gallery = Gallery(build_room(seed=0))
-        self.map_file = folder / "twins.db"
-        backbone = load_backbone("xfeat")
-        builder = KeyframeBuilder(backbone)
-        features = backbone.name, backbone.weights_hash
-        with KeyframeStore.create(self.map_file, *features, "room", retrieval=GLOBAL_DESCRIPTOR) as store:
-            for room in range(2):
-                for i, y in enumerate((-0.8, -0.4, 0.0, 0.4, 0.8)):
-                    T = camera_pose([0.2, y, 1.2 + 0.1 * (i % 2)], -0.2 * y)
-                    view = self.gallery.render(CAMERA, T)
-                    store.add(builder.build_rgbd(f"{room}/{i}", 0, view.image, view.depth, CAMERA, place(room) @ T))
 
 
 def place(room):
@@ -49,7 +28,7 @@ def place(room):
 
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory):
-    return Twins(tmp_path_factory.mktemp("twins"))
+    return World(tmp_path_factory.mktemp("twins"), [place(0), place(1)])
 
 
 def way():
@@ -58,11 +37,11 @@ def way():
 
 
 def look(robot, twins, T_room_cam):
-    """The status of an image from a place in either room; odometry is right."""
+    """The status of an image from a place in the room, whichever of the two it is; odometry is right."""
     stamp, mount = robot.now(), CameraMount()
     T_room_base = [T @ invert(mount.T_base_cam) for T in (way()[0], T_room_cam)]
     robot.publish_odometry(ODOM_START @ invert(T_room_base[0]) @ T_room_base[1], stamp, mount)
-    return robot.ask(jpeg_image(twins.gallery.render(CAMERA, T_room_cam).image, stamp))
+    return robot.ask(jpeg_image(twins.image_at(T_room_cam), stamp))
 
 
 @pytest.mark.parametrize("room", (0, 1))
