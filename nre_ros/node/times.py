@@ -25,7 +25,7 @@ class Times:
 
     def __init__(self, node: Node, log: SeldomLog, went_back: Callable[[str], None]):
         self._node, self._log, self._went_back = node, log, went_back
-        self._newest, self._came = 0, 0.0
+        self._newest, self._came, self._localized = 0, 0.0, 0
         self._handle = node.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
             post_callback=lambda jump: self._back("the clock"),
@@ -49,8 +49,9 @@ class Times:
         fault = self._fault(stamp)
         if fault:
             return fault
-        if stamp < self._newest - _BACKWARDS:
-            return f"image has waited until it was {(self._newest - stamp) / 1e9:.1f} s older than the newest one"
+        if stamp < self._localized - _BACKWARDS:  # not than the newest that came: a slow camera would never have its turn
+            return f"image has waited until one was localized that is {(self._localized - stamp) / 1e9:.1f} s newer"
+        self._localized = max(stamp, self._localized)
         late = self._node.get_clock().now().nanoseconds - stamp
         if late > _LATE:
             self._log.warning(f"the image's stamp is {late / 1e9:.1f} s behind this node's clock ({_BAG})")
@@ -70,5 +71,5 @@ class Times:
         self._handle.unregister()
 
     def _back(self, what: str):
-        self._newest = 0
+        self._newest = self._localized = 0
         self._went_back(f"{what} went back")
