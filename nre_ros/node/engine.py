@@ -47,7 +47,8 @@ class Engine:
 
     def __str__(self) -> str:
         localizer = self._localizer
-        return f"{len(localizer.store)} keyframes, {localizer.backbone.name} features, on {localizer.device}"
+        features = localizer.store.metadata()["backbone"]  # the network itself may have left the device
+        return f"{len(localizer.store)} keyframes, {features} features, on {localizer.device}"
 
     @property
     def map_frame(self) -> str:
