@@ -135,7 +135,8 @@ def _import(names, done, source, builder, store, thinning, report, progress) -> 
         print(f"going on with {store.path}: {report.resumed} of {len(names)} keyframes are there", file=sys.stderr)
     todo = [name for name in names if name not in done]
     if thinning.rule.motion > 0:
-        for name in done.keys() & set(names):
+        wanted = set(names)
+        for name in (name for name in done if name in wanted):  # in the map's order, the same each time
             keyframe = store.get(done[name])
             thinning.keep(name, keyframe.T_map_cam, keyframe.points)
     # a bar that is redrawn fills a log file: there, one line now and then
