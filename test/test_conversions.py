@@ -51,7 +51,7 @@ def compressed_message(extension, pixels, *parameters):
 def info_message(**changes):
     info = CameraInfo(width=640, height=480, distortion_model="plumb_bob", d=[0.1, -0.2, 0.001, 0.002, 0.03],
                       k=[500.0, 0.0, 321.0, 0.0, 510.0, 239.0, 0.0, 0.0, 1.0])
-    info.p = [450.0, 0.0, 318.0, -20.0, 0.0, 455.0, 236.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    info.p = [450.0, 0.0, 318.0, 0.0, 0.0, 455.0, 236.0, 0.0, 0.0, 0.0, 1.0, 0.0]
     for name, value in changes.items():
         setattr(info, name, value)
     return info
@@ -71,6 +71,35 @@ def test_every_8_bit_encoding_as_rosbags_image_reads_it(encoding, padding):
     decoded = image_array(raw_message(pixels, encoding, padding))
     assert decoded.dtype == np.uint8 and decoded.flags.c_contiguous
     np.testing.assert_array_equal(decoded, expected)
+
+
+@pytest.mark.parametrize("padding", [0, 12])
+@pytest.mark.parametrize("encoding, first", [("nv12", 1), ("nv21", 2)])
+def test_semi_planar_images_as_their_planes_say(encoding, first, padding):
+    """Each block of two by two pixels has a colour of its own; OpenCV made the planes."""
+    colours = np.random.default_rng(0).integers(0, 256, (12, 16, 3)).astype(np.uint8)
+    pixels = cv2.resize(colours, (32, 24), interpolation=cv2.INTER_NEAREST)
+    planar = cv2.cvtColor(pixels, cv2.COLOR_BGR2YUV_I420)
+    u, v = planar[24:].reshape(2, 12, 16)
+    colour = np.stack([u, v] if first == 1 else [v, u], axis=-1).reshape(12, 32)
+    rows = np.pad(np.vstack([planar[:24], colour]), ((0, 0), (0, padding)), constant_values=77)
+    message = Image(height=24, width=32, encoding=encoding, step=32 + padding, data=array.array("B", rows.tobytes()))
+    np.testing.assert_allclose(image_array(message), cv2.cvtColor(planar, cv2.COLOR_YUV2BGR_I420))
+    assert np.abs(image_array(message).astype(int) - pixels).mean() < 4
+    message.data = message.data[:-1]
+    with pytest.raises(ImageError, match="expected"):
+        image_array(message)
+    message.height = 23
+    with pytest.raises(ImageError, match="even"):
+        image_array(message)
+
+
+def test_the_second_camera_of_a_stereo_pair_is_refused_where_it_is_rectified():
+    info = info_message()
+    info.p[3] = -60.0
+    with pytest.raises(CameraError, match="second camera of a stereo pair"):
+        camera_of(info, rectified=True)
+    assert camera_of(info).fx == 500.0
 
 
 @pytest.mark.parametrize("big_endian", [False, True])

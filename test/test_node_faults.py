@@ -133,7 +133,7 @@ def test_encodings_may_change_while_running(world, node, robot, encoding, order)
 def test_nan_in_odometry(world, node, robot, where):
     """It counts as no odometry, and nothing of it comes out again."""
     # in the future of all good odometry, so that there is nothing but NaN around it
-    stamp = robot.now() + 2 * 10**9
+    stamp = robot.now() + 9 * 10**8
     for offset in (-20_000_000, 0, 20_000_000):
         publish_broken_odometry(robot, stamp + offset, where)
     time.sleep(0.2)
@@ -147,7 +147,7 @@ def test_nan_in_odometry(world, node, robot, where):
     for _, transform in robot.transforms:
         t, q = transform.transform.translation, transform.transform.rotation
         assert np.isfinite([t.x, t.y, t.z, q.x, q.y, q.z, q.w]).all()
-    time.sleep(2.0)  # stamps are not to go back
+    time.sleep(1.0)  # stamps are not to go back
     assert_next_good_image_is_posed(world, robot, node)
 
 

@@ -88,14 +88,16 @@ def test_odometry_that_lies(world, node, robot):
         time.sleep(0.2)
 
 
-def test_stamps_in_the_future(world, node, robot):
-    """By a camera whose clock is an hour ahead: refused, and what is known stays."""
+@pytest.mark.parametrize("seconds", [5, 3600])
+def test_stamps_in_the_future(world, node, robot, seconds):
+    """By a camera whose clock is ahead, by a little or an hour: refused, and what is known stays."""
     state = assert_next_good_image_is_posed(world, robot).state
     poses = len(robot.poses)
-    status = robot.ask(jpeg_image(world.image, robot.now() + 3600 * 10**9))
+    status = robot.ask(jpeg_image(world.image, robot.now() + seconds * 10**9))
     assert not status.pose_valid and "ahead of this node's clock" in status.reason and status.state == state
     assert len(robot.poses) == poses
     assert_next_good_image_is_posed(world, robot)
+    assert "went back" not in node.words.split("ahead of this node's clock")[-1]
 
 
 def test_camera_info_that_comes_late_or_changes(world, node, robot):

@@ -84,7 +84,7 @@ def test_two_cameras_tell_one_pose_of_the_robot(world, tmp_path):
     places = {"front": world.T_map_cam, "rear": camera_pose([0.1, 0.6, 1.25], -0.1)}
     frames = {"front": OPTICAL, "rear": "rear_optical_frame"}
     T_map_base = world.T_map_cam @ invert(MOUNT.T_base_cam)
-    parameters = {"cameras": "[front, rear]", "base_frame": "base_link", "pose_frame": "base_link"}
+    parameters = {"cameras": "[front, rear]", "base_frame": "base_link"}  # whose pose is published then
     with (
         NodeProcess(tmp_path, "-r", "__ns:=/two", map_file=world.map_file, **parameters) as node,
         Robot("/two", "front/image", "front/camera_info") as front,

@@ -11,10 +11,11 @@ pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make se
 
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
-from ros_process import NodeProcess, Robot, assert_pose, camera_info, raw_image  # noqa: E402
+from ros_process import TIMEOUT, NodeProcess, Robot, assert_pose, camera_info, raw_image  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
 from nre_ros.node.conversions import matrix_of_pose  # noqa: E402
+from nre_ros.srv import LoadMap, Relocalize  # noqa: E402
 
 
 @pytest.fixture
@@ -111,6 +112,34 @@ def test_transitions_that_do_not_exist_are_refused(world, managed):
     assert node.stop() == 0
 
 
+def test_whoever_waits_for_a_pose_is_answered_when_it_is_shut_down(world, managed):
+    node, robot = managed(map_file=world.map_file)
+    assert change(robot, Transition.TRANSITION_CONFIGURE) and change(robot, Transition.TRANSITION_ACTIVATE)
+    client = robot.node.create_client(Relocalize, "localize_node/relocalize")
+    assert client.wait_for_service(TIMEOUT)
+    waiting = [client.call_async(Relocalize.Request(timeout=60.0)) for _ in range(2)]
+    time.sleep(0.5)
+    assert change(robot, Transition.TRANSITION_ACTIVE_SHUTDOWN) and state(robot) == "finalized"
+    for call in waiting:
+        answer = robot.answer(call)
+        assert not answer.success and "not active any more" in answer.message
+    assert not client.wait_for_service(0.5) and node.process.poll() is None
+    assert node.stop() == 0 and "Traceback" not in node.words
+
+
+def test_a_map_that_cannot_be_loaded_while_inactive_ends_nothing(world, managed):
+    node, robot = managed(map_file=world.map_file)
+    assert change(robot, Transition.TRANSITION_CONFIGURE)
+    for name in (300 * "x", "/proc/self/mem", ""):
+        answer = robot.call(LoadMap, "load_map", LoadMap.Request(map_file=name))
+        assert not answer.success and answer.message and "\n" not in answer.message, name
+    answer = robot.call(LoadMap, "load_map", LoadMap.Request(map_file=str(world.map_file)))
+    assert answer.success
+    assert change(robot, Transition.TRANSITION_ACTIVATE)
+    robot.wait_connected()
+    assert robot.ask(raw_image(world.image, robot.now())).pose_valid
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_it_in_every_state(world, managed, number):
     node, robot = managed(map_file=world.map_file)
@@ -129,3 +158,7 @@ def test_several_cameras_need_to_know_where_they_are(world, managed):
     assert robot.set_parameter("cameras", ["front", "front"]).successful
     assert not change(robot, Transition.TRANSITION_CONFIGURE)
     assert "names one twice" in node.words
+    for names in (["front", "rear cam"], ["9"]):
+        assert robot.set_parameter("cameras", names).successful
+        assert not change(robot, Transition.TRANSITION_CONFIGURE)
+    assert "'rear cam' cannot be part of a topic's name" in node.words and "Traceback" not in node.words

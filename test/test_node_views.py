@@ -107,6 +107,7 @@ def world(tmp_path):
         rclpy.create_node(name, namespace=world.namespace, context=context) for name in ("localize_node", "listener")
     ]
     nodes[0].declare_parameters("", [(d.name, d.default, d.descriptor()) for d in VIEWS])
+    nodes[0].declare_parameter("lost_seconds", 10.0)  # of the gate
     world.node, world.listener = nodes[0], Listener(nodes[1])
     nodes[0].set_parameters([rclpy.Parameter("debug_rate", value=100.0)])
     world.outputs = Outputs(nodes[0], "map", lambda: world.facts)
@@ -193,12 +194,23 @@ def test_diagnostics_say_how_it_stands(world):
     status, _ = newest(world, heard)
     assert status.level == DiagnosticStatus.WARN and "confidence of 0.55 only" in status.message
 
-    world.outputs.diagnostics.trouble("map kitchen.db is gone")
+    world.update(LocalizationResult(reason="no"), trouble="map kitchen.db is gone")
     status, _ = newest(world, heard)
     assert (status.level, status.message) == (DiagnosticStatus.ERROR, "map kitchen.db is gone")
-    world.outputs.diagnostics.trouble("")
     world.update()
     assert newest(world, heard)[0].level == DiagnosticStatus.OK
+
+
+def test_diagnostics_tell_a_pose_of_a_while_ago_from_one_of_now(world):
+    """The node may rest, by its mode."""
+    heard, _ = world.listener.subscribe(DiagnosticArray, "/diagnostics")
+    world.update(LocalizationResult(reason="its status was lost"), state=State.LOCALIZED)
+    assert newest(world, heard)[0].level == DiagnosticStatus.WARN  # localized, it is said, but nobody knows where
+    world.update()
+    world.node.set_parameters([rclpy.Parameter("lost_seconds", value=0.2)])
+    time.sleep(0.3)
+    status, _ = newest(world, heard)
+    assert status.level == DiagnosticStatus.WARN and status.message.endswith("0 s ago")
 
 
 def test_diagnostics_are_stale_when_images_stop(world):
@@ -231,8 +243,7 @@ def test_the_memory_of_this_process_is_what_the_system_says():
 def test_the_path_holds_the_newest_believed_poses_for_whoever_comes_later(world):
     world.node.set_parameters([rclpy.Parameter("path_length", value=3), rclpy.Parameter("path_spacing", value=0.1)])
     for i in range(40):
-        world.update(seen(at(0.03 * i)), stamp=STAMP + i)
-        world.update(seen(at(7)), Decision(False, State.LOCALIZED, "not believed"))
+        world.outputs.path.update(at(0.03 * i), STAMP + i)
     heard, _ = world.listener.subscribe(Path, "path", LATCHED)
     world.until(lambda: heard)
     later, _ = world.listener.subscribe(Path, "path", LATCHED)
@@ -243,7 +254,7 @@ def test_the_path_holds_the_newest_believed_poses_for_whoever_comes_later(world)
     assert [stamp_nanoseconds(p.header.stamp) for p in path.poses] == [STAMP + i for i in (28, 32, 36)]
     world.outputs.path.clear()
     world.until(lambda: not later[-1].poses)
-    world.update(T_map_path=at(0, 5))
+    world.outputs.path.update(at(0, 5), STAMP)
     last = world.until(lambda: later[-1].poses)
     assert [matrix_of_pose(p.pose)[:2, 3].tolist() for p in last] == [[0, 5]]
 

@@ -276,3 +276,27 @@ def test_what_another_thread_adds_is_found_by_the_next_query(path):
                 break
         thread.join()
     assert not errors and checked == 30
+
+
+@pytest.mark.parametrize("what", ["text", "pipe", "folder", "other database"])
+def test_only_a_map_is_replaced_by_a_copy(tmp_path, what):
+    """Overwriting was asked for, of a name that happens to be something else's."""
+    path = tmp_path / "name"
+    if what == "text":
+        path.write_text("my notes")
+    elif what == "pipe":
+        os.mkfifo(path)
+    elif what == "folder":
+        path.mkdir()
+    else:
+        sqlite3.connect(path).execute("CREATE TABLE mine (a)").connection.close()
+    before = path.stat()
+    with KeyframeStore.create(tmp_path / "map.db", "toy", "0" * 64) as store:
+        with pytest.raises(MapError, match="not replaced|folder"):
+            save_copy(store, path, overwrite=True)
+        copy = tmp_path / "copy.db"
+        for _ in range(2):
+            save_copy(store, copy, overwrite=True)
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    with KeyframeStore.open(copy) as copied:
+        assert len(copied) == 0

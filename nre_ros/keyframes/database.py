@@ -17,6 +17,7 @@ from nre_ros.errors import MapError, MapFormatError
 from nre_ros.keyframes.blobs import row_checksum
 
 APPLICATION_ID = 0x4E52454D
+_SQLITE = b"SQLite format 3\0"
 """``PRAGMA application_id`` of our maps ("NREM")."""
 
 SCHEMA_VERSION = 2
@@ -107,18 +108,18 @@ def open_database(path: Path, readonly: bool, exclusive: bool = False) -> sqlite
     A reader creates and changes nothing; a writer brings a map of an older version to this one.
     exclusive: no other process may open it meanwhile (of writers).
     """
-    if not path.exists():
-        raise MapError(f"map {path} does not exist")
-    if not path.is_file():
-        raise MapError(f"map {path} is not a file")
     try:
+        if not path.exists():
+            raise MapError(f"map {path} does not exist")
+        if not path.is_file():
+            raise MapError(f"map {path} is not a file")
         with open(path, "rb") as file:
             header = file.read(100)
     except OSError as error:
         raise MapError(f"map {path} cannot be read: {error.strerror}") from error
     if not header:
         raise MapFormatError(f"map {path} is empty (0 bytes)")
-    if not header.startswith(b"SQLite format 3\0"):
+    if not header.startswith(_SQLITE):
         raise MapFormatError(f"{path} is no map: not an SQLite file")
     _check_length(path, header)
     with map_errors(path):
@@ -153,6 +154,11 @@ def close_writer(db: sqlite3.Connection) -> None:
         pass  # a reader holds the file: it stays in WAL mode, which is complete as it is
     finally:
         db.close()
+
+
+def is_map(header: bytes) -> bool:
+    """Whether a file with these first 72 bytes is a map, in whatever state (application_id stands at byte 68)."""
+    return header.startswith(_SQLITE) and header[68:72] == APPLICATION_ID.to_bytes(4, "big")
 
 
 def sidecars(path: Path) -> list[Path]:

@@ -8,9 +8,28 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nre_ros.errors import MapError
-from nre_ros.keyframes.database import sidecars
+from nre_ros.keyframes.database import is_map, sidecars
 from nre_ros.keyframes.index import update_index
 from nre_ros.keyframes.store import KeyframeStore
+
+
+def check_replaceable(path: Path) -> None:
+    """Raises ``MapError`` where something lies at ``path`` that is no map: it would be lost for good."""
+    try:
+        if not path.name:
+            raise MapError(f"map {path} is no file's name")
+        if path.is_dir():
+            raise MapError(f"map {path} is a folder")
+        if not path.exists():
+            return
+        if not path.is_file():
+            raise MapError(f"{path} is not a file, it is not replaced")
+        with open(path, "rb") as file:
+            header = file.read(72)
+    except OSError as error:
+        raise MapError(f"map {path} cannot be written: {error.strerror}") from error
+    if header and not is_map(header):
+        raise MapError(f"{path} is a file of another kind, it is not replaced")
 
 
 @contextmanager
@@ -22,8 +41,7 @@ def new_map(path, metadata: dict[str, str], made_of: dict, force: bool = False):
     ``force`` is not set.
     """
     path = Path(path)
-    if path.is_dir():
-        raise MapError(f"map {path} is a folder")
+    check_replaceable(path)
     if path.exists() and not force:
         raise MapError(f"map {path} exists already, give --force to replace it")
     unfinished = path.with_name(path.name + ".unfinished")
@@ -63,8 +81,7 @@ def save_copy(store: KeyframeStore, path, overwrite: bool = False) -> None:
     name and ``overwrite`` is not set, and for a path that cannot be written or is the map itself.
     """
     path = Path(path)
-    if path.is_dir():
-        raise MapError(f"map {path} is a folder")
+    check_replaceable(path)
     if path.exists() and store.path.exists() and path.samefile(store.path):
         raise MapError(f"map {path} is the open map itself")
     if path.exists() and not overwrite:

@@ -36,15 +36,15 @@ class LastPose:
             "position": position.tolist(), "quaternion_xyzw": quaternion.tolist(),
             "covariance": np.asarray(self.covariance).tolist(),
         }
-        unfinished = path.with_name(path.name + ".unfinished")
         try:
+            unfinished = path.with_name(path.name + ".unfinished")
             with open(unfinished, "w") as file:
                 json.dump(values, file, indent=1)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(unfinished, path)
-        except OSError as error:
-            raise LastPoseError(f"the last pose cannot be written to {path}: {error.strerror}") from error
+        except (OSError, ValueError) as error:  # no file's name, such as "."
+            raise LastPoseError(f"the last pose cannot be written to {path}: {error}") from error
 
     @classmethod
     def load(cls, path: Path | str) -> "LastPose | None":

@@ -26,6 +26,11 @@ def camera_of(info, rectified: bool = False) -> Camera:
     name = "P" if rectified else "K"
     if not np.any(matrix):
         raise CameraError(f"camera_info of frame {info.header.frame_id!r} is not calibrated: {name} is all zeros")
+    if rectified and (info.p[3] or info.p[7]):
+        raise CameraError(
+            f"camera_info of frame {info.header.frame_id!r} is of the second camera of a stereo pair (P has the offsets "
+            f"{info.p[3]:g} and {info.p[7]:g}), whose rectified image is told in the first one's frame: take that one's"
+        )
     if matrix[0, 1] != 0:
         raise CameraError(f"camera_info has a skew of {matrix[0, 1]}, which no camera model here knows")
     model, distortion = (PINHOLE, ()) if rectified else _distortion(info)

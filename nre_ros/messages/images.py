@@ -44,6 +44,8 @@ _ENCODINGS = {
     "yuv422_yuy2": (np.uint8, 2, cv2.COLOR_YUV2BGR_YUY2),
     "yuyv": (np.uint8, 2, cv2.COLOR_YUV2BGR_YUY2),
 }
+# Grey in full, then colour at half the size in pairs.
+_SEMI_PLANAR = {"nv12": cv2.COLOR_YUV2BGR_NV12, "nv21": cv2.COLOR_YUV2BGR_NV21}
 
 
 def image_array(message) -> np.ndarray:
@@ -55,8 +57,10 @@ def _raw_array(message) -> np.ndarray:
     width, height, encoding = message.width, message.height, message.encoding
     if width == 0 or height == 0:
         raise ImageError(f"image of {width}x{height} pixels is empty")
+    if encoding in _SEMI_PLANAR:
+        return _semi_planar_array(message)
     if encoding not in _ENCODINGS:
-        raise ImageError(f"unknown image encoding {encoding!r}: mono, colour, Bayer and YUV 4:2:2 are known")
+        raise ImageError(f"unknown image encoding {encoding!r}: mono, colour, Bayer, YUV 4:2:2 and 4:2:0 are known")
     dtype, channels, conversion = _ENCODINGS[encoding]
     dtype = np.dtype(dtype).newbyteorder(">" if message.is_bigendian else "<")
     pixel = dtype.itemsize * channels
@@ -78,6 +82,17 @@ def _raw_array(message) -> np.ndarray:
         return cv2.cvtColor(np.ascontiguousarray(image), conversion)
     except cv2.error as error:  # such as an odd width for YUV
         raise ImageError(f"image of {width}x{height} {encoding} pixels cannot be converted: {error.err}") from None
+
+
+def _semi_planar_array(message) -> np.ndarray:
+    """YUV 4:2:0: ``height`` rows of grey and half as many of colour, all ``step`` bytes long."""
+    width, height, step, rows = message.width, message.height, message.step, message.height * 3 // 2
+    if width % 2 or height % 2:
+        raise ImageError(f"image of {width}x{height} {message.encoding} pixels: its sides must be even")
+    if step < width or len(message.data) < step * rows:
+        raise ImageError(f"image data has {len(message.data)} bytes, {step} x {rows} = {step * rows} expected")
+    planes = np.ndarray((rows, width), np.uint8, memoryview(message.data), strides=(step, 1))
+    return cv2.cvtColor(np.ascontiguousarray(planes), _SEMI_PLANAR[message.encoding])
 
 
 def _eight_bits(image: np.ndarray) -> np.ndarray:

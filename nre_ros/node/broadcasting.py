@@ -29,7 +29,9 @@ class Frames:
     def of(cls, node: Node, map_frame: str) -> "Frames":
         """From the parameters; ``map_frame``: the name in the map file."""
         names = {name: value_of(node, f"{name}_frame") for name in ("map", "odom", "base", "camera", "pose")}
-        return cls(**{**names, "map": names["map"] or map_frame})
+        several = len(value_of(node, "cameras")) > 1  # whose poses would follow each other without a word which is whose
+        pose = names["pose"] or (names["base"] if several else "")
+        return cls(**{**names, "map": names["map"] or map_frame, "pose": pose})
 
     @property
     def child(self) -> str:
@@ -47,7 +49,7 @@ class Correction:
         self._node, self._transforms, self._frames = node, transforms, frames
         self._lock = threading.Lock()
         self._T_map_odom: np.ndarray | None = None
-        self._last_stamp = 0
+        self._last = 0
         entities.timer(1.0 / value_of(node, "transform_rate"), self.broadcast)
 
     def update(self, T_map_odom: np.ndarray):
@@ -59,18 +61,18 @@ class Correction:
     def forget(self):
         """Ends the broadcasts until the next ``update``."""
         with self._lock:
-            self._T_map_odom, self._last_stamp = None, 0
+            self._T_map_odom, self._last = None, 0
 
     def broadcast(self):
         """Broadcasts the correction, unless a paused clock would repeat a stamp."""
         now = self._node.get_clock().now().nanoseconds
         if now == 0 or not value_of(self._node, "publish_tf"):
             return
-        stamp = now + round(value_of(self._node, "transform_tolerance") * 1e9)
         with self._lock:
-            if self._T_map_odom is None or stamp <= self._last_stamp:
+            if self._T_map_odom is None or now <= self._last:
                 return
-            self._last_stamp = stamp
+            self._last = now
+            stamp = now + round(value_of(self._node, "transform_tolerance") * 1e9)
             self._transforms.broadcast(self._T_map_odom, self._frames.map, self._frames.odom, stamp)
 
 

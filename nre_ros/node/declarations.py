@@ -78,7 +78,7 @@ _FRAMES = (
     Declaration(
         "pose_frame", "",
         "Frame whose pose is published on pose and pose_with_covariance; TF must connect it with the camera.  "
-        "Empty: the camera's optical frame.",
+        "Empty: the camera's optical frame; of several cameras, base_frame.",
     ),
 )
 

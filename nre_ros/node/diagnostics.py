@@ -1,7 +1,7 @@
 """/diagnostics: is the robot localized, how well, how fast, in which map, and with how much memory.
 
-Levels: OK localized; WARN not yet, lost, or with little confidence; ERROR what was told by ``trouble`` (the map
-cannot be read); STALE no image for a while.
+Levels: OK localized; WARN not yet, lost, a while ago, or with little confidence; ERROR the map cannot be read; STALE no
+image for a while.
 """
 
 from __future__ import annotations
@@ -50,21 +50,19 @@ class Diagnostics:
             _remember(self._arrivals, time.monotonic())
 
     def update(
-        self, result: LocalizationResult, decision: Decision | None, state: State, milliseconds: float
+        self, result: LocalizationResult, decision: Decision | None, state: State, milliseconds: float, trouble: str = ""
     ) -> None:
-        """An image has been localized or not, in so many milliseconds; decision: None where it had no pose."""
+        """An image has been localized or not, in so many milliseconds; decision: None where it had no pose.
+
+        trouble: what makes localizing impossible, in one line; empty: nothing.
+        """
         now, believed = time.monotonic(), decision is not None and decision.accepted
         with self._lock:
             _remember(self._localized, (now, believed, milliseconds))
-            self._state = state
+            self._state, self._trouble = state, trouble
             self._reason = "" if believed else decision.reason if decision else result.reason
             if believed:
                 self._believed = now, result.confidence, decision.covariance
-
-    def trouble(self, text: str) -> None:
-        """What makes localizing impossible, in one line; empty: nothing any more."""
-        with self._lock:
-            self._trouble = text
 
     def publish(self) -> None:
         """Says how it stands."""
@@ -92,10 +90,12 @@ class Diagnostics:
         if not self._arrivals:
             return DiagnosticStatus.WARN, "no image yet"
         why = f": {self._reason}" if self._reason else ""
-        if self._state != State.LOCALIZED:
+        if self._state != State.LOCALIZED or self._believed is None:
             return DiagnosticStatus.WARN, ("lost" if self._state == State.LOST else "not localized") + why
-        _, confidence, covariance = self._believed
+        when, confidence, covariance = self._believed
         how = f"within {100 * position_spread(covariance):.1f} cm and {math.degrees(turn_spread(covariance)):.2f} deg"
+        if now - when > value_of(self._node, "lost_seconds"):  # images are not localized: by the mode, or not at all
+            return DiagnosticStatus.WARN, f"localized {how}, {now - when:.0f} s ago"
         if confidence < value_of(self._node, "low_confidence"):
             return DiagnosticStatus.WARN, f"localized {how}, with a confidence of {confidence:.2f} only"
         return DiagnosticStatus.OK, f"localized {how}" + (f"; last image{why}" if why else "")

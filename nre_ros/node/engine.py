@@ -103,6 +103,7 @@ class Engine:
             )
         self._localizer.close()
         self._localizer = loaded
+        self.limitation = ""
         self._free()
 
     def save(self, map_file: str, overwrite: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,6 +55,8 @@ class Hints:
     def __init__(self, node: Node, entities: Entities, lookups: FrameLookups, frames: Frames, forget: Callable):
         self._logger, self._lookups, self._frames, self._forget = node.get_logger(), lookups, frames, forget
         self._pending: Hint | None = None
+        self._lock = threading.Lock()
+        self._given = 0  # counts how often a hint was replaced
         entities.subscription(PoseWithCovarianceStamped, "initialpose", self._on_initialpose, QoSProfile(depth=1))
 
     @property
@@ -62,12 +65,15 @@ class Hints:
         return self._pending is not None
 
     def give(self, hint: Hint | None):
-        """Replaces the pending hint; None: there is none."""
-        self._pending = hint
+        """Replaces the pending hint, and one that is just being told; None: there is none."""
+        with self._lock:
+            self._pending = hint
+            self._given += 1
 
     def tell(self, gate: Gate, camera: str, stamp: int, T_odom_cam: np.ndarray | None, T_body_cam: np.ndarray):
         """Hands the pending hint to the gate, as the pose of its body at the image's stamp or before."""
-        hint, self._pending = self._pending, None
+        with self._lock:
+            hint, self._pending, given = self._pending, None, self._given
         if hint is None:
             return
         try:
@@ -75,10 +81,12 @@ class Hints:
             if 0 < hint.stamp <= stamp:
                 stamp, T_odom_cam = self._at_its_time(hint, camera, stamp, T_odom_cam)
             T_cam_body = invert(T_body_cam)
-            gate.hint(
-                T_map_cam @ T_cam_body, covariance_of_frame(covariance, T_map_cam, T_cam_body), stamp,
-                None if T_odom_cam is None else T_odom_cam @ T_cam_body,
-            )
+            covariance = covariance_of_frame(covariance, T_map_cam, T_cam_body)
+            T_odom_body = None if T_odom_cam is None else T_odom_cam @ T_cam_body
+            with self._lock:
+                if given != self._given:  # forgotten while TF was asked
+                    return
+                gate.hint(T_map_cam @ T_cam_body, covariance, stamp, T_odom_body)
         except NreError as error:
             self._logger.warning(f"{hint.source} is refused: {error}")
             return
@@ -97,7 +105,7 @@ class Hints:
             return
         stamp = stamp_nanoseconds(message.header.stamp)
         self._forget("by initialpose the robot is said to be elsewhere")
-        self._pending = Hint(T, covariance, message.header.frame_id, self._frames.base, stamp, "initialpose")
+        self.give(Hint(T, covariance, message.header.frame_id, self._frames.base, stamp, "initialpose"))
 
     def _of_camera(self, hint: Hint, camera: str, stamp: int) -> tuple[np.ndarray, np.ndarray]:
         """The camera's pose in the map by the hint, and its covariance."""

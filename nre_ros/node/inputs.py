@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 
 from rclpy.node import Node
@@ -13,23 +14,25 @@ from nre_ros.node.conversions import stamp_nanoseconds
 from nre_ros.node.entities import Entities
 from nre_ros.node.parameters import value_of
 
+_INFOS = 60
+"""CameraInfo messages that are kept: an image may wait for a second or two, and intrinsics may change meanwhile."""
+
 
 class CameraInput:
-    """Hands the images of one camera to ``take`` and keeps the newest CameraInfo.
+    """Hands the images of one camera to ``take`` and keeps the newest CameraInfo messages.
 
     name: of the camera, and of the namespace of its topics; empty for ``image`` and ``camera_info``.
     take: called with this input and the message.
-    topics: resolved names of what is listened to.  camera_info: the newest message, None before
-    the first.  received: how many images came.
+    topics: resolved names of what is listened to.  received: how many images came.
     """
 
     def __init__(
         self, node: Node, entities: Entities, name: str, take: Callable[["CameraInput", Image | CompressedImage], None]
     ):
         self._node, self._take, self.name = node, take, name
-        self._taken: tuple[str, int] = ("", 0)
+        self._newest: dict[str, int] = {}  # transport -> stamp
         self._due = 0.0
-        self.camera_info: CameraInfo | None = None
+        self._infos: deque[CameraInfo] = deque(maxlen=_INFOS)
         self.received = 0
         prefix = f"{name}/" if name else ""
         transport = value_of(node, "image_transport")
@@ -46,11 +49,17 @@ class CameraInput:
 
     def silent(self) -> list[str]:
         """The topics on which nothing has come yet, those of the images as one."""
-        images = [] if self._taken[0] else [" or ".join(self._image_topics)]
-        return images + ([] if self.camera_info else [self._info_topic])
+        images = [] if self._newest else [" or ".join(self._image_topics)]
+        return images + ([] if self._infos else [self._info_topic])
+
+    def info_at(self, stamp: int) -> CameraInfo | None:
+        """That of the image of this stamp, or the newest; None before the first."""
+        infos = list(self._infos)
+        own = [info for info in infos if stamp_nanoseconds(info.header.stamp) == stamp]
+        return (own or infos or [None])[-1]
 
     def _on_camera_info(self, message: CameraInfo):
-        self.camera_info = message
+        self._infos.append(message)
 
     def _on_raw(self, message: Image):
         self._on_image("raw", message)
@@ -64,9 +73,11 @@ class CameraInput:
         The same image twice is no second witness of a pose.
         """
         stamp = stamp_nanoseconds(message.header.stamp)
-        if stamp and stamp == self._taken[1]:
+        same = stamp == self._newest.get(transport)
+        late = any(0 <= newest - stamp < 1e9 for other, newest in self._newest.items() if other != transport)
+        if stamp and (same or late):
             return
-        self._taken = transport, stamp
+        self._newest[transport] = stamp
         self.received += 1
         if self._is_due():
             self._take(self, message)

@@ -69,10 +69,12 @@ class Judge:
         result, T_body_cam = look.seen.result, look.T_body_cam
         fix = None if T_body_cam is None else result.fix(shot.stamp, look.T_odom_cam, shot.name, T_body_cam)
         if fix is None:
-            if T_body_cam is not None:
+            if T_body_cam is None:
+                self._gate.miss(shot.stamp)
+            else:
                 self._gate.miss(shot.stamp, look.T_odom_cam, T_body_cam)
-            return Outcome(look.seen, None, look.T_odom_cam, T_body_cam)
-        return Outcome(look.seen, self._gate.judge(fix), look.T_odom_cam, T_body_cam)
+            return Outcome(look.seen, None, T_body_cam)
+        return Outcome(look.seen, self._gate.judge(fix), T_body_cam)
 
     def _prior(self, shot: Shot, T_odom_cam: np.ndarray | None, T_body_cam: np.ndarray) -> PosePrior | None:
         """Where the camera is by a hint, or by the last accepted pose; None when that is not known any more."""

@@ -6,6 +6,7 @@ subscriptions and frees the device; cleanup leaves nothing.
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable
 
@@ -22,6 +23,8 @@ from nre_ros.node.publishing import Publishers
 from nre_ros.node.relocalizer import Relocalizer
 from nre_ros.node.services import Services
 
+_CAMERA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
+"""What ROS takes as part of a topic's name."""
 _SUCCESS, _FAILURE, _ERROR = (
     TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE, TransitionCallbackReturn.ERROR
 )
@@ -79,15 +82,14 @@ class LocalizeNode(LifecycleNode):
         return self._attempt(self._shut_down)
 
     def _configure(self):
-        if len(value_of(self, "cameras")) > 1:
-            _check_several_cameras(self)
+        _check_cameras(self)
         engine = self._engine = Engine(self)
         self._parts.append(engine)
         self._frames = Frames.of(self, engine.map_frame)
         self._gate = Gate(settings_of(self))
         self._publishing = Publishers(self)
         self._parts.append(self._publishing)
-        self._serving = Services(self, engine, self._gate, self._frames, self._map_changed)
+        self._serving = Services(self, engine, self._gate, self._frames)
         self._parts.append(self._serving)
 
     def _activate(self):
@@ -118,10 +120,6 @@ class LocalizeNode(LifecycleNode):
         self._relocalizer = None
         self._serving.deactivate()
         return True
-
-    def _map_changed(self):
-        if self._relocalizer is not None:
-            self._relocalizer.mapper.map_changed()
 
     # --- what rclpy leaves to us --------------------------------------------------------------------
 
@@ -158,8 +156,15 @@ class LocalizeNode(LifecycleNode):
         return answer
 
 
-def _check_several_cameras(node: LifecycleNode):
+def _check_cameras(node: LifecycleNode):
     names = value_of(node, "cameras")
+    if not names:
+        raise ParameterError("parameter cameras is an empty list: leave it out for one camera without a name")
+    for name in names:
+        if name and not _CAMERA_NAME.fullmatch(name):
+            raise ParameterError(f"parameter cameras: {name!r} cannot be part of a topic's name")
+    if len(names) == 1:
+        return
     if len(set(names)) < len(names):
         raise ParameterError(f"parameter cameras names one twice: {names}")
     if value_of(node, "camera_frame"):

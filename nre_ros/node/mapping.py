@@ -22,10 +22,10 @@ from nre_ros.node.entities import Entities
 from nre_ros.node.parameters import value_of
 from nre_ros.node.seldom import SeldomLog
 
-_DEPTH = 50
-"""Of the topic's queue; reliable: a keyframe is sent once."""
+_DEPTH = 1000
+"""Of the topic's queue; reliable: a keyframe is sent once, and a bundle adjustment moves hundreds."""
 MAX_WAITING = 50
-"""Messages that may wait to be written; more are turned away, and that is said."""
+"""Images that may wait to be written; more are turned away, and that is said.  Moves are small: any number may."""
 
 
 class Mapper:
@@ -41,8 +41,9 @@ class Mapper:
         self.counts = {"added": 0, "replaced": 0, "moved": 0, "refused": 0}
         self._changed = threading.Condition()
         self._waiting: deque[Keyframe] = deque()
-        self._stopped, self._stale = False, False
+        self._stopped = False
         self._store: KeyframeStore | None = None
+        self._of: KeyframeStore | None = None  # the reading half that the localizer has, of the same file
         self._builder: KeyframeBuilder | None = None
         # daemon: a computation that cannot be interrupted must not keep the process alive
         self._thread = threading.Thread(target=self._run, name="keyframes", daemon=True)
@@ -51,10 +52,6 @@ class Mapper:
     def facts(self) -> dict[str, str]:
         """What there is to tell about keyframes, name -> value."""
         return {f"keyframes {what}": str(count) for what, count in self.counts.items() if count}
-
-    def map_changed(self):
-        """Another map has been opened: what comes goes into that one."""
-        self._stale = True
 
     def stop(self, timeout: float | None) -> bool:
         """Writes no more after the keyframe at work; false when that takes longer than ``timeout`` seconds."""
@@ -71,11 +68,11 @@ class Mapper:
         if self._thread.ident is None:
             self._thread.start()
         with self._changed:
-            if len(self._waiting) < MAX_WAITING:
+            if not has_image(message) or sum(map(has_image, self._waiting)) < MAX_WAITING:
                 self._waiting.append(message)
                 self._changed.notify()
                 return
-        self._refuse(message.name, f"{MAX_WAITING} keyframes wait to be written already")
+        self._refuse(message.name, f"{MAX_WAITING} images wait to be written already")
 
     # --- the writer's -------------------------------------------------------------------------------
 
@@ -159,10 +156,10 @@ class Mapper:
 
     def _writer(self) -> KeyframeStore:
         """The open map for writing; ``MapError`` when the file that the localizer reads is not there any more."""
-        if self._stale:
-            self._stale = False
-            self._close_store()
         reading = self._engine.store
+        if self._of is not reading:  # another map has been opened
+            self._close_store()
+            self._of = reading
         reading.tables.check_in_place()
         if self._store is None:
             self._store = KeyframeStore.open(reading.path, readonly=False, cache_bytes=0)

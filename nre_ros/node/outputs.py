@@ -40,16 +40,13 @@ class Outputs:
 
     def update(
         self, result: LocalizationResult, decision: Decision | None, state: State, *, stamp: int, camera_frame: str,
-        image: np.ndarray | None, store: KeyframeStore, milliseconds: float, T_map_path: np.ndarray | None = None,
+        image: np.ndarray | None, store: KeyframeStore, milliseconds: float, trouble: str = "",
     ) -> None:
         """What became of one image; for the thread that may use the map, after pose and status have gone out.
 
-        stamp: nanoseconds.  image: BGR or grey, None where it could not be read.  T_map_path: [4, 4] the pose for
-        the path (of the base, say), if believed; without it that of the camera.
+        stamp: nanoseconds.  image: BGR or grey, None where it could not be read.  trouble: as of ``Seen``.
         """
-        self.diagnostics.update(result, decision, state, milliseconds)
-        if decision is not None and decision.accepted:
-            self.path.update(decision.T_map_cam if T_map_path is None else T_map_path, stamp)
+        self.diagnostics.update(result, decision, state, milliseconds, trouble)
         try:
             if image is not None:
                 self.debug_image.update(image, result, decision, camera_frame, stamp, store.thumbnail)

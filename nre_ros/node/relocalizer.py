@@ -21,6 +21,7 @@ from nre_ros.localization.result import LocalizationResult
 from nre_ros.msg import LocalizationStatus
 from nre_ros.node import gating
 from nre_ros.node.broadcasting import Correction, FrameLookups, Frames
+from nre_ros.node.conversions import stamp_nanoseconds
 from nre_ros.node.demand import Demand
 from nre_ros.node.engine import Engine
 from nre_ros.node.entities import Entities
@@ -56,6 +57,18 @@ class Relocalizer:
         self._lock = threading.Lock()  # of what is forgotten when time goes back
         self._epoch = 0  # counts how often
         self._forgotten = ""  # why, the last time
+        try:
+            self._make(node, engine, gate, frames, publishers)
+        except BaseException:
+            self._take_apart()
+            raise
+        topics = [topic for each in self._inputs for topic in each.topics]
+        self._logger.info(
+            f"localizing in {engine.store.path} ({engine}), listening to {', '.join(topics)}, "
+            f"broadcasting {frames.map} -> {frames.child or 'camera'}"
+        )
+
+    def _make(self, node: LifecycleNode, engine: Engine, gate: Gate, frames: Frames, publishers: Publishers):
         self._entities = Entities(node)
         self._outputs = Outputs(node, frames.map, self._facts)
         self.worker = Worker(self._report)
@@ -76,11 +89,13 @@ class Relocalizer:
         self._entities.timer(REMIND_SECONDS, self._tell_what_is_missing, steady=True)
         self._inputs = [CameraInput(node, self._entities, name, self._offer) for name in cameras]
         self.worker.start()
-        topics = [topic for each in self._inputs for topic in each.topics]
-        self._logger.info(
-            f"localizing in {engine.store.path} ({engine}), listening to {', '.join(topics)}, "
-            f"broadcasting {frames.map} -> {frames.child or 'camera'}"
-        )
+
+    def _take_apart(self):
+        """Ends what has been made of a relocalizer that could not be made."""
+        for name in ("_entities", "_times", "demand", "worker", "_transforms", "_outputs"):
+            part = getattr(self, name, None)
+            if part is not None:
+                (part.stop if name == "worker" else part.close)()
 
     def close(self, timeout: float | None = None) -> bool:
         """Ends the work; false when a computation still runs after ``timeout`` seconds (None: waits for it)."""
@@ -101,9 +116,9 @@ class Relocalizer:
         with self._lock:
             self._epoch += 1
             self._forgotten = why
+            self._hints.give(None)  # first: one that is just being told goes with the rest
             self._gate.reset()
             self._correction.forget()
-            self._hints.give(None)
             self._follower.forget()
         self._outputs.path.clear()
         self.worker.forget()
@@ -122,22 +137,35 @@ class Relocalizer:
 
     def _offer(self, source: CameraInput, message):
         self._outputs.diagnostics.arrived()
+        self._times.arrived(stamp_nanoseconds(message.header.stamp))
         if self.demand.wanted():
-            frame = self._frames.camera or message.header.frame_id
-            shot = Shot(source.name, message, source.camera_info, frame, time.monotonic(), source.received)
-            self.worker.offer(source.name, partial(self._process, source, shot))
+            work = partial(self._process, source, message, time.monotonic(), source.received)
+            self.worker.offer(source.name, work)
 
-    def _process(self, source: CameraInput, shot: Shot):
-        """Localizes one image and publishes all that follows from it."""
-        info = source.camera_info  # the newest: it may have come after its image
-        shot = replace(shot, info=info, frame=shot.frame or (info.header.frame_id if info else ""))
+    def _process(self, source: CameraInput, message, arrival: float, received: int):
+        """Localizes one image and publishes all that follows from it; there is a status in any case."""
+        info = source.info_at(stamp_nanoseconds(message.header.stamp))  # now: it may have come after its image
+        frame = self._frames.camera or message.header.frame_id or (info.header.frame_id if info else "")
+        shot = Shot(source.name, message, info, frame, arrival, received)
+        try:
+            self._localize(shot)
+        except Exception as error:
+            self._report(error)
+            reason = f"internal error, {type(error).__name__}: {' '.join(str(error).split())}"
+            self._publishers.status(self._status(shot, Outcome(Seen(LocalizationResult(reason=reason)))))
+
+    def _localize(self, shot: Shot):
         refusal = self._times.refusal(shot.stamp)
         gating.refresh(self._gate, self._node)
         epoch = self._epoch
         look = Look(Seen(LocalizationResult(reason=refusal))) if refusal else self._judge.look(shot)
         with self._lock:
             before = self._gate.state
-            if epoch == self._epoch:
+            if refusal:
+                if now := self._times.by_now():
+                    self._gate.miss(now)
+                outcome = Outcome(look.seen)
+            elif epoch == self._epoch:
                 outcome = self._judge.decide(shot, look)
             else:
                 outcome = Outcome(replace(look.seen, result=LocalizationResult(reason=f"{self._forgotten} meanwhile")))
@@ -154,6 +182,7 @@ class Relocalizer:
         self._outputs.update(
             outcome.seen.result, outcome.decision, State(status.state), stamp=shot.stamp, camera_frame=shot.frame,
             image=outcome.seen.image, store=self._engine.store, milliseconds=status.total_milliseconds,
+            trouble=outcome.seen.trouble,
         )
 
     def _status(self, shot: Shot, outcome: Outcome) -> LocalizationStatus:
@@ -171,11 +200,11 @@ class Relocalizer:
         try:
             pose = self._lookups.published_pose(T_map_cam, covariance, shot.frame, shot.stamp)
             self._publishers.pose(*pose, self._frames.map, shot.stamp)
+            self._outputs.path.update(pose[0], shot.stamp)
         except TransformError as error:
             troubles[str(error)] = True
         try:
-            if value_of(self._node, "publish_tf"):
-                self._publish_transform(shot, outcome, look, epoch)
+            self._publish_transform(shot, outcome, look, epoch)
         except TransformError as error:
             troubles[str(error)] = True
         self._follower.accepted(shot.frame, outcome.T_body_cam, shot.stamp)
@@ -188,7 +217,8 @@ class Relocalizer:
     def _publish_transform(self, shot: Shot, outcome: Outcome, look: Look, epoch: int):
         T_map_cam = outcome.decision.T_map_cam
         if not self._frames.odom:
-            self._lookups.broadcast_child(T_map_cam, shot.frame, shot.stamp)
+            if value_of(self._node, "publish_tf"):
+                self._lookups.broadcast_child(T_map_cam, shot.frame, shot.stamp)
             return
         if look.T_odom_cam is None:
             raise TransformError(look.trouble)

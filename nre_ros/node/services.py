@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable
 
 from rclpy.lifecycle import LifecycleNode
@@ -30,33 +31,52 @@ class Services:
     """Answers calls.  What takes long is done on the worker's thread, while the executor's goes on.
 
     active: the relocalizer while the node is active, else None.
-    map_changed: called when another map has been opened.
     """
 
-    def __init__(
-        self, node: LifecycleNode, engine: Engine, gate: Gate, frames: Frames, map_changed: Callable[[], None]
-    ):
+    def __init__(self, node: LifecycleNode, engine: Engine, gate: Gate, frames: Frames):
         self._node, self._engine, self._gate, self._frames = node, engine, gate, frames
-        self._map_changed = map_changed
         self.active: Relocalizer | None = None
-        self._pending: set[Future] = set()
+        self._pending: set[Future] = set()  # work that is not done
+        self._calls: set[Future] = set()  # calls that are not answered
         self._entities = Entities(node)
         for kind, name, callback in (
             (LocalizeImage, "~/localize_image", self._localize_image), (Relocalize, "~/relocalize", self._relocalize),
             (LoadMap, "~/load_map", self._load_map), (SaveMap, "~/save_map", self._save_map),
-            (Trigger, "~/clear", self._clear),
         ):
-            self._entities.service(kind, name, callback)
+            self._entities.service(kind, name, self._followed(callback))
+        self._entities.service(Trigger, "~/clear", self._clear)
 
     def deactivate(self):
         """There is no worker any more; whoever waits for it is told."""
         self.active = None
         for answer in list(self._pending):
-            answer.set_exception(NreError(_INACTIVE))
+            if not answer.done():
+                answer.set_exception(NreError(_INACTIVE))
 
     def close(self):
-        """Ends the services."""
+        """Ends the services: at once, or when the executor has sent the answers to those who were waiting."""
+        if self._calls and self._node.executor is not None:
+            self._node.executor.create_task(self._close_after, list(self._calls))
+        else:
+            self._entities.close()
+
+    async def _close_after(self, calls: list[Future]):
+        for call in calls:
+            await call
         self._entities.close()
+
+    def _followed(self, callback):
+        """The callback of a service, known to be under way until its answer goes out."""
+        async def follow(request, response):
+            call = Future(executor=self._node.executor)
+            self._calls.add(call)
+            try:
+                return await callback(request, response)
+            finally:
+                self._calls.discard(call)
+                call.set_result(None)
+
+        return follow
 
     async def _localize_image(self, request, response):
         """One image by itself; the node's state is not touched."""
@@ -91,8 +111,9 @@ class Services:
     async def _load_map(self, request, response):
         def load():
             self._engine.load(request.map_file, "" if value_of(self._node, "map_frame") else self._frames.map)
+            if self.active is None:  # the device is for the active node
+                self._engine.release()
             self._forget(f"{request.map_file} has been loaded")
-            self._map_changed()
             return f"{request.map_file}: {self._engine}"
 
         return await self._answered(load, response)
@@ -132,17 +153,17 @@ class Services:
         """The result of ``work``, from the worker's thread where there is one; raises ``NreError``."""
         active = self.active
         if active is None:
-            return work()
+            return self._safely(work)
         answer = Future(executor=self._node.executor)
 
         def run():
             try:
-                answer.set_result(work())
+                result = self._safely(work)
+                if not answer.done():
+                    answer.set_result(result)
             except NreError as error:
-                answer.set_exception(error)
-            except Exception as error:
-                answer.set_exception(NreError(f"internal error, {type(error).__name__}: {error}"))
-                raise  # to the log, with its traceback
+                if not answer.done():
+                    answer.set_exception(error)
             finally:
                 if self._node.executor is not None:
                     self._node.executor.wake()  # the waiting coroutine goes on at the executor's next turn
@@ -154,3 +175,13 @@ class Services:
             return await answer
         finally:
             self._pending.discard(answer)
+
+    def _safely(self, work: Callable):
+        """The result of ``work``; what nobody foresaw goes to the log with its traceback, and on as an ``NreError``."""
+        try:
+            return work()
+        except NreError:
+            raise
+        except Exception as error:
+            self._node.get_logger().error(traceback.format_exc())
+            raise NreError(f"internal error, {type(error).__name__}: {error}") from error

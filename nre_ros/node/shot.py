@@ -34,14 +34,10 @@ class Shot:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What an image shows, the gate's word on its pose (None without one), and odometry at its stamp.
-
-    T_odom_cam: [4, 4], None where it is not known.  T_body_cam: [4, 4] of the camera on the robot.
-    """
+    """What an image shows, the gate's word on its pose (None without one), and ``T_body_cam`` [4, 4] of the camera."""
 
     seen: Seen
     decision: Decision | None = None
-    T_odom_cam: np.ndarray | None = None
     T_body_cam: np.ndarray | None = None
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from nre_ros.errors import ImageError, NreError
+from nre_ros.errors import ImageError, MapError, NreError
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.retrieval import PosePrior
 from nre_ros.localization.result import LocalizationResult
@@ -22,11 +22,15 @@ from nre_ros.node.parameters import value_of
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What an image shows: the result, and the image (BGR or grey) and its camera where they could be read."""
+    """What an image shows: the result, and the image (BGR or grey) and its camera where they could be read.
+
+    trouble: what keeps any image from being localized, in words; empty: nothing.
+    """
 
     result: LocalizationResult
     image: np.ndarray | None = None
     camera: Camera | None = None
+    trouble: str = ""
 
 
 class Verdicts:
@@ -55,7 +59,7 @@ class Verdicts:
             result = replace(result, milliseconds={"decode": (decoded - started) * 1e3, **result.milliseconds})
             return Seen(_acceptable(result), image, camera)
         except NreError as error:
-            return Seen(LocalizationResult(reason=str(error)))
+            return Seen(LocalizationResult(reason=str(error)), trouble=str(error) if isinstance(error, MapError) else "")
         except Exception as error:  # the node outlives whatever one image does to the estimator
             self._report(error)
             words = " ".join(str(error).split())

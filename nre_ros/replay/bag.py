@@ -59,12 +59,13 @@ def read_truth(path: Path | str, topic: str) -> dict[int, np.ndarray]:
 
 def read_image(path: Path | str, topic: str, stamp: int) -> np.ndarray | None:
     """The image (uint8 BGR) of that topic and stamp; None where there is none."""
-    from rosbags.image import message_to_cvimage
+    from nre_ros.messages.images import image_array
 
     with open_bag(path) as reader:
         connections = [connection for connection in reader.connections if connection.topic == topic]
         for connection, _, raw in reader.messages(connections):
             message = reader.deserialize(raw, connection.msgtype)
             if stamp_of(message) == stamp:
-                return message_to_cvimage(message, "bgr8")
+                image = image_array(message)
+                return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
     return None

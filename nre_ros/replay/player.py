@@ -49,7 +49,9 @@ def _play(arguments) -> int:
 
     node = rclpy.create_node("bag_player")
     with open_bag(arguments.bag) as reader:
-        publishers = {c.topic: p for c in reader.connections if (p := _publisher(node, c)) is not None}
+        # a recorded /clock would contradict the player's own
+        played = [connection for connection in reader.connections if connection.topic != "/clock"]
+        publishers = {c.topic: p for c in played if (p := _publisher(node, c)) is not None}
         timeline = _Timeline(node, reader.start_time, arguments.rate)
         if not _wait_for_listeners([publishers[topic] for topic in arguments.wait_for if topic in publishers]):
             print(f"nobody listens to {', '.join(arguments.wait_for)}", file=sys.stderr)

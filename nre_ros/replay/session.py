@@ -71,7 +71,7 @@ def run_session(
             "player", "-m", "nre_ros.replay.player", str(bag), "--rate", str(rate), "--image", topics.image,
             "--wait-for", topics.image, topics.camera_info,
         )
-        _watch(player, node, topics.images, folder / "heard.jsonl", progress)
+        _watch(player, (node, listener), topics.images, folder / "heard.jsonl", progress)
         node.stop()
         listener.stop()
     return read_session(folder)
@@ -107,7 +107,7 @@ def _environment(folder: Path) -> dict[str, str]:
     return clean_environment(**changes)
 
 
-def _watch(player: "_Child", node: "_Child", images: int, heard: Path, progress: bool) -> None:
+def _watch(player: "_Child", others: tuple["_Child", ...], images: int, heard: Path, progress: bool) -> None:
     """Waits until the bag is played and the node is quiet, with a bar of the images sent."""
     from tqdm import tqdm
 
@@ -117,7 +117,8 @@ def _watch(player: "_Child", node: "_Child", images: int, heard: Path, progress:
         mininterval=0.2 if sys.stderr.isatty() else 5.0,
     ) as bar:
         while ended is None or time.time() - max(ended, heard.stat().st_mtime) < _QUIET_SECONDS:
-            node.check()
+            for child in others:
+                child.check()
             if ended is None and player.process.poll() is not None:
                 player.check(may_have_ended=True)
                 ended = time.time()
