@@ -87,7 +87,7 @@ def _folder(work: Path | None):
 
 
 def _made_at(work: Path, seed: int) -> str:
-    """By which state of the sources, and with which seed, the maps in the folder were made, and a warning if by another.
+    """By which state of the sources and with which seed the maps in the folder were made; a warning if by another.
 
     A folder without maps is marked as of this run.
     """

@@ -141,8 +141,8 @@ def _source(arguments):
 
         if arguments.through_ros and (arguments.config or arguments.every != 1):
             option = "--config" if arguments.config else "--every"
-            arguments.usage_error(f"--through-ros and {option} exclude each other: the node has all images, and its own "
-                                  "estimator")
+            arguments.usage_error(f"--through-ros and {option} exclude each other: the node has all images and its "
+                                  "own estimator")
         return BagInput(arguments.bag, arguments.image, arguments.camera_info, arguments.every)
     if arguments.camera is None:
         arguments.usage_error("--images needs --camera CAMERAS.txt")

@@ -21,8 +21,8 @@ class Outcomes:
     names, reasons: reasons are why there is no pose, empty with one.  stamps [N] int64 nanoseconds (0: none).
     posed [N] bool: the estimator found a pose; accepted [N]: and it is believed.  poses, truth [N, 4, 4]:
     camera to map, nan without.  covariances [N, 6, 6] of (x, y, z, rotation about x, y, z) in the map's axes.
-    confidence [N], nan where none is told; points_used [N]; milliseconds: stage -> [N], nan where an image did not get there.
-    keyframes: ids retrieved for each.  wrong_beyond: metres and degrees.
+    confidence [N], nan where none is told; points_used [N]; milliseconds: stage -> [N], nan where an image did not
+    get there.  keyframes: ids retrieved for each.  wrong_beyond: metres and degrees.
     """
 
     names: list[str]
@@ -123,15 +123,15 @@ def collect(
         said.append({None: -1, False: 0, True: 1}[record.get("accepted")])
     for column in stages.values():
         column.extend([math.nan] * (len(names) - len(column)))
-    numbers, said = np.array(numbers).reshape(-1, 9), np.array(said)
+    numbers, said = np.asarray(numbers).reshape(-1, 9), np.asarray(said)
     posed = np.isfinite(numbers[:, :7]).all(1)
     accepted = posed & np.where(said < 0, numbers[:, 7] >= min_confidence, said > 0)
     for k in np.flatnonzero(posed & ~accepted):
         reasons[k] = reasons[k] or f"confidence {numbers[k, 7]:.2f} is below {min_confidence:.2f}"
     stamps, truth = truth_of(names, np.array(stamps, dtype=np.int64))
     return Outcomes(
-        names, stamps, posed, accepted, pose_matrices(numbers[:, :7]), np.array(covariances).reshape(-1, 6, 6), truth,
-        numbers[:, 7], numbers[:, 8].astype(int), {name: np.array(column) for name, column in stages.items()},
+        names, stamps, posed, accepted, pose_matrices(numbers[:, :7]), np.asarray(covariances).reshape(-1, 6, 6), truth,
+        numbers[:, 7].copy(), numbers[:, 8].astype(int), {name: np.array(column) for name, column in stages.items()},
         reasons, keyframes, wrong_beyond,
     )
 

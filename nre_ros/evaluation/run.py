@@ -37,7 +37,7 @@ def begin(folder: Path, about: dict, force: bool = False) -> None:
     except (ValueError, TypeError):
         earlier = {}
     if earlier is None and records:
-        raise EvaluationError(f"{folder} holds {records[0].name}, but no {ABOUT} that tells of what: choose another folder")
+        raise EvaluationError(f"{folder} holds {records[0].name}, but no {ABOUT} that tells of what: give another folder")
     if earlier is not None:  # peers may be added to a run, and left away again
         about = {**about, "peers": about.get("peers") or earlier.get("peers")}
         earlier = {**earlier, "peers": earlier.get("peers") or about["peers"]}

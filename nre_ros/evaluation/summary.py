@@ -105,7 +105,7 @@ def _from_rows(rows: Iterator[list[str]], wrong_beyond) -> Outcomes:
         reasons.append(shared(row[reason]))
         keyframes.append(tuple(shared(int(number)) for number in row[keyframe].split()))
         numbers.extend(float(row[place[name]] or math.nan) for name in numeric)
-    columns = dict(zip(numeric, np.array(numbers).reshape(-1, len(numeric)).T))
+    columns = dict(zip(numeric, np.asarray(numbers).reshape(-1, len(numeric)).T))
 
     def poses(prefix: str) -> np.ndarray:
         return pose_matrices(np.stack([columns[prefix + name] for name in _POSE], axis=1))
@@ -115,9 +115,11 @@ def _from_rows(rows: Iterator[list[str]], wrong_beyond) -> Outcomes:
         for j in range(i, 6):
             covariances[:, i, j] = covariances[:, j, i] = columns[f"c{i}{j}"]
     return Outcomes(
-        names, np.array(stamps, dtype=np.int64), columns["posed"] == 1, columns["accepted"] == 1, poses(""), covariances,
-        poses("true_"), columns["confidence"], np.nan_to_num(columns["points_used"]).astype(int),
-        {name[3:]: columns[name] for name in numeric if name.startswith("ms_")}, reasons, keyframes, wrong_beyond,
+        names, np.array(stamps, dtype=np.int64), columns["posed"] == 1, columns["accepted"] == 1, poses(""),
+        covariances, poses("true_"), columns["confidence"].copy(),
+        np.nan_to_num(columns["points_used"]).astype(int),
+        {name[3:]: columns[name].copy() for name in numeric if name.startswith("ms_")},
+        reasons, keyframes, wrong_beyond,
     )
 
 

@@ -155,8 +155,10 @@ class _Entries:
         if not len(self.stamps):
             found = f"{self._refused} entries are no pose, the first: {self._first}" if self._refused else "it is empty"
             raise EvaluationError(f"ground truth {source} has no pose: {found}")
-        notes = (f"ground truth {source}: {self._refused} of {self._refused + len(self.stamps)} entries are no pose and "
-                 f"left out, the first: {self._first}",) if self._refused else ()
+        notes, count = (), self._refused + len(self.stamps)
+        if self._refused:
+            notes = (f"ground truth {source}: {self._refused} of {count} entries are no pose and left out, the first: "
+                     f"{self._first}",)
         stamps, index = np.unique(np.array(self.stamps, dtype=np.int64), return_index=True)
         return Truth(source, stamps, np.array(self._values).reshape(-1, 7)[index], frame, notes)
 

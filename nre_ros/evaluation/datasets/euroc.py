@@ -90,7 +90,8 @@ def _read_sensor(path: Path) -> tuple[Camera, np.ndarray]:
         T = checked_motion(np.reshape(values["T_BS"]["data"], (4, 4)), f"T_BS of {path}")
         model = _MODELS.get(values["distortion_model"])
         if model is None:
-            raise CameraError(f"{path}: unknown distortion_model {values['distortion_model']!r}, known: {', '.join(_MODELS)}")
+            unknown = values["distortion_model"]
+            raise CameraError(f"{path}: unknown distortion_model {unknown!r}, known: {', '.join(_MODELS)}")
         return Camera(width, height, fx, fy, cx, cy, model, distortion), T
     except OSError as error:
         raise ImportSourceError(f"{path} cannot be read: {error.strerror}") from error

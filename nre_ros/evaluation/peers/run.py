@@ -20,8 +20,8 @@ from nre_ros.localization.result import LocalizationResult
 def run_peers(source, options, truth_of, images: MapImages) -> dict[str, Outcomes]:
     """Label of each peer of ``options.peers`` -> its outcomes; records are kept beside ours, and gone on with.
 
-    A pose is accepted with at least ``FEWEST_INLIERS``; peers tell no confidence.  Peers that are not installed are told on stderr and
-    left out.  Raises ``EvaluationError`` when our records do not say which keyframes were retrieved.
+    A pose is accepted with at least ``FEWEST_INLIERS``; peers tell no confidence.  Peers that are not installed are
+    told on stderr and left out.  Raises ``EvaluationError`` when our records do not say which keyframes were retrieved.
     """
     retrieved = {record["image"]: record["keyframes"] for record in read_records(options.output / RECORDS)}
     if not any(retrieved.values()):
@@ -55,7 +55,8 @@ def _with_peer(localizer: PeerLocalizer, images: MapImages, retrieved: dict[str,
         good = posed and found.inliers >= FEWEST_INLIERS
         return {
             "success": posed, "position": position.tolist() if posed else None,
-            "quaternion": quaternion.tolist() if posed else None, "covariance": None, "confidence": None, "accepted": good,
+            "quaternion": quaternion.tolist() if posed else None, "covariance": None,
+            "confidence": None, "accepted": good,
             "reason": "" if good else f"{found.inliers} inliers of {found.matches} matches",
             "points_used": found.inliers, "keyframes": list(ids), "milliseconds": found.milliseconds,
         }

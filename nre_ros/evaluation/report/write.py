@@ -116,7 +116,8 @@ def _about_rows(summary: dict) -> list[list[str]]:
             ["features", about["map"]["features"]], ["made", about["map"]["created"]]]
     rows += [[key.replace("_", " "), str(value)] for key, value in about["input"].items()]
     rows += [["ground truth", str(about["ground_truth"])], ["min confidence", f"{about['min_confidence']}"],
-             ["seed", str(about["seed"])], ["device", about["device"]], ["keyframes a query", str(about["retrieve"])], ["nre_ros", about["nre_ros"]]]
+             ["seed", str(about["seed"])], ["device", about["device"]],
+             ["keyframes a query", str(about["retrieve"])], ["nre_ros", about["nre_ros"]]]
     if "through_ros" in summary:
         sent = summary["through_ros"]
         rows.append(["through ROS", f"{about['through_ros']['rate']:g} times real time; the node took "
