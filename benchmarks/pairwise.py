@@ -72,6 +72,7 @@ def moulin_rouge_peers(options: Options, methods) -> Table:
         except PeerMissing as reason:
             table.notes.append(f"{method} skipped: {reason}")
             continue
+        localizer.localize(target, camera, ["source"])  # warms up
         found = localizer.localize(target, camera, ["source"])
         table.rows.append((peer.label, *_error(found.T_map_cam, truth), found.matches, found.inliers, found.seconds))
     table.notes.append(
