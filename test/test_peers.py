@@ -112,7 +112,7 @@ def test_grey_and_black_images_are_no_trouble(folder, peer):
     assert localizer.localize(np.zeros_like(grey), CAMERA, ["view-0"]).T_map_cam is None
 
 
-def test_peers_stand_beside_ours_in_one_report(folder, tmp_path, capsys):
+def test_peers_stand_beside_ours_in_one_report(folder, tmp_path, capsys, monkeypatch):
     pytest.importorskip("poselib")
     images = folder / "list"
     arguments = [*map(str, (
@@ -121,6 +121,14 @@ def test_peers_stand_beside_ours_in_one_report(folder, tmp_path, capsys):
     ))]
     assert main([*arguments, "--map-images", str(folder / "images"), "--map-depth", str(folder / "depth")]) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())["peers"]["SIFT + ratio test"]
+    for name in ("summary.json", "outcomes.csv", "poses.tum"):
+        (tmp_path / name).unlink()
+    with monkeypatch.context() as patched:  # what a peer does wrong does not cost our figures
+        patched.setattr(PeerLocalizer, "__init__", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            main([*arguments, "--map-images", str(folder / "images"), "--map-depth", str(folder / "depth")])
+    assert "peers" not in json.loads((tmp_path / "summary.json").read_text())
+    assert (tmp_path / "outcomes.csv").exists() and (tmp_path / "poses.tum").exists()
     assert summary["shares"]["accepted"] >= 4 and summary["position_error_m"]["median"] < 0.02
     assert set(summary["latency_ms"]) == {"features", "matching", "pose", "total"} and summary["covariance"] is None
     assert summary["confidence"] is None  # it tells none
