@@ -153,6 +153,8 @@ def test_peers_may_be_added_to_a_run_and_not_with_other_images(tmp_path):
         begin(tmp_path, {"seed": 0, "peers": peers})
     with pytest.raises(EvaluationError, match='map_images "a", now "b"'):
         begin(tmp_path, {"seed": 0, "peers": {"map_images": "b"}})
+    begin(tmp_path, {"seed": 0, "peers": None}, force=True)
+    begin(tmp_path, {"seed": 0, "peers": {"map_images": "b"}})
 
 
 def test_another_list_of_the_same_length_is_another_run(folder, tmp_path, capsys):

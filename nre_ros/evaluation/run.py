@@ -38,7 +38,7 @@ def begin(folder: Path, about: dict, force: bool = False) -> None:
         earlier = {}
     if earlier is None and records:
         raise EvaluationError(f"{folder} holds {records[0].name}, but no {ABOUT} that tells of what: give another folder")
-    if earlier is not None:  # peers may be added to a run, and left away again
+    if earlier is not None and not force:  # peers may be added to a run, and left away again
         about = {**about, "peers": about.get("peers") or earlier.get("peers")}
         earlier = {**earlier, "peers": earlier.get("peers") or about["peers"]}
     if earlier not in (None, about) and not force:
