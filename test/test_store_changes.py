@@ -1,5 +1,7 @@
 """Changing a map: poses, whole keyframes, names, removal; several changes at once; who notices what."""
 
+import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -15,6 +17,7 @@ from test_store import assert_same
 from nre_ros.errors import MapError
 from nre_ros.keyframes.cache import keyframe_bytes
 from nre_ros.keyframes.retrieval import Retriever
+from nre_ros.keyframes.rewriting import save_copy
 from nre_ros.keyframes.store import KeyframeStore
 
 SIZES = {"points": 30, "background": 8, "dimensions": 60}
