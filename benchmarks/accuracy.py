@@ -8,8 +8,8 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from common import Options, Table, UsageError, timed
-from pairwise import moulin_rouge
+from common import Options, Skip, Table, UsageError, timed
+from pairwise import moulin_rouge, moulin_rouge_peers
 from scenes import THIN, Query, Scene, fountain, gallery, kitchen, thinned
 
 from nre_ros.evaluation.peers import PEERS, make_peer
@@ -42,11 +42,18 @@ def run(options: Options):
         unknown = [name for name in asked if name not in there]
         if unknown:
             raise UsageError(f"there is no {kind} {unknown[0]!r}, known: {', '.join(there)}")
+    skipped = []
     for name in options.sets or known:
-        if name == "moulin_rouge":
-            yield moulin_rouge(options)
-        else:
-            yield _table(options, *SETS[name])
+        try:
+            if name == "moulin_rouge":
+                yield moulin_rouge(options)
+                yield moulin_rouge_peers(options, [peer for peer in _QUICK if peer in PEERS])
+            else:
+                yield _table(options, *SETS[name])
+        except Skip as reason:  # the other sets may be there
+            skipped.append(f"{name} {reason}")
+    if skipped:
+        raise Skip("; ".join(skipped))
 
 
 def _table(options: Options, title: str, make, methods, goal: str) -> Table:

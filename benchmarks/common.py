@@ -107,7 +107,7 @@ def environment() -> dict[str, str]:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"),
-        "commit": _commit(),
+        "commit": commit("nre_ros", "benchmarks"),
         "processor": _processor(),
         "torch threads": f"{torch.get_num_threads()} (OMP_WAIT_POLICY {os.environ.get('OMP_WAIT_POLICY', 'not set')})",
         "gpu": gpu,
@@ -115,13 +115,14 @@ def environment() -> dict[str, str]:
     }
 
 
-def _commit() -> str:
+def commit(*folders: str) -> str:
+    """The last one that changed these folders of the repository, and whether they have changed since."""
     def git(*arguments):
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--", "nre_ros", "benchmarks")
-        return git("rev-parse", "--short", "HEAD") + (" with uncommitted changes" if changed else "")
+        changed = git("status", "--porcelain", "--", *folders)
+        return git("log", "-1", "--format=%h", "--", *folders) + (" with uncommitted changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

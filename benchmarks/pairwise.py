@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 from common import Options, Table, timed
+from scipy.spatial import cKDTree
 
+from nre_ros.evaluation.peers import make_peer
+from nre_ros.evaluation.peers.keypoints import PeerMissing
+from nre_ros.evaluation.peers.localizer import PeerLocalizer
 from nre_ros.features import load_backbone
 from nre_ros.geometry import RADIAL_TANGENTIAL, Camera, invert, pose_error, transform
 from nre_ros.keyframes.builder import KeyframeBuilder
@@ -14,6 +18,8 @@ from nre_ros.keyframes.types import stack_keyframes
 from nre_ros.nre import NREEstimator
 
 SEEDS = 10
+_NEXT = 2.0
+"""Pixels from a keypoint within which it is taken for the point seen there."""
 
 
 def moulin_rouge(options: Options) -> Table:
@@ -31,7 +37,8 @@ def moulin_rouge(options: Options) -> Table:
     table = Table("moulin_rouge, one keyframe", columns)
     for seed in range(options.seed, options.seed + SEEDS):
         seconds, estimate = timed(lambda: estimator.localize(backbone.extract(target), stack, camera, seed))
-        table.rows.append((seed, *_error(estimate, truth), estimate.support, seconds))
+        T = None if estimate.T_cam_map is None else invert(estimate.T_cam_map).cpu().numpy()
+        table.rows.append((seed, *_error(T, truth), estimate.support, seconds))
     angles, distances = (np.array([row[k] for row in table.rows]) for k in (1, 2))
     table.rows.append(("median", float(np.median(angles)), float(np.median(distances)), None, None))
     table.rows.append(("worst", float(angles.max()), float(distances.max()), None, None))
@@ -39,15 +46,58 @@ def moulin_rouge(options: Options) -> Table:
     return table
 
 
-def _stack(sample, image, backbone, options):
+def moulin_rouge_peers(options: Options, methods) -> Table:
+    """The others, given the same image and points: a keypoint has the point that is seen next to it."""
+    folder = options.data("data/moulin_rouge")
+    with np.load(folder / "sample.npz") as archive:
+        sample = dict(archive)
+    source, target = (read_image(folder / f"{side}_image.jpg") for side in ("source", "target"))
+    camera, truth = _camera(target, sample["target_K"], sample["target_dist"]), invert(sample["target_P"].astype(float))
+    pixels, points = _seen(sample, source)
+    tree = cKDTree(pixels)
+
+    def lift(name, keypoints):
+        distance, nearest = tree.query(keypoints.pixels)
+        return points[nearest], distance <= _NEXT
+
+    table = Table("moulin_rouge, others from the same keyframe", (
+        "method", "angle [deg]", "distance [units]", "matches", "inliers", "time [s]"
+    ))
+    for method in methods:
+        if options.methods and method not in options.methods:
+            continue
+        try:
+            peer = make_peer(method, options.device)
+            localizer = PeerLocalizer(peer, lambda name: source, lift, options.seed)
+        except PeerMissing as reason:
+            table.notes.append(f"{method} skipped: {reason}")
+            continue
+        localizer.localize(target, camera, ["source"])  # warms up
+        found = localizer.localize(target, camera, ["source"])
+        table.rows.append((peer.label, *_error(found.T_map_cam, truth), found.matches, found.inliers, found.seconds))
+    table.notes.append(
+        f"A keypoint of the source image has the nearest point's place if that is seen within {_NEXT:g} pixels of it; "
+        "PoseLib as on the other sets, one seed. Without the keyframe's features, which are made beforehand."
+    )
+    return table
+
+
+def _seen(sample, image) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels [N, 2] in the source image, and points [N, 3], of those that lie in it."""
     camera = _camera(image, sample["source_K"], sample["source_dist"])
-    T_cam_map = sample["source_P"].astype(np.float64)
     points = torch.from_numpy(sample["p3D"].astype(np.float64))
-    pixels, valid, _ = camera.project(transform(torch.from_numpy(T_cam_map), points))
+    pixels, valid, _ = camera.project(transform(torch.from_numpy(sample["source_P"].astype(np.float64)), points))
     inside = (pixels > -0.5).all(1) & (pixels < pixels.new_tensor([camera.width, camera.height]) - 0.5).all(1)
     seen = valid & inside
-    builder = KeyframeBuilder(backbone, points_per_keyframe=len(points), seed=options.seed)
-    keyframe = builder.build("source", 0, image, camera, invert(T_cam_map), pixels[seen].numpy(), points[seen].numpy())
+    return pixels[seen].numpy(), points[seen].numpy()
+
+
+def _stack(sample, image, backbone, options):
+    camera = _camera(image, sample["source_K"], sample["source_dist"])
+    pixels, points = _seen(sample, image)
+    builder = KeyframeBuilder(backbone, points_per_keyframe=len(sample["p3D"]), seed=options.seed)
+    T_map_cam = invert(sample["source_P"].astype(np.float64))
+    keyframe = builder.build("source", 0, image, camera, T_map_cam, pixels, points)
     return stack_keyframes([keyframe], options.device)
 
 
@@ -57,9 +107,9 @@ def _camera(image, K, distortion) -> Camera:
     return Camera(width, height, *map(float, values), RADIAL_TANGENTIAL, tuple(map(float, distortion)))
 
 
-def _error(estimate, truth) -> tuple[float, float]:
+def _error(T_map_cam, truth) -> tuple[float, float]:
     """Degrees and units; infinite without a pose."""
-    if estimate.T_cam_map is None:
+    if T_map_cam is None:
         return np.inf, np.inf
-    distance, angle = pose_error(invert(estimate.T_cam_map).cpu().numpy(), truth)
+    distance, angle = pose_error(T_map_cam, truth)
     return float(np.degrees(angle)), distance

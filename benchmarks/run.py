@@ -13,7 +13,7 @@ from pathlib import Path
 # the package of this checkout is measured, not one that happens to be installed
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common import ROOT, Options, Skip, UsageError, environment, use_threads  # noqa: E402
+from common import ROOT, Options, Skip, UsageError, commit, environment, use_threads  # noqa: E402
 from docs_page import PAGE, write_page  # noqa: E402
 
 BENCHMARKS = {
@@ -45,24 +45,37 @@ def main(arguments: list[str] | None = None) -> int:
     modules = {name: importlib.import_module(name) for name in args.names or BENCHMARKS}
     use_threads(args.threads)
     about = environment()
+    if args.work:
+        about["work folder"] = _made_at(args.work, args.seed)
     print("\n".join(f"{key}: {value}" for key, value in about.items()), flush=True)
     report = {"environment": about, "benchmarks": {}}
-    with _folder(args.work) as folder:
-        options = Options(
-            args.shared, Path(folder), args.device, args.threads, args.seed, args.queries, args.sets, args.methods,
-            args.write,
-        )
-        try:
+    try:
+        with _folder(args.work) as folder:
+            options = Options(
+                args.shared, Path(folder), args.device, args.threads, args.seed, args.queries, args.sets, args.methods,
+                args.write,
+            )
             for name, module in modules.items():
-                report["benchmarks"][name] = _run(name, module, options)
-        except UsageError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-    if args.write_docs:
-        write_page(args.write_docs, report)
+                _run(name, module, options, report["benchmarks"].setdefault(name, {"tables": []}))
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    finally:  # hours of measuring are not lost with the benchmark that fails, or when it is interrupted
+        _write(args, report)
+    return 0
+
+
+def _write(args, report: dict) -> None:
+    """The files that were asked for, if anything was measured; the page not without what the data would have told."""
+    if not any(benchmark["tables"] for benchmark in report["benchmarks"].values()):
+        return
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return 0
+    skipped = [f"{name} ({found['skipped']})" for name, found in report["benchmarks"].items() if "skipped" in found]
+    if args.write_docs and skipped:
+        print(f"{args.write_docs} is not written, skipped were: {'; '.join(skipped)}", file=sys.stderr)
+    elif args.write_docs:
+        write_page(args.write_docs, report)
 
 
 def _folder(work: Path | None):
@@ -73,17 +86,37 @@ def _folder(work: Path | None):
     return nullcontext(work)
 
 
-def _run(name: str, module, options: Options) -> dict:
+def _made_at(work: Path, seed: int) -> str:
+    """By which state of the sources and with which seed the maps in the folder were made; a warning if by another.
+
+    A folder without maps is marked as of this run.
+    """
+    now = {"commit of nre_ros": commit("nre_ros"), "seed": seed}
+    mark = work / "made_by.json"
+    if not mark.exists() and (not work.is_dir() or not any(work.iterdir())):
+        work.mkdir(parents=True, exist_ok=True)
+        mark.write_text(json.dumps(now) + "\n", encoding="utf-8")
+    try:
+        made = json.loads(mark.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        made = "an unknown state of the sources"
+    words = ", ".join(f"{key} {value}" for key, value in made.items()) if isinstance(made, dict) else made
+    return words if made == now else f"WARNING: maps that are there are of {words}; measured is another state or seed"
+
+
+def _run(name: str, module, options: Options, found: dict) -> None:
+    """found: gets the tables as they are done, and why there are no more."""
     print(f"\n## {name}: {BENCHMARKS[name]}\n", flush=True)
-    tables = []
     try:
         for table in module.run(options):
             print(table.to_text(), flush=True)
-            tables.append(table.to_json())
+            found["tables"].append(table.to_json())
     except Skip as reason:
         print(f"skipped: {reason}", flush=True)
-        return {"tables": tables, "skipped": str(reason)}
-    return {"tables": tables}
+        found["skipped"] = str(reason)
+    except BaseException as error:
+        found["broken off"] = str(error) or type(error).__name__
+        raise
 
 
 def _parse(arguments):

@@ -12,6 +12,7 @@ import numpy as np
 from common import Options
 from scipy.spatial import cKDTree
 
+from nre_ros.evaluation.inputs import thinned
 from nre_ros.evaluation.peers.keyframes import MapImages, lift_by_depth
 from nre_ros.evaluation.peers.keypoints import Keypoints, Peer, Sift
 from nre_ros.features import load_backbone
@@ -155,10 +156,3 @@ def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     blurred = cv2.filter2D(image.astype(np.float32) / 255, -1, kernel / kernel.sum())
     dark = 0.5 * blurred**2.2 + rng.normal(0, 0.02, image.shape)
     return np.rint(255 * dark.clip(0, 1)).astype(np.uint8)
-
-
-def thinned(items: list, count: int) -> list:
-    """``count`` evenly spaced ones of the items, all for 0."""
-    if not 0 < count < len(items):
-        return items
-    return [items[round(k)] for k in np.linspace(0, len(items) - 1, count)]

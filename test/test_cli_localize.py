@@ -160,6 +160,7 @@ def test_the_same_seed_writes_the_same_poses(folder, tmp_path):
         ({"map": "absent.db"}, "absent.db does not exist"), ({"map": __file__}, "is no map"),
         ({"images": "nowhere"}, "nowhere is not a folder"), ({"list": "no_list.txt"}, "no_list.txt"),
         ({"camera": "no_cameras.txt"}, "no_cameras.txt"), ({"output": "/nonexistent/result.jsonl"}, "/nonexistent"),
+        ({"draw": __file__}, "cannot be a folder: File exists"),
     ],
 )
 def test_bad_arguments_are_one_line_and_exit_code_two(folder, capsys, change, named):

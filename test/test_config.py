@@ -44,6 +44,8 @@ def test_both_names_of_the_coarse_scales_mean_the_same(tmp_path):
     [
         ("n_iter: 5", "unknown setting 'n_iter'"), ("top_n_p3p: 1.5", "top_n_p3p=1.5"), ("n_iter_p3p: 0", "n_iter_p3p=0"),
         ("window_size: 7", "window_size=7"), ("fine_sigma_min: 3.0", "fine_sigma_min=3.0"), ("- a", "no list"),
+        ("n_iter_p3p: 2500.5", "n_iter_p3p is 2500.5"), ("window_size: 16.0", "window_size is 16.0"),
+        ("use_re: 'no'", "use_re is 'no'"), ("reciprocal: 1", "reciprocal is 1"),
         ("a: [", "cannot be read"), ("n_iter_p3p: many", "config.yml"), ("!!python/object/apply:os.system ['true']", "read"),
     ],
 )

@@ -1,5 +1,7 @@
 """Public benchmarks on miniatures in their exact layouts, made from the real images beside the repository."""
 
+import shutil
+
 import cv2
 import numpy as np
 import pytest
@@ -8,9 +10,14 @@ import dataset_miniatures as miniatures
 from nre_ros.cli import main
 from nre_ros.errors import NreError
 from nre_ros.evaluation.datasets import DATASETS, make_dataset
+from nre_ros.evaluation.datasets.euroc import EurocSource
+from nre_ros.evaluation.datasets.run import _is_there as is_there
 from nre_ros.evaluation.datasets.run import table
-from nre_ros.geometry import invert, pose_error, pose_matrix
-from nre_ros.keyframes.importers.common import read_list
+from nre_ros.evaluation.inputs import PosedInput
+from nre_ros.features import load_backbone
+from nre_ros.geometry import EQUIDISTANT, invert, pose_error, pose_matrix
+from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.keyframes.importers.common import made_of, read_list
 from nre_ros.keyframes.importers.rgbd import parse_tum_line
 from nre_ros.keyframes.store import KeyframeStore
 
@@ -45,7 +52,9 @@ def test_every_data_set_has_a_miniature():
 
 def test_seven_scenes_from_download_to_table(root, tmp_path, capsys):
     assert benchmark("7scenes", root("7scenes"), tmp_path) == 0
-    lines = capsys.readouterr().out.splitlines()
+    told = capsys.readouterr()
+    lines = told.out.splitlines()
+    assert "note: map of redkitchen: 7-Scenes: 5 images of seq-01" in told.err
     assert lines[0].split("|")[1:3] == [" scene      ", " method                                    "]
     ours, theirs = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:4])
     centimetres, degrees = map(float, ours[2].split(" / "))
@@ -53,6 +62,31 @@ def test_seven_scenes_from_download_to_table(root, tmp_path, capsys):
     assert centimetres < 1.5 and degrees < 0.5
     assert theirs[:4] == ["redkitchen", "hloc (SuperPoint + SuperGlue) (published)", "4.03 / 1.38", "61.9"]
     assert (tmp_path / "redkitchen/report.html").is_file() and (tmp_path / "table.md").is_file()
+    # a map of other points is not taken for the one that was asked for
+    assert benchmark("7scenes", root("7scenes"), tmp_path, "--points", 400) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "redkitchen.db was made with other points: --force makes it anew" in error
+    (scene,) = make_dataset("7scenes").scenes(root("7scenes"))
+    usual, other = (
+        made_of(scene.source, KeyframeBuilder(load_backbone("xfeat", "cpu"), points)) for points in (500, 400)
+    )
+    path = tmp_path / "redkitchen.db"
+    assert is_there(path, usual, force=False) and is_there(path, usual, force=True)
+    assert not is_there(path, other, force=True) and not is_there(tmp_path / "none.db", usual, force=False)
+
+
+def test_a_scene_that_lacks_a_sequence_of_its_split_is_refused(root, tmp_path):
+    """Its figures would not be the benchmark's."""
+    shutil.copytree(root("7scenes") / "redkitchen", tmp_path / "redkitchen")
+    for split in ("Train", "Test"):
+        before = (tmp_path / f"redkitchen/{split}Split.txt").read_text()
+        (tmp_path / f"redkitchen/{split}Split.txt").write_text(f"{before}sequence7\n")
+        (tmp_path / "redkitchen/seq-07.zip").touch()
+        with pytest.raises(NreError, match="redkitchen is not whole: seq-07 is left out: it is still zipped"):
+            make_dataset("7scenes").scenes(tmp_path)
+        (tmp_path / f"redkitchen/{split}Split.txt").write_text(before)
+    (scene,) = make_dataset("7scenes").scenes(tmp_path)
+    assert scene.queries.notes == ("7-Scenes: 2 images of seq-02",) == scene.queries.thinned(1).notes
 
 
 def test_cambridge_from_download_to_table(root, tmp_path, capsys):
@@ -147,20 +181,49 @@ def test_a_scene_that_is_not_there_is_told(root):
         make_dataset("7scenes").scenes(root("7scenes"), ("redkitchen", "chess"))
 
 
-def test_broken_lists_are_told(root, tmp_path):
-    import shutil
+def test_an_image_without_a_true_pose_keeps_its_time():
+    class Source:
+        stamps = {"a": 5, "b": 6}
 
+        def names(self):
+            return list(self.stamps)
+
+        def pose(self, name):
+            if name == "a":
+                raise NreError("no pose at this image's time")
+            return self.stamps[name], np.eye(4)
+
+    queries = PosedInput.of(Source(), "made up")
+    assert [query.stamp for query in queries.queries()] == [5, 6]
+    assert np.isfinite(queries.poses(["a", "b"])[:, 0, 0]).tolist() == [False, True]
+
+
+def test_broken_lists_are_told(root, tmp_path):
     for name, path, text, named in (
         ("cambridge", "ShopFacade/reconstruction.nvm", "NVM_V2\n", "is no NVM_V3 model"),
         ("cambridge", "ShopFacade/dataset_test.txt", "a\nb\n\nseq1/frame00001.png 1 2\n", "not 'image x y z qw qx"),
         ("aachen", "queries/day_time_queries_with_intrinsics.txt", "a.jpg PINHOLE 640\n", "not 'image MODEL width"),
         ("euroc", "V1_01_easy/mav0/cam0/sensor.yaml", "T_BS: 1\n", "is no sensor.yaml"),
+        ("euroc", "V1_01_easy/mav0/cam0/data.csv", "#t,name\nabc,1.png\n", "line 2 is not 'timestamp,filename': 'abc"),
+        ("euroc", "V1_01_easy/mav0/cam0/data.csv", "12\n", "line 1 is not 'timestamp,filename'"),
+        ("euroc", "V1_02_medium/mav0/state_groundtruth_estimate0/data.csv", "1,2,3\n", "line 1 is not 'timestamp,x,y"),
     ):
         broken = tmp_path / f"{name}{len(list(tmp_path.iterdir()))}"
         shutil.copytree(root(name), broken)
         (broken / path).write_text(text)
         with pytest.raises(NreError, match=named):
             make_dataset(name).scenes(broken)
+
+
+def test_another_distortion_model_is_read_or_told(root, tmp_path):
+    shutil.copytree(root("euroc") / "V1_01_easy", tmp_path / "V1_01_easy")
+    path = tmp_path / "V1_01_easy/mav0/cam0/sensor.yaml"
+    before = path.read_text()
+    path.write_text(before.replace("radial-tangential", "equidistant"))
+    assert EurocSource(tmp_path / "V1_01_easy").camera("").model == EQUIDISTANT
+    path.write_text(before.replace("radial-tangential", "fov"))
+    with pytest.raises(NreError, match="sensor.yaml: unknown distortion_model 'fov'"):
+        EurocSource(tmp_path / "V1_01_easy")
 
 
 def test_published_rows_stand_only_beside_scenes_that_were_run():
@@ -171,3 +234,5 @@ def test_published_rows_stand_only_beside_scenes_that_were_run():
     lines = table(make_dataset("7scenes"), {"heads": summary})
     assert len(lines[:4]) == 4 and "heads" in lines[3] and not any("chess" in line for line in lines)
     assert "| - " in lines[2] and "50.0" in lines[2]
+    summary["recall"]["0.05 m, 5 deg"] = None  # no query has a true pose
+    assert lines[2].count("| - ") + 1 == table(make_dataset("7scenes"), {"heads": summary})[2].count("| - ")

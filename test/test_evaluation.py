@@ -4,18 +4,27 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bag_samples import START, TYPES
-from evaluation_samples import INFO, PERIOD, PLACES, views, write_bag, write_list, write_map
+from bag_samples import START, TYPES, encoded_message, write_messages
+from evaluation_samples import IMAGE, INFO, PERIOD, PLACES, views, write_bag, write_list, write_map
 from nre_ros.cli import main
 from nre_ros.errors import EvaluationError
 from nre_ros.evaluation.bag_input import BagInput
+from nre_ros.evaluation.evaluate import Options
+from nre_ros.evaluation.evaluate import _about as describe
+from nre_ros.evaluation.evaluate import _told_confidence as told_confidence
+from nre_ros.evaluation.evaluate import _truth as find_truth
+from nre_ros.evaluation.inputs import ImageListInput
 from nre_ros.evaluation.records import read_records
+from nre_ros.evaluation.run import begin
+from nre_ros.evaluation.truth import read_listed
 from nre_ros.gallery.bag import camera_info_message
+from nre_ros.keyframes.store import KeyframeStore
 from synthetic import CAMERA
 
 COUNT = len(PLACES)
@@ -123,6 +132,89 @@ def test_another_confidence_needs_no_new_run_and_other_seeds_do(folder, tmp_path
     assert (tmp_path / "run/records.jsonl").read_bytes() == before
 
 
+def test_only_records_of_an_evaluation_are_removed(folder, tmp_path, capsys):
+    """A folder with other files, and --force, lose nothing; records of which nothing tells what they are stay."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "mine.jsonl").write_text("{}\n")
+    begin(run, {"seed": 0})
+    (run / "records.jsonl").write_text("")
+    begin(run, {"seed": 1}, force=True)
+    assert sorted(path.name for path in run.iterdir()) == ["mine.jsonl", "run.json"]
+    (tmp_path / "records.jsonl").write_text("precious\n")
+    for force in (False, True):
+        with pytest.raises(EvaluationError, match="holds records.jsonl, but no run.json"):
+            begin(tmp_path, {"seed": 0}, force)
+    assert (tmp_path / "records.jsonl").read_text() == "precious\n"
+
+
+def test_peers_may_be_added_to_a_run_and_not_with_other_images(tmp_path):
+    for peers in (None, {"map_images": "a"}, None, {"map_images": "a"}):
+        begin(tmp_path, {"seed": 0, "peers": peers})
+    with pytest.raises(EvaluationError, match='map_images "a", now "b"'):
+        begin(tmp_path, {"seed": 0, "peers": {"map_images": "b"}})
+    begin(tmp_path, {"seed": 0, "peers": None}, force=True)
+    begin(tmp_path, {"seed": 0, "peers": {"map_images": "b"}})
+
+
+def test_another_list_of_the_same_length_is_another_run(folder, tmp_path, capsys):
+    images = folder / "list"
+    for k, name in enumerate(("0.jpg", "1.jpg")):
+        (tmp_path / "list.txt").write_text(f"{name}\n")
+        arguments = ["--images", images, "--list", tmp_path / "list.txt", "--camera", images / "cameras.txt"]
+        arguments += ["--map", folder / "room.db", "-o", tmp_path / "run", "--worst", 0]
+        assert main(["evaluate", *map(str, arguments)]) == 2 * k
+    assert "holds another evaluation (input: names_sha256" in capsys.readouterr().err
+
+
+def test_a_list_without_times_has_none(folder, tmp_path):
+    """The third line is no pose: the others' poses are found by their places, and no place is taken for a time."""
+    lines = (folder / "list/truth.txt").read_text().splitlines()
+    lines[3] = "nothing"
+    (tmp_path / "truth.txt").write_text("\n".join(lines) + "\n")
+    names = [f"{k}.jpg" for k in range(COUNT)]
+    truth, places, timed = read_listed(tmp_path / "truth.txt", names)
+    assert not timed and "line 4" in truth.notes[0]
+    found = truth.at(np.array([places[name] for name in names]), 0.0)
+    for k, (_, _, T) in enumerate(views()):
+        assert np.isnan(found[k]).all() if k == 2 else np.allclose(found[k], T)
+    source = ImageListInput(folder / "list", folder / "list/list.txt", folder / "list/cameras.txt")
+    options = Options(folder / "room.db", tmp_path, truth=str(tmp_path / "truth.txt"))
+    stamps, _ = find_truth(source, options, "map")[1](names, np.zeros(COUNT, np.int64))
+    assert not stamps.any()
+
+
+def test_images_without_a_stamp_have_the_time_of_their_recording(tmp_path):
+    messages = [(START, INFO, "info", camera_info_message(START, "camera", CAMERA))]
+    for k, stamp in enumerate((0, 0, START, START)):
+        messages.append((START + (k + 1) * PERIOD, IMAGE, "compressed", encoded_message(stamp, "camera", b"")))
+    source = BagInput(write_messages(tmp_path / "bag", messages))
+    for _ in range(2):
+        assert [query.stamp for query in source.queries()] == [START + PERIOD, START + 2 * PERIOD, START]
+        assert len(source.damage) == 1 and "1 images have the stamp of another one" in source.damage[0]
+    assert source.first_stamp == START + PERIOD
+
+
+@pytest.mark.parametrize("more", [("--every", 2), ("--config", "a.yml")])
+def test_what_the_node_does_not_do_is_refused(folder, tmp_path, capsys, more):
+    with pytest.raises(SystemExit):
+        main(bag_arguments(folder, tmp_path / "run", "--through-ros", *more))
+    assert f"--through-ros and {more[0]} exclude each other" in capsys.readouterr().err
+
+
+def test_what_the_node_was_given_is_what_is_told(folder, tmp_path):
+    """Its own parameters win over the options; both are part of the run."""
+    options = Options(folder / "room.db", tmp_path, device="cpu", through_ros=True, min_confidence=0.6, seed=3,
+                      parameters={"min_confidence": "0.8", "seed": "4"})
+    with KeyframeStore.open(folder / "room.db") as store:
+        about = describe(BagInput(folder / "bag"), options, store)
+    assert about["through_ros"]["parameters"] == {
+        "seed": "4", "retrieve": "5", "device": "cpu", "min_confidence": "0.8", "use_prior": "false"
+    }
+    assert about["seed"] == "4" and told_confidence(options, about) == "0.8"
+    assert told_confidence(replace(options, through_ros=False), about) == 0.6
+
+
 def test_odometry_of_the_base_is_taken_to_the_camera(folder, tmp_path):
     write_bag(tmp_path / "bag", "sqlite3", truth="odometry")
     arguments = bag_arguments(folder, tmp_path / "run", "--ground-truth", "/odom", "--every", 2, bag=tmp_path / "bag")
@@ -182,14 +274,14 @@ def test_truth_that_does_not_fit_is_told_in_one_line(folder, done, tmp_path, cap
 
 def test_single_poses_that_are_none_are_told_and_left_out(folder, done, tmp_path, capsys):
     lines = (folder / "list/truth.txt").read_text().splitlines()
-    lines[2] = re.sub(r" \S+", " nan", lines[2], count=1)
+    lines[2] = re.sub(r" \S+", " nan", lines[2], count=1)  # below a comment: the second pose, the third line
     (tmp_path / "truth.txt").write_text("\n".join(lines) + "\n")
     run = tmp_path / "run"
     run.mkdir()
     for name in ("run.json", "records.jsonl"):
         (run / name).write_bytes((done / name).read_bytes())
     assert main(bag_arguments(folder, run, "--ground-truth", tmp_path / "truth.txt", "--max-gap", 0.1)) == 0
-    assert "1 of 5 entries are no pose and left out, the first: line 2" in capsys.readouterr().err
+    assert "1 of 5 entries are no pose and left out, the first: line 3" in capsys.readouterr().err
     assert json.loads((run / "summary.json").read_text())["shares"]["with_truth"] == COUNT - 1
 
 

@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from nre_ros.evaluation.calibration import confidence_calibration, covariance_calibration
 from nre_ros.evaluation.metrics import RECALL_PAIRS, delays, recall, spread
 from nre_ros.evaluation.outcomes import collect
+from nre_ros.evaluation.report import figures, tables
 from nre_ros.evaluation.summary import read_csv, summarize, write_csv, write_json, write_tum
 from nre_ros.evaluation.trajectory import absolute_errors, by_evo, relative_errors, trajectory_errors, umeyama
 from nre_ros.geometry import position_quaternion
@@ -139,6 +142,66 @@ def test_delays_after_start_and_after_losses():
     assert found.losses == 3 and found.unrecovered == 1 and found.after_loss == pytest.approx((1.0, 0.2))
     never = delays(run(10, missing=set(range(10))))
     assert never.start is None and never.losses == 0
+
+
+def test_limits_and_confidences_of_compared_runs_are_each_ones_own():
+    truth, stamps = way(20)
+    runs = {
+        name: {**summarize(replace(outcomes_of(noisy(truth), truth, stamps), wrong_beyond=limits)),
+               "about": {"min_confidence": confidence}}
+        for name, limits, confidence in (("a", (0.5, 5.0), 0.5), ("b", (0.1, 2.0), 0.75))
+    }
+    rows = {row[0]: row[1:] for row in tables.main_rows(runs)}
+    assert rows["wrong"] == ["0 (0.0%) beyond 0.5 m or 5°", "0 (0.0%) beyond 0.1 m or 2°"]
+    assert rows["min confidence"] == ["0.5", "0.75"]
+    assert "wrong (beyond 0.5 m or 5°)" in {row[0] for row in tables.main_rows({"a": runs["a"]})}
+
+
+def test_the_median_of_two_losses_is_between_them():
+    rows = dict(tables.main_rows({"a": summarize(run(100, missing={*range(20, 30), 50, 51}))}))
+    assert rows["losses"].startswith("2, median 0.60,")
+
+
+def test_a_covariance_that_holds_nothing_is_told():
+    summary = json.loads(json.dumps(summarize(run(20, covariance=np.zeros((6, 6))))).replace("Infinity", "null"))
+    assert ["pose: standard deviations are too small by", "infinitely"] in tables.calibration_rows({"a": summary})
+
+
+def test_who_tells_no_confidence_is_not_judged_by_one():
+    """Accepted is what the record says; a reason that is there stays."""
+    truth, stamps = way(20)
+    told = [
+        {**record, "confidence": None, "accepted": k >= 3, "reason": "" if k >= 3 else "few inliers"}
+        for k, record in enumerate(records(noisy(truth), stamps))
+    ]
+    outcomes = collect(told, lambda names, stamps: (stamps, truth), 0.5)
+    assert outcomes.accepted.tolist() == [False] * 3 + [True] * 17 and outcomes.posed.all()
+    summary = summarize(outcomes)
+    assert summary["reasons"] == {"few inliers": 3} and summary["confidence"] is None
+    assert tables.calibration_rows({"sift": summary})[0][1] == "-"
+
+
+def test_more_runs_than_colours_are_all_drawn():
+    figure = figures.cumulative({f"run{k}": run(20) for k in range(len(figures.COLOURS) + 1)})
+    assert figure.count("line2d") > figures.cumulative({f"run{k}": run(20) for k in range(6)}).count("line2d")
+
+
+def test_an_hour_of_outcomes_stays_small(tmp_path):
+    """Records and table alike take less than 1.5 kB an image while they are read."""
+    truth, stamps = way(3000)
+    made = (json.loads(json.dumps(record)) for record in records(noisy(truth), stamps))
+    tracemalloc.start()
+    try:
+        outcomes = collect(made, lambda names, stamps: (stamps, truth), 0.5)
+        peaks = [tracemalloc.get_traced_memory()[1]]
+        write_csv(tmp_path / "outcomes.csv", outcomes)
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        read_csv(tmp_path / "outcomes.csv", outcomes.wrong_beyond)
+        peaks.append(tracemalloc.get_traced_memory()[1] - before)
+    finally:
+        tracemalloc.stop()
+    assert max(peaks) < 1500 * len(truth), [peak / len(truth) for peak in peaks]
 
 
 def test_latency_counts_the_images_that_got_there():

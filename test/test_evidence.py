@@ -46,7 +46,7 @@ def scene(losses: torch.Tensor, pixels: torch.Tensor, moved: float = 0.0, **chan
     fields = dict(
         T_cam_map=T, covariance=1e-6 * torch.eye(6).double(), losses=losses, pixels=pixels,
         valid=torch.ones(len(pixels), dtype=torch.bool), by_chance=torch.zeros(len(pixels)),
-        fine_points=torch.arange(len(pixels)), fine_values=1 - losses, stages={"coarse_irls": (coarse, 0.0)},
+        fine_values=1 - losses, stages={"coarse_irls": (coarse, 0.0)},
     )
     return Estimate(**{**fields, **changes}), stack
 

@@ -10,6 +10,7 @@ from scipy.special import log_softmax
 
 from nre_ros.features import FeatureGrid, FeatureMap
 from nre_ros.geometry import Camera, left_update
+from nre_ros.features.base import focal_length_seen
 from nre_ros.nre.fine import FineMatch, fine_maps, like_views
 from synthetic import CAMERA, CHANCE, GRID, as_maps, dips, opencv_pixels, points_in_view, true_pose
 
@@ -171,6 +172,18 @@ def test_two_matches_multiply_their_probabilities():
     looked_for_twice = kept % 3 == 0
     torch.testing.assert_close(both.values[0, looked_for_twice], one.values[0, looked_for_twice], atol=1e-4, rtol=0)
     torch.testing.assert_close(both.values[0, ~looked_for_twice], blunt.values[0, ~looked_for_twice])
+
+
+def test_how_large_a_point_is_counts_in_the_image_that_the_network_gets():
+    """The same view by a camera of 640 pixels and by one of 2560: reduced to 1024, it is 1.6 times as large."""
+    points = torch.tensor([[0.0, 0.0, 4.0]], dtype=torch.float64)
+    for width, alike in ((640, True), (900, True), (1024, False), (2560, False)):
+        camera = Camera(width, width * 3 // 4, 0.8 * width, 0.8 * width, width / 2, width * 3 / 8)
+        found = like_views(torch.eye(4, dtype=torch.float64), points, (points / (0.8 * 640)).float(), camera)
+        assert found.tolist() == [alike], width
+        assert like_views(
+            torch.eye(4, dtype=torch.float64), points, (points / focal_length_seen(camera)).float(), camera
+        ).tolist() == [True]
 
 
 @pytest.mark.parametrize(

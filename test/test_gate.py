@@ -353,6 +353,28 @@ def test_an_alternative_that_agrees_is_believed_instead():
         np.testing.assert_array_equal(decision.T_map_cam, robot.T)
 
 
+def test_an_improbable_or_vague_alternative_keeps_no_carried_robot_where_it_was():
+    """It agrees with odometry, which lies: the new place must not be refuted by it."""
+    wide = np.diag([3.0**2] * 3 + [0.5**2] * 3)
+    for other in (Alternative(motion(), 0.011), Alternative(motion([8, 0, 0]), 0.4, wide)):
+        gate = localized()
+        accepted = []
+        for i in range(1, 8):
+            decision = gate.judge(fix(i, motion([NEXT_ROOM, 0, 0]), T_odom=motion(), alternatives=(other,)))
+            accepted.append(decision.accepted)
+            assert not decision.accepted or decision.T_map_cam[0, 3] == NEXT_ROOM
+        assert any(accepted) == (other.share < 0.35)  # else the image is of two places
+
+
+def test_the_confidence_of_what_is_believed_is_that_of_the_pose_chosen():
+    gate = localized()
+    other = Alternative(motion(), 0.4, SURE)
+    decision = gate.judge(fix(1, motion([NEXT_ROOM, 0, 0]), T_odom=motion(), confidence=0.6, alternatives=(other,)))
+    assert decision.accepted and decision.confidence == pytest.approx(0.4)  # of 0.6 + 0.4
+    decision = gate.judge(fix(2, motion(), T_odom=motion(), confidence=0.9))
+    assert decision.confidence == 0.9
+
+
 def test_an_image_of_two_places_is_no_evidence_for_either():
     gate = Gate()
     both = {"alternatives": (Alternative(motion([NEXT_ROOM, 0, 0]), 0.45),)}
@@ -360,7 +382,7 @@ def test_an_image_of_two_places_is_no_evidence_for_either():
         decision = gate.judge(fix(i, motion(), T_odom=motion(), **both))
         assert not decision.accepted and "a share of 45%" in decision.reason
     # of a place that looks a little alike, it is
-    little = {"alternatives": (Alternative(motion([NEXT_ROOM, 0, 0]), 0.1),)}
+    little = {"alternatives": (Alternative(motion([NEXT_ROOM, 0, 0]), 0.05),)}
     assert [gate.judge(fix(i, motion(), T_odom=motion(), **little)).accepted for i in (5, 6)] == [False, True]
     # nor for a jump
     third = {"alternatives": (Alternative(motion([0, 9, 0]), 0.45),)}

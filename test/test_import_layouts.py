@@ -167,6 +167,8 @@ def test_sequences_of_seven_scenes_are_chosen(scene):
     assert rgbd_folder(scene / "seq-02").names() == ["seq-02/frame-000000.color.png"]
     with pytest.raises(ImportSourceError, match="seq-03 is left out: it is still zipped"):
         rgbd_folder(scene, sequences="seq-03")
+    with pytest.raises(ImportSourceError, match="no depth scale"):
+        rgbd_folder(scene, depth_scale=5000.0)
     (scene / "TrainSplit.txt").unlink()
     with pytest.raises(ImportSourceError, match="--sequences all"):
         rgbd_folder(scene)
@@ -188,6 +190,8 @@ def test_a_folder_of_the_gallery_and_one_of_nobody(tmp_path, gallery, poses):
     source = rgbd_folder(tmp_path / "own")
     keyframe = source.keyframe(source.names()[1], KeyframeBuilder(PlaceBackbone(), 100))
     assert_on_the_surface(keyframe, gallery, camera, poses[1], 0.002)
+    with pytest.raises(ImportSourceError, match="7-Scenes, which alone has sequences"):
+        rgbd_folder(tmp_path / "own", sequences="test")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ImportSourceError, match="neither a TUM RGB-D sequence .* nor 7-Scenes"):
         rgbd_folder(tmp_path / "empty")

@@ -150,6 +150,15 @@ def test_keyframes_around_a_destroyed_page_are_saved(tmp_path):
         assert_same(keyframe, sample(int(name[6:]), dimensions=1500))
 
 
+def test_a_keyframe_that_is_listed_and_cannot_be_found_is_told(path, monkeypatch):
+    """As a damaged inner page leaves it: the table's walk shows an id that its look-up does not."""
+    scan_ids = KeyframeStore.scan_ids
+    monkeypatch.setattr(KeyframeStore, "scan_ids", lambda self, ids: iter(()) if list(ids) == [2] else scan_ids(self, ids))
+    found = verify_map(path)
+    assert any("its row cannot be found" in problem for problem in found.problems)
+    assert 2 not in found.intact and 1 in found.intact
+
+
 def test_verify_from_the_command_line(path, tmp_path, capsys):
     assert main(["map", "verify", str(path)]) == 0 and "intact" in capsys.readouterr().out
     change(path, "UPDATE points SET xyz = X'00' WHERE keyframe_id = 2")

@@ -101,7 +101,18 @@ def test_poselib_finds_the_pose(folder):
     assert nothing.T_map_cam is None and nothing.inliers == 0
 
 
-def test_peers_stand_beside_ours_in_one_report(folder, tmp_path, capsys):
+def test_grey_and_black_images_are_no_trouble(folder, peer):
+    pytest.importorskip("poselib")
+    view = render(0)
+    localizer = PeerLocalizer(peer, lambda name: view.image, lambda name, found: (
+        lifted(view, found.pixels), np.ones(len(found.pixels), dtype=bool)
+    ), seed=0)
+    grey = cv2.cvtColor(view.image, cv2.COLOR_BGR2GRAY)
+    assert pose_error(localizer.localize(grey, CAMERA, ["view-0"]).T_map_cam, view.T_map_cam)[0] < 0.05
+    assert localizer.localize(np.zeros_like(grey), CAMERA, ["view-0"]).T_map_cam is None
+
+
+def test_peers_stand_beside_ours_in_one_report(folder, tmp_path, capsys, monkeypatch):
     pytest.importorskip("poselib")
     images = folder / "list"
     arguments = [*map(str, (
@@ -110,13 +121,23 @@ def test_peers_stand_beside_ours_in_one_report(folder, tmp_path, capsys):
     ))]
     assert main([*arguments, "--map-images", str(folder / "images"), "--map-depth", str(folder / "depth")]) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())["peers"]["SIFT + ratio test"]
+    for name in ("summary.json", "outcomes.csv", "poses.tum"):
+        (tmp_path / name).unlink()
+    with monkeypatch.context() as patched:  # what a peer does wrong does not cost our figures
+        patched.setattr(PeerLocalizer, "__init__", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            main([*arguments, "--map-images", str(folder / "images"), "--map-depth", str(folder / "depth")])
+    assert "peers" not in json.loads((tmp_path / "summary.json").read_text())
+    assert (tmp_path / "outcomes.csv").exists() and (tmp_path / "poses.tum").exists()
     assert summary["shares"]["accepted"] >= 4 and summary["position_error_m"]["median"] < 0.02
     assert set(summary["latency_ms"]) == {"features", "matching", "pose", "total"} and summary["covariance"] is None
+    assert summary["confidence"] is None  # it tells none
     assert "SIFT + ratio test" in (tmp_path / "report.html").read_text()
     capsys.readouterr()
+    arguments[arguments.index("-o") + 1] = str(tmp_path / "other")
     assert main([*arguments, "--map-images", str(images)]) == 2
     error = capsys.readouterr().err
-    assert "has no image view-0, a keyframe of map" in error
+    assert "has no image view-0, a keyframe of map" in error and not (tmp_path / "other").exists()
 
 
 def test_what_is_not_there_is_told(folder, capsys):

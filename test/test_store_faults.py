@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ import pytest
 from keyframe_samples import random_keyframe
 
 from nre_ros.errors import MapError, MapFormatError
+from nre_ros.keyframes.prior import PosePrior
+from nre_ros.keyframes.retrieval import Retriever
 from nre_ros.keyframes.store import KeyframeStore
 from nre_ros.keyframes.verify import repair_map, verify_map
 
@@ -139,6 +142,30 @@ def test_undamaged_rows_of_a_damaged_map_stay_readable(path):
         with pytest.raises(MapFormatError):
             store.get(2)
         assert store.get(3).name == NAMES[2]
+
+
+def test_a_damaged_keyframe_is_left_out_where_the_others_will_do(path, caplog):
+    change(path, "UPDATE points SET xyz = X'00' WHERE keyframe_id = 2")
+    with KeyframeStore.open(path) as store:
+        assert [keyframe.id for keyframe in store.load_readable([1, 2, 3])] == [1, 3]
+        assert "left out: " in caplog.text
+        descriptor = store.get(1).global_descriptor
+        retriever = Retriever(store)
+        for prior in (None, PosePrior(store.get(1).T_map_cam, np.eye(6))):
+            assert 1 in retriever.query(descriptor, 3, prior)[0]
+
+
+def test_a_camera_that_was_taken_back_is_not_remembered(tmp_path):
+    first, second = (random_keyframe(f"k{i}", i) for i in range(2))
+    cameras = [replace(first.camera, fx=fx) for fx in (600.0, 700.0)]
+    with KeyframeStore.create(tmp_path / "map.db", "toy", "0" * 64) as store:
+        with pytest.raises(KeyError):
+            with store.batch():
+                assert store.get(store.add(replace(first, camera=cameras[0]))).camera == cameras[0]
+                raise KeyError
+        assert store.get(store.add(replace(second, camera=cameras[1]))).camera == cameras[1]
+        with pytest.raises(MapError, match="stamp"):
+            store.add(replace(first, stamp=2**63))
 
 
 def plain(keyframe):

@@ -43,7 +43,8 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
     parser.add_argument("--seed", type=int, default=0, help="of all random draws (default 0)")
     parser.add_argument("--worst", type=int, default=10, metavar="N", help="images that each report shows (default 10)")
-    parser.add_argument("--force", action="store_true", help="localize anew, whatever DIR holds")
+    parser.add_argument("--force", action="store_true", help="localize anew, whatever DIR holds, and make maps anew "
+                        "that were made of something else")
     parser.set_defaults(func=run)
 
 

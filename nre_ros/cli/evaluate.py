@@ -139,6 +139,10 @@ def _source(arguments):
     if arguments.bag is not None:
         from nre_ros.evaluation.bag_input import BagInput
 
+        if arguments.through_ros and (arguments.config or arguments.every != 1):
+            option = "--config" if arguments.config else "--every"
+            arguments.usage_error(f"--through-ros and {option} exclude each other: the node has all images and its "
+                                  "own estimator")
         return BagInput(arguments.bag, arguments.image, arguments.camera_info, arguments.every)
     if arguments.camera is None:
         arguments.usage_error("--images needs --camera CAMERAS.txt")

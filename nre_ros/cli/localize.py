@@ -10,6 +10,9 @@ import tempfile
 import webbrowser
 from pathlib import Path
 
+from nre_ros.cli.evaluate import count
+from nre_ros.errors import NreError
+
 _DESCRIPTION = """\
 Localizes image files in a map and writes one JSON object a line:
 
@@ -46,7 +49,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument("-o", "--output", metavar="RESULT.jsonl", help="where to write (default: standard output)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
     parser.add_argument("--seed", type=int, default=0, help="of the random draws: same seed, same poses (default 0)")
-    parser.add_argument("--retrieve", type=_positive, default=5, metavar="K", help="keyframes a query (default 5)")
+    parser.add_argument("--retrieve", type=count, default=5, metavar="K", help="keyframes a query (default 5)")
     parser.add_argument("--min-confidence", type=float, default=0.5, metavar="P",
                         help="poses of less confidence are not given (default 0.5)")
     parser.add_argument("--config", metavar="FILE.yml", help="settings of the estimator, under their published names")
@@ -54,13 +57,6 @@ def add_parser(subparsers) -> None:
                         "the camera from above) and space.html, all poses in 3D")
     parser.add_argument("--show", action="store_true", help="draw, and open the poses in 3D in the web browser")
     parser.set_defaults(func=run)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"{value} is not positive")
-    return value
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -104,7 +100,10 @@ class _Drawings:
         self.folder = Path(folder) if folder else Path(tempfile.mkdtemp(prefix="nre_ros_")) if show else None
         self._show, self._store, self._keyframes = show, store, {}
         if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise NreError(f"--draw {self.folder} cannot be a folder: {error.strerror}") from error
             ids, poses, _ = store.global_descriptors()
             self._keyframes = dict(zip(ids.tolist(), poses))
 
@@ -152,19 +151,9 @@ def _localize(localizer, folder: Path, name: str, cameras, drawings: _Drawings):
     return result
 
 
-def _make_folder(path: str | None) -> Path | None:
-    if path is None:
-        return None
-    folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def _output(path: str | None):
     """The stream to write to; standard output stays open after use."""
     from contextlib import nullcontext
-
-    from nre_ros.errors import NreError
 
     if path is None:
         return nullcontext(sys.stdout)

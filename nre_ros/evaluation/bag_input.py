@@ -22,6 +22,8 @@ from nre_ros.messages.torn_bag import messages_that_are_left, open_what_is_left
 class BagInput:
     """The images of one topic of a bag, every ``every``th of them, with the CameraInfo that holds at their time.
 
+    An image without a stamp has the time when it was recorded.
+
     image, camera_info: topics; empty: the only one of its type, or the image's own.  notes: what is wrong with
     the bag, a line each; damage: what could not be read (known after ``queries`` has been read to its end).
     Raises an ``NreError`` when a topic is missing, or the bag holds no image.
@@ -59,10 +61,17 @@ class BagInput:
         }
 
     def queries(self) -> Iterator[Query]:
-        """The images in the bag's order."""
+        """The images in the bag's order; of several with one stamp, which is their name, the first."""
+        self.damage.clear()
+        seen, repeated = set(), 0
         for number, (stamp, message, info) in enumerate(self._messages()):
             if number % self.every == 0:
-                yield Query(seconds_of(stamp), stamp, lambda message=message, info=info: _load(message, info))
+                repeated += stamp in seen
+                if stamp not in seen:
+                    seen.add(stamp)
+                    yield Query(seconds_of(stamp), stamp, lambda message=message, info=info: _load(message, info))
+        if repeated:
+            self.damage.append(f"bag {self.path}: {repeated} images have the stamp of another one and are left out")
 
     def find(self, names: set[str]) -> Iterator[tuple[str, np.ndarray, Camera]]:
         """Those images again, for pictures; what cannot be read is left out."""
@@ -83,19 +92,20 @@ class BagInput:
             infos = [c for c in reader.connections if c.topic == self.camera_info]
             info = next((reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages(infos)), None)
             connections = [c for c in reader.connections if c.topic in (self.image, self.camera_info)]
-            for connection, _, raw in messages_that_are_left(reader, connections, self.damage):
+            for connection, log_time, raw in messages_that_are_left(reader, connections, self.damage):
                 message = reader.deserialize(raw, connection.msgtype)
                 if connection.topic == self.camera_info:
                     info = message
                 else:
-                    yield stamp_of(message), message, info
+                    yield stamp_of(message) or log_time, message, info
 
     def _span(self, reader) -> tuple[int, int, str]:
         """Stamps of the first image and, by the recording's length, about the last one; the images' frame."""
         connections = [c for c in reader.connections if c.topic == self.image]
         for connection, log_time, raw in reader.messages(connections):
             message = reader.deserialize(raw, connection.msgtype)
-            return stamp_of(message), stamp_of(message) + reader.end_time - log_time, message.header.frame_id
+            first = stamp_of(message) or log_time
+            return first, first + reader.end_time - log_time, message.header.frame_id
         raise EvaluationError(f"bag {self.path} has no message on {self.image}")
 
 

@@ -17,6 +17,7 @@ from nre_ros.evaluation.outcomes import WRONG_DEGREES, WRONG_METRES, Outcomes, c
 from nre_ros.evaluation.records import RecordFile, read_records
 from nre_ros.evaluation.run import RECORDS, about_map, begin, localize_all, with_localizer
 from nre_ros.evaluation.summary import summarize, write_csv, write_json, write_tum
+from nre_ros.features import choose_device
 from nre_ros.keyframes.store import KeyframeStore
 from nre_ros.localization.localizer import Localizer
 from nre_ros.nre import EstimatorConfig
@@ -73,6 +74,7 @@ def evaluate(source: BagInput | ImageListInput | PosedInput, options: Options) -
         about = _about(source, options, store)
     # before hours of work: what cannot fit
     truth, truth_of = _truth(source, options, about["map"]["frame"])
+    map_images = _map_images(options)
     notes = [*getattr(source, "notes", ()), *(truth.notes if truth else ())]
     begin(options.output, about, options.force)
     _record(source, options)
@@ -82,16 +84,33 @@ def evaluate(source: BagInput | ImageListInput | PosedInput, options: Options) -
     )
     if truth is not None:
         _check_met(outcomes, truth, options)
-    return _report(source, options, about, outcomes, notes, truth, truth_of)
+    summary = _write_ours(source, options, about, outcomes, notes, truth)
+    runs = {"nre_ros": outcomes}
+    if map_images is not None:
+        from nre_ros.evaluation.peers.run import run_peers
+
+        runs |= run_peers(source, options, truth_of, map_images)
+        summary["peers"] = {name: summarize(run) for name, run in runs.items() if name != "nre_ros"}
+        write_json(options.output / SUMMARY, summary)
+    return _report(source, options, runs, summary)
 
 
 def _about(source, options: Options, store: KeyframeStore) -> dict:
     about = {
         "nre_ros": __version__, "map": about_map(store), "input": {**source.describe(), "every": source.every},
-        "seed": options.seed, "retrieve": options.retrieve, "config": repr(options.config),
+        "seed": options.seed, "retrieve": options.retrieve, "device": str(choose_device(options.device)),
+        "config": repr(options.config), "peers": None,
     }
+    if options.peers:
+        about["peers"] = {name: str(path.resolve()) if path else None for name, path in (
+            ("map_images", options.map_images), ("map_depth", options.map_depth)
+        )}
     if options.through_ros:
-        about["through_ros"] = {"rate": options.rate, "parameters": options.parameters}
+        from nre_ros.evaluation.through_ros import node_parameters
+
+        parameters = node_parameters(options)
+        about |= {name: parameters[name] for name in ("seed", "retrieve", "device")}
+        about["through_ros"] = {"rate": options.rate, "parameters": parameters}
     return about
 
 
@@ -102,11 +121,11 @@ def _truth(source, options: Options, map_frame: str):
     if isinstance(source, ImageListInput):
         if not options.truth:
             return None, without_truth
-        truth, times = truths.read_listed(options.truth, source.names)
+        truth, places, timed = truths.read_listed(options.truth, source.names)
 
         def of_list(names, stamps):
-            stamps = np.array([times[name] for name in names], dtype=np.int64)
-            return stamps, truth.at(stamps, 0.0)
+            found = np.array([places[name] for name in names], dtype=np.int64)
+            return found if timed else stamps, truth.at(found, 0.0)
 
         return truth, of_list
     where = options.truth or truths.find_truth_topic(source.topics)
@@ -122,12 +141,10 @@ def _truth(source, options: Options, map_frame: str):
 def _record(source, options: Options) -> None:
     path = options.output / RECORDS
     if options.through_ros:
-        from nre_ros.evaluation.through_ros import record_session
+        from nre_ros.evaluation.through_ros import node_parameters, record_session
 
-        parameters = {"seed": str(options.seed), "retrieve": str(options.retrieve), "device": options.device}
-        parameters |= {"min_confidence": str(float(options.min_confidence)), **options.parameters}
         record_session(
-            source, options.map_file, options.output, path, options.rate, parameters, options.progress
+            source, options.map_file, options.output, path, options.rate, node_parameters(options), options.progress
         )
         return
     with RecordFile(path) as records:
@@ -145,9 +162,16 @@ def _min_confidence(options: Options) -> float:
     return 0.0 if options.through_ros else options.min_confidence
 
 
+def _told_confidence(options: Options, about: dict) -> float | str:
+    """What a pose's confidence had to reach, for the report."""
+    return about["through_ros"]["parameters"]["min_confidence"] if options.through_ros else options.min_confidence
+
+
 def _check_met(outcomes: Outcomes, truth: truths.Truth, options: Options) -> None:
     if not len(outcomes) or outcomes.known.any():
         return
+    if not outcomes.stamps.all():
+        raise EvaluationError(f"ground truth {truth.source} has no pose of any of the {len(outcomes)} images")
     nearest = min(float(np.abs(truth.stamps - stamp).min()) for stamp in outcomes.stamps) / 1e9
     raise EvaluationError(
         f"ground truth {truth.source} has no pose at any of the {len(outcomes)} images' times: the nearest is "
@@ -160,29 +184,38 @@ def _told(source, truth: truths.Truth | None) -> str | None:
     return truth.source if truth else "with the images" if isinstance(source, PosedInput) else None
 
 
-def _report(source, options: Options, about: dict, outcomes: Outcomes, notes, truth, truth_of) -> Evaluation:
-    from nre_ros.evaluation.report.write import write_report
+def _map_images(options: Options):
+    """The map's images, which the peers need; None without peers."""
+    if not options.peers:
+        return None
+    from nre_ros.evaluation.peers.keyframes import MapImages
 
+    with KeyframeStore.open(options.map_file) as store:
+        return MapImages(store, options.map_images, options.map_depth)
+
+
+def _write_ours(source, options: Options, about: dict, outcomes: Outcomes, notes, truth) -> dict:
+    """All files but the report; the summary.  They are there when peers, which take long, begin."""
     folder = options.output
-    runs = {"nre_ros": outcomes}
-    if options.peers:
-        from nre_ros.evaluation.peers.run import run_peers
-
-        runs |= run_peers(source, options, truth_of)
     summary = {
-        "about": {**about, "min_confidence": options.min_confidence, "ground_truth": _told(source, truth)},
+        "about": {**about, "min_confidence": _told_confidence(options, about), "ground_truth": _told(source, truth)},
         "notes": list(notes), **summarize(outcomes),
     }
     if options.through_ros:
         from nre_ros.evaluation.through_ros import images_sent
 
         summary["through_ros"] = {"images_sent": images_sent(folder), "images_taken": len(outcomes)}
-    if len(runs) > 1:
-        summary["peers"] = {name: summarize(run) for name, run in runs.items() if name != "nre_ros"}
     write_csv(folder / OUTCOMES, outcomes)
     write_tum(folder / POSES, outcomes)
     write_json(folder / SUMMARY, summary)
-    for line in [*notes, *summary["findings"]]:
+    return summary
+
+
+def _report(source, options: Options, runs: dict[str, Outcomes], summary: dict) -> Evaluation:
+    from nre_ros.evaluation.report.write import write_report
+
+    for line in [*summary["notes"], *summary["findings"]]:
         print(f"note: {line}", file=sys.stderr)
-    write_report(folder / REPORT, runs, summary, source, options)
-    return Evaluation(outcomes, summary, folder / REPORT)
+    path = options.output / REPORT
+    write_report(path, runs, summary, source, options)
+    return Evaluation(runs["nre_ros"], summary, path)

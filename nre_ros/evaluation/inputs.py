@@ -5,9 +5,9 @@ A ``Query`` whose image cannot be read has the reason instead: it counts as an i
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -51,7 +51,7 @@ class ImageListInput:
 
     def describe(self) -> dict:
         """What the results depend on, as plain JSON values."""
-        return {"images": str(self.folder.resolve()), "names": len(self.names), "cameras": repr(self.cameras)}
+        return {"images": str(self.folder.resolve()), **_about_names(self.names), "cameras": repr(self.cameras)}
 
     def queries(self) -> Iterator[Query]:
         """The images in their order."""
@@ -84,40 +84,43 @@ class Frame:
 
 
 class PosedInput:
-    """Images that come with their true poses, or without: those of a public data set.  what: where they are from."""
+    """Images that come with their true poses, or without: those of a public data set.
+
+    what: where they are from.  notes: what to know about them, a line each.
+    """
 
     every = 1
 
-    def __init__(self, frames: list[Frame], what: str):
+    def __init__(self, frames: list[Frame], what: str, notes: tuple[str, ...] = ()):
         if not frames:
             raise EvaluationError(f"{what} has no image")
-        self.frames, self.what = {frame.name: frame for frame in frames}, what
+        self.frames, self.what, self.notes = {frame.name: frame for frame in frames}, what, tuple(notes)
 
     @classmethod
     def of(cls, source, what: str) -> "PosedInput":
-        """All images of an importer's source that knows ``names``, ``pose``, ``camera`` and ``image``."""
+        """All images of an importer's source that knows ``names``, ``pose``, ``camera`` and ``image``.
+
+        The stamp of an image without a pose is in its ``stamps`` (name -> nanoseconds), where it has times.
+        """
         frames = []
         for name in source.names():
             try:
                 stamp, T_map_cam = source.pose(name)
             except NreError:
-                stamp, T_map_cam = 0, None
+                stamp, T_map_cam = getattr(source, "stamps", {}).get(name, 0), None
             frames.append(Frame(name, stamp, T_map_cam, lambda name=name: (source.image(name), source.camera(name))))
-        return cls(frames, what)
+        return cls(frames, what, getattr(source, "notes", ()))
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def describe(self) -> dict:
         """What the results depend on, as plain JSON values."""
-        return {"images": self.what, "names": len(self.frames)}
+        return {"images": self.what, **_about_names(self.frames)}
 
     def thinned(self, count: int) -> "PosedInput":
         """``count`` evenly spaced ones of the images, all for 0."""
-        frames = list(self.frames.values())
-        if not 0 < count < len(frames):
-            return self
-        return PosedInput([frames[round(k)] for k in np.linspace(0, len(frames) - 1, count)], self.what)
+        return PosedInput(thinned(list(self.frames.values()), count), self.what, self.notes)
 
     def queries(self) -> Iterator[Query]:
         """The images in their order."""
@@ -139,8 +142,13 @@ class PosedInput:
         return np.array([nothing if T is None else T for T in known]).reshape(-1, 4, 4)
 
 
-def input_file(path) -> Path:
-    """The path of an existing file or folder; raises ``EvaluationError``."""
-    if not Path(path).exists():
-        raise EvaluationError(f"{path} does not exist")
-    return Path(path)
+def thinned(items: list, count: int) -> list:
+    """``count`` evenly spaced ones of the items, all for 0."""
+    if not 0 < count < len(items):
+        return items
+    return [items[round(k)] for k in np.linspace(0, len(items) - 1, count)]
+
+
+def _about_names(names) -> dict:
+    """How many, and which: as many others are another run."""
+    return {"names": len(names), "names_sha256": hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]}

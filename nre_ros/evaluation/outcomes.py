@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -19,8 +21,8 @@ class Outcomes:
     names, reasons: reasons are why there is no pose, empty with one.  stamps [N] int64 nanoseconds (0: none).
     posed [N] bool: the estimator found a pose; accepted [N]: and it is believed.  poses, truth [N, 4, 4]:
     camera to map, nan without.  covariances [N, 6, 6] of (x, y, z, rotation about x, y, z) in the map's axes.
-    confidence [N]; points_used [N]; milliseconds: stage -> [N], nan where an image did not get there.
-    keyframes: ids retrieved for each.  wrong_beyond: metres and degrees.
+    confidence [N], nan where none is told; points_used [N]; milliseconds: stage -> [N], nan where an image did not
+    get there.  keyframes: ids retrieved for each.  wrong_beyond: metres and degrees.
     """
 
     names: list[str]
@@ -95,35 +97,50 @@ def collect(
     records: Iterable[dict], truth_of, min_confidence: float,
     wrong_beyond: tuple[float, float] = (WRONG_METRES, WRONG_DEGREES),
 ) -> Outcomes:
-    """Columns of records; a pose is accepted with at least ``min_confidence``.
+    """Columns of records; a pose is accepted with at least ``min_confidence``, or where the record says ``accepted``.
 
+    Less than a kilobyte an image, but for the names.
     truth_of: (names, stamps [N]) -> (stamps [N], true poses [N, 4, 4]), see ``truth``.
     """
-    names, stamps, reasons, keyframes, numbers, covariances, stages = [], [], [], [], [], [], []
+    names, reasons, keyframes, shared = [], [], [], Shared()
+    stamps, numbers, covariances, said, stages = array("q"), array("d"), array("d"), array("b"), {}
     for record in records:
+        for name, milliseconds in (record.get("milliseconds") or {}).items():
+            column = stages.setdefault(name, array("d"))
+            column.extend([math.nan] * (len(names) - len(column)))
+            column.append(milliseconds)
         names.append(record["image"])
         stamps.append(record.get("stamp", 0))
-        reasons.append(record.get("reason", ""))
-        keyframes.append(tuple(record.get("keyframes", ())))
-        pose = [*record["position"], *record["quaternion"]] if record["success"] else [np.nan] * 7
-        numbers.append([*pose, record.get("confidence", 0.0), record.get("points_used", 0)])
-        covariance = record.get("covariance") if record["success"] else None
-        covariances.append(np.full(36, np.nan) if covariance is None else np.ravel(covariance))
-        stages.append(record.get("milliseconds") or {})
-    numbers = np.array(numbers, dtype=float).reshape(-1, 9)
+        reasons.append(shared(record.get("reason", "")))
+        keyframes.append(tuple(map(shared, record.get("keyframes", ()))))
+        confidence, covariance = record.get("confidence", 0.0), record.get("covariance")
+        numbers.extend([*record["position"], *record["quaternion"]] if record["success"] else [math.nan] * 7)
+        numbers.extend([math.nan if confidence is None else confidence, record.get("points_used", 0)])
+        if record["success"] and covariance is not None:
+            covariances.extend(float(value) for row in covariance for value in row)
+        else:
+            covariances.extend([math.nan] * 36)
+        said.append({None: -1, False: 0, True: 1}[record.get("accepted")])
+    for column in stages.values():
+        column.extend([math.nan] * (len(names) - len(column)))
+    numbers, said = np.asarray(numbers).reshape(-1, 9), np.asarray(said)
     posed = np.isfinite(numbers[:, :7]).all(1)
-    accepted = posed & (numbers[:, 7] >= min_confidence)
+    accepted = posed & np.where(said < 0, numbers[:, 7] >= min_confidence, said > 0)
     for k in np.flatnonzero(posed & ~accepted):
-        reasons[k] = f"confidence {numbers[k, 7]:.2f} is below {min_confidence:.2f}"
-    poses = pose_matrices(numbers[:, :7])
+        reasons[k] = reasons[k] or f"confidence {numbers[k, 7]:.2f} is below {min_confidence:.2f}"
     stamps, truth = truth_of(names, np.array(stamps, dtype=np.int64))
-    stage_names = dict.fromkeys(name for entry in stages for name in entry)
     return Outcomes(
-        names, stamps, posed, accepted, poses, np.array(covariances, dtype=float).reshape(-1, 6, 6), truth,
-        numbers[:, 7], numbers[:, 8].astype(int),
-        {name: np.array([entry.get(name, np.nan) for entry in stages], dtype=float) for name in stage_names},
+        names, stamps, posed, accepted, pose_matrices(numbers[:, :7]), np.asarray(covariances).reshape(-1, 6, 6), truth,
+        numbers[:, 7].copy(), numbers[:, 8].astype(int), {name: np.array(column) for name, column in stages.items()},
         reasons, keyframes, wrong_beyond,
     )
+
+
+class Shared(dict):
+    """The first of equal values, for all: reasons, and numbers of keyframes, come again and again."""
+
+    def __call__(self, value):
+        return self.setdefault(value, value)
 
 
 def pose_matrices(numbers: np.ndarray) -> np.ndarray:

@@ -21,27 +21,40 @@ RECORDS = "records.jsonl"
 def begin(folder: Path, about: dict, force: bool = False) -> None:
     """Makes the folder of a run, or goes on with the one there.
 
-    about: all that the records depend on, as plain JSON values.  Raises ``EvaluationError`` when the folder
-    holds a run of something else and ``force`` (which removes its records) is not set.
+    about: all that the records depend on, as plain JSON values; its ``peers`` are what the peers' records depend on
+    besides, None without peers, which may be added to a run.  Raises ``EvaluationError`` when the folder holds a
+    run of something else and ``force`` (which removes its records, and nothing else) is not set, or records of which
+    no run.json tells what they are.
     """
     path = folder / ABOUT
     about = json.loads(json.dumps(about))
+    records = _records(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        earlier = dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
     except OSError as error:
         raise EvaluationError(f"{folder} cannot be used: {error.strerror}") from error
-    except ValueError:
+    except (ValueError, TypeError):
         earlier = {}
-    if earlier is not None and earlier != about:
-        if not force:
-            difference = _difference(earlier, about)
-            raise EvaluationError(f"{folder} holds another evaluation ({difference}): --force replaces it")
-        earlier = None
-    if earlier is None or force:
-        for records in folder.glob("*.jsonl"):
-            records.unlink()
+    if earlier is None and records:
+        raise EvaluationError(f"{folder} holds {records[0].name}, but no {ABOUT} that tells of what: give another folder")
+    if earlier is not None and not force:  # peers may be added to a run, and left away again
+        about = {**about, "peers": about.get("peers") or earlier.get("peers")}
+        earlier = {**earlier, "peers": earlier.get("peers") or about["peers"]}
+    if earlier not in (None, about) and not force:
+        difference = _difference(earlier, about)
+        raise EvaluationError(f"{folder} holds another evaluation ({difference}): --force replaces it")
+    if force:
+        for file in records:
+            file.unlink()
     path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def _records(folder: Path) -> list[Path]:
+    """The files of records that an evaluation left in its folder."""
+    from nre_ros.evaluation.peers import PEERS
+
+    return [path for path in (folder / RECORDS, *(folder / f"{name}.jsonl" for name in PEERS)) if path.exists()]
 
 
 def _difference(earlier: dict, now: dict) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+from array import array
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import numpy as np
 from nre_ros.errors import EvaluationError
 from nre_ros.evaluation.calibration import confidence_calibration, covariance_calibration
 from nre_ros.evaluation.metrics import basic
-from nre_ros.evaluation.outcomes import Outcomes, pose_matrices, pose_numbers
+from nre_ros.evaluation.outcomes import Outcomes, Shared, pose_matrices, pose_numbers
 from nre_ros.evaluation.systematic import delay, findings, offset
 from nre_ros.evaluation.trajectory import by_evo, trajectory_errors
 from nre_ros.messages.stamps import seconds_of
@@ -81,31 +83,43 @@ def read_csv(path: Path, wrong_beyond: tuple[float, float]) -> Outcomes:
     """The outcomes that ``write_csv`` wrote; raises ``EvaluationError``."""
     try:
         with Path(path).open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        return _from_rows(rows, wrong_beyond)
+            return _from_rows(csv.reader(file), wrong_beyond)
     except OSError as error:
         raise EvaluationError(f"{path} cannot be read: {error.strerror}") from error
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, IndexError, StopIteration, csv.Error) as error:
         raise EvaluationError(f"{path} is no table of an evaluation: {' '.join(str(error).split())}") from error
 
 
-def _from_rows(rows: list[dict], wrong_beyond) -> Outcomes:
-    def column(name: str) -> np.ndarray:
-        return np.array([float(row[name]) if row[name] else math.nan for row in rows])
+_TEXTS = ("image", "stamp_ns", "keyframes", "reason")
+
+
+def _from_rows(rows: Iterator[list[str]], wrong_beyond) -> Outcomes:
+    place = {name: k for k, name in enumerate(next(rows))}
+    image, stamp, keyframe, reason = (place[name] for name in _TEXTS)
+    numeric = [name for name in place if name not in _TEXTS]
+    numbers, stamps, shared = array("d"), array("q"), Shared()
+    names, reasons, keyframes = [], [], []
+    for row in rows:
+        names.append(row[image])
+        stamps.append(int(row[stamp]))
+        reasons.append(shared(row[reason]))
+        keyframes.append(tuple(shared(int(number)) for number in row[keyframe].split()))
+        numbers.extend(float(row[place[name]] or math.nan) for name in numeric)
+    columns = dict(zip(numeric, np.asarray(numbers).reshape(-1, len(numeric)).T))
 
     def poses(prefix: str) -> np.ndarray:
-        return pose_matrices(np.stack([column(prefix + name) for name in _POSE], axis=1))
+        return pose_matrices(np.stack([columns[prefix + name] for name in _POSE], axis=1))
 
-    covariances = np.full((len(rows), 6, 6), np.nan)
+    covariances = np.full((len(names), 6, 6), np.nan)
     for i in range(6):
         for j in range(i, 6):
-            covariances[:, i, j] = covariances[:, j, i] = column(f"c{i}{j}")
-    stages = [name for name in (rows[0] if rows else {}) if name.startswith("ms_")]
+            covariances[:, i, j] = covariances[:, j, i] = columns[f"c{i}{j}"]
     return Outcomes(
-        [row["image"] for row in rows], np.array([int(row["stamp_ns"]) for row in rows], dtype=np.int64),
-        column("posed") == 1, column("accepted") == 1, poses(""), covariances, poses("true_"), column("confidence"),
-        np.nan_to_num(column("points_used")).astype(int), {name[3:]: column(name) for name in stages},
-        [row["reason"] for row in rows], [tuple(map(int, row["keyframes"].split())) for row in rows], wrong_beyond,
+        names, np.array(stamps, dtype=np.int64), columns["posed"] == 1, columns["accepted"] == 1, poses(""),
+        covariances, poses("true_"), columns["confidence"].copy(),
+        np.nan_to_num(columns["points_used"]).astype(int),
+        {name[3:]: columns[name].copy() for name in numeric if name.startswith("ms_")},
+        reasons, keyframes, wrong_beyond,
     )
 
 

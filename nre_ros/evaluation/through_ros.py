@@ -13,6 +13,15 @@ from nre_ros.replay.session import read_session, run_session
 SESSION = "session"
 
 
+def node_parameters(options) -> dict[str, str]:
+    """The node's parameters in a session: those of the ``Options``, and over them ``Options.parameters``."""
+    return {
+        "seed": str(options.seed), "retrieve": str(options.retrieve), "device": options.device,
+        "min_confidence": str(float(options.min_confidence)), **options.parameters,
+        "use_prior": "false",  # the pose of an image by itself, as it is found without the node
+    }
+
+
 def record_session(
     source: BagInput, map_file: Path, folder: Path, path: Path, rate: float, parameters: dict[str, str],
     progress: bool = True,
@@ -27,19 +36,12 @@ def record_session(
     done.unlink(missing_ok=True)
     path.unlink(missing_ok=True)
     topics = BagTopics(source.image, source.compressed, source.camera_info, "", source.images)
-    # the pose of an image by itself, as it is found without the node
-    parameters = {**parameters, "use_prior": "false"}
     run_session(map_file, source.path, topics, folder / SESSION, rate, parameters, progress)
     session = read_session(folder / SESSION)
-    heard = {pose["stamp"]: pose["monotonic"] for pose in session.poses}
     with RecordFile(path) as records:
         for status in session.statuses:
-            stamp = status["stamp"]
-            record = _record(status)
-            if stamp in heard and stamp in session.sent:
-                record["image_to_pose_ms"] = (heard[stamp] - session.sent[stamp]) * 1e3
-            if seconds_of(stamp) not in records.done:
-                records.write(record)
+            if seconds_of(status["stamp"]) not in records.done:
+                records.write(_record(status))
     done.write_text(f"{len(session.sent)} images sent\n", encoding="utf-8")
 
 

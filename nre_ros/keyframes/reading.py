@@ -5,6 +5,7 @@ Every row carries a checksum over all its columns: a damaged row is refused, nev
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,7 @@ from nre_ros.keyframes.records import KeyframeScan, camera_of, keyframe_of, scan
 from nre_ros.keyframes.tables import MapTables
 from nre_ros.keyframes.types import Keyframe
 
+_LOG = logging.getLogger(__name__)
 _BATCH = 1024
 _EVERY_ID = (1 << 63) - 1
 
@@ -121,6 +123,17 @@ class MapReader:
             self._forget_changed()
             return [self._load(int(keyframe_id)) for keyframe_id in keyframe_ids]
 
+    def load_readable(self, keyframe_ids: Iterable[int]) -> list[Keyframe]:
+        """The same without those that are damaged, which are logged: the others are as good as before."""
+        with self.tables.snapshot():
+            keyframes = []
+            for keyframe_id in keyframe_ids:
+                try:
+                    keyframes += self.load([keyframe_id])
+                except MapFormatError as error:
+                    _LOG.warning("left out: %s", error)
+            return keyframes
+
     def coarse_descriptors(self, keyframe_id: int, count: int) -> np.ndarray:
         """Of the keyframe's first points, [<= count, C] float32; nothing else of it is decoded."""
         row = self.tables.row("points", "keyframe_id", keyframe_id)
@@ -189,11 +202,14 @@ class MapReader:
 
     def camera(self, camera_id: int) -> Camera:
         """The camera of a row of ``scan``."""
-        if camera_id not in self._cameras:
+        camera = self._cameras.get(camera_id)
+        if camera is None:
             columns = self.tables.row("cameras", "id", camera_id)[1:]
             with self.tables.decoding():
-                self._cameras[camera_id] = camera_of(columns)
-        return self._cameras[camera_id]
+                camera = camera_of(columns)
+            if not self.tables.writing:  # else it may be taken back, and its id given again
+                self._cameras[camera_id] = camera
+        return camera
 
     def _scanned(self, rows: list[tuple]) -> KeyframeScan:
         checked = [self.tables.checked(row, f"keyframe {row[0]}") for row in rows]

@@ -10,6 +10,7 @@ from nre_ros.errors import MapError
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.blobs import decode_array, decode_stack, dequantise, encode_array, quantise
 from nre_ros.keyframes.types import Keyframe
+from nre_ros.pose_faults import pose_fault
 
 DIMENSIONS = ("coarse_channels", "fine_channels", "background", "global_channels")
 """The lengths that all keyframes of one map share, as metadata names them."""
@@ -56,21 +57,14 @@ def check_keyframe(keyframe: Keyframe) -> dict[str, int]:
     for what in ("T_map_cam", "points", "coarse", "fine", "background", "global_descriptor"):
         if not np.isfinite(getattr(keyframe, what)).all():
             raise MapError(f"keyframe {name!r}: {what} is not finite")
-    if not is_rigid(keyframe.T_map_cam):
+    if pose_fault("", keyframe.T_map_cam):
         raise MapError(f"keyframe {name!r}: its pose is not a rigid motion")
+    if not -(2**63) <= keyframe.stamp < 2**63:
+        raise MapError(f"keyframe {name!r}: its stamp {keyframe.stamp} is no number of nanoseconds of 64 bits")
     return {
         "coarse_channels": keyframe.coarse.shape[1], "fine_channels": keyframe.fine.shape[1],
         "background": len(keyframe.background), "global_channels": keyframe.global_descriptor.size,
     }
-
-
-def is_rigid(T: np.ndarray) -> bool:
-    """Whether a [4, 4] matrix is a rotation and a translation."""
-    T = np.asarray(T, dtype=np.float64)
-    R = T[:3, :3]
-    return bool(
-        np.abs(R @ R.T - np.eye(3)).max() <= 1e-5 and np.linalg.det(R) > 0 and (T[3] == (0, 0, 0, 1)).all()
-    )
 
 
 def moved_columns(columns: tuple, point_row: tuple, T_map_cam, points) -> tuple[bytes, bytes]:
@@ -80,7 +74,7 @@ def moved_columns(columns: tuple, point_row: tuple, T_map_cam, points) -> tuple[
     """
     name, T_old, old = columns[1], decode_array(columns[4]), decode_array(point_row[1])
     T_new = np.asarray(T_map_cam, dtype=np.float64)
-    if T_new.shape != (4, 4) or not np.isfinite(T_new).all() or not is_rigid(T_new):
+    if pose_fault("", T_new):
         raise MapError(f"keyframe {name!r}: its new pose is not a rigid motion")
     if points is None:
         T = T_new @ np.linalg.inv(T_old)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
 
+from nre_ros.errors import MapFormatError
 from nre_ros.features.base import FeatureMap
 
 if TYPE_CHECKING:
     from nre_ros.keyframes.store import KeyframeStore
 
+_LOG = logging.getLogger(__name__)
 POINTS = 24
 """Points looked at in a keyframe: its first ones, which are its best and spread over its image."""
 _KEPT = 4000
@@ -27,12 +30,16 @@ class PointSamples:
         self._kept: OrderedDict[int, torch.Tensor] = OrderedDict()
 
     def of(self, keyframe_ids: Iterable[int]) -> list[torch.Tensor]:
-        """[<= POINTS, C] float32 of each keyframe."""
+        """[<= POINTS, C] float32 of each keyframe, none of a damaged one."""
         found = []
         for keyframe_id in keyframe_ids:
             sample = self._kept.pop(keyframe_id, None)
             if sample is None:
-                sample = torch.from_numpy(self._store.coarse_descriptors(keyframe_id, POINTS))
+                try:
+                    sample = torch.from_numpy(self._store.coarse_descriptors(keyframe_id, POINTS))
+                except MapFormatError as error:
+                    _LOG.warning("left out: %s", error)
+                    sample = torch.zeros(0)
             self._kept[keyframe_id] = sample
             found.append(sample)
         while len(self._kept) > _KEPT:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from nre_ros.features.base import focal_length_seen
 from nre_ros.geometry import Camera
 
 
@@ -84,4 +85,4 @@ def stack_keyframes(keyframes: list[Keyframe], device: str | torch.device = "cpu
 
 
 def _directions(keyframe: Keyframe) -> np.ndarray:
-    return (keyframe.points - keyframe.T_map_cam[:3, 3]) / np.sqrt(keyframe.camera.fx * keyframe.camera.fy)
+    return (keyframe.points - keyframe.T_map_cam[:3, 3]) / focal_length_seen(keyframe.camera)

@@ -166,7 +166,10 @@ def _keyframe_ids(tables: MapTables, check: MapCheck) -> list[int]:
 def _check_keyframe(store: KeyframeStore, keyframe_id: int, known: dict[str, str], check: MapCheck) -> None:
     what, before = f"keyframe {keyframe_id}", len(check.problems)
     with check.noting(what):
-        (scan,) = store.scan_ids([keyframe_id])
+        scans = list(store.scan_ids([keyframe_id]))
+        if not scans:
+            raise MapError("it is listed, but its row cannot be found")
+        (scan,) = scans
         what = f"keyframe {keyframe_id} ({scan.names[0]!r})"
     if len(check.problems) > before:
         return

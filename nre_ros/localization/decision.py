@@ -26,6 +26,7 @@ class Decision:
     jump: odometry does not explain the way from the pose believed before.
     T_map_cam, covariance: what is believed, None when nothing is: the fix's pose, or that of its
     alternatives which agrees better, and its covariance [6, 6] after inflation and floor.
+    confidence: of the image in that pose, before odometry spoke; NaN where nothing is believed.
     """
 
     accepted: bool
@@ -37,3 +38,4 @@ class Decision:
     jump: bool = False
     T_map_cam: np.ndarray | None = None
     covariance: np.ndarray | None = None
+    confidence: float = math.nan

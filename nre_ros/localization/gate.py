@@ -23,6 +23,7 @@ import numpy as np
 from scipy.stats import chi2
 
 from nre_ros.errors import PoseError
+from nre_ros.localization.candidates import Candidate, base_odometry, candidates_of, floor, uncertainty_fault
 from nre_ros.localization.decision import Decision, State
 from nre_ros.localization.fix import AT_BASE, Fix
 from nre_ros.localization.frames import covariance_of_frame
@@ -37,7 +38,6 @@ from nre_ros.localization.motion import (
     gap_between,
     predict,
 )
-from nre_ros.localization.witness import Candidate, base_odometry, candidates_of, floor, uncertainty_fault
 from nre_ros.pose_faults import covariance_fault, pose_fault
 
 _BACKWARDS = 10**9
@@ -132,7 +132,7 @@ class Gate:
     def judge(self, fix: Fix) -> Decision:
         """Whether the fix is believed, and what follows."""
         with self._lock:
-            fault = fix.fault() or uncertainty_fault(fix, self._settings)
+            fault = fix.fault() or uncertainty_fault(fix.covariance, self._settings)
             if fault:
                 return Decision(False, self._state, f"refused: {fault}")
             remarks = [self._notice_time(fix.stamp)]
@@ -254,7 +254,10 @@ class Gate:
         numbers = {}
         if gap:
             numbers = {"mahalanobis": gap.mahalanobis, "metres": gap.metres, "degrees": math.degrees(gap.radians)}
-        pose = {"T_map_cam": candidate.T_map_cam, "covariance": candidate.covariance} if candidate else {}
+        pose = {}
+        if candidate:
+            confidence = candidate.waypoint.confidence
+            pose = {"T_map_cam": candidate.T_map_cam, "covariance": candidate.covariance, "confidence": confidence}
         return Decision(accepted, self._state, words, jump=jump, **numbers, **pose)
 
 

@@ -22,6 +22,7 @@ class GateSettings:
     jump_fixes, jump_seconds: the same before a pose that odometry cannot explain.
     single_confidence: a fix this confident needs no second one before the first pose; 0: all do.
     max_rival: share of an image's second pose from which on it counts for neither.
+    least_share: share of a second pose below which its agreement with odometry is no evidence.
     inflation: factor on stated standard deviations.  floor_metres, floor_radians: smallest ones.
     max_metres, max_radians: fixes less certain than this (one standard deviation) are refused.
     informative_metres: a prediction less certain than this confirms no fix.
@@ -36,6 +37,7 @@ class GateSettings:
     jump_seconds: float = 1.5
     single_confidence: float = 0.0
     max_rival: float = 0.35
+    least_share: float = 0.1
     inflation: float = 1.0
     floor_metres: float = 0.02
     floor_radians: float = math.radians(0.5)
@@ -56,7 +58,7 @@ class GateSettings:
         for name in positive.split():
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}, expected a positive number")
-        for name in ("first_seconds", "jump_seconds", "single_confidence", "max_rival"):
+        for name in ("first_seconds", "jump_seconds", "single_confidence", "max_rival", "least_share"):
             if not getattr(self, name) >= 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}, expected 0 or more")
         for name, value in vars(self.motion).items():

@@ -151,9 +151,10 @@ class Localizer:
             ids, _ = self.retriever.query(
                 global_descriptor(features.coarse), self.retrieve, prior, features.coarse, self.backbone.coarse_temperature
             )
-            if not ids:
+            found = self.store.load_readable(ids)
+            if not found:
                 return Attempt()
-            keyframes = stack_keyframes(self.store.load(ids), self.device)
+            keyframes = stack_keyframes(found, self.device)
         retrieved = perf_counter()
         start = None if prior is None else torch.as_tensor(invert(prior.T_map_cam), device=self.device)
         estimate = self.estimator.localize(features, keyframes, camera, self.seed, start)

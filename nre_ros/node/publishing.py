@@ -84,6 +84,7 @@ def tell_decision(status: LocalizationStatus, decision: Decision, threshold: flo
         value = getattr(decision, name)
         setattr(status, name, float(value) if math.isfinite(value) else -1.0)
     if decision.accepted:
+        status.confidence = float(decision.confidence)
         tell_pose(status, decision.T_map_cam, decision.covariance)
     else:
         status.reason = decision.reason

@@ -68,9 +68,19 @@ def load_config(path: Path | str) -> EstimatorConfig:
     known = {field.name for field in fields(EstimatorConfig)}
     settings = {_RENAMED.get(name, name): value for name, value in values.items() if name not in _WITHOUT_EFFECT}
     unknown = sorted(set(settings) - known, key=str)
+    for field in fields(EstimatorConfig):
+        if field.name in settings and not _fits(settings[field.name], field.default):
+            raise NreError(f"configuration {path}: {field.name} is {settings[field.name]!r}")
     if unknown:
         raise NreError(f"configuration {path}: unknown setting {unknown[0]!r}, known: {', '.join(sorted(known))}")
     try:
         return EstimatorConfig(**settings)
     except (TypeError, ValueError) as error:
         raise NreError(f"configuration {path}: {error}") from error
+
+
+def _fits(value, default) -> bool:
+    """Whether a value is of its default's kind; that of ``reciprocal`` is None and leaves the choice."""
+    if default is None or isinstance(default, bool):
+        return isinstance(value, bool) or (default is None and value is None)
+    return isinstance(value, (int, float) if isinstance(default, float) else int) and not isinstance(value, bool)

@@ -13,6 +13,7 @@ from time import perf_counter
 
 import torch
 
+from nre_ros.errors import NreError
 from nre_ros.features import FeatureBackbone, FeatureGrid, ImageFeatures
 from nre_ros.geometry import Camera, transform
 from nre_ros.keyframes.types import KeyframeStack
@@ -41,9 +42,8 @@ class Estimate:
     map (see ``uncertainty``) or None.  cost: smoothed loss per point of the last stage.
     pixels, valid, losses: [N, 2], [N], [N] projections of all points of the stack, whether they
     lie in front of the camera, and their coarse losses there as fractions of ln|Omega|.
-    chance_support: how many of the projected points would support a pose by mere chance.
-    by_chance: [N] the probability of that for each point.  fine_points, fine_values: [M] indices of the points of the
-    fine stage, and what each of their smoothed fine losses leaves of ln|Omega|, as a fraction of it.
+    by_chance: [N] the probability that a point supports a pose by mere chance.  fine_values: [M] what the smoothed loss of
+    each point of the fine stage leaves of ln|Omega|, as a fraction of it.
     rival: the best pose that puts the camera elsewhere; None where there is none.
     stages: stage -> (T_cam_map [4, 4], cost) after it: P3P, coarse_irls, fine_irls (the published
     names; P3P's cost is the mean loss of the voting points, the others' the smoothed loss).
@@ -59,9 +59,7 @@ class Estimate:
     pixels: torch.Tensor | None = field(default=None, repr=False)
     valid: torch.Tensor | None = field(default=None, repr=False)
     losses: torch.Tensor | None = field(default=None, repr=False)
-    chance_support: float = 0.0
     by_chance: torch.Tensor | None = field(default=None, repr=False)
-    fine_points: torch.Tensor | None = field(default=None, repr=False)
     fine_values: torch.Tensor | None = field(default=None, repr=False)
     rival: Rival | None = None
     stages: dict[str, tuple[torch.Tensor, float]] = field(default_factory=dict, repr=False)
@@ -99,6 +97,8 @@ class NREEstimator:
     """Estimates poses for features of one backbone (its temperatures and descriptor lengths)."""
 
     def __init__(self, backbone: FeatureBackbone, config: EstimatorConfig = EstimatorConfig()):
+        if config.reciprocal and not backbone.unit_length:
+            raise NreError(f"reciprocal matching needs features of unit length, those of {backbone.name} are not")
         self.backbone = backbone
         self.config = config
 
@@ -134,7 +134,7 @@ class NREEstimator:
             watch.lap("fine")
             if fine is None:
                 return Estimate(
-                    reason=f"only {len(kept)} points project into the image under the coarse pose",
+                    reason=f"only {len(kept)} points lie far enough inside the image under the coarse pose",
                     milliseconds=watch.milliseconds, stages=stages,
                 )
             stages["fine_irls"] = fine
@@ -147,7 +147,7 @@ class NREEstimator:
         watch.lap("verdict")
         return replace(
             estimate, covariance=covariance, cost=per_point, stages=stages, milliseconds=watch.milliseconds,
-            fine_points=kept, fine_values=left / self._fine_chance(query),
+            fine_values=left / self._fine_chance(query),
         )
 
     def maps(self, query: ImageFeatures, keyframes: KeyframeStack, use_re: bool = False) -> NREMaps:
@@ -226,8 +226,7 @@ class NREEstimator:
             rival = self._rival(rival, T, agreement, agreement(losses), query, keyframes, maps, camera)
         samples = _typical_points(losses)
         return Estimate(
-            T, pixels=pixels, valid=valid, losses=losses, by_chance=by_chance,
-            chance_support=float(by_chance[losses < 1.0].sum()), rival=rival,
+            T, pixels=pixels, valid=valid, losses=losses, by_chance=by_chance, rival=rival,
             sample_maps=maps.loss[samples] / maps.chance, sample_points=samples, grid=maps.grid,
         )
 
@@ -245,6 +244,8 @@ class NREEstimator:
         fine, local, kept = self._refine_fine(T, query, keyframes, maps, camera)
         if fine is None:
             return Rival(T, losses)
+        if not bool(apart(fine[0][None], first, keyframes.points)):
+            return None
         sigma = sigma_schedule(self.config.fine_sigma_max, self.config.fine_sigma_min)[-1]
         return Rival(fine[0], losses, pose_covariance(fine[0], keyframes.points[kept], camera, local, sigma))
 

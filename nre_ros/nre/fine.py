@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from nre_ros.features import FeatureGrid, FeatureMap
-from nre_ros.features.base import cubic_convolution
+from nre_ros.features.base import cubic_convolution, focal_length_seen
 from nre_ros.geometry import Camera, invert, transform
 from nre_ros.nre.gnc import LocalMaps, cut_windows
 from nre_ros.nre.maps import NREMaps, chance_loss
@@ -91,7 +91,7 @@ def like_views(
     sizes and the least cosine of the angle between the rays to it (as given: within which features that know
     little of their surroundings are alike).
     """
-    ours = (points - invert(T)[:3, 3]).to(directions) / math.sqrt(camera.fx * camera.fy)
+    ours = (points - invert(T)[:3, 3]).to(directions) / focal_length_seen(camera)
     here, there = ours.norm(dim=1).clamp_min(1e-12), directions.norm(dim=1).clamp_min(1e-12)
     turned = (ours * directions).sum(1) / (here * there)
     return (turned > cosine) & (here < size * there) & (there < size * here)

@@ -19,9 +19,10 @@ turn."""
 
 @dataclass(frozen=True)
 class Rival:
-    """The best pose that puts the camera elsewhere, T_cam_map [4, 4], and the coarse losses [N] at it.
+    """The best pose that puts the camera elsewhere, T_cam_map [4, 4].
 
-    covariance: [6, 6] as of the first pose, where it agrees nearly as well and went through the fine stage.
+    losses: [N] coarse ones, at the pose as the coarse stage left it.  covariance: [6, 6] as of the first pose, where it
+    agrees nearly as well and went through the fine stage.
     """
 
     T_cam_map: torch.Tensor

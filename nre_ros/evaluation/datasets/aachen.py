@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nre_ros.errors import EvaluationError, ImportSourceError
-from nre_ros.evaluation.datasets.scene import Dataset, Published, Scene, submission_lines
+from nre_ros.evaluation.datasets.scene import Published, Scene, SubmittedDataset
 from nre_ros.evaluation.inputs import Frame, PosedInput
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.importers.cameras import camera_from_colmap
@@ -20,10 +20,9 @@ IMAGES, MODEL = Path("images/images_upright"), Path("3D-models/aachen_v_1_1")
 CONDITIONS = ("day", "night")
 
 
-class Aachen(Dataset):
+class Aachen(SubmittedDataset):
     """Day and night share one map; recall at (25 cm, 2 deg), (50 cm, 5 deg) and (5 m, 10 deg) is the server's."""
 
-    columns = ("queries", "accepted [%]", "recall [%]")
     published = (
         Published(
             "hloc (SuperPoint + SuperGlue)", "hloc's README, on Aachen Day-Night (v1.0)",
@@ -45,14 +44,6 @@ class Aachen(Dataset):
             if not path.is_file():
                 raise EvaluationError(f"{root} has no list of {name} queries: {path}")
         return [Scene(name, source, _queries(root / IMAGES, path)) for name, path in lists.items()]
-
-    def cells(self, summary: dict) -> tuple[str, ...]:
-        shares = summary["shares"]
-        return str(shares["images"]), f"{100 * shares['accepted'] / max(shares['images'], 1):.1f}", ""
-
-    def submission(self, done) -> list[str]:
-        return submission_lines(done)
-
 
 def _queries(images: Path, path: Path) -> PosedInput:
     frames = []

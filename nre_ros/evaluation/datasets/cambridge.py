@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nre_ros.errors import CameraError, EvaluationError, ImportSourceError
-from nre_ros.evaluation.datasets.scene import Dataset, Published, Scene, median_and_recall
+from nre_ros.errors import CameraError, ImportSourceError
+from nre_ros.evaluation.datasets.scene import Dataset, Published, Scene, median_and_recall, scene_folders
 from nre_ros.evaluation.inputs import PosedInput
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.importers.common import check_folder, digest, read_image, read_lines
@@ -94,15 +94,7 @@ class Cambridge(Dataset):
     notes = ("ACE's figures could not be verified and are left out.",)
 
     def scenes(self, root: Path, wanted: tuple[str, ...] = ()) -> list[Scene]:
-        root = check_folder(root)
-        if (root / "dataset_train.txt").is_file():
-            return [_scene(root)]
-        found = [root / name for name in (wanted or NAMES) if (root / name / "dataset_train.txt").is_file()]
-        missing = [name for name in wanted if root / name not in found]
-        if missing or not found:
-            which = missing[0] if missing else f"none of {', '.join(NAMES)}"
-            raise EvaluationError(f"{root} has no scene with a dataset_train.txt: {which}")
-        return [_scene(folder) for folder in found]
+        return [_scene(folder) for folder in scene_folders(root, NAMES, wanted, "dataset_train.txt")]
 
     def cells(self, summary: dict) -> tuple[str, ...]:
         return median_and_recall(summary)

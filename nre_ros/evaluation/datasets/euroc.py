@@ -1,23 +1,23 @@
 """EuRoC MAV (Burri et al., IJRR 2016) in its ASL layout: one sequence is the map, others of the same room the queries.
 
 mav0/cam0/{sensor.yaml,data.csv,data/} and mav0/state_groundtruth_estimate0/data.csv (body poses in the
-reference frame, 200 Hz); cam0's T_BS takes the body to the camera.  The sequences of one room (V1_*, V2_*)
+reference frame, 200 Hz); cam0's T_BS is the camera's pose in the body's frame.  The sequences of one room (V1_*, V2_*)
 share their frame, those of the machine hall theirs.
 """
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import yaml
 
-from nre_ros.errors import EvaluationError, ImportSourceError, NreError
-from nre_ros.evaluation.datasets.scene import Dataset, Scene
-from nre_ros.evaluation.datasets.tum import trajectory_cells
+from nre_ros.errors import CameraError, EvaluationError, ImportSourceError, NreError
+from nre_ros.evaluation.datasets.scene import Scene, TrajectoryDataset
 from nre_ros.evaluation.inputs import PosedInput
-from nre_ros.geometry import RADIAL_TANGENTIAL, Camera
+from nre_ros.geometry import EQUIDISTANT, RADIAL_TANGENTIAL, Camera
 from nre_ros.keyframes.importers.common import check_folder, digest, read_image
 from nre_ros.keyframes.importers.depth_frames import checked_motion
 from nre_ros.keyframes.importers.posed_frames import PosedFrames
@@ -26,6 +26,8 @@ from nre_ros.keyframes.thinning import VIDEO
 
 _MAX_GAP = 0.1
 """Seconds between two true poses (200 Hz) beyond which some are missing."""
+
+_MODELS = {"radial-tangential": RADIAL_TANGENTIAL, "equidistant": EQUIDISTANT}
 
 
 class EurocSource(PosedFrames):
@@ -37,11 +39,10 @@ class EurocSource(PosedFrames):
         self.folder = check_folder(folder) / "mav0"
         camera, truth = self.folder / "cam0", self.folder / "state_groundtruth_estimate0/data.csv"
         self._camera, self._T_body_cam = _read_sensor(camera / "sensor.yaml")
-        self.stamps = {row[1].strip(): int(row[0]) for row in _rows(camera / "data.csv")}
+        self.stamps = {name.strip(): stamp for stamp, name in _rows(camera / "data.csv", "timestamp,filename", str)}
         self._trajectory = Trajectory(_MAX_GAP)
-        for row in _rows(truth):
-            x, y, z, qw, qx, qy, qz = map(float, row[1:8])
-            self._trajectory.add(int(row[0]), [x, y, z], [qx, qy, qz, qw])
+        for stamp, x, y, z, qw, qx, qy, qz in _rows(truth, "timestamp,x,y,z,qw,qx,qy,qz", float):
+            self._trajectory.add(stamp, [x, y, z], [qx, qy, qz, qw])
         self._digest = digest(camera / "data.csv", camera / "sensor.yaml", truth)
 
     def names(self) -> list[str]:
@@ -60,11 +61,8 @@ class EurocSource(PosedFrames):
         return read_image(self.folder / "cam0/data" / name)
 
 
-class Euroc(Dataset):
+class Euroc(TrajectoryDataset):
     """Absolute trajectory error as it is reported on the data set, and recall."""
-
-    columns = ("ATE [cm]", "ATE, not aligned [cm]", "RPE [cm / deg]", "within 5 cm, 5 deg [%]", "accepted [%]")
-    notes = ("hloc, PixLoc and ACE publish no figures on it. RPE is from query to query.",)
 
     def scenes(self, root: Path, wanted: tuple[str, ...] = ()) -> list[Scene]:
         root = check_folder(root)
@@ -84,17 +82,17 @@ class Euroc(Dataset):
             raise EvaluationError(f"no two of {names} are of the same room (V1_*, V2_*, MH_*)")
         return scenes
 
-    def cells(self, summary: dict) -> tuple[str, ...]:
-        return trajectory_cells(summary)
-
-
 def _read_sensor(path: Path) -> tuple[Camera, np.ndarray]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         (width, height), (fx, fy, cx, cy) = values["resolution"], values["intrinsics"]
         distortion = tuple(float(value) for value in values["distortion_coefficients"])
         T = checked_motion(np.reshape(values["T_BS"]["data"], (4, 4)), f"T_BS of {path}")
-        return Camera(width, height, fx, fy, cx, cy, RADIAL_TANGENTIAL, distortion), T
+        model = _MODELS.get(values["distortion_model"])
+        if model is None:
+            unknown = values["distortion_model"]
+            raise CameraError(f"{path}: unknown distortion_model {unknown!r}, known: {', '.join(_MODELS)}")
+        return Camera(width, height, fx, fy, cx, cy, model, distortion), T
     except OSError as error:
         raise ImportSourceError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
@@ -104,10 +102,21 @@ def _read_sensor(path: Path) -> tuple[Camera, np.ndarray]:
         raise ImportSourceError(f"{path} is no sensor.yaml of the ASL layout: {reason}") from error
 
 
-def _rows(path: Path) -> list[list[str]]:
-    """Rows of a CSV file without its heading, which begins with #."""
+def _rows(path: Path, columns: str, kind) -> Iterator[tuple]:
+    """The first of a CSV file's columns: a stamp in nanoseconds, the others of a kind.  Its heading begins with #."""
+    count = columns.count(",") + 1
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [row for row in csv.reader(file) if row and not row[0].startswith("#")]
+            for number, row in enumerate(csv.reader(file), start=1):
+                if row and not row[0].startswith("#"):
+                    try:
+                        stamp, *values = int(row[0]), *map(kind, row[1:count])
+                    except ValueError:
+                        values = []
+                    if len(values) != count - 1:
+                        raise ImportSourceError(f"{path}: line {number} is not '{columns}': {','.join(row)[:80]!r}")
+                    yield stamp, *values
     except OSError as error:
         raise ImportSourceError(f"{path} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ImportSourceError(f"{path} is not a text file") from error

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from nre_ros.errors import EvaluationError, ImportSourceError, PoseError
-from nre_ros.evaluation.datasets.scene import Dataset, Published, Scene, submission_lines
+from nre_ros.evaluation.datasets.scene import Published, Scene, SubmittedDataset
 from nre_ros.evaluation.inputs import Frame, PosedInput
 from nre_ros.geometry import Camera, invert
 from nre_ros.keyframes.builder import KeyframeBuilder
@@ -108,10 +108,9 @@ def camera_of_points(points: np.ndarray) -> tuple[Camera, np.ndarray]:
     return Camera(width, height, float(K[0, 0]), float(K[1, 1]), (width - 1) / 2, (height - 1) / 2), T
 
 
-class Inloc(Dataset):
+class Inloc(SubmittedDataset):
     """One map of both floors; recall at (25 cm, 50 cm, 1 m) and 10 degrees is the server's."""
 
-    columns = ("queries", "accepted [%]", "recall [%]")
     published = (
         Published(
             "hloc (SuperPoint + SuperGlue)", "hloc's README",
@@ -131,14 +130,6 @@ class Inloc(Dataset):
             raise EvaluationError(f"{root} has no query/iphone7/*.JPG")
         frames = [Frame(str(file.relative_to(root)), 0, None, lambda file=file: _phone_image(file)) for file in files]
         return [Scene("inloc", source, PosedInput(frames, str((root / "query").resolve())))]
-
-    def cells(self, summary: dict) -> tuple[str, ...]:
-        shares = summary["shares"]
-        return str(shares["images"]), f"{100 * shares['accepted'] / max(shares['images'], 1):.1f}", ""
-
-    def submission(self, done) -> list[str]:
-        return submission_lines(done)
-
 
 def _phone_image(path: Path) -> tuple[np.ndarray, Camera]:
     image = read_image(path)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nre_ros.errors import EvaluationError
+from nre_ros.errors import EvaluationError, NreError
 from nre_ros.evaluation.datasets.scene import Dataset, Scene
 from nre_ros.evaluation.evaluate import Evaluation, Options, evaluate
-from nre_ros.keyframes.importers.common import build_map
+from nre_ros.keyframes.importers.common import build_map, made_of
+from nre_ros.keyframes.store import KeyframeStore
 
 TABLE, SUBMISSION = "table.md", "submission.txt"
 
@@ -27,7 +30,8 @@ def run_benchmark(
 ) -> BenchmarkResult:
     """Builds the map of each scene (kept below ``options.output``), evaluates its queries and writes the table.
 
-    An interrupted run goes on.  queries: evenly spaced ones of each scene, all for 0.
+    An interrupted run goes on.  queries: evenly spaced ones of each scene, all for 0.  Raises ``EvaluationError`` when
+    a map that is there was made of something else and ``options.force`` (which makes it anew) is not set.
     """
     done: dict[str, tuple[Scene, Evaluation]] = {}
     maps: dict[str, Path] = {}
@@ -47,12 +51,33 @@ def run_benchmark(
 
 def _map_of(scene: Scene, options: Options, builder, maps: dict[str, Path]) -> Path:
     """The scene's map; scenes whose sources are the same share one."""
-    source = repr(sorted(scene.source.describe().items()))
+    source = made_of(scene.source, builder)
     if source not in maps:
-        maps[source] = options.output / f"{scene.name}.db"
-        if not maps[source].exists():
-            build_map(scene.source, builder, maps[source], progress=options.progress)
+        path = options.output / f"{scene.name}.db"
+        for note in scene.source.notes:
+            print(f"note: map of {scene.name}: {note}", file=sys.stderr)
+        if not _is_there(path, source, options.force):
+            build_map(scene.source, builder, path, force=options.force, progress=options.progress)
+        maps[source] = path
     return maps[source]
+
+
+def _is_there(path: Path, source: str, force: bool) -> bool:
+    """Whether the map was made before, of the same; see ``run_benchmark``."""
+    if not path.exists():
+        return False
+    try:
+        with KeyframeStore.open(path) as store:
+            earlier = json.loads(store.metadata().get("source") or "{}")
+    except (NreError, ValueError):
+        earlier = {}
+    now = json.loads(source)
+    different = [key for key in sorted({*earlier, *now}) if earlier.get(key) != now.get(key)]
+    if different and not force:
+        raise EvaluationError(
+            f"map {path} was made with other {', '.join(different)}: --force makes it anew, or choose another folder"
+        )
+    return not different
 
 
 def table(dataset: Dataset, summaries: dict[str, dict], queries: int = 0) -> list[str]:

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from nre_ros.errors import EvaluationError
 from nre_ros.evaluation.inputs import PosedInput
 from nre_ros.geometry import invert
-from nre_ros.keyframes.importers.common import MapSource
+from nre_ros.keyframes.importers.common import MapSource, check_folder
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,58 @@ class Dataset(ABC):
         return []
 
 
+def scene_folders(root: Path, names: tuple[str, ...], wanted: tuple[str, ...], file: str) -> list[Path]:
+    """``root`` if it is a scene (holds ``file``) itself, else its scenes of these names, or those wanted.
+
+    Raises ``EvaluationError`` when there is none, or one that is wanted is not there.
+    """
+    root = check_folder(root)
+    if (root / file).is_file():
+        return [root]
+    found = [root / name for name in (wanted or names) if (root / name / file).is_file()]
+    missing = [name for name in wanted if root / name not in found]
+    if missing or not found:
+        which = missing[0] if missing else f"none of {', '.join(names)}"
+        raise EvaluationError(f"{root} has no scene with a {file}: {which}")
+    return found
+
+
+def share_accepted(summary: dict) -> str:
+    """In percent, of all images."""
+    shares = summary["shares"]
+    return f"{100 * shares['accepted'] / max(shares['images'], 1):.1f}"
+
+
 def median_and_recall(summary: dict) -> tuple[str, str, str]:
     """``median cm / deg`` over all queries (without a pose: infinite), recall at 5 cm 5 deg, and the share posed."""
-    shares, median = summary["shares"], summary["median_of_all"]
-    share = 100 * shares["accepted"] / max(shares["images"], 1)
-    recall = 100 * summary["recall"]["0.05 m, 5 deg"]
-    return pair(median["position_m"], median["rotation_deg"]), f"{recall:.1f}", f"{share:.1f}"
+    median, recall = summary["median_of_all"], summary["recall"]["0.05 m, 5 deg"]
+    within = "-" if recall is None else f"{100 * recall:.1f}"
+    return pair(median["position_m"], median["rotation_deg"]), within, share_accepted(summary)
+
+
+class SubmittedDataset(Dataset):
+    """One whose queries' poses are its owners' secret: the outcome is the file for their server."""
+
+    columns = ("queries", "accepted [%]", "recall [%]")
+
+    def cells(self, summary: dict) -> tuple[str, ...]:
+        return str(summary["shares"]["images"]), share_accepted(summary), ""
+
+    def submission(self, done) -> list[str]:
+        return submission_lines(done)
+
+
+class TrajectoryDataset(Dataset):
+    """Sequences: absolute trajectory error (RMSE, aligned and not), relative pose error, recall at 5 cm 5 deg."""
+
+    columns = ("ATE [cm]", "ATE, not aligned [cm]", "RPE [cm / deg]", "within 5 cm, 5 deg [%]", "accepted [%]")
+    notes = ("hloc, PixLoc and ACE publish no figures on it. RPE is from query to query.",)
+
+    def cells(self, summary: dict) -> tuple[str, ...]:
+        found, recall = summary["trajectory"], summary["recall"]["0.05 m, 5 deg"]
+        ate = [f"{100 * found[key]['position_m']['rmse']:.2f}" if found[key] else "-" for key in ("ape_aligned", "ape")]
+        rpe = pair(*(found["rpe"][key]["rmse"] for key in ("position_m", "rotation_deg"))) if found["rpe"] else "-"
+        return *ate, rpe, "-" if recall is None else f"{100 * recall:.1f}", share_accepted(summary)
 
 
 def submission_lines(done) -> list[str]:

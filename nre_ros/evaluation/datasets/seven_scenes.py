@@ -8,9 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from nre_ros.errors import EvaluationError
-from nre_ros.evaluation.datasets.scene import Dataset, Published, Scene, median_and_recall
+from nre_ros.evaluation.datasets.scene import Dataset, Published, Scene, median_and_recall, scene_folders
 from nre_ros.evaluation.inputs import PosedInput
-from nre_ros.keyframes.importers.common import check_folder
 from nre_ros.keyframes.importers.seven_scenes import SevenScenesSource
 
 NAMES = ("chess", "fire", "heads", "office", "pumpkin", "redkitchen", "stairs")
@@ -39,20 +38,14 @@ class SevenScenes(Dataset):
     )
 
     def scenes(self, root: Path, wanted: tuple[str, ...] = ()) -> list[Scene]:
-        root = check_folder(root)
-        if (root / "TrainSplit.txt").is_file():  # one scene alone
-            return [_scene(root)]
-        found = [root / name for name in (wanted or NAMES) if (root / name / "TrainSplit.txt").is_file()]
-        missing = [name for name in wanted if root / name not in found]
-        if missing or not found:
-            which = missing[0] if missing else f"none of {', '.join(NAMES)}"
-            raise EvaluationError(f"{root} has no scene with a TrainSplit.txt: {which}")
-        return [_scene(folder) for folder in found]
+        return [_scene(folder) for folder in scene_folders(root, NAMES, wanted, "TrainSplit.txt")]
 
     def cells(self, summary: dict) -> tuple[str, ...]:
         return median_and_recall(summary)
 
 
 def _scene(folder: Path) -> Scene:
-    test = SevenScenesSource(folder, "test")
-    return Scene(folder.resolve().name, SevenScenesSource(folder, "train"), PosedInput.of(test, str(folder.resolve())))
+    train, test = (SevenScenesSource(folder, split) for split in ("train", "test"))
+    if train.left_out or test.left_out:  # its figures would be of another split
+        raise EvaluationError(f"{folder} is not whole: {'; '.join((*train.left_out, *test.left_out))}")
+    return Scene(folder.resolve().name, train, PosedInput.of(test, str(folder.resolve())))

@@ -9,17 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from nre_ros.errors import EvaluationError
-from nre_ros.evaluation.datasets.scene import Dataset, Scene, pair
+from nre_ros.evaluation.datasets.scene import Scene, TrajectoryDataset
 from nre_ros.evaluation.inputs import PosedInput
 from nre_ros.keyframes.importers.common import check_folder
 from nre_ros.keyframes.importers.tum import FILES, TumSource
 
 
-class Tum(Dataset):
+class Tum(TrajectoryDataset):
     """The benchmark's own measures: absolute trajectory error (RMSE after alignment) and relative pose error."""
-
-    columns = ("ATE [cm]", "ATE, not aligned [cm]", "RPE [cm / deg]", "within 5 cm, 5 deg [%]", "accepted [%]")
-    notes = ("hloc, PixLoc and ACE publish no figures on it. RPE is from query to query.",)
 
     def scenes(self, root: Path, wanted: tuple[str, ...] = ()) -> list[Scene]:
         root = check_folder(root)
@@ -38,19 +35,6 @@ class Tum(Dataset):
         if not folders:
             raise EvaluationError(f"{root} holds no TUM RGB-D sequence (folders with {', '.join(FILES)})")
         return [_halves(folder) for folder in folders]
-
-    def cells(self, summary: dict) -> tuple[str, ...]:
-        return trajectory_cells(summary)
-
-
-def trajectory_cells(summary: dict) -> tuple[str, ...]:
-    """ATE aligned and not, RPE, recall at 5 cm 5 deg, share accepted."""
-    found, shares = summary["trajectory"], summary["shares"]
-    ate = [f"{100 * found[key]['position_m']['rmse']:.2f}" if found[key] else "-" for key in ("ape_aligned", "ape")]
-    rpe = pair(*(found["rpe"][key]["rmse"] for key in ("position_m", "rotation_deg"))) if found["rpe"] else "-"
-    recall = summary["recall"]["0.05 m, 5 deg"]
-    return (*ate, rpe, "-" if recall is None else f"{100 * recall:.1f}",
-            f"{100 * shares['accepted'] / max(shares['images'], 1):.1f}")
 
 
 def _is_sequence(folder: Path) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
 
+import cv2
 import numpy as np
 
 from nre_ros.evaluation.peers.keypoints import Keypoints, Peer, PeerMissing
@@ -52,7 +53,9 @@ class PeerLocalizer:
         self._keyframes: OrderedDict[str, tuple] = OrderedDict()
 
     def localize(self, image: np.ndarray, camera: Camera, names: list[str]) -> PeerPose:
-        """The pose of an image by its matches with the keyframes of these names."""
+        """The pose of an image, BGR or grey, by its matches with the keyframes of these names."""
+        if image.ndim == 2:
+            image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
         keyframes = [self._keyframe(name) for name in names]
         started = perf_counter()
         mine = self.peer.describe(image)

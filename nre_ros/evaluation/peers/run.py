@@ -14,22 +14,19 @@ from nre_ros.evaluation.records import read_records
 from nre_ros.evaluation.run import RECORDS, localize_all
 from nre_ros.features import choose_device
 from nre_ros.geometry import position_quaternion
-from nre_ros.keyframes.store import KeyframeStore
 from nre_ros.localization.result import LocalizationResult
 
 
-def run_peers(source, options, truth_of) -> dict[str, Outcomes]:
+def run_peers(source, options, truth_of, images: MapImages) -> dict[str, Outcomes]:
     """Label of each peer of ``options.peers`` -> its outcomes; records are kept beside ours, and gone on with.
 
-    A pose is accepted with at least ``FEWEST_INLIERS``.  Peers that are not installed are told on stderr and
-    left out.  Raises ``EvaluationError`` when our records do not say which keyframes were retrieved.
+    A pose is accepted with at least ``FEWEST_INLIERS``; peers tell no confidence.  Peers that are not installed are
+    told on stderr and left out.  Raises ``EvaluationError`` when our records do not say which keyframes were retrieved.
     """
     retrieved = {record["image"]: record["keyframes"] for record in read_records(options.output / RECORDS)}
     if not any(retrieved.values()):
         raise EvaluationError("no record says which keyframes were retrieved, which peers are given")
     outcomes = {}
-    with KeyframeStore.open(options.map_file) as store:
-        images = MapImages(store, options.map_images, options.map_depth)
     for name in options.peers:
         try:
             peer = make_peer(name, str(choose_device(options.device)))
@@ -41,7 +38,7 @@ def run_peers(source, options, truth_of) -> dict[str, Outcomes]:
         localize_all(
             _with_peer(localizer, images, retrieved), source.queries(), path, len(source), name, options.progress
         )
-        outcomes[peer.label] = collect(read_records(path), truth_of, 0.5, options.wrong_beyond)
+        outcomes[peer.label] = collect(read_records(path), truth_of, 0.0, options.wrong_beyond)
     return outcomes
 
 
@@ -58,7 +55,8 @@ def _with_peer(localizer: PeerLocalizer, images: MapImages, retrieved: dict[str,
         good = posed and found.inliers >= FEWEST_INLIERS
         return {
             "success": posed, "position": position.tolist() if posed else None,
-            "quaternion": quaternion.tolist() if posed else None, "covariance": None, "confidence": float(good),
+            "quaternion": quaternion.tolist() if posed else None, "covariance": None,
+            "confidence": None, "accepted": good,
             "reason": "" if good else f"{found.inliers} inliers of {found.matches} matches",
             "points_used": found.inliers, "keyframes": list(ids), "milliseconds": found.milliseconds,
         }

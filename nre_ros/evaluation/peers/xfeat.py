@@ -35,6 +35,8 @@ class XFeat(Peer):
         return Keypoints(found["keypoints"].cpu().numpy().astype(float), found["descriptors"], image.shape[1::-1])
 
     def match(self, a: Keypoints, b: Keypoints) -> np.ndarray:
+        if min(len(a.pixels), len(b.pixels)) < 2:
+            return np.zeros((0, 2), int)
         found = self.xfeat.match(a.descriptors, b.descriptors, min_cossim=-1)
         return torch.stack(found, 1).cpu().numpy()
 
@@ -54,6 +56,8 @@ class LighterGlue(XFeat):
         self.network = Network().eval().to(device)
 
     def match(self, a: Keypoints, b: Keypoints) -> np.ndarray:
+        if min(len(a.pixels), len(b.pixels)) < 2:
+            return np.zeros((0, 2), int)
         data = {}
         for k, keypoints in enumerate((a, b)):
             data[f"keypoints{k}"] = torch.from_numpy(keypoints.pixels).float()[None].to(self.device)

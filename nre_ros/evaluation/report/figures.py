@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 from scipy.stats import chi2
@@ -50,7 +51,7 @@ def from_above(runs: dict[str, Outcomes], backdrop: Backdrop | None) -> str:
     first = next(iter(runs.values()))
     if first.known.any():
         _draw_truth(ax, first, plane)
-    for (name, run), colour in zip(runs.items(), COLOURS):
+    for (name, run), colour in zip(runs.items(), cycle(COLOURS)):
         _draw_estimates(figure, ax, name, run, colour, plane, coloured=len(runs) == 1)
     ax.set_aspect("equal")
     _limit(ax, first, plane, backdrop)
@@ -111,14 +112,14 @@ def over_time(runs: dict[str, Outcomes]) -> str:
     figure, axes = _figure(2, 1, (9, 5.2), sharex=True)
     zero = _common_start(runs)
     for ax, unit, factor, kind in zip(axes[:, 0], *_KINDS):
-        for (name, run), colour in zip(runs.items(), COLOURS):
+        for (name, run), colour in zip(runs.items(), cycle(COLOURS)):
             seconds, errors = run.seconds() + zero[name], factor * getattr(run, kind)
             good, style = run.accepted & run.known & ~run.off, {"color": colour, "rasterized": len(run) > _MANY}
             ax.plot(seconds[good], errors[good].clip(_LEAST), ".", markersize=4, label=name, **style)
             if run.wrong.any():
                 ax.plot(seconds[run.wrong], errors[run.wrong].clip(_LEAST), "v", color=colour, markeredgecolor="black",
                         markersize=6, label=f"{name}: wrong")
-        for place, ((name, run), colour) in enumerate(zip(runs.items(), COLOURS)):
+        for place, ((name, run), colour) in enumerate(zip(runs.items(), cycle(COLOURS))):
             missed = ~run.accepted
             if missed.any():
                 ax.plot(run.seconds()[missed] + zero[name], np.full(missed.sum(), 0.97 - 0.05 * place), "x",
@@ -137,7 +138,7 @@ def cumulative(runs: dict[str, Outcomes]) -> str:
     """Share of the images with truth whose accepted pose is off by no more than so much."""
     figure, axes = _figure(1, 2, (9, 3.6), sharey=True)
     for pair, (ax, unit, factor, kind) in enumerate(zip(axes[0], *_KINDS)):
-        for (name, run), colour in zip(runs.items(), COLOURS):
+        for (name, run), colour in zip(runs.items(), cycle(COLOURS)):
             judged = run.accepted & run.known
             errors = np.sort(factor * getattr(run, kind)[judged]).clip(_LEAST)
             if len(errors):
@@ -156,7 +157,7 @@ def cumulative(runs: dict[str, Outcomes]) -> str:
 
 def times(runs: dict[str, Outcomes]) -> str:
     """Median of each stage as a bar, to the 99th percentile as a line."""
-    found = [(name, latency(run), colour) for (name, run), colour in zip(runs.items(), COLOURS)]
+    found = [(name, latency(run), colour) for (name, run), colour in zip(runs.items(), cycle(COLOURS))]
     stages = list(dict.fromkeys(stage for _, values, _ in found for stage in values if stage != "total")) + ["total"]
     figure, axes = _figure(1, 1, (8.2, 0.9 + len(stages) * (0.2 + 0.08 * len(found))))
     ax, height = axes[0, 0], 0.8 / len(found)
@@ -190,7 +191,7 @@ def calibration(runs: dict[str, Outcomes]) -> str:
         ax.set_xlim(-0.02, 1.02)
         ax.set_ylim(-0.02, 1.02)
         ax.set_aspect("equal")
-    for (name, run), colour in zip(runs.items(), COLOURS):
+    for (name, run), colour in zip(runs.items(), cycle(COLOURS)):
         found = confidence_calibration(run)
         if found:
             columns = ("confidence", "right", "count")

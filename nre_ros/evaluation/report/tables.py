@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from math import isfinite
+from statistics import median
+
 from nre_ros.evaluation.metrics import RECALL_PAIRS
 
 
@@ -26,17 +29,21 @@ def headline(summary: dict) -> list[tuple[str, str, bool]]:
 def main_rows(summaries: dict[str, dict]) -> list[list[str]]:
     """What was reached, a row each, a column a run."""
     runs = list(summaries.values())
-    wrong = runs[0]["wrong_beyond"]
+    limits = [f"{run['wrong_beyond']['metres']:g} m or {run['wrong_beyond']['degrees']:g}°" for run in runs]
+    # one for all is said once
+    label, each = (f" (beyond {limits[0]})", [""] * len(runs)) if len(set(limits)) == 1 else (
+        "", [f" beyond {limit}" for limit in limits]
+    )
     rows = [
         ["images", *(str(run["shares"]["images"]) for run in runs)],
         ["posed", *(_share_of(run, "posed", "images") for run in runs)],
         ["accepted", *(_share_of(run, "accepted", "images") for run in runs)],
+        ["min confidence", *(str(run.get("about", {}).get("min_confidence", "-")) for run in runs)],
         ["with truth", *(str(run["shares"]["with_truth"]) for run in runs)],
     ]
     if any(run["shares"]["judged"] for run in runs):
         rows += [
-            [f"wrong (beyond {wrong['metres']:g} m or {wrong['degrees']:g}°)",
-             *(_share_of(run, "wrong", "judged") for run in runs)],
+            [f"wrong{label}", *(_share_of(run, "wrong", "judged") + limit for run, limit in zip(runs, each))],
             ["position error", *(_spread(run["position_error_m"], 100, "cm") for run in runs)],
             ["rotation error", *(_spread(run["rotation_error_deg"], 1, "°") for run in runs)],
         ]
@@ -65,7 +72,7 @@ def calibration_rows(summaries: dict[str, dict]) -> list[list[str]]:
                 *(_percent(run["covariance"][kind]["within"][level]) if run["covariance"] else "-" for run in runs),
             ])
         rows.append([f"{kind}: standard deviations are too small by", *(
-            f"{run['covariance'][kind]['scale']:.2f} times" if run["covariance"] else "-" for run in runs
+            _times(run["covariance"][kind]["scale"]) if run["covariance"] else "-" for run in runs
         )])
     return rows
 
@@ -136,9 +143,14 @@ def _start(delays: dict) -> str:
 def _losses(delays: dict) -> str:
     if not delays["losses"]:
         return "0"
-    after = sorted(delays["after_loss"])
-    middle = f", median {after[len(after) // 2]:.2f}, longest {after[-1]:.2f} {delays['unit']}" if after else ""
+    after = delays["after_loss"]
+    middle = f", median {median(after):.2f}, longest {max(after):.2f} {delays['unit']}" if after else ""
     return f"{delays['losses']}{middle}" + (", the last one to the end" if delays["unrecovered"] else "")
+
+
+def _times(scale: float | None) -> str:
+    """None is what summary.json has for infinity."""
+    return f"{scale:.2f} times" if scale is not None and isfinite(scale) else "infinitely"
 
 
 def _number(values: dict | None, key: str) -> str:

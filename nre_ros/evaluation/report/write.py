@@ -115,12 +115,14 @@ def _about_rows(summary: dict) -> list[list[str]]:
     rows = [["map", about["map"]["path"]], ["keyframes", str(about["map"]["keyframes"])],
             ["features", about["map"]["features"]], ["made", about["map"]["created"]]]
     rows += [[key.replace("_", " "), str(value)] for key, value in about["input"].items()]
-    rows += [["ground truth", str(about["ground_truth"])], ["min confidence", f"{about['min_confidence']:g}"],
-             ["seed", str(about["seed"])], ["keyframes a query", str(about["retrieve"])], ["nre_ros", about["nre_ros"]]]
+    rows += [["ground truth", str(about["ground_truth"])], ["min confidence", f"{about['min_confidence']}"],
+             ["seed", str(about["seed"])], ["device", about["device"]],
+             ["keyframes a query", str(about["retrieve"])], ["nre_ros", about["nre_ros"]]]
     if "through_ros" in summary:
         sent = summary["through_ros"]
         rows.append(["through ROS", f"{about['through_ros']['rate']:g} times real time; the node took "
                      f"{sent['images_taken']} of {sent['images_sent']} images (the newest wins)"])
+        rows += [[f"node: {name}", value] for name, value in about["through_ros"]["parameters"].items()]
     return rows
 
 

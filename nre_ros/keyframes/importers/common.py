@@ -103,14 +103,13 @@ def build_map(
         raise MapError(f"map {path} is a folder")
     if path.exists() and not force:
         raise MapError(f"map {path} exists already, give --force to replace it")
-    names = list(dict.fromkeys(source.names()))
+    names = _names(source)
     if not names:
         raise ImportSourceError("there are no images to import")
     rule = source.usual_thinning if thinning is None else thinning
     report = ImportReport(path)
     partial = path.with_name(path.name + ".partial")
-    made_of = {**source.describe(), "thinning": asdict(rule), "refine": source.refine}
-    store = open_partial(partial, fingerprint(made_of, names, builder), builder, source.frame_id, force)
+    store = open_partial(partial, made_of(source, builder, rule), builder, source.frame_id, force)
     try:
         done = store.names()
         report.resumed = len(done.keys() & set(names))
@@ -130,12 +129,24 @@ def build_map(
     return report
 
 
+def made_of(source: MapSource, builder: KeyframeBuilder, thinning: ThinningRule | None = None) -> str:
+    """What ``build_map`` with these writes into the map as its ``source``: another map has another."""
+    rule = source.usual_thinning if thinning is None else thinning
+    options = {"thinning": asdict(rule), "refine": source.refine}
+    return fingerprint({**source.describe(), **options}, _names(source), builder)
+
+
+def _names(source: MapSource) -> list[str]:
+    return list(dict.fromkeys(source.names()))
+
+
 def _import(names, done, source, builder, store, thinning, report, progress) -> None:
     if report.resumed:
         print(f"going on with {store.path}: {report.resumed} of {len(names)} keyframes are there", file=sys.stderr)
     todo = [name for name in names if name not in done]
     if thinning.rule.motion > 0:
-        for name in done.keys() & set(names):
+        wanted = set(names)
+        for name in (name for name in done if name in wanted):  # in the map's order, the same each time
             keyframe = store.get(done[name])
             thinning.keep(name, keyframe.T_map_cam, keyframe.points)
     # a bar that is redrawn fills a log file: there, one line now and then

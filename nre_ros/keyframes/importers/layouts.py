@@ -23,9 +23,14 @@ def rgbd_folder(
     Raises ``ImportSourceError`` when the layout is none of these.
     """
     folder = check_folder(folder)
+    seven_scenes = is_seven_scenes(folder)
+    if sequences and not seven_scenes:
+        raise ImportSourceError(f"{folder} is not in the layout of 7-Scenes, which alone has sequences ({sequences!r})")
+    if depth_scale and seven_scenes:
+        raise ImportSourceError(f"{folder} is in the layout of 7-Scenes, whose depth is in millimetres: no depth scale")
     if all((folder / name).is_file() for name in tum.FILES):
         return tum.TumSource(folder, cameras, depth_scale)
-    if is_seven_scenes(folder):
+    if seven_scenes:
         return SevenScenesSource(folder, sequences or "train", cameras)
     if all((folder / name).exists() for name in _OWN):
         images, depth, poses, names, own = (folder / name for name in _OWN)

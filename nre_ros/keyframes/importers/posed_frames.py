@@ -50,7 +50,7 @@ class PosedFrames(Frames):
         Raises ``ImportSourceError`` if there is none.
         """
         view = self._views.view(name, image)
-        matched: dict[int, tuple[KeypointView, np.ndarray]] = {}
+        matched: dict[str, tuple[KeypointView, np.ndarray]] = {}
         found = self._match(view, self._views.likely(name, _NEIGHBOURS), matched)
         if not len(found.index):
             raise ImportSourceError(
@@ -59,10 +59,10 @@ class PosedFrames(Frames):
         found = self._match(view, self._views.neighbours(name, found.points, _NEIGHBOURS), matched)
         return view.pixels[found.index], found
 
-    def _match(self, view: KeypointView, others: list[KeypointView], matched: dict) -> Triangulated:
-        for other in others:
-            if id(other) not in matched:
-                matched[id(other)] = other, match(view, other)
+    def _match(self, view: KeypointView, others: dict[str, KeypointView], matched: dict) -> Triangulated:
+        for name, other in others.items():
+            if name not in matched:
+                matched[name] = other, match(view, other)
         return triangulate(view, *zip(*matched.values())) if matched else triangulate(view, [], [])
 
     @cached_property

@@ -42,6 +42,7 @@ class SevenScenesSource(DepthFrames):
 
     sequences: ``train`` and ``test`` (TrainSplit.txt, TestSplit.txt), ``all``, or names like
     ``seq-01,seq-03``.  cameras: COLMAP's ``cameras.txt`` with another colour camera.
+    left_out: sequences that are not there, and why, a line each.
     Raises ``ImportSourceError`` when there is no such sequence.
     """
 
@@ -54,16 +55,16 @@ class SevenScenesSource(DepthFrames):
             folder.resolve().parent, [folder.resolve().name]
         )
         self.only_camera = COLOUR_CAMERA if cameras is None else one_camera(cameras)
-        self.frames, self.notes = [], ()
+        self.frames, self.left_out = [], ()
         for sequence in wanted:
             found = sorted(file.name[: -len(".color.png")] for file in (self.folder / sequence).glob("*.color.png"))
             if not found:
                 zipped = (self.folder / f"{sequence}.zip").is_file()
-                self.notes += (f"{sequence} is left out: " + ("it is still zipped" if zipped else "it has no images"),)
+                self.left_out += (f"{sequence} is left out: " + ("it is still zipped" if zipped else "it has no images"),)
             self.frames += [f"{sequence}/{stem}.color.png" for stem in found]
         if not self.frames:
-            raise ImportSourceError(f"{folder}: no images in {', '.join(wanted)} ({'; '.join(self.notes)})")
-        self.notes += (f"7-Scenes: {len(self.frames)} images of {', '.join(wanted)}",)
+            raise ImportSourceError(f"{folder}: no images in {', '.join(wanted)} ({'; '.join(self.left_out)})")
+        self.notes = (*self.left_out, f"7-Scenes: {len(self.frames)} images of {', '.join(wanted)}")
 
     def names(self) -> list[str]:
         return list(self.frames)

@@ -45,21 +45,22 @@ class ViewCache:
                 self._views.popitem(last=False)
         return view
 
-    def neighbours(self, name: str, points: np.ndarray, count: int) -> list:
-        """At most ``count`` views that see points [N, 3] of the map, which view ``name`` sees, from elsewhere."""
+    def neighbours(self, name: str, points: np.ndarray, count: int) -> dict:
+        """At most ``count`` views, by name, that see points [N, 3] of the map, which view ``name`` sees, from elsewhere."""
         return self._others(name, lambda pose, poses, cameras: neighbours(points, pose, poses, cameras, count))
 
-    def likely(self, name: str, count: int) -> list:
-        """At most ``count`` views that may see what view ``name`` sees, by their poses alone."""
+    def likely(self, name: str, count: int) -> dict:
+        """At most ``count`` views, by name, that may see what view ``name`` sees, by their poses alone."""
         return self._others(name, lambda pose, poses, _: likely_neighbours(pose, poses, count))
 
-    def _others(self, name: str, choose: Callable) -> list:
+    def _others(self, name: str, choose: Callable) -> dict:
         poses, cameras = self._poses
         place = self._names.index(name)
-        views = []
+        views = {}
         for i in choose(poses[place], np.delete(poses, place, axis=0), np.delete(cameras, place)):
             try:
-                views.append(self.view(self._names[i + (i >= place)]))
+                other = self._names[i + (i >= place)]
+                views[other] = self.view(other)
             except NreError:
                 continue  # is told when its own turn comes
         return views

@@ -21,7 +21,10 @@ _COARSE = np.diag([0.1**2] * 3 + [math.radians(2.0) ** 2] * 3)
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """One of the poses of a fix: of the camera, and of the body with its covariance after inflation and floor."""
+    """One of the poses of a fix: of the camera, and of the body with its covariance after inflation and floor.
+
+    waypoint.confidence: in this pose.
+    """
 
     T_map_cam: np.ndarray
     covariance: np.ndarray
@@ -29,19 +32,23 @@ class Candidate:
 
 
 def candidates_of(fix: Fix, reading: Reading | None, settings: GateSettings) -> Iterator[Candidate]:
-    """The fix's own pose, then those of its alternatives that are poses."""
+    """The fix's own pose, then those of its alternatives that say something: probable enough, and certain enough."""
     T_cam_base = invert(np.asarray(fix.T_base_cam, dtype=np.float64))
     own = np.asarray(fix.covariance, dtype=np.float64)
-    poses = [(fix.T_map_cam, own)]
+    poses = [(fix.T_map_cam, own, fix.confidence)]
+    first_share = max(1 - sum(other.share for other in fix.alternatives), 1e-9)
     for other in fix.alternatives:
-        if not pose_fault("", other.T_map_cam):
-            known = other.covariance is not None and not covariance_fault("", other.covariance)
-            poses.append((other.T_map_cam, other.covariance if known else own + _COARSE))
-    for T_map_cam, covariance in poses:
+        if other.share < settings.least_share or pose_fault("", other.T_map_cam):
+            continue
+        known = other.covariance is not None and not covariance_fault("", other.covariance)
+        covariance = other.covariance if known else own + _COARSE
+        if not uncertainty_fault(covariance, settings):
+            poses.append((other.T_map_cam, covariance, min(fix.confidence * other.share / first_share, 1.0)))
+    for T_map_cam, covariance, confidence in poses:
         T_map_cam = np.asarray(T_map_cam, dtype=np.float64)
         covariance = settings.inflation**2 * np.asarray(covariance, dtype=np.float64) + floor(settings)
         of_base = covariance_of_frame(covariance, T_map_cam, T_cam_base)
-        waypoint = Waypoint(fix.stamp, T_map_cam @ T_cam_base, of_base, reading, fix.confidence)
+        waypoint = Waypoint(fix.stamp, T_map_cam @ T_cam_base, of_base, reading, confidence)
         yield Candidate(T_map_cam, covariance, waypoint)
 
 
@@ -50,9 +57,9 @@ def floor(settings: GateSettings) -> np.ndarray:
     return np.diag([settings.floor_metres**2] * 3 + [settings.floor_radians**2] * 3)
 
 
-def uncertainty_fault(fix: Fix, settings: GateSettings) -> str:
-    """Why the fix is too uncertain to be of use, in words; empty where it is not."""
-    metres, radians = position_spread(fix.covariance), turn_spread(fix.covariance)
+def uncertainty_fault(covariance: np.ndarray, settings: GateSettings) -> str:
+    """Why a pose of this covariance is too uncertain to be of use, in words; empty where it is not."""
+    metres, radians = position_spread(covariance), turn_spread(covariance)
     if metres > settings.max_metres:
         return f"its position is uncertain by {metres:.2f} m, at most {settings.max_metres:.2f} m may be"
     if radians > settings.max_radians:
