@@ -11,6 +11,7 @@ from rosbags.rosbag2 import ReaderError
 from rosbags.typesys import Stores, get_typestore
 
 from nre_ros.errors import ImportSourceError
+from nre_ros.messages.stamps import stamp_nanoseconds
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 CAMERA_INFO_TYPE = "sensor_msgs/msg/CameraInfo"
@@ -77,9 +78,4 @@ def topic_listing(found: dict[str, str]) -> str:
 
 def stamp_of(message) -> int:
     """Nanoseconds since the epoch in the header of a message that the reader has deserialized."""
-    return nanoseconds(message.header.stamp)
-
-
-def nanoseconds(stamp) -> int:
-    """Nanoseconds since the epoch of a builtin_interfaces/Time."""
-    return stamp.sec * 10**9 + stamp.nanosec
+    return stamp_nanoseconds(message.header.stamp)

@@ -1,6 +1,11 @@
-"""Stamps in words."""
+"""Stamps as numbers and in words."""
 
 from __future__ import annotations
+
+
+def stamp_nanoseconds(stamp) -> int:
+    """Nanoseconds since the epoch of a builtin_interfaces/Time, of rclpy or from a bag."""
+    return stamp.sec * 10**9 + stamp.nanosec
 
 
 def seconds_of(stamp: int) -> str:

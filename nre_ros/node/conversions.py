@@ -7,11 +7,7 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose, TransformStamped
 
 from nre_ros.geometry import pose_matrix, position_quaternion
-
-
-def stamp_nanoseconds(stamp: Time) -> int:
-    """Nanoseconds since the epoch."""
-    return stamp.sec * 10**9 + stamp.nanosec
+from nre_ros.messages.stamps import stamp_nanoseconds as stamp_nanoseconds  # all conversions are found here
 
 
 def stamp_message(nanoseconds: int) -> Time:

@@ -16,7 +16,8 @@ from nre_ros.errors import NreError
 from nre_ros.keyframes.importers.bag_topics import POSE_TYPES, TF_TYPE, ImportTopics
 from nre_ros.keyframes.importers.rgbd import QUATERNION_TOLERANCE
 from nre_ros.keyframes.importers.trajectory import Trajectory
-from nre_ros.messages.bag import nanoseconds, stamp_of
+from nre_ros.messages.bag import stamp_of
+from nre_ros.messages.stamps import stamp_nanoseconds
 from nre_ros.messages.torn_bag import messages_that_are_left
 from nre_ros.messages.transform_buffer import TransformBuffer
 
@@ -120,7 +121,7 @@ class BagIndexer:
         for item in message.transforms:
             t, q = item.transform.translation, item.transform.rotation
             refusal = self._buffer.insert(
-                nanoseconds(item.header.stamp), item.header.frame_id, item.child_frame_id,
+                stamp_nanoseconds(item.header.stamp), item.header.frame_id, item.child_frame_id,
                 [t.x, t.y, t.z], [q.x, q.y, q.z, q.w], static,
             )
             if refusal:  # of each kind and frame one example
