@@ -61,7 +61,7 @@ class MapImages:
         T_map_cam, camera = self._where[name]
         smooth = smooth_depth(read_depth((self._depth / name).with_suffix(".png"), _DEPTH_SCALE))
         points, known = lift_by_depth(smooth, keypoints.pixels, camera, T_map_cam)
-        others = self._views.neighbours(name, points[known], NEIGHBOURS)
+        others = list(self._views.neighbours(name, points[known], NEIGHBOURS).values())
         refined = refine_depth(self._views.view(name), smooth, keypoints.pixels[known], others)
         points[known] = lift_pixels(keypoints.pixels[known], refined.depth, camera, T_map_cam)
         return points, known
@@ -106,7 +106,7 @@ class _Triangulation:
 
     def lift(self, name: str, keypoints: Keypoints) -> tuple[np.ndarray, np.ndarray]:
         view = self._views.view(name)  # the peer finds the same keypoints again: it draws no random numbers
-        others = self._views.likely(name, _NEIGHBOURS)
+        others = list(self._views.likely(name, _NEIGHBOURS).values())
         matches = [self._peer.match(view.keypoints, other.keypoints) for other in others]
         found = triangulate(view, others, matches)
         points, known = np.full((len(view.pixels), 3), np.nan), np.zeros(len(view.pixels), dtype=bool)

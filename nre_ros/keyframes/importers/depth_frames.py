@@ -66,7 +66,7 @@ class DepthFrames(Frames):
 
         smooth: [H, W] its depth as ``smooth_depth`` gives it; points: [M, 3] of the map that the frame sees.
         """
-        others = self._views.neighbours(name, points, NEIGHBOURS)
+        others = list(self._views.neighbours(name, points, NEIGHBOURS).values())
         return refine_depth(self._views.view(name, image), smooth, pixels, others)
 
     @cached_property
