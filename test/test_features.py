@@ -35,19 +35,6 @@ def test_maps_cover_images_of_any_size(xfeat, width, height):
     assert (features.coarse.data.shape[0], features.fine.data.shape[0]) == (xfeat.coarse_channels, xfeat.fine_channels)
 
 
-@pytest.mark.parametrize("width, height", [(1224, 1024), (1024, 1224), (1500, 600), (2448, 2048), (640, 480)])
-def test_both_fine_maps_have_the_same_cells(width, height):
-    """Whatever the reduction of a large image leaves of its sides."""
-    small = XFeatBackbone(torch.device("cpu"), max_imsize=256)  # the same in little
-    factor = 256 / 1024 if max(width, height) > 1024 else 0.25
-    image = cv2.resize(photograph("coffee"), (round(width * factor * 1.3), round(height * factor * 1.3)))
-    for each in (image, image[:-1], image[:, :-1]):
-        features = small.extract(each)
-        closer = features.closer_look()
-        assert closer.data.shape[1:] == features.fine.data.shape[1:]
-        assert closer.grid.stride == pytest.approx(features.fine.grid.stride)
-
-
 @pytest.mark.parametrize("name", IMAGES)
 def test_eight_pixels_of_shift_are_one_cell(xfeat, name):
     image = photograph(name)
@@ -114,7 +101,7 @@ def test_large_images_are_reduced_and_keep_their_places(xfeat, width, height, ma
     assert reduced.fine.grid.stride == pytest.approx(4 / scale) and reduced.detection.shape == (height, width)
 
 
-@pytest.mark.parametrize("width, height", [(333, 250), (320, 240), (2100, 701)])
+@pytest.mark.parametrize("width, height", [(333, 250), (320, 240), (2100, 701), (1224, 1024), (1024, 1224)])
 def test_both_fine_maps_have_the_same_cells(xfeat, width, height):
     """To an eighth of a pixel."""
     features = xfeat.extract(cv2.resize(photograph("coffee"), (width, height)))
