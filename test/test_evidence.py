@@ -18,7 +18,7 @@ from nre_ros.localization.fix import Alternative
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.localization.verdict import judge
 from nre_ros.nre import Estimate
-from nre_ros.nre.rivals import Rival
+from nre_ros.nre.rivals import Rival, best_agreement
 
 CAMERA = Camera(640, 480, 500.0, 500.0, 319.5, 239.5)
 DEPTH = 2.0
@@ -110,6 +110,12 @@ def test_points_that_cannot_be_expected_do_not_count_against_a_pose():
         assert evidence.expected == 1.0 and evidence.regions == 1.0 and evidence.share == pytest.approx(0.5)
 
 
+def rival_at(T, losses, estimate, stack, covariance=None):
+    """A second pose at which the points have other losses."""
+    theirs, own = (best_agreement(each, estimate.by_chance, stack.counts) for each in (losses, estimate.losses))
+    return Rival(T, theirs / own, covariance)
+
+
 @pytest.mark.parametrize("rival_share", [0.0, 0.25, 1.0])
 def test_the_rival_is_weighed_by_the_keyframe_that_agrees_most(rival_share):
     """It may be a place of which the map shows one keyframe only."""
@@ -117,7 +123,7 @@ def test_the_rival_is_weighed_by_the_keyframe_that_agrees_most(rival_share):
     losses = torch.full((768,), 0.9)
     losses[: round(rival_share * stack.counts[0])] = 0.2
     elsewhere = torch.eye(4).double()
-    evidence = gather(replace(estimate, rival=Rival(elsewhere, losses)), stack, CAMERA)
+    evidence = gather(replace(estimate, rival=rival_at(elsewhere, losses, estimate, stack)), stack, CAMERA)
     assert evidence.rival == pytest.approx(rival_share)
 
 
@@ -199,7 +205,7 @@ def test_two_places_that_look_alike_are_both_told_of():
     estimate, stack = everywhere(0.9)
     elsewhere = torch.eye(4).double()
     elsewhere[0, 3] = 12.0
-    rival = Rival(elsewhere, estimate.losses, 100 * estimate.covariance)
+    rival = rival_at(elsewhere, estimate.losses, estimate, stack, 100 * estimate.covariance)
     verdict = judge(replace(estimate, rival=rival), stack, CAMERA, 0.9)
     assert verdict.confidence == pytest.approx(0.5, abs=0.03) and "elsewhere" in verdict.reason
     # this one could be believed without the other: both are given, for those who know more (odometry)
@@ -215,7 +221,8 @@ def test_a_weaker_second_pose_is_told_beside_the_accepted_one():
     estimate, stack = everywhere(0.9)
     losses = torch.full((768,), 0.9)
     losses[: int(0.6 * stack.counts[0])] = 0.2
-    verdict = judge(replace(estimate, rival=Rival(torch.eye(4).double(), losses)), stack, CAMERA, 0.5)
+    rival = rival_at(torch.eye(4).double(), losses, estimate, stack)
+    verdict = judge(replace(estimate, rival=rival), stack, CAMERA, 0.5)
     assert verdict.reason == "" and 0.5 < verdict.confidence < 1.0
     (other,) = verdict.alternatives
     assert 0 < other.share < 0.35

@@ -297,6 +297,9 @@ def test_only_a_map_is_replaced_by_a_copy(tmp_path, what):
     with KeyframeStore.create(tmp_path / "map.db", "toy", "0" * 64) as store:
         with pytest.raises(MapError, match="not replaced|folder"):
             save_copy(store, path, overwrite=True)
+        for nowhere in (Path(__file__) / "map.db", tmp_path / (300 * "x")):
+            with pytest.raises(MapError, match="cannot be written"):
+                save_copy(store, nowhere)
         copy = tmp_path / "copy.db"
         for _ in range(2):
             save_copy(store, copy, overwrite=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nre_ros.cli.evaluate import count
+from nre_ros.cli.arguments import count
 
 _DESCRIPTION = """\
 Reads a public data set as it is downloaded, builds the map with the official split, localizes the queries and

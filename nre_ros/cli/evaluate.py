@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from nre_ros.cli.arguments import count
 from nre_ros.cli.replay import parameter, positive
 
 _DESCRIPTION = """\
@@ -100,14 +101,6 @@ def _add_peers(parser) -> None:
     group.add_argument("--map-images", metavar="DIR", help="folder of the map's images, by the keyframes' names")
     group.add_argument("--map-depth", metavar="DIR", help="folder of their depth images (.png, 16 bit, mm), if there "
                        "are some: else the peers' points are triangulated")
-
-
-def count(text: str) -> int:
-    """A whole number from 1, for argparse."""
-    value = int(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"{value} is not positive")
-    return value
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ import tempfile
 import webbrowser
 from pathlib import Path
 
-from nre_ros.cli.evaluate import count
+from nre_ros.cli.arguments import count
 from nre_ros.errors import NreError
 
 _DESCRIPTION = """\

@@ -6,6 +6,7 @@ import argparse
 import re
 import sys
 
+from nre_ros.cli.arguments import count
 from nre_ros.cli.tables import print_table
 from nre_ros.features import BACKBONES
 
@@ -128,7 +129,7 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
         help="xfeat (default), or nre: the published networks, once `nre_ros weights import` has them",
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network runs")
-    parser.add_argument("--points", type=_positive, default=500, metavar="N", help="points a keyframe (default 500)")
+    parser.add_argument("--points", type=count, default=500, metavar="N", help="points a keyframe (default 500)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random draws (default 0)")
     parser.add_argument("--force", action="store_true", help="replace an existing map once the new one is complete")
     parser.add_argument("--keep-all", action="store_true", help="keep views that repeat an earlier one, too")
@@ -141,13 +142,6 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
 def _add_refine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-refine", action="store_true", help="take the depth as the sensor gives it, and do not "
                         "refine it against the other images")
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"{value} is not positive")
-    return value
 
 
 def _not_negative(text: str) -> float:

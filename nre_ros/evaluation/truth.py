@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 from nre_ros.errors import EvaluationError, NreError
 from nre_ros.evaluation.outcomes import pose_matrices
 from nre_ros.geometry import interpolate_poses, pose_matrix
-from nre_ros.keyframes.importers.common import read_lines
+from nre_ros.keyframes.importers.common import numbered_lines
 from nre_ros.keyframes.importers.rgbd import QUATERNION_TOLERANCE, tum_values
 
 MAX_GAP = 0.1
@@ -165,10 +165,7 @@ class _Entries:
 
 def _numbered_lines(path) -> list[tuple[int, str]]:
     """The lines of a list with their numbers in the file; empty ones and comments are left out."""
-    read_lines(path)  # tells what is wrong with the file
-    with Path(path).open(encoding="utf-8") as file:
-        lines = [(number, line.strip()) for number, line in enumerate(file, start=1)]
-    return [(number, line) for number, line in lines if line and not line.startswith("#")]
+    return [(number, line) for number, line in numbered_lines(path) if not line.startswith("#")]
 
 
 def check_overlap(truth: Truth, first: int, last: int, what: str) -> None:

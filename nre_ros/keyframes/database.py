@@ -108,15 +108,7 @@ def open_database(path: Path, readonly: bool, exclusive: bool = False) -> sqlite
     A reader creates and changes nothing; a writer brings a map of an older version to this one.
     exclusive: no other process may open it meanwhile (of writers).
     """
-    try:
-        if not path.exists():
-            raise MapError(f"map {path} does not exist")
-        if not path.is_file():
-            raise MapError(f"map {path} is not a file")
-        with open(path, "rb") as file:
-            header = file.read(100)
-    except OSError as error:
-        raise MapError(f"map {path} cannot be read: {error.strerror}") from error
+    header = read_header(path)
     if not header:
         raise MapFormatError(f"map {path} is empty (0 bytes)")
     if not header.startswith(_SQLITE):
@@ -156,8 +148,21 @@ def close_writer(db: sqlite3.Connection) -> None:
         db.close()
 
 
+def read_header(path: Path) -> bytes:
+    """The first 100 bytes of a file, fewer of a shorter one; ``MapError`` where there is none that can be read."""
+    try:
+        if not path.exists():
+            raise MapError(f"map {path} does not exist")
+        if not path.is_file():
+            raise MapError(f"map {path} is not a file")
+        with open(path, "rb") as file:
+            return file.read(100)
+    except OSError as error:
+        raise MapError(f"map {path} cannot be read: {error.strerror}") from error
+
+
 def is_map(header: bytes) -> bool:
-    """Whether a file with these first 72 bytes is a map, in whatever state (application_id stands at byte 68)."""
+    """Whether a file with this header is a map, in whatever state (application_id stands at byte 68)."""
     return header.startswith(_SQLITE) and header[68:72] == APPLICATION_ID.to_bytes(4, "big")
 
 

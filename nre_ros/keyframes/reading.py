@@ -6,7 +6,7 @@ Every row carries a checksum over all its columns: a damaged row is refused, nev
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -118,18 +118,16 @@ class MapReader:
     def load(self, keyframe_ids: Iterable[int]) -> list[Keyframe]:
         """Keyframes in the order of the ids given, without thumbnails; from the cache where they are in it."""
         with self.tables.snapshot():
-            if self.tables.writing:  # may be taken back: nothing of it is kept
-                return [self._read(int(keyframe_id)) for keyframe_id in keyframe_ids]
-            self._forget_changed()
-            return [self._load(int(keyframe_id)) for keyframe_id in keyframe_ids]
+            one = self._reader()
+            return [one(int(keyframe_id)) for keyframe_id in keyframe_ids]
 
     def load_readable(self, keyframe_ids: Iterable[int]) -> list[Keyframe]:
         """The same without those that are damaged, which are logged: the others are as good as before."""
         with self.tables.snapshot():
-            keyframes = []
+            one, keyframes = self._reader(), []
             for keyframe_id in keyframe_ids:
                 try:
-                    keyframes += self.load([keyframe_id])
+                    keyframes.append(one(int(keyframe_id)))
                 except MapFormatError as error:
                     _LOG.warning("left out: %s", error)
             return keyframes
@@ -215,6 +213,13 @@ class MapReader:
         checked = [self.tables.checked(row, f"keyframe {row[0]}") for row in rows]
         with self.tables.decoding():
             return scan_of(checked)
+
+    def _reader(self) -> Callable[[int], Keyframe]:
+        """What reads one keyframe within this snapshot."""
+        if self.tables.writing:  # may be taken back: nothing of it is kept
+            return self._read
+        self._forget_changed()
+        return self._load
 
     def _forget_changed(self) -> None:
         """Takes out of the cache what has changed since it was read."""

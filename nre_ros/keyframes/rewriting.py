@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nre_ros.errors import MapError
-from nre_ros.keyframes.database import is_map, sidecars
+from nre_ros.keyframes.database import is_map, read_header, sidecars
 from nre_ros.keyframes.index import update_index
 from nre_ros.keyframes.store import KeyframeStore
 
@@ -22,12 +22,12 @@ def check_replaceable(path: Path) -> None:
             raise MapError(f"map {path} is a folder")
         if not path.exists():
             return
-        if not path.is_file():
-            raise MapError(f"{path} is not a file, it is not replaced")
-        with open(path, "rb") as file:
-            header = file.read(72)
     except OSError as error:
         raise MapError(f"map {path} cannot be written: {error.strerror}") from error
+    try:
+        header = read_header(path)
+    except MapError as error:
+        raise MapError(f"{error}, it is not replaced") from error
     if header and not is_map(header):
         raise MapError(f"{path} is a file of another kind, it is not replaced")
 
@@ -98,4 +98,5 @@ def save_copy(store: KeyframeStore, path, overwrite: bool = False) -> None:
     except OSError as error:
         raise MapError(f"map {path} cannot be written: {error.strerror}") from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # told already, where the path itself cannot be
+            unfinished.unlink(missing_ok=True)

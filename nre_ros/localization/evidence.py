@@ -17,7 +17,7 @@ from nre_ros.geometry import Camera, invert
 from nre_ros.keyframes.types import KeyframeStack
 from nre_ros.nre.estimator import Estimate
 from nre_ros.nre.fine import like_views
-from nre_ros.nre.rivals import SUPPORT, best_agreement
+from nre_ros.nre.rivals import SUPPORT
 
 _PLACES_ACROSS = 20
 """Image blocks along its longer side within which points count as one place, as several keyframes bring the same spot."""
@@ -99,7 +99,7 @@ def gather(estimate: Estimate, keyframes: KeyframeStack, camera: Camera) -> Evid
         deviation=math.log(max(position / distance, 1e-6)),
         turn=math.log(max(turn, 1e-6)),
         moved=math.log1p(_moved(estimate, keyframes, camera, supporting)),
-        rival=_rival(estimate, keyframes.counts),
+        rival=0.0 if estimate.rival is None else min(estimate.rival.agreement, 2.0),
     )
 
 
@@ -145,10 +145,3 @@ def _moved(estimate: Estimate, keyframes: KeyframeStack, camera: Camera, support
     pixels, valid, _ = camera.project(points @ before[0][:3, :3].T + before[0][:3, 3])
     moved = (pixels - estimate.pixels[supporting]).norm(dim=1)[valid]
     return float(moved.median()) * 640 / _side(camera) if len(moved) else 0.0
-
-
-def _rival(estimate: Estimate, counts) -> float:
-    if estimate.rival is None:
-        return 0.0
-    own = best_agreement(estimate.losses, estimate.by_chance, counts)
-    return min(best_agreement(estimate.rival.losses, estimate.by_chance, counts) / max(own, 1e-9), 2.0)

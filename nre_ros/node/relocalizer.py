@@ -92,10 +92,10 @@ class Relocalizer:
 
     def _take_apart(self):
         """Ends what has been made of a relocalizer that could not be made."""
-        for name in ("_entities", "_times", "demand", "worker", "_transforms", "_outputs"):
+        for name in ("_entities", "_times", "demand", "_transforms", "_outputs"):  # the threads begin last
             part = getattr(self, name, None)
             if part is not None:
-                (part.stop if name == "worker" else part.close)()
+                part.close()
 
     def close(self, timeout: float | None = None) -> bool:
         """Ends the work; false when a computation still runs after ``timeout`` seconds (None: waits for it)."""

@@ -219,35 +219,38 @@ class NREEstimator:
         # every third cell will do for a rate
         by_chance = (maps.loss[:, ::3, ::3] < SUPPORT * maps.chance).float().mean((1, 2))
 
-        def agreement(losses):
-            return best_agreement(losses, by_chance, keyframes.counts)
+        own = best_agreement(losses, by_chance, keyframes.counts)
+
+        def agreement(T) -> float:
+            losses = self._losses(T, keyframes, maps, camera)[2]
+            return best_agreement(losses, by_chance, keyframes.counts) / max(own, 1e-9)
 
         if rival is not None:
-            rival = self._rival(rival, T, agreement, agreement(losses), query, keyframes, maps, camera)
+            rival = self._rival(rival, T, agreement, query, keyframes, maps, camera)
         samples = _typical_points(losses)
         return Estimate(
             T, pixels=pixels, valid=valid, losses=losses, by_chance=by_chance, rival=rival,
             sample_maps=maps.loss[samples] / maps.chance, sample_points=samples, grid=maps.grid,
         )
 
-    def _rival(self, T, first, agreement, wanted, query, keyframes, maps, camera) -> Rival | None:
+    def _rival(self, T, first, agreement, query, keyframes, maps, camera) -> Rival | None:
         """The rival T, refined as far as it agrees; None where that brings it to the place of the first pose."""
-        losses = self._losses(T, keyframes, maps, camera)[2]
-        if agreement(losses) < PLAUSIBLE * wanted:
-            return Rival(T, losses)
+        share = agreement(T)
+        if share < PLAUSIBLE:
+            return Rival(T, share)
         T, _ = self._refine_coarse(T[None], keyframes, maps, camera)
         if not bool(apart(T[None], first, keyframes.points)):
             return None
-        losses = self._losses(T, keyframes, maps, camera)[2]
-        if self.config.skip_gnc or agreement(losses) < ALIKE * wanted:
-            return Rival(T, losses)
+        share = agreement(T)
+        if self.config.skip_gnc or share < ALIKE:
+            return Rival(T, share)
         fine, local, kept = self._refine_fine(T, query, keyframes, maps, camera)
         if fine is None:
-            return Rival(T, losses)
+            return Rival(T, share)
         if not bool(apart(fine[0][None], first, keyframes.points)):
             return None
         sigma = sigma_schedule(self.config.fine_sigma_max, self.config.fine_sigma_min)[-1]
-        return Rival(fine[0], losses, pose_covariance(fine[0], keyframes.points[kept], camera, local, sigma))
+        return Rival(fine[0], share, pose_covariance(fine[0], keyframes.points[kept], camera, local, sigma))
 
     def _losses(self, T, keyframes, maps, camera):
         """Projections [N, 2] of all points, which lie in front [N], and their losses [N] as fractions of ln|Omega|."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -21,12 +21,12 @@ turn."""
 class Rival:
     """The best pose that puts the camera elsewhere, T_cam_map [4, 4].
 
-    losses: [N] coarse ones, at the pose as the coarse stage left it.  covariance: [6, 6] as of the first pose, where it
-    agrees nearly as well and went through the fine stage.
+    agreement: its ``best_agreement``, in the coarse maps and as the coarse stage left it, as a share of the first pose's.
+    covariance: [6, 6] as of the first pose, where it agrees nearly as well and went through the fine stage.
     """
 
     T_cam_map: torch.Tensor
-    losses: torch.Tensor = field(repr=False)
+    agreement: float
     covariance: torch.Tensor | None = None
 
 

@@ -58,7 +58,7 @@ def read_truth(path: Path | str, topic: str) -> dict[int, np.ndarray]:
 
 
 def read_image(path: Path | str, topic: str, stamp: int) -> np.ndarray | None:
-    """The image (uint8 BGR) of that topic and stamp; None where there is none."""
+    """The image (uint8 BGR, or grey) of that topic and stamp; None where there is none."""
     from nre_ros.messages.images import image_array
 
     with open_bag(path) as reader:
@@ -66,6 +66,5 @@ def read_image(path: Path | str, topic: str, stamp: int) -> np.ndarray | None:
         for connection, _, raw in reader.messages(connections):
             message = reader.deserialize(raw, connection.msgtype)
             if stamp_of(message) == stamp:
-                image = image_array(message)
-                return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+                return image_array(message)
     return None

@@ -218,13 +218,18 @@ def image_names(folder: Path, list_path=None) -> list[str]:
 
 def read_lines(path) -> list[str]:
     """Stripped, non-empty lines of a text file; ``ImportSourceError`` if it cannot be read as text."""
+    return [line for _, line in numbered_lines(path)]
+
+
+def numbered_lines(path) -> list[tuple[int, str]]:
+    """The same, each with its number in the file, from 1."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ImportSourceError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ImportSourceError(f"{path} is not a text file") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
 
 
 def digest(*paths) -> str:
