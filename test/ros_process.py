@@ -199,13 +199,19 @@ class Robot:
 
     # --- mouth ----------------------------------------------------------------------------------
 
-    def wait_connected(self):
-        """Until the node hears the camera and we hear the node."""
+    def listeners(self, *message_types) -> frozenset:
+        """Who subscribes to these messages of ours, or to any; one killed stays for DDS's lease (20 s)."""
+        topics = [self._publishers[kind].topic_name for kind in message_types or self._publishers]
+        endpoints = [e for topic in topics for e in self.node.get_subscriptions_info_by_topic(topic)]
+        return frozenset(tuple(endpoint.endpoint_gid) for endpoint in endpoints)
+
+    def wait_connected(self, besides: frozenset = frozenset()):
+        """Until the node hears the camera and we hear the node; ``besides`` are listeners known to be dead."""
         deadline = time.monotonic() + TIMEOUT
         while time.monotonic() < deadline:
-            images, jpegs, infos = (publisher.get_subscription_count() for publisher in self._publishers.values())
+            images, jpegs, infos = (self.listeners(kind) - besides for kind in self._publishers)
             spoken = [self.node.count_publishers(self.node.resolve_topic_name(name)) for name in ("pose", "status")]
-            if images + jpegs and infos and all(spoken):
+            if images | jpegs and infos and all(spoken):
                 time.sleep(0.3)  # the other side learns of it a little later
                 return self
             time.sleep(0.02)

@@ -111,12 +111,13 @@ def test_killed_and_started_again(world, tmp_path):
             node.wait_ready()
             robot.wait_connected()
             assert_posed(world, robot)
+            dead = robot.listeners()
             assert node.stop(signal.SIGKILL) == -signal.SIGKILL
         assert file.exists(), "it was written with the pose, not at the end"
         robot.transforms.clear()
         with NodeProcess(tmp_path, "-r", "__ns:=/phoenix", **{**given, "first_fixes": 50}) as node:
             node.wait_ready()
-            robot.wait_connected()
+            robot.wait_connected(besides=dead)
             assert_posed(world, robot)
             assert robot.wait(lambda: robot.transforms)
             assert node.stop() == 0
