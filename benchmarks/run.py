@@ -13,8 +13,8 @@ from pathlib import Path
 # the package of this checkout is measured, not one that happens to be installed
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common import ROOT, Options, Skip, UsageError, commit, environment, use_threads  # noqa: E402
-from docs_page import PAGE, write_page  # noqa: E402
+from common import ROOT, Options, Skip, UsageError, commit, environment, use_threads
+from docs_page import PAGE, write_page
 
 BENCHMARKS = {
     "published": "consensus and refinement against the published way, on the published code's numbers",

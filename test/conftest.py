@@ -1,5 +1,6 @@
 """What several tests need: the data beside the repository, and ROS apart from everyone else's."""
 
+import contextlib
 import itertools
 import os
 import time
@@ -80,3 +81,20 @@ def _isolation() -> dict[str, str]:
     if os.environ.get("ROS_DISTRO") == "humble":  # knows only the older variable
         isolation["ROS_LOCALHOST_ONLY"] = "1"
     return isolation
+
+
+@pytest.fixture
+def make_map(tmp_path):
+    """Makes maps whose keyframes have given global descriptors; they are closed after the test."""
+    from retrieval_samples import make_map
+
+    with contextlib.ExitStack() as stores:
+        numbers = itertools.count()
+        yield lambda *given, **options: stores.enter_context(make_map(tmp_path / f"{next(numbers)}.db", *given, **options))
+
+
+@pytest.fixture
+def small_is_large(monkeypatch):
+    """Maps of more than 50 keyframes count as large."""
+    monkeypatch.setattr("nre_ros.keyframes.index.SMALL", 50)
+    monkeypatch.setattr("nre_ros.keyframes.catalogue.SMALL", 50)

@@ -16,13 +16,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from keyframe_samples import PlaceBackbone, random_keyframe  # noqa: E402
-from test_store import assert_same  # noqa: E402
+from keyframe_samples import PlaceBackbone, random_keyframe
+from test_store import assert_same
 
-from nre_ros.keyframes.builder import KeyframeBuilder  # noqa: E402
-from nre_ros.keyframes.importers.common import MapSource, build_map  # noqa: E402
-from nre_ros.keyframes.store import KeyframeStore  # noqa: E402
-from nre_ros.keyframes.verify import verify_map  # noqa: E402
+from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.keyframes.importers.common import MapSource, build_map
+from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.verify import verify_map
 
 COUNT = 40
 SIZES = {"points": 60, "background": 8, "dimensions": 60}

@@ -9,13 +9,13 @@ from scipy.spatial.transform import Rotation
 
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from nre_ros.errors import CameraError, ImageError, PoseError  # noqa: E402
-from nre_ros.geometry import EQUIDISTANT, PINHOLE, RADIAL_TANGENTIAL  # noqa: E402
-from nre_ros.messages.camera_info import camera_of  # noqa: E402
-from nre_ros.messages.images import check_size, image_array  # noqa: E402
-from nre_ros.node.conversions import (  # noqa: E402
+from nre_ros.errors import CameraError, ImageError, PoseError
+from nre_ros.geometry import EQUIDISTANT, PINHOLE, RADIAL_TANGENTIAL
+from nre_ros.messages.camera_info import camera_of
+from nre_ros.messages.images import check_size, image_array
+from nre_ros.node.conversions import (
     matrix_of_pose,
     pose_message,
     stamp_message,

@@ -164,7 +164,7 @@ def test_euroc_frames_are_those_that_went_in(shared, root):
 def test_cambridge_frames_are_those_that_went_in(shared, root):
     (scene,) = make_dataset("cambridge").scenes(root("cambridge") / "ShopFacade")
     originals = [entry for entry in miniatures.fountain_frames(shared / "data/fountain") if entry[4]]
-    for (frame, image, camera), (_, _, theirs, T, _) in zip(frames_of(scene.queries), originals):
+    for (frame, _, camera), (_, _, theirs, T, _) in zip(frames_of(scene.queries), originals):
         metres, radians = pose_error(frame.T_map_cam, T)
         assert metres < 1e-6 and radians < 1e-6
         assert camera.fx == camera.fy == pytest.approx(theirs.fx / 2) and camera.cx == (theirs.width // 2 - 1) / 2

@@ -55,7 +55,7 @@ def displacement(a, b, scale: float = 1.0) -> np.ndarray:
     cell was taken c pixels (of the network's input) too far right, the places of the two maps are
     c / stride_a and c / stride_b cells off: apart by c times the difference of their pixel sizes.
     """
-    channels, rows, columns = a.data.shape
+    rows, columns = a.data.shape[-2:]
     y, x = np.mgrid[3 : rows - 3, 3 : columns - 3]
     pixels = a.grid.to_pixels(np.stack([x, y], -1).astype(float))
     mine = a.data.numpy()[:, 3:-3, 3:-3]

@@ -13,8 +13,8 @@ from nre_ros.gallery.rgbd import write_rgbd
 from nre_ros.geometry import Camera
 
 pytest.importorskip("rosbags")
-from rosbags.highlevel import AnyReader  # noqa: E402
-from rosbags.interfaces import QosDurability, QosReliability  # noqa: E402
+from rosbags.highlevel import AnyReader
+from rosbags.interfaces import QosDurability, QosReliability
 
 CAMERAS = {
     "pinhole": Camera(96, 64, 80.0, 81.0, 47.0, 32.5),

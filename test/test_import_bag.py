@@ -16,12 +16,12 @@ from nre_ros.keyframes.builder import KeyframeBuilder
 from nre_ros.keyframes.importers.common import build_map
 
 pytest.importorskip("rosbags", reason="needs rosbags to write and read bags")
-from bag_samples import (  # noqa: E402
+from bag_samples import (
     OPTICAL, START, depth_message, encoded_message, odometry_message, rgbd_messages, write_messages,
 )
 
-from nre_ros.gallery.bag import camera_info_message, image_message, pose_message, tf_message  # noqa: E402
-from nre_ros.keyframes.importers.bag import BagFrames, bag_source  # noqa: E402
+from nre_ros.gallery.bag import camera_info_message, image_message, pose_message, tf_message
+from nre_ros.keyframes.importers.bag import BagFrames, bag_source
 
 CAMERA = Camera(160, 120, 130.0, 131.0, 79.5, 59.5)
 DEPTH_CAMERA = Camera(160, 120, 146.0, 146.0, 79.5, 59.5)

@@ -186,9 +186,9 @@ def rgbd_folder(tmp_path, monkeypatch):
     lines = ["# t x y z qx qy qz qw"]
     for i in range(5):
         image = rng.integers(0, 255, (480, 640, 3)).astype(np.uint8)
-        for kind, image in [("rgb", image), ("depth", np.full((480, 640), 2000, np.uint16))]:
+        for kind, pixels in [("rgb", image), ("depth", np.full((480, 640), 2000, np.uint16))]:
             (tmp_path / kind).mkdir(exist_ok=True)
-            cv2.imwrite(str(tmp_path / kind / f"{i}.{'jpg' if kind == 'rgb' else 'png'}"), image)
+            cv2.imwrite(str(tmp_path / kind / f"{i}.{'jpg' if kind == 'rgb' else 'png'}"), pixels)
         position, quaternion = position_quaternion(random_pose(rng))
         lines.append(" ".join(map(repr, [1.5, *position.tolist(), *quaternion.tolist()])))
     (tmp_path / "depth/1.png").unlink()

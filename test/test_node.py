@@ -13,18 +13,18 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
 
-from rcl_interfaces.srv import DescribeParameters, GetParameters  # noqa: E402
-from rclpy.parameter import parameter_value_to_python  # noqa: E402
-from ros_process import (  # noqa: E402
+from rcl_interfaces.srv import DescribeParameters, GetParameters
+from rclpy.parameter import parameter_value_to_python
+from ros_process import (
     CAMERA, OPTICAL, SimClock, assert_pose, camera_info, jpeg_image, raw_image,
 )
 
-from nre_ros.gallery import CameraMount, camera_pose  # noqa: E402
-from nre_ros.geometry import invert  # noqa: E402
-from nre_ros.msg import LocalizationStatus  # noqa: E402
-from nre_ros.node.conversions import matrix_of_pose, stamp_nanoseconds  # noqa: E402
-from nre_ros.node.declarations import DECLARATIONS  # noqa: E402
-from nre_ros.node.transforms import _matrix  # noqa: E402
+from nre_ros.gallery import CameraMount, camera_pose
+from nre_ros.geometry import invert
+from nre_ros.msg import LocalizationStatus
+from nre_ros.node.conversions import matrix_of_pose, stamp_nanoseconds
+from nre_ros.node.declarations import DECLARATIONS
+from nre_ros.node.transforms import _matrix
 
 MOUNT = CameraMount()
 

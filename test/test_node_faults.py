@@ -10,10 +10,10 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
 
-from ros_process import NodeProcess, Robot, camera_info, jpeg_image, raw_image  # noqa: E402
+from ros_process import NodeProcess, Robot, camera_info, jpeg_image, raw_image
 
-from nre_ros.geometry import pose_error  # noqa: E402
-from nre_ros.node.conversions import matrix_of_pose, stamp_message, transform_message  # noqa: E402
+from nre_ros.geometry import pose_error
+from nre_ros.node.conversions import matrix_of_pose, stamp_message, transform_message
 
 NAN = float("nan")
 

@@ -8,12 +8,12 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
 
-from ros_process import (  # noqa: E402
+from ros_process import (
     OPTICAL, NodeProcess, Robot, assert_pose, camera_info, jpeg_image, raw_image,
 )
 
-from nre_ros.gallery import CameraMount  # noqa: E402
-from nre_ros.node.conversions import matrix_of_pose, stamp_nanoseconds  # noqa: E402
+from nre_ros.gallery import CameraMount
+from nre_ros.node.conversions import matrix_of_pose, stamp_nanoseconds
 
 MOUNT = CameraMount()
 

@@ -9,15 +9,15 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
 
-import numpy as np  # noqa: E402
-import rclpy  # noqa: E402
-from geometry_msgs.msg import PoseStamped  # noqa: E402
-from rclpy.qos import QoSProfile  # noqa: E402
-from ros_process import NodeProcess, Robot, assert_pose, jpeg_image  # noqa: E402
+import numpy as np
+import rclpy
+from geometry_msgs.msg import PoseStamped
+from rclpy.qos import QoSProfile
+from ros_process import NodeProcess, Robot, assert_pose, jpeg_image
 
-from nre_ros.msg import LocalizationStatus  # noqa: E402
-from nre_ros.node.conversions import matrix_of_pose  # noqa: E402
-from nre_ros.srv import LoadMap  # noqa: E402
+from nre_ros.msg import LocalizationStatus
+from nre_ros.node.conversions import matrix_of_pose
+from nre_ros.srv import LoadMap
 
 
 def assert_posed(world, robot):

@@ -8,13 +8,13 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
 
-from ros_process import assert_pose, jpeg_image  # noqa: E402
+from ros_process import assert_pose, jpeg_image
 
-from nre_ros.gallery import CameraMount, camera_pose  # noqa: E402
-from nre_ros.geometry import invert  # noqa: E402
-from nre_ros.msg import LocalizationStatus  # noqa: E402
-from nre_ros.node.conversions import matrix_of_pose, stamp_nanoseconds  # noqa: E402
-from nre_ros.node.transforms import _matrix  # noqa: E402
+from nre_ros.gallery import CameraMount, camera_pose
+from nre_ros.geometry import invert
+from nre_ros.msg import LocalizationStatus
+from nre_ros.node.conversions import matrix_of_pose, stamp_nanoseconds
+from nre_ros.node.transforms import _matrix
 
 MOUNT = CameraMount()
 ELSEWHERE = camera_pose([0.0, -0.5, 1.25], 0.1)

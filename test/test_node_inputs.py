@@ -8,14 +8,14 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
 
-from geometry_msgs.msg import PoseWithCovarianceStamped  # noqa: E402
-from ros_process import (  # noqa: E402
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from ros_process import (
     OPTICAL, TIMEOUT, NodeProcess, Robot, assert_pose, camera_info, jpeg_image, raw_image,
 )
 
-from nre_ros.gallery import CameraMount, camera_pose  # noqa: E402
-from nre_ros.geometry import invert  # noqa: E402
-from nre_ros.node.conversions import matrix_of_pose, pose_message, stamp_message, stamp_nanoseconds  # noqa: E402
+from nre_ros.gallery import CameraMount, camera_pose
+from nre_ros.geometry import invert
+from nre_ros.node.conversions import matrix_of_pose, pose_message, stamp_message, stamp_nanoseconds
 
 MOUNT = CameraMount()
 

@@ -11,17 +11,17 @@ import torch
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
 
-from ros_process import (  # noqa: E402
+from ros_process import (
     CAMERA, assert_pose, camera_info, jpeg_image, raw_image,
 )
-from sensor_msgs.msg import Image  # noqa: E402
-from std_srvs.srv import Trigger  # noqa: E402
+from sensor_msgs.msg import Image
+from std_srvs.srv import Trigger
 
-from nre_ros.gallery import camera_pose  # noqa: E402
-from nre_ros.geometry import invert  # noqa: E402
-from nre_ros.keyframes.store import KeyframeStore  # noqa: E402
-from nre_ros.msg import Keyframe  # noqa: E402
-from nre_ros.node.conversions import matrix_of_pose, pose_message, stamp_message  # noqa: E402
+from nre_ros.gallery import camera_pose
+from nre_ros.geometry import invert
+from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.msg import Keyframe
+from nre_ros.node.conversions import matrix_of_pose, pose_message, stamp_message
 
 PLACES = [camera_pose([0.2, y, 1.2 + 0.1 * (i % 2)], -0.2 * y) for i, y in enumerate((-0.6, 0.0, 0.6))]
 

@@ -9,13 +9,13 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
 
-from lifecycle_msgs.msg import Transition  # noqa: E402
-from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
-from ros_process import TIMEOUT, NodeProcess, Robot, assert_pose, camera_info, raw_image  # noqa: E402
-from std_srvs.srv import Trigger  # noqa: E402
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from ros_process import TIMEOUT, NodeProcess, Robot, assert_pose, camera_info, raw_image
+from std_srvs.srv import Trigger
 
-from nre_ros.node.conversions import matrix_of_pose  # noqa: E402
-from nre_ros.srv import LoadMap, Relocalize  # noqa: E402
+from nre_ros.node.conversions import matrix_of_pose
+from nre_ros.srv import LoadMap, Relocalize
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_whoever_waits_for_a_pose_is_answered_when_it_is_shut_down(world, manage
 
 
 def test_a_map_that_cannot_be_loaded_while_inactive_ends_nothing(world, managed):
-    node, robot = managed(map_file=world.map_file)
+    _, robot = managed(map_file=world.map_file)
     assert change(robot, Transition.TRANSITION_CONFIGURE)
     for name in (300 * "x", "/proc/self/mem", ""):
         answer = robot.call(LoadMap, "load_map", LoadMap.Request(map_file=name))

@@ -9,17 +9,17 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
 
-import torch  # noqa: E402
-from ros_process import CAMERA, assert_pose, camera_info, jpeg_image, raw_image  # noqa: E402
+import torch
+from ros_process import CAMERA, assert_pose, camera_info, jpeg_image, raw_image
 
-from nre_ros.localization.gate import Gate  # noqa: E402
-from nre_ros.node import engine as engines  # noqa: E402
-from nre_ros.node.conversions import stamp_message  # noqa: E402
-from nre_ros.node.engine import Engine  # noqa: E402
-from nre_ros.node.hints import Hint, Hints  # noqa: E402
-from nre_ros.node.inputs import CameraInput  # noqa: E402
-from nre_ros.node.seldom import SeldomLog  # noqa: E402
-from nre_ros.node.times import Times  # noqa: E402
+from nre_ros.localization.gate import Gate
+from nre_ros.node import engine as engines
+from nre_ros.node.conversions import stamp_message
+from nre_ros.node.engine import Engine
+from nre_ros.node.hints import Hint, Hints
+from nre_ros.node.inputs import CameraInput
+from nre_ros.node.seldom import SeldomLog
+from nre_ros.node.times import Times
 
 S = 10**9
 NOW = 1_700_000_000 * S

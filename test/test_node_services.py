@@ -9,13 +9,13 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
 
-from ros_process import TIMEOUT, assert_pose, camera_info, jpeg_image  # noqa: E402
-from std_srvs.srv import Trigger  # noqa: E402
+from ros_process import TIMEOUT, assert_pose, camera_info, jpeg_image
+from std_srvs.srv import Trigger
 
-from nre_ros.keyframes.store import KeyframeStore  # noqa: E402
-from nre_ros.msg import LocalizationStatus  # noqa: E402
-from nre_ros.node.conversions import matrix_of_pose  # noqa: E402
-from nre_ros.srv import LoadMap, Relocalize, SaveMap  # noqa: E402
+from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.msg import LocalizationStatus
+from nre_ros.node.conversions import matrix_of_pose
+from nre_ros.srv import LoadMap, Relocalize, SaveMap
 
 
 def relocalize(robot, timeout, image=None):

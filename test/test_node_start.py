@@ -14,10 +14,10 @@ import yaml
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
 
-from ros_process import ROOT, NodeProcess, Robot, jpeg_image  # noqa: E402
+from ros_process import ROOT, NodeProcess, Robot, jpeg_image
 
-from nre_ros.cli.node import add_parser, ros_arguments  # noqa: E402
-from nre_ros.node.declarations import DECLARATIONS  # noqa: E402
+from nre_ros.cli.node import add_parser, ros_arguments
+from nre_ros.node.declarations import DECLARATIONS
 
 
 def refused(folder, *ros_args, **parameters) -> str:

@@ -8,12 +8,12 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
 
-from ros_process import World, assert_pose, jpeg_image  # noqa: E402
-from test_node_inputs import stated  # noqa: E402
+from ros_process import World, assert_pose, jpeg_image
+from test_node_inputs import stated
 
-from nre_ros.gallery import CameraMount, camera_pose  # noqa: E402
-from nre_ros.geometry import invert  # noqa: E402
-from nre_ros.node.conversions import matrix_of_pose  # noqa: E402
+from nre_ros.gallery import CameraMount, camera_pose
+from nre_ros.geometry import invert
+from nre_ros.node.conversions import matrix_of_pose
 
 APART = 20.0
 ODOM_START = camera_pose([3.0, -2.0, 0.0], 0.7)

@@ -10,7 +10,7 @@ import yaml
 
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 
-from nre_ros.node.declarations import DECLARATIONS  # noqa: E402
+from nre_ros.node.declarations import DECLARATIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 

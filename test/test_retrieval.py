@@ -7,7 +7,7 @@ import scipy.linalg
 import scipy.special
 import torch
 from keyframe_samples import random_keyframe, unit
-from retrieval_samples import clusters, make_map, small_keyframe  # noqa: F401 (a fixture)
+from retrieval_samples import clusters, small_keyframe
 
 from nre_ros.errors import FeatureMismatchError
 from nre_ros.features import load_backbone

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 from keyframe_samples import unit
-from retrieval_samples import clusters, make_map, small_is_large, small_keyframe  # noqa: F401 (fixtures)
+from retrieval_samples import clusters, small_keyframe
 
 from nre_ros.errors import MapFormatError
 from nre_ros.keyframes.index import update_index

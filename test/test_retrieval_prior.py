@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from keyframe_samples import unit
-from retrieval_samples import make_map, small_is_large, small_keyframe  # noqa: F401 (fixtures)
+from retrieval_samples import small_keyframe
 from scipy.spatial.transform import Rotation
 
 from nre_ros.errors import PoseError

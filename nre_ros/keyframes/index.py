@@ -147,7 +147,7 @@ def build_index(store: KeyframeStore, seed: int = 0) -> KeyframeIndex:
     ids = np.concatenate([scan.ids for scan in scans])
     views = np.concatenate([views_of(scan.poses) for scan in scans])
     del scans
-    count, channels = values.shape
+    count = len(values)
     wanted = max(1, min(round(1.5 * np.sqrt(count)), count // _TRAINING))
     sample = np.random.default_rng(seed).choice(count, min(count, _TRAINING * wanted), replace=False)
     sample = dequantise(values[sample], scales[sample])

@@ -17,10 +17,11 @@ class ReplayFigures:
     """Lengths in metres, angles in radians, times in milliseconds; NaN where there is nothing to measure.
 
     sent, received, answered, posed: images played, images that reached the node, those it took (each
-    has a status; the others were replaced by newer ones) and those with a pose.  with_truth, posed_with_truth: of the answered ones.  position_errors,
-    rotation_errors: of the latter.  image_to_pose: from playing an image to hearing its pose in
-    another process.  per_second: images a second that the node answers when they never run out.
-    stages: median of each.  reasons: why there was no pose -> how often.
+    has a status; the others were replaced by newer ones) and those with a pose.  with_truth,
+    posed_with_truth: of the answered ones.  position_errors, rotation_errors: of the latter.
+    image_to_pose: from playing an image to hearing its pose in another process.  per_second: images
+    a second that the node answers when they never run out.  stages: median of each.  reasons: why
+    there was no pose -> how often.
     """
 
     sent: int
