@@ -97,7 +97,10 @@ def _wait() -> None:
 
 
 def use_threads(count: int) -> None:
-    """Threads of torch and OpenCV in this process."""
+    """Threads of torch and OpenCV in this process, and its memory as ``nre_ros`` and the node keep it."""
+    from nre_ros.process import keep_memory  # here: run.py says first which package is measured
+
+    keep_memory()
     torch.set_num_threads(count)
     cv2.setNumThreads(count)
 

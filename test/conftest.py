@@ -21,9 +21,9 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "packaging: builds the package through one of its front doors (slow)")
     os.environ.update(_isolation())
     from nre_ros.node.bootstrap import set_prefix_path
-    from nre_ros.threads import wait_passively
+    from nre_ros.process import prepare
 
-    wait_passively()
+    prepare()
     set_prefix_path()
 
 

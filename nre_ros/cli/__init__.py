@@ -7,7 +7,7 @@ import sys
 
 from nre_ros import __version__
 from nre_ros.errors import NreError
-from nre_ros.threads import wait_passively
+from nre_ros.process import prepare
 
 _DESCRIPTION = """\
 Tells where a camera is from one image, in a map of keyframes, by the Neural Reprojection Error.
@@ -43,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; errors that a user can act on are one line and exit code 2."""
-    wait_passively()
+    prepare()
     arguments = build_parser().parse_args(argv)
     try:
         return arguments.func(arguments)

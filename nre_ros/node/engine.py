@@ -23,6 +23,7 @@ from nre_ros.localization.result import LocalizationResult
 from nre_ros.node.diagnostics import device_facts
 from nre_ros.node.parameters import ParameterError, value_of
 from nre_ros.nre import NREEstimator
+from nre_ros.process import return_memory
 
 _AGAIN_SECONDS = 60.0
 """After so long the estimator is given all that it could not have for want of memory once more."""
@@ -155,6 +156,7 @@ class Engine:
     @staticmethod
     def _free() -> None:
         gc.collect()
+        return_memory()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

@@ -51,10 +51,10 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _run(args: list[str] | None, signals: _Signals) -> int:
+    from nre_ros import process
     from nre_ros.node import bootstrap
-    from nre_ros.threads import wait_passively
 
-    wait_passively()
+    process.prepare()
     bootstrap.prepare()
     import rclpy
     from rclpy.exceptions import ParameterException
