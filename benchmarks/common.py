@@ -14,6 +14,8 @@ from time import perf_counter
 import cv2
 import torch
 
+from nre_ros.process import keep_memory
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -96,13 +98,11 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def use_threads(count: int) -> None:
-    """Threads of torch and OpenCV in this process, and its memory as ``nre_ros`` and the node keep it."""
-    from nre_ros.process import keep_memory  # here: run.py says first which package is measured
-
+def prepare_process(threads: int) -> None:
+    """Threads of torch and OpenCV in this process, and its memory kept as ``nre_ros`` and the node keep it."""
     keep_memory()
-    torch.set_num_threads(count)
-    cv2.setNumThreads(count)
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
 
 
 def environment() -> dict[str, str]:

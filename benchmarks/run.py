@@ -13,7 +13,7 @@ from pathlib import Path
 # the package of this checkout is measured, not one that happens to be installed
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common import ROOT, Options, Skip, UsageError, commit, environment, use_threads
+from common import ROOT, Options, Skip, UsageError, commit, environment, prepare_process
 from docs_page import PAGE, write_page
 
 BENCHMARKS = {
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     # all at once: a run of many minutes is of one state of the sources
     modules = {name: importlib.import_module(name) for name in args.names or BENCHMARKS}
-    use_threads(args.threads)
+    prepare_process(args.threads)
     about = environment()
     if args.work:
         about["work folder"] = _made_at(args.work, args.seed)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import ROOT, Options, Table, timed, use_threads
+from common import ROOT, Options, Table, timed, prepare_process
 from grown import grown_map
 from scenes import kitchen
 from speed import peak_megabytes
@@ -158,5 +158,5 @@ def _plot(table: Table, path: Path) -> None:
 
 if __name__ == "__main__":
     task = json.loads(sys.argv[1])
-    use_threads(task["threads"])
+    prepare_process(task["threads"])
     print(json.dumps({"retrieval": _retrieval, "whole": _whole}[task["what"]](task)))

@@ -15,7 +15,7 @@ from time import perf_counter
 
 import numpy as np
 import torch
-from common import ROOT, Options, Table, use_threads
+from common import ROOT, Options, Table, prepare_process
 from scenes import kitchen
 
 CONFIGURATIONS = (
@@ -67,7 +67,7 @@ def _child(task: dict) -> None:
     """What the process of one configuration does; prints one line of JSON."""
     from nre_ros.localization.localizer import Localizer
 
-    use_threads(task["threads"])
+    prepare_process(task["threads"])
     options = Options(Path(task["shared"]), Path(task["folder"]), queries=task["queries"])
     seconds, results = [], []
     with Localizer(task["map"], task["device"], seed=task["seed"], retrieve=task["retrieved"]) as localizer:

@@ -32,7 +32,7 @@ def keep_memory() -> None:
     """Has glibc's malloc keep what is freed for the next image, whose tensors have the same sizes.
 
     By default it gives every large block back to the kernel at once, which then clears new pages
-    for the next one: a tenth of an image's time (docs/estimator.md).  Nothing is done with another
+    for the next one; what that costs is in docs/estimator.md.  Nothing is done with another
     C library, or where the environment configures malloc (MALLOC_..., GLIBC_TUNABLES).
     """
     configured = "GLIBC_TUNABLES" in os.environ or any(name.startswith("MALLOC_") for name in os.environ)

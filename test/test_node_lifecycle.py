@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -63,7 +64,9 @@ def test_a_whole_life_twice(world, managed):
             robot.wait_connected()
             status = robot.ask(raw_image(world.image, robot.now()))
             assert_pose(matrix_of_pose(status.pose.pose), world.T_map_cam)
+            at_work = resident(node.process.pid)
             assert change(robot, Transition.TRANSITION_DEACTIVATE) and state(robot) == "inactive"
+            assert resident(node.process.pid) < at_work - 40e6, "what the images used is the system's again"
             assert not inputs(robot)
             time.sleep(0.3)  # what was on its way
             heard = len(robot.statuses), len(robot.poses), len(robot.transforms)
@@ -79,6 +82,11 @@ def test_a_whole_life_twice(world, managed):
         assert str(world.map_file) not in open_files(node.process.pid)
     assert node.stop() == 0
     assert "Traceback" not in node.words
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process holds."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def open_files(pid: int) -> list[str]:
