@@ -1,3 +1,6 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+
 # The front door for machines without ROS: everything happens in the venv .venv at the root.
 # On a robot with ROS from apt, build with colcon instead (README.md).
 

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """pip's front door: generates the messages with CMake and puts them into the wheel.
 
 The package is described in pyproject.toml; this file adds what a declaration cannot say.  CMake
@@ -67,7 +69,11 @@ def run_cmake(name: str, source: Path, prefixes: list[Path]) -> None:
     )
     build = BUILD / name
     configure = [
-        "cmake", "-S", source, "-B", build,
+        "cmake",
+        "-S",
+        source,
+        "-B",
+        build,
         f"-DCMAKE_INSTALL_PREFIX={TREE}",
         "-DCMAKE_BUILD_TYPE=Release",
         "-DBUILD_TESTING=OFF",

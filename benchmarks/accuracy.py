@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Errors of estimated poses on real images: ours, and SIFT, XFeat, LighterGlue and DISK + LightGlue with PoseLib.
 
 All methods get the same retrieved keyframes and the same depth or triangulated points.
@@ -12,12 +14,12 @@ from common import Options, Skip, Table, UsageError, timed
 from pairwise import moulin_rouge, moulin_rouge_peers
 from scenes import THIN, Query, Scene, fountain, gallery, kitchen, thinned
 
-from nre_ros.evaluation.peers import PEERS, make_peer
-from nre_ros.evaluation.peers.keypoints import PeerMissing
-from nre_ros.evaluation.peers.localizer import MAX_REPROJECTION_ERROR, PeerLocalizer
-from nre_ros.evaluation.peers.xfeat import XFeat
+from nre_ros.evaluation.baselines import PEERS, make_peer
+from nre_ros.evaluation.baselines.keypoints import PeerMissing
+from nre_ros.evaluation.baselines.localizer import MAX_REPROJECTION_ERROR, PeerLocalizer
+from nre_ros.evaluation.baselines.xfeat import XFeat
 from nre_ros.geometry import pose_error
-from nre_ros.keyframes.retrieval import global_descriptor
+from nre_ros.keyframes.retrieval.retriever import global_descriptor
 from nre_ros.localization.localizer import Localizer
 
 RETRIEVED = 5
@@ -58,9 +60,18 @@ def run(options: Options):
 
 def _table(options: Options, title: str, make, methods, goal: str) -> Table:
     scene: Scene = make(options)
-    table = Table(title, (
-        "method", "queries", "median [cm]", "median [deg]", "90 % below [cm]", "within 5 cm and 5 deg [%]", "time [s]"
-    ))
+    table = Table(
+        title,
+        (
+            "method",
+            "queries",
+            "median [cm]",
+            "median [deg]",
+            "90 % below [cm]",
+            "within 5 cm and 5 deg [%]",
+            "time [s]",
+        ),
+    )
     with Localizer(scene.map_path, device=options.device, seed=options.seed, retrieve=RETRIEVED) as localizer:
         queries = list(scene.queries())
         retrieved = [_retrieve(localizer, query) for query in queries]
@@ -124,9 +135,9 @@ def _method(method: str, localizer: Localizer, scene: Scene, options: Options):
 
 def summary(outcomes, queries) -> tuple[float, float, float, float, float]:
     """Median cm, median degrees, 90th percentile cm, share [%] within 5 cm and 5 degrees, median seconds."""
-    errors = np.array([
-        (np.inf, np.inf) if T is None else pose_error(T, query.T_map_cam) for (T, _), query in zip(outcomes, queries)
-    ])
+    errors = np.array(
+        [(np.inf, np.inf) if T is None else pose_error(T, query.T_map_cam) for (T, _), query in zip(outcomes, queries)]
+    )
     centimetres, degrees = 100 * errors[:, 0], np.degrees(errors[:, 1])
     share = 100 * float(((centimetres <= 5) & (degrees <= 5)).mean())
     within = float(np.quantile(centimetres, 0.9, method="higher"))

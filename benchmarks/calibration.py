@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Fits the numbers of ``nre_ros/localization/confidence.json`` to the fitting halves of ``trials``.
 
 The weights by maximum likelihood (with a little ridge) over all queries that got a pose: right within the bounds or not.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """What the benchmarks share: tables, options, medians of timings, and on which machine they were measured."""
 
 from __future__ import annotations
@@ -120,6 +122,7 @@ def environment() -> dict[str, str]:
 
 def commit(*folders: str) -> str:
     """The last one that changed these folders of the repository, and whether they have changed since."""
+
     def git(*arguments):
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Whether the confidence and the covariance are what they say, on the testing halves of ``trials``."""
 
 from __future__ import annotations
@@ -13,8 +15,13 @@ from nre_ros.localization.confidence import ConfidenceModel, load_model
 THRESHOLDS = (0.5, 0.75, 0.9)
 """The first is the localizer's usual one."""
 _BINS = 10
-_BLIND = ("other places in the kitchen", "kitchen in the gallery", "nothing to see", "kitchen in fountain",
-          "kitchen in virtual gallery")
+_BLIND = (
+    "other places in the kitchen",
+    "kitchen in the gallery",
+    "nothing to see",
+    "kitchen in fountain",
+    "kitchen in virtual gallery",
+)
 
 
 def run(options: Options):
@@ -78,9 +85,16 @@ def _reliability(confidence: np.ndarray, right: np.ndarray) -> Table:
 
 
 def _coverage(model, parts: dict[str, Rows]) -> Table:
-    table = Table("True errors inside the ellipsoids of the covariance (6 numbers together)", (
-        "set", "poses", *(f"{100 * level:.0f}% ellipsoid [%]" for level in LEVELS), "errors [mm]", "[mrad]",
-    ))
+    table = Table(
+        "True errors inside the ellipsoids of the covariance (6 numbers together)",
+        (
+            "set",
+            "poses",
+            *(f"{100 * level:.0f}% ellipsoid [%]" for level in LEVELS),
+            "errors [mm]",
+            "[mrad]",
+        ),
+    )
     for name, rows in parts.items():
         rows = exact(rows)
         errors = (f"{1e3 * each.min():.2g} to {1e3 * each.max():.2g}" for each in (rows.metres, rows.radians))
@@ -93,12 +107,20 @@ def _coverage(model, parts: dict[str, Rows]) -> Table:
 
 
 def _cost(rows: Rows) -> Table:
-    table = Table("What it costs, of queries with a pose", ("queries", "evidence [ms]", "whole query [ms]", "share [%]"))
-    table.rows.append((
-        len(rows), 1e3 * float(np.median(rows.extra_seconds)), 1e3 * float(np.median(rows.seconds)),
-        100 * float(np.median(rows.extra_seconds / rows.seconds)),
-    ))
-    table.notes.append("To reach: at most 5% of the query's time. The rival's part in the consensus is in the whole query.")
+    table = Table(
+        "What it costs, of queries with a pose", ("queries", "evidence [ms]", "whole query [ms]", "share [%]")
+    )
+    table.rows.append(
+        (
+            len(rows),
+            1e3 * float(np.median(rows.extra_seconds)),
+            1e3 * float(np.median(rows.seconds)),
+            100 * float(np.median(rows.extra_seconds / rows.seconds)),
+        )
+    )
+    table.notes.append(
+        "To reach: at most 5% of the query's time. The rival's part in the consensus is in the whole query."
+    )
     return table
 
 

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Designs of the fine stage and of the hypotheses, compared before one was kept.
 
 All on the same scenes, each with a map of its own features; the first row of a table is what the
@@ -26,7 +28,9 @@ from nre_ros.nre import estimator as nre_estimator
 from nre_ros.nre.consensus import TripletSampler
 
 SCENES = {
-    "kitchen": kitchen, "thin": partial(kitchen, every=THIN), "degraded": partial(kitchen, degraded=True),
+    "kitchen": kitchen,
+    "thin": partial(kitchen, every=THIN),
+    "degraded": partial(kitchen, degraded=True),
     "fountain": fountain,
 }
 """The sets of ``accuracy`` of the same names."""

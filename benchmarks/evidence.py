@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """What the localizer tells of the trials, beside the truth; kept in the benchmark's folder."""
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self.shown)
 
-    def __getitem__(self, which) -> "Rows":
+    def __getitem__(self, which) -> Rows:
         return Rows(*(getattr(self, field.name)[which] for field in fields(self)))
 
 
@@ -72,9 +74,15 @@ def collect(options: Options, part: str, name: str, trials: Trials) -> Rows:
 
 def _row(localizer: Localizer, trial) -> dict:
     row = {
-        "shown": trial.T_map_cam is not None, "posed": False, "numbers": np.full(len(NUMBERS), np.nan),
-        "metres": np.nan, "radians": np.nan, "deltas": np.full(6, np.nan), "covariances": np.full((6, 6), np.nan),
-        "distance": np.nan, "extra_seconds": 0.0,
+        "shown": trial.T_map_cam is not None,
+        "posed": False,
+        "numbers": np.full(len(NUMBERS), np.nan),
+        "metres": np.nan,
+        "radians": np.nan,
+        "deltas": np.full(6, np.nan),
+        "covariances": np.full((6, 6), np.nan),
+        "distance": np.nan,
+        "extra_seconds": 0.0,
     }
     started = perf_counter()
     attempt = localizer.attempt(trial.image, trial.camera)
@@ -86,7 +94,10 @@ def _row(localizer: Localizer, trial) -> dict:
     evidence = gather(estimate, attempt.keyframes, trial.camera)
     row["extra_seconds"] = perf_counter() - started
     row.update(
-        posed=True, numbers=evidence.numbers(), distance=evidence.distance, covariances=estimate.covariance.cpu().numpy()
+        posed=True,
+        numbers=evidence.numbers(),
+        distance=evidence.distance,
+        covariances=estimate.covariance.cpu().numpy(),
     )
     if trial.T_map_cam is not None:
         T, truth = invert(estimate.T_cam_map).cpu().numpy(), trial.T_map_cam

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Maps of any size grown from real keyframes, to see how retrieval behaves when a map is large.
 
 The keyframes are those of the kitchen and of the rooms, and after these, until there are enough,
@@ -18,10 +20,10 @@ from common import Options
 from rooms import rooms
 from scenes import kitchen
 
-from nre_ros.keyframes.blobs import encode_array, quantise
-from nre_ros.keyframes.index import update_index
-from nre_ros.keyframes.records import point_columns
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.retrieval.descriptor_index import update_index
+from nre_ros.keyframes.storage.blobs import encode_array, quantise
+from nre_ros.keyframes.storage.records import point_columns
+from nre_ros.keyframes.storage.store import KeyframeStore
 
 _POINTS, _BACKGROUND = 100, 32
 _NEIGHBOURS = 5
@@ -64,8 +66,15 @@ def _grow(store, size, sources, descriptors, neighbours, kitchens, rng) -> None:
         values, scales = quantise(mixed[None] / np.linalg.norm(mixed))
         _, _, stamp, camera, _, _, _, count = columns[i]
         store.tables.insert(
-            "keyframes", number + 1, f"grown/{number:06d}", stamp, camera, encode_array(pose, "<f8"),
-            encode_array(values[0], "|i1"), float(scales[0]), count,
+            "keyframes",
+            number + 1,
+            f"grown/{number:06d}",
+            stamp,
+            camera,
+            encode_array(pose, "<f8"),
+            encode_array(values[0], "|i1"),
+            float(scales[0]),
+            count,
         )
         store.tables.insert("points", number + 1, *points[i])
     store.tables.update("metadata", "keyframes", str(size))
@@ -83,8 +92,13 @@ def _thinned(keyframe):
     """Its first points and some of its background; the descriptor as the map's int8 give it back."""
     rows = slice(_POINTS)
     return replace(
-        keyframe, points=keyframe.points[rows], coarse=keyframe.coarse[rows], fine=keyframe.fine[rows],
-        background=keyframe.background[:_BACKGROUND], point_ids=None, id=-1,
+        keyframe,
+        points=keyframe.points[rows],
+        coarse=keyframe.coarse[rows],
+        fine=keyframe.fine[rows],
+        background=keyframe.background[:_BACKGROUND],
+        point_ids=None,
+        id=-1,
     )
 
 

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Keyframes a second of the importers, and where the time goes.
 
 The whole import is timed as the command runs it; the stages are timed inside it by wrapping the
@@ -18,11 +20,13 @@ from common import Options, Table
 
 from nre_ros.features import load_backbone
 from nre_ros.features.base import ImageFeatures
-from nre_ros.keyframes import builder as builder_module
-from nre_ros.keyframes.builder import KeyframeBuilder
-from nre_ros.keyframes.importers import colmap, depth_frames, rgbd
+from nre_ros.keyframes.building import builder as builder_module
+from nre_ros.keyframes.building.builder import KeyframeBuilder
+from nre_ros.keyframes.importers import colmap
 from nre_ros.keyframes.importers.common import build_map
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.importers.rgbd import depth_frames
+from nre_ros.keyframes.importers.rgbd import folder as rgbd
+from nre_ros.keyframes.storage.store import KeyframeStore
 
 _STAGES = ("image", "depth", "features", "support", "refinement", "closer look", "global descriptor", "store")
 GOAL = 4.0
@@ -31,9 +35,18 @@ GOAL = 4.0
 
 def run(options: Options):
     """Yields the table of rates and the one of stages."""
-    rates = Table("Imports of the kitchen's map frames, 640x480, 500 points each", (
-        "source", "keyframes", "seconds", "keyframes a second", "CPU seconds a keyframe", "points", "size [MB]",
-    ))
+    rates = Table(
+        "Imports of the kitchen's map frames, 640x480, 500 points each",
+        (
+            "source",
+            "keyframes",
+            "seconds",
+            "keyframes a second",
+            "CPU seconds a keyframe",
+            "points",
+            "size [MB]",
+        ),
+    )
     stages = Table("Their stages, mean CPU time of a keyframe [ms]", ("source", *_STAGES, "rest"))
     builder = KeyframeBuilder(load_backbone("xfeat", options.device), seed=options.seed)
     for title, make in (("RGB-D folder", _rgbd), ("RGB-D folder, --no-refine", _raw_rgbd), ("COLMAP model", _colmap)):
@@ -45,10 +58,17 @@ def run(options: Options):
             report = build_map(source, builder, path, progress=False)
             seconds, used = perf_counter() - started, process_time() - used
         each = [1e3 * times[stage] / report.keyframes if stage in times else None for stage in _STAGES]
-        rates.rows.append((
-            title, report.keyframes, seconds, report.keyframes / seconds, used / report.keyframes, report.points,
-            report.file_bytes / 1e6,
-        ))
+        rates.rows.append(
+            (
+                title,
+                report.keyframes,
+                seconds,
+                report.keyframes / seconds,
+                used / report.keyframes,
+                report.points,
+                report.file_bytes / 1e6,
+            )
+        )
         stages.rows.append((title, *each, 1e3 * (used - sum(times.values())) / report.keyframes))
         path.unlink()
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
@@ -79,11 +99,15 @@ def _clocks(builder: KeyframeBuilder):
 
     with ExitStack() as stack:
         for target, name, stage in (
-            (builder.backbone, "extract", "features"), (builder_module, "global_descriptor", "global descriptor"),
-            (ImageFeatures, "sample_fine", "closer look"), (KeyframeStore, "add", "store"),
+            (builder.backbone, "extract", "features"),
+            (builder_module, "global_descriptor", "global descriptor"),
+            (ImageFeatures, "sample_fine", "closer look"),
+            (KeyframeStore, "add", "store"),
             (depth_frames, "depth_support", "support"),
             (depth_frames, "refine_depth", "refinement"),
-            (rgbd, "read_image", "image"), (colmap, "read_image", "image"), (rgbd, "read_depth", "depth"),
+            (rgbd, "read_image", "image"),
+            (colmap, "read_image", "image"),
+            (rgbd, "read_depth", "depth"),
         ):
             stack.enter_context(mock.patch.object(target, name, clocked(stage, getattr(target, name))))
         yield times
@@ -92,7 +116,10 @@ def _clocks(builder: KeyframeBuilder):
 def _rgbd(options: Options) -> rgbd.RgbdSource:
     kitchen = options.data("data/kitchen")
     return rgbd.RgbdSource(
-        kitchen / "images", kitchen / "depth", kitchen / "map_poses.txt", kitchen / "map.txt",
+        kitchen / "images",
+        kitchen / "depth",
+        kitchen / "map_poses.txt",
+        kitchen / "map.txt",
         kitchen / "sparse/cameras.txt",
     )
 

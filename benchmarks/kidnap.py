@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """A robot that is carried into another room while its odometry tells nothing of it: when it is found.
 
 Odometry goes on from where it was, as that of wheels does.  Until it is found the gate's prediction,
@@ -15,9 +17,9 @@ from lookalike import CAMERA, build_map, is_wrong, place_of, take_image
 from nre_ros.gallery.render import Gallery
 from nre_ros.gallery.room import SIZE, build_room
 from nre_ros.gallery.trajectory import CameraMount, OdometryNoise, drifting_odometry, robot_loop
+from nre_ros.gate.gate import Gate
 from nre_ros.geometry import invert
-from nre_ros.keyframes.prior import PosePrior
-from nre_ros.localization.gate import Gate
+from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.localization.localizer import Localizer
 
 KIDNAPS, RATE, BEFORE, AFTER = 20, 2, 5, 12
@@ -40,14 +42,22 @@ def run(options: Options) -> Iterator[Table]:
                 seconds, old, localized = _kidnap(localizer, galleries, prior, options.seed + number)
                 found += [seconds] if seconds is not None else []
                 wrong, posed = wrong + old, posed + localized
-            rows.append((
-                "the gate's prediction" if prior else "none", options.queries or KIDNAPS, len(found), _of(np.median, found),
-                _of(np.max, found), wrong, posed / (AFTER * (options.queries or KIDNAPS)),
-            ))
+            rows.append(
+                (
+                    "the gate's prediction" if prior else "none",
+                    options.queries or KIDNAPS,
+                    len(found),
+                    _of(np.median, found),
+                    _of(np.max, found),
+                    wrong,
+                    posed / (AFTER * (options.queries or KIDNAPS)),
+                )
+            )
     yield Table(
         f"A robot carried to another room, {RATE} images a second",
         ("prior", "kidnaps", "found", "seconds (median)", "(worst)", "poses believed in the old room", "images posed"),
-        rows, [f"Found: of {AFTER} images after the kidnap one is believed where the robot is."],
+        rows,
+        [f"Found: of {AFTER} images after the kidnap one is believed where the robot is."],
     )
 
 

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Two rooms that look the same, a robot that drives in one: how many of the poses believed are in the other.
 
 The second room is the first one 12 m away: every image has two right answers, and nothing but the
@@ -16,9 +18,9 @@ from nre_ros.gallery.render import Gallery
 from nre_ros.gallery.room import SIZE, build_room
 from nre_ros.gallery.sensor import Sensor
 from nre_ros.gallery.trajectory import CameraMount, OdometryNoise, drifting_odometry, mapping_poses, robot_loop
+from nre_ros.gate.gate import Gate
 from nre_ros.geometry import Camera, pose_error
-from nre_ros.keyframes.prior import PosePrior
-from nre_ros.localization.gate import Gate
+from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.localization.localizer import Localizer
 
 CAMERA = Camera(320, 240, 260.0, 260.0, 159.5, 119.5)
@@ -109,10 +111,16 @@ def _gate(stamp: int, T_map_cam: np.ndarray, T_odom_cam: np.ndarray | None) -> G
 
 def build_map(path, galleries: list[Gallery], options: Options) -> None:
     """A map of rooms side by side, each gone through on a way of its own."""
-    map_of_views(path, (
-        (f"room{room}/{i:03d}", gallery, T, place_of(room) @ T) for room, gallery in enumerate(galleries)
-        for i, T in enumerate(mapping_poses(SIZE, KEYFRAMES, options.seed + room))
-    ), CAMERA, options)
+    map_of_views(
+        path,
+        (
+            (f"room{room}/{i:03d}", gallery, T, place_of(room) @ T)
+            for room, gallery in enumerate(galleries)
+            for i, T in enumerate(mapping_poses(SIZE, KEYFRAMES, options.seed + room))
+        ),
+        CAMERA,
+        options,
+    )
 
 
 def place_of(room: int) -> np.ndarray:

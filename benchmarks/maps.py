@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Whole maps from real inputs of each kind: does a query land where it should?
 
 A set joins with a function of the options that returns a table, and a line in ``SETS``.
@@ -12,13 +14,13 @@ from scenes import thinned
 
 from nre_ros.features import load_backbone
 from nre_ros.geometry import invert, pose_error
-from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.importers.colmap import ColmapSource
 from nre_ros.keyframes.importers.common import build_map, read_image
-from nre_ros.keyframes.importers.kapture import KaptureSource
-from nre_ros.keyframes.importers.posed import PosedSource
-from nre_ros.keyframes.importers.posed_frames import PosedFrames
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.importers.posed.colmap_poses import PosedSource
+from nre_ros.keyframes.importers.posed.kapture import KaptureSource
+from nre_ros.keyframes.importers.posed.posed_frames import PosedFrames
+from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.localizer import Localizer
 
 
@@ -42,9 +44,17 @@ def lund_door(options: Options) -> Table:
     backbone = load_backbone("xfeat", options.device)
     whole = options.folder / "lund_door.db"
     build_map(source, KeyframeBuilder(backbone, seed=options.seed), whole, progress=False)
-    table = Table("lund_door from COLMAP, each image in the map of the other 11", (
-        "image", "points", "median [px]", "90 % below [px]", "true pose, median [px]", "confidence",
-    ))
+    table = Table(
+        "lund_door from COLMAP, each image in the map of the other 11",
+        (
+            "image",
+            "points",
+            "median [px]",
+            "90 % below [px]",
+            "true pose, median [px]",
+            "confidence",
+        ),
+    )
     medians = []
     for name in thinned(source.names(), options.queries):
         others = options.folder / "others.db"
@@ -63,10 +73,13 @@ def lund_door(options: Options) -> Table:
         medians.append(float(np.median(errors)))
         table.rows.append((name, len(points), medians[-1], float(np.quantile(errors, 0.9)), truth, result.confidence))
     if medians:
-        table.notes.insert(0, (
-            f"{len(medians)} of {len(table.rows)} posed; median of their medians {np.median(medians):.2f} px, worst "
-            f"{max(medians):.2f} px; to reach: below 2 px."
-        ))
+        table.notes.insert(
+            0,
+            (
+                f"{len(medians)} of {len(table.rows)} posed; median of their medians {np.median(medians):.2f} px, worst "
+                f"{max(medians):.2f} px; to reach: below 2 px."
+            ),
+        )
     return table
 
 
@@ -102,19 +115,23 @@ def _posed(options: Options, title: str, source: PosedFrames, queries: PosedFram
             distance, angle = pose_error(result.T_map_cam, T_true)
             errors.append(100 * distance)
             table.rows.append((name, errors[-1], float(np.degrees(angle)), result.confidence))
-    table.notes.insert(0, (
-        f"{sum(error <= within for error in errors)} of {len(table.rows)} within {within:g} cm; to reach: all. Map of "
-        f"{report.keyframes} keyframes and {report.points} points in {report.seconds:.1f} s, images skipped: "
-        f"{len(report.skipped)}."
-    ))
+    table.notes.insert(
+        0,
+        (
+            f"{sum(error <= within for error in errors)} of {len(table.rows)} within {within:g} cm; to reach: all. Map of "
+            f"{report.keyframes} keyframes and {report.points} points in {report.seconds:.1f} s, images skipped: "
+            f"{len(report.skipped)}."
+        ),
+    )
     return table
 
 
 def _leave_out(whole, path, name: str, backbone) -> None:
     """The map ``whole`` without the keyframe of that name."""
-    with KeyframeStore.open(whole) as store, KeyframeStore.create(
-        path, backbone.name, backbone.weights_hash, overwrite=True
-    ) as others:
+    with (
+        KeyframeStore.open(whole) as store,
+        KeyframeStore.create(path, backbone.name, backbone.weights_hash, overwrite=True) as others,
+    ):
         for other, number in store.names().items():
             if other != name:
                 others.add(store.get(number))

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The node through DDS, as a robot has it: delay and memory over minutes, the kitchen's bag in real time, a kidnap, equal rooms.
 
 Player or camera, node and listener are processes of their own.  ``stream``: one picture at 30 Hz; what
@@ -52,11 +54,18 @@ def _stream(options: Options, **parameters) -> Table:
     picture = options.folder / "query.png"
     cv2.imwrite(str(picture), query.image)
     c = query.camera
-    info = {"width": c.width, "height": c.height, "k": c.K.ravel().tolist(), "distortion_model": "plumb_bob",
-            "d": [float(value) for value in c.distortion]}
+    info = {
+        "width": c.width,
+        "height": c.height,
+        "k": c.K.ravel().tolist(),
+        "distortion_model": "plumb_bob",
+        "d": [float(value) for value in c.distortion],
+    }
     environment = clean_environment(
-        ROS_DOMAIN_ID=os.environ.get("ROS_DOMAIN_ID", str(1 + os.getpid() % 100)), PYTHONPATH=str(ROOT),
-        ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST", OMP_NUM_THREADS=str(options.threads),
+        ROS_DOMAIN_ID=os.environ.get("ROS_DOMAIN_ID", str(1 + os.getpid() % 100)),
+        PYTHONPATH=str(ROOT),
+        ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST",
+        OMP_NUM_THREADS=str(options.threads),
     )
     os.environ.update({name: environment[name] for name in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE")})
     profile = {"FASTRTPS_DEFAULT_PROFILES_FILE": str(config_file("fastdds_large_images.xml"))}
@@ -64,7 +73,9 @@ def _stream(options: Options, **parameters) -> Table:
     given = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
     node = subprocess.Popen(
         [sys.executable, "-m", "nre_ros", "node", "--map", str(scene.map_path), "--ros-args", *given],
-        env=environment, stdout=log, stderr=subprocess.STDOUT,
+        env=environment,
+        stdout=log,
+        stderr=subprocess.STDOUT,
     )
     camera = subprocess.Popen(
         [sys.executable, str(ROOT / "benchmarks/node_camera.py"), str(picture), json.dumps(info)],
@@ -118,7 +129,10 @@ def _usage(pid: int) -> tuple[float, int]:
 
 
 SETS = {
-    "stream": _stream, "slow": lambda options: _stream(options, retrieve=SLOW), "bag": kitchen_bag, "kidnap": kidnap_bag,
+    "stream": _stream,
+    "slow": lambda options: _stream(options, retrieve=SLOW),
+    "bag": kitchen_bag,
+    "kidnap": kidnap_bag,
     "rooms": twin_rooms,
 }
 """Name -> what makes its table."""

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Bags that are played to the node: recordings as they are, one with a part cut out, and ten minutes in one of two equal rooms."""
 
 from __future__ import annotations
@@ -9,13 +11,13 @@ from common import Options, Table
 from lookalike import APART, CAMERA, WRONG, build_map, place_of
 from scenes import kitchen
 
-from nre_ros.evaluation.truth import Truth, read_topic
+from nre_ros.evaluation.ground_truth import Truth, read_topic
 from nre_ros.gallery.bag import MAP, OPTICAL, write_bag
 from nre_ros.gallery.render import Gallery
 from nre_ros.gallery.room import SIZE, build_room
 from nre_ros.gallery.trajectory import CameraMount, robot_loop
+from nre_ros.gate.last_pose import LastPose
 from nre_ros.geometry import invert, pose_error, pose_matrix
-from nre_ros.localization.last_pose import LastPose
 from nre_ros.messages.bag import open_bag
 from nre_ros.replay.bag import find_topics
 from nre_ros.replay.session import Session, run_session

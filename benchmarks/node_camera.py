@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """A camera driver for ``node.py``: one picture at 30 Hz, raw, with odometry that stands: python node_camera.py PICTURE CAMERA"""
 
 from __future__ import annotations
@@ -28,11 +30,16 @@ def main(picture: str, intrinsics: str) -> int:
 
     rclpy.init(args=[])
     node = rclpy.create_node("camera")
-    publishers = [node.create_publisher(*what) for what in ((Image, "image", 1), (CameraInfo, "camera_info", 1),
-                                                            (TFMessage, "/tf", 10))]
+    publishers = [
+        node.create_publisher(*what)
+        for what in ((Image, "image", 1), (CameraInfo, "camera_info", 1), (TFMessage, "/tf", 10))
+    ]
     pixels = cv2.imread(picture)
     image = Image(
-        height=pixels.shape[0], width=pixels.shape[1], encoding="bgr8", step=3 * pixels.shape[1],
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        encoding="bgr8",
+        step=3 * pixels.shape[1],
         data=array.array("B", pixels.tobytes()),
     )
     info = CameraInfo(**json.loads(intrinsics))

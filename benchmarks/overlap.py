@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Which views truly overlap, by the true poses and depths."""
 
 from __future__ import annotations

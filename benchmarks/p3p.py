@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The batched P3P solver against PoseLib's, on random problems with known poses.
 
 Problems as in PoseLib's own benchmark: image points evenly over a field of view of 75 degrees,
@@ -37,9 +39,7 @@ def run(options: Options):
         rows.append(_row("PoseLib", *_poselib(rays, points), T))
     except Skip as reason:
         notes.append(f"PoseLib skipped: {reason}")
-    columns = (
-        "solver", "problems", "true [%]", "missed", "not finite", "solutions a problem", "time a problem [us]"
-    )
+    columns = ("solver", "problems", "true [%]", "missed", "not finite", "solutions a problem", "time a problem [us]")
     yield Table("Random problems", columns, rows, notes)
     yield _degenerate(options.seed)
 

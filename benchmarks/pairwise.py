@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The published sample: one photograph from another, ten years and a strong zoom apart."""
 
 from __future__ import annotations
@@ -7,12 +9,12 @@ import torch
 from common import Options, Table, timed
 from scipy.spatial import cKDTree
 
-from nre_ros.evaluation.peers import make_peer
-from nre_ros.evaluation.peers.keypoints import PeerMissing
-from nre_ros.evaluation.peers.localizer import PeerLocalizer
+from nre_ros.evaluation.baselines import make_peer
+from nre_ros.evaluation.baselines.keypoints import PeerMissing
+from nre_ros.evaluation.baselines.localizer import PeerLocalizer
 from nre_ros.features import load_backbone
 from nre_ros.geometry import RADIAL_TANGENTIAL, Camera, invert, pose_error, transform
-from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.importers.common import read_image
 from nre_ros.keyframes.types import stack_keyframes
 from nre_ros.nre import NREEstimator
@@ -60,9 +62,10 @@ def moulin_rouge_peers(options: Options, methods) -> Table:
         distance, nearest = tree.query(keypoints.pixels)
         return points[nearest], distance <= _NEXT
 
-    table = Table("moulin_rouge, others from the same keyframe", (
-        "method", "angle [deg]", "distance [units]", "matches", "inliers", "time [s]"
-    ))
+    table = Table(
+        "moulin_rouge, others from the same keyframe",
+        ("method", "angle [deg]", "distance [units]", "matches", "inliers", "time [s]"),
+    )
     for method in methods:
         if options.methods and method not in options.methods:
             continue

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The consensus and the refinement against the published way, on the published code's own example."""
 
 from __future__ import annotations
@@ -53,9 +55,11 @@ class Reference:
         """The published cost of a pose: over the reference's points; outside, the nearest cell."""
         kept = torch.from_numpy(self.archive["p3p_top_index"])
         problem = self.problem
-        return float(published_way.total_loss(
-            problem.loss[kept], problem.points[kept], T[:3, :3], T[:3, 3], problem.K, problem.chance
-        ))
+        return float(
+            published_way.total_loss(
+                problem.loss[kept], problem.points[kept], T[:3, :3], T[:3, 3], problem.K, problem.chance
+            )
+        )
 
     def consensus(self, triplets: int, seed: int) -> torch.Tensor:
         """Our pose of lowest loss, [4, 4]."""
@@ -64,6 +68,7 @@ class Reference:
 
     def refine(self, T: torch.Tensor) -> torch.Tensor:
         """Our refined poses of starts [B, 4, 4], with the windows of the estimator's coarse stage."""
+
         def windows(cells, sigma):
             return cut_windows(self.maps.loss, self.maps.chance, GRID, cells, math.ceil(3 * sigma) + 1)
 
@@ -89,9 +94,12 @@ def _consensus(reference: Reference) -> Table:
     rows.append(("published code, its own five seeds", TRIPLETS, None, None, float(known.min()), float(known.max())))
     return Table(
         "Consensus",
-        ("way", "triplets", "time [s]", "times faster", "lowest cost", "highest cost"), rows,
-        [f"Published cost of the pose found: sum over {len(reference.archive['p3p_top_index'])} points. Ours: time the "
-         f"median of 7 runs, costs of {len(SEEDS)} seeds; published way: one run. To reach: 80 times, 430.0."],
+        ("way", "triplets", "time [s]", "times faster", "lowest cost", "highest cost"),
+        rows,
+        [
+            f"Published cost of the pose found: sum over {len(reference.archive['p3p_top_index'])} points. Ours: time the "
+            f"median of 7 runs, costs of {len(SEEDS)} seeds; published way: one run. To reach: 80 times, 430.0."
+        ],
     )
 
 
@@ -122,9 +130,17 @@ def _refinement(reference: Reference) -> Table:
     return Table(
         "Refinement from the reference's five consensus poses",
         (
-            "way", "time a start [s]", "times faster", "steps tried", "lowest cost", "highest cost",
+            "way",
+            "time a start [s]",
+            "times faster",
+            "steps tried",
+            "lowest cost",
+            "highest cost",
             "off the minimum [%]",
-        ), rows,
-        [f"Costs: E at sigma {sigmas[-1]} over all {len(judge.value)} cells in float64, whichever way found the pose; "
-         f"the published code's minimum is {expected:.2f}. To reach: 40 times, 0.1 %."],
+        ),
+        rows,
+        [
+            f"Costs: E at sigma {sigmas[-1]} over all {len(judge.value)} cells in float64, whichever way found the pose; "
+            f"the published code's minimum is {expected:.2f}. To reach: 40 times, 0.1 %."
+        ],
     )

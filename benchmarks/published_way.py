@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Consensus and refinement the published way, written plainly from its description.
 
 What the published code of Germain, Lepetit and Bourmaud (CVPR 2021) does step by step: one P3P

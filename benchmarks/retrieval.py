@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """How often retrieval finds a keyframe that truly overlaps with the query, and what each of its steps brings."""
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from nre_ros.features import load_backbone
 from nre_ros.features.base import FeatureGrid, FeatureMap
 from nre_ros.geometry import pose_matrix
 from nre_ros.keyframes.importers.common import read_depth
-from nre_ros.keyframes.retrieval import PosePrior, RetrievalConfig, Retriever, global_descriptor
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.retrieval.retriever import PosePrior, RetrievalConfig, Retriever, global_descriptor
+from nre_ros.keyframes.storage.store import KeyframeStore
 
 COUNT = 5
 _PLAIN = RetrievalConfig(diversity=0.0)
@@ -73,9 +75,17 @@ def run(options: Options):
 
 
 def _table(options: Options, title: str, case: Case, temperature: float) -> Table:
-    table = Table(title, (
-        "way", "queries", f"one of {COUNT} overlaps [%]", "the first does [%]", f"of the {COUNT} do [%]", "median [ms]"
-    ))
+    table = Table(
+        title,
+        (
+            "way",
+            "queries",
+            f"one of {COUNT} overlaps [%]",
+            "the first does [%]",
+            f"of the {COUNT} do [%]",
+            "median [ms]",
+        ),
+    )
     descriptors = [global_descriptor(features) for features in case.features]
     enough = case.overlap >= ENOUGH
     with KeyframeStore.open(case.map_path) as store:
@@ -95,10 +105,14 @@ def _table(options: Options, title: str, case: Case, temperature: float) -> Tabl
                 seconds.append(taken)
                 found.append(enough[query, [case.columns[i] for i in ids]])
             hits = np.array(found)
-            table.rows.append((
-                way, len(hits), *(100 * float(share.mean()) for share in (hits.any(1), hits[:, 0], hits)),
-                1e3 * float(np.median(seconds)),
-            ))
+            table.rows.append(
+                (
+                    way,
+                    len(hits),
+                    *(100 * float(share.mean()) for share in (hits.any(1), hits[:, 0], hits)),
+                    1e3 * float(np.median(seconds)),
+                )
+            )
     table.notes.append(
         f"Overlaps: at least {ENOUGH:.0%} of the keyframe's depth points are seen by the query. {enough.mean():.1%} of "
         f"all pairs do, and {np.median(enough.sum(1)):.0f} keyframes of a query's (median)."
@@ -128,11 +142,14 @@ def _kitchen(options: Options, every: int, degraded: bool = False) -> Case:
     queries = list(scene.queries())
     seen = overlaps(
         [(keyframe.T_map_cam, depth(keyframe.name)) for keyframe in keyframes],
-        [(query.T_map_cam, depth(query.name)) for query in queries], queries[0].camera,
+        [(query.T_map_cam, depth(query.name)) for query in queries],
+        queries[0].camera,
     )
     return Case(
-        scene.map_path, [backbone.extract(query.image, fine=False).coarse for query in queries],
-        np.array([query.T_map_cam for query in queries]), seen,
+        scene.map_path,
+        [backbone.extract(query.image, fine=False).coarse for query in queries],
+        np.array([query.T_map_cam for query in queries]),
+        seen,
         {keyframe.id: column for column, keyframe in enumerate(keyframes)},
     )
 

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """A gallery of several rooms: 2,000 rendered keyframes, queries by a robot, and exact truth.
 
 All rooms hang the same photographs, in other orders, places and frames: what tells them apart is
@@ -19,8 +21,8 @@ from nre_ros.gallery.room import build_room
 from nre_ros.gallery.sensor import Sensor
 from nre_ros.gallery.trajectory import CameraMount, mapping_poses, robot_loop
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.builder import KeyframeBuilder
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.building.builder import KeyframeBuilder
+from nre_ros.keyframes.storage.store import KeyframeStore
 
 ROOMS, KEYFRAMES, QUERIES = 8, 250, 25
 """Rooms, and keyframes and queries in each."""

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Runs the benchmarks and prints their tables: ``python benchmarks/run.py [NAMES...]``."""
 
 from __future__ import annotations
@@ -52,7 +54,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with _folder(args.work) as folder:
             options = Options(
-                args.shared, Path(folder), args.device, args.threads, args.seed, args.queries, args.sets, args.methods,
+                args.shared,
+                Path(folder),
+                args.device,
+                args.threads,
+                args.seed,
+                args.queries,
+                args.sets,
+                args.methods,
                 args.write,
             )
             for name, module in modules.items():
@@ -126,8 +135,14 @@ def _parse(arguments):
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", metavar="DIR", help="the shared data")
     parser.add_argument("--work", type=Path, metavar="DIR", help="keep maps and rendered views there for the next run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the tables and the machine as JSON, too")
-    parser.add_argument("--write-docs", type=Path, nargs="?", const=PAGE, metavar="FILE", help="the tables of this run "
-                        f"as a page, by default {PAGE.relative_to(ROOT)}")
+    parser.add_argument(
+        "--write-docs",
+        type=Path,
+        nargs="?",
+        const=PAGE,
+        metavar="FILE",
+        help=f"the tables of this run as a page, by default {PAGE.relative_to(ROOT)}",
+    )
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads (default 2)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all random draws (default 0)")
     parser.add_argument(

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """How opening a map, finding keyframes and a whole query grow with the map, from 1,000 to 100,000 keyframes.
 
 Each size is opened in a process of its own; its memory is the kernel's peak (VmHWM).  For the
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import ROOT, Options, Table, timed, prepare_process
+from common import ROOT, Options, Table, prepare_process, timed
 from grown import grown_map
 from scenes import kitchen
 from speed import peak_megabytes
@@ -26,19 +28,39 @@ _QUERIES = 200
 
 def run(options: Options):
     """Yields the table of sizes, and plots it into the benchmark's folder."""
-    table = Table("Maps grown from real keyframes", (
-        "keyframes", "file [GB]", "index [MB]", "open [s]", f"{NEAREST} nearest [ms]", "with a prior [ms]",
-        "with a local look [ms]", "recall [%]", "whole query [ms]", "to 1,000's [-]", "peak memory [MB]",
-    ))
+    table = Table(
+        "Maps grown from real keyframes",
+        (
+            "keyframes",
+            "file [GB]",
+            "index [MB]",
+            "open [s]",
+            f"{NEAREST} nearest [ms]",
+            "with a prior [ms]",
+            "with a local look [ms]",
+            "recall [%]",
+            "whole query [ms]",
+            "to 1,000's [-]",
+            "peak memory [MB]",
+        ),
+    )
     for size in SIZES:
         path = grown_map(options, size)
         measured = _in_child(options, "retrieval", [path])
         whole = _in_child(options, "whole", [grown_map(options, SIZES[0]), path])
-        table.rows.append((
-            size, path.stat().st_size / 1e9, measured["index"], measured["open"], *measured["milliseconds"],
-            measured["recall"], whole["milliseconds"][1], whole["milliseconds"][1] / whole["milliseconds"][0],
-            whole["peak"] if size == SIZES[0] else _in_child(options, "whole", [path])["peak"],
-        ))
+        table.rows.append(
+            (
+                size,
+                path.stat().st_size / 1e9,
+                measured["index"],
+                measured["open"],
+                *measured["milliseconds"],
+                measured["recall"],
+                whole["milliseconds"][1],
+                whole["milliseconds"][1] / whole["milliseconds"][0],
+                whole["peak"] if size == SIZES[0] else _in_child(options, "whole", [path])["peak"],
+            )
+        )
     table.notes += [
         f"Medians with {options.threads} threads. Recall: share of the {NEAREST} most similar keyframes, by looking "
         f"through all, that are among the {NEAREST} found; of {_QUERIES} queries near keyframes of the map. "
@@ -53,8 +75,13 @@ def run(options: Options):
 
 def _in_child(options: Options, what: str, paths: list[Path]) -> dict:
     task = {
-        "what": what, "paths": [str(path) for path in paths], "threads": options.threads, "seed": options.seed,
-        "queries": options.queries, "shared": str(options.shared), "folder": str(options.folder),
+        "what": what,
+        "paths": [str(path) for path in paths],
+        "threads": options.threads,
+        "seed": options.seed,
+        "queries": options.queries,
+        "shared": str(options.shared),
+        "folder": str(options.folder),
     }
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, __file__, json.dumps(task)]
@@ -65,8 +92,8 @@ def _in_child(options: Options, what: str, paths: list[Path]) -> dict:
 def _retrieval(task: dict) -> dict:
     """Opening, and the time and recall of queries, of one map."""
     from nre_ros.features.base import FeatureGrid, FeatureMap
-    from nre_ros.keyframes.retrieval import PosePrior, RetrievalConfig, Retriever
-    from nre_ros.keyframes.store import KeyframeStore
+    from nre_ros.keyframes.retrieval.retriever import PosePrior, RetrievalConfig, Retriever
+    from nre_ros.keyframes.storage.store import KeyframeStore
 
     path = task["paths"][0]
 
@@ -84,19 +111,23 @@ def _retrieval(task: dict) -> dict:
         for extras in ([{}] * len(queries), [{"prior": prior} for prior in priors], [look] * len(queries))
     ]
     nearest = Retriever(store, RetrievalConfig(diversity=0.0))
-    recall = np.mean([
-        len(exact.intersection(nearest.query(query, NEAREST)[0])) / NEAREST
-        for exact, query in zip(_exhaustive(store, queries), queries)
-    ])
+    recall = np.mean(
+        [
+            len(exact.intersection(nearest.query(query, NEAREST)[0])) / NEAREST
+            for exact, query in zip(_exhaustive(store, queries), queries)
+        ]
+    )
     return {
-        "open": seconds, "milliseconds": [1e3 * float(np.median([s for s, _ in way])) for way in ways],
-        "recall": 100 * float(recall), "index": len(store.read_index() or b"") / 1e6,
+        "open": seconds,
+        "milliseconds": [1e3 * float(np.median([s for s, _ in way])) for way in ways],
+        "recall": 100 * float(recall),
+        "index": len(store.read_index() or b"") / 1e6,
     }
 
 
 def _queries(store, rng) -> tuple[np.ndarray, np.ndarray]:
     """Descriptors as far from those of keyframes of the map as a made-up one is, and the poses of these keyframes."""
-    from nre_ros.keyframes.blobs import dequantise
+    from nre_ros.keyframes.storage.blobs import dequantise
 
     ids = rng.integers(1, len(store) + 1, (_QUERIES, 3))
     known = {}
@@ -108,7 +139,7 @@ def _queries(store, rng) -> tuple[np.ndarray, np.ndarray]:
 
 def _exhaustive(store, queries: np.ndarray) -> list[set]:
     """Ids of the most similar keyframes of each query, by looking through all."""
-    from nre_ros.keyframes.blobs import dequantise
+    from nre_ros.keyframes.storage.blobs import dequantise
 
     ids, similarity = np.zeros((len(queries), 0), np.int64), np.zeros((len(queries), 0), np.float32)
     for scan in store.scan():
@@ -142,7 +173,8 @@ def _plot(table: Table, path: Path) -> None:
     figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
     panels = (
         ("Time of one query [ms]", ("whole query [ms]", "with a local look [ms]", f"{NEAREST} nearest [ms]")),
-        ("Opening the map [s]", ("open [s]",)), ("Peak memory [MB]", ("peak memory [MB]",)),
+        ("Opening the map [s]", ("open [s]",)),
+        ("Peak memory [MB]", ("peak memory [MB]",)),
     )
     for axis, (title, names) in zip(axes, panels):
         for name in names:

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The real scenes: their maps, built by the project's importer, their queries, and the queries' true poses."""
 
 from __future__ import annotations
@@ -12,19 +14,19 @@ import numpy as np
 from common import Options
 from scipy.spatial import cKDTree
 
+from nre_ros.evaluation.baselines.keyframes import MapImages, lift_by_depth
+from nre_ros.evaluation.baselines.keypoints import Keypoints, Peer, Sift
 from nre_ros.evaluation.inputs import thinned
-from nre_ros.evaluation.peers.keyframes import MapImages, lift_by_depth
-from nre_ros.evaluation.peers.keypoints import Keypoints, Peer, Sift
 from nre_ros.features import load_backbone
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.builder import KeyframeBuilder, lift_pixels
+from nre_ros.keyframes.building.builder import KeyframeBuilder, lift_pixels
+from nre_ros.keyframes.building.point_selection import smooth_depth
 from nre_ros.keyframes.importers.common import build_map, read_depth, read_image, read_lines, read_list
-from nre_ros.keyframes.importers.kapture import KaptureSource
-from nre_ros.keyframes.importers.posed import PosedSource
-from nre_ros.keyframes.importers.posed_frames import PosedFrames
-from nre_ros.keyframes.importers.rgbd import RgbdSource, parse_tum_line
-from nre_ros.keyframes.selection import smooth_depth
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.importers.posed.colmap_poses import PosedSource
+from nre_ros.keyframes.importers.posed.kapture import KaptureSource
+from nre_ros.keyframes.importers.posed.posed_frames import PosedFrames
+from nre_ros.keyframes.importers.rgbd.folder import RgbdSource, parse_tum_line
+from nre_ros.keyframes.storage.store import KeyframeStore
 
 THIN = 21
 """The thin map holds every so manieth map frame."""
@@ -54,9 +56,7 @@ class Scene:
     lifter: Callable[[Peer], Callable[[str, Keypoints], tuple[np.ndarray, np.ndarray]]]
 
 
-def kitchen(
-    options: Options, every: int = 1, degraded: bool = False, builder: KeyframeBuilder | None = None
-) -> Scene:
+def kitchen(options: Options, every: int = 1, degraded: bool = False, builder: KeyframeBuilder | None = None) -> Scene:
     """RGB-D walk through a kitchen; map of every ``every``th frame; queries degraded or as they are.
 
     builder: makes the map anew, whether it is there already or not.
@@ -141,9 +141,7 @@ def _kitchen_source(folder: Path, work: Path, every: int) -> RgbdSource:
     names_path, poses_path = work / f"map_{every}.txt", work / f"poses_{every}.txt"
     names_path.write_text("\n".join(names) + "\n")
     poses_path.write_text("\n".join(poses) + "\n")
-    return RgbdSource(
-        folder / "images", folder / "depth", poses_path, names_path, folder / "sparse/cameras.txt"
-    )
+    return RgbdSource(folder / "images", folder / "depth", poses_path, names_path, folder / "sparse/cameras.txt")
 
 
 def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Time and memory of one query end to end, each configuration in a process of its own.
 
 The process opens the map as a robot does, warms up, and localizes the kitchen's queries one
@@ -19,7 +21,9 @@ from common import ROOT, Options, Table, prepare_process
 from scenes import kitchen
 
 CONFIGURATIONS = (
-    ("63 keyframes, 5 retrieved", 1, 5), ("7 keyframes, 5 retrieved", 9, 5), ("63 keyframes, 20 retrieved", 1, 20),
+    ("63 keyframes, 5 retrieved", 1, 5),
+    ("7 keyframes, 5 retrieved", 9, 5),
+    ("63 keyframes, 20 retrieved", 1, 20),
 )
 """Title, every how manieth map frame is a keyframe, and how many are retrieved (500 points each)."""
 ROUNDS = 3
@@ -29,10 +33,20 @@ ROUNDS = 3
 def run(options: Options):
     """Yields the table of totals and the one of stages."""
     devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
-    totals = Table("One query of 640x480, everything included", (
-        "map", "device", "points", "median [ms]", "90 % below [ms]", "99 % below [ms]", "peak memory [MB]",
-        "peak GPU memory [MB]", "with a pose [%]",
-    ))
+    totals = Table(
+        "One query of 640x480, everything included",
+        (
+            "map",
+            "device",
+            "points",
+            "median [ms]",
+            "90 % below [ms]",
+            "99 % below [ms]",
+            "peak memory [MB]",
+            "peak GPU memory [MB]",
+            "with a pose [%]",
+        ),
+    )
     stages = Table("Its stages, medians [ms]", ("map", "device"))
     for title, every, retrieved in CONFIGURATIONS:
         map_path = kitchen(options, every).map_path
@@ -54,8 +68,14 @@ def run(options: Options):
 
 def _in_child(options: Options, map_path: Path, device: str, retrieved: int) -> dict:
     task = {
-        "map": str(map_path), "device": device, "retrieved": retrieved, "threads": options.threads,
-        "seed": options.seed, "queries": options.queries, "shared": str(options.shared), "folder": str(options.folder),
+        "map": str(map_path),
+        "device": device,
+        "retrieved": retrieved,
+        "threads": options.threads,
+        "seed": options.seed,
+        "queries": options.queries,
+        "shared": str(options.shared),
+        "folder": str(options.folder),
     }
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, __file__, json.dumps(task)]

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Bytes a keyframe, what adding one costs, and what int8 descriptors cost in accuracy, on the kitchen."""
 
 from __future__ import annotations
@@ -11,9 +13,9 @@ from scenes import kitchen
 
 from nre_ros.features import load_backbone
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.builder import KeyframeBuilder
-from nre_ros.keyframes.cache import keyframe_bytes
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.building.builder import KeyframeBuilder
+from nre_ros.keyframes.storage.cache import keyframe_bytes
+from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.types import Keyframe
 from nre_ros.localization.localizer import Localizer
 
@@ -49,10 +51,18 @@ def _keyframe(number: int, seed: int) -> Keyframe:
         return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
 
     return Keyframe(
-        name=f"sequence/frame-{number:06d}.jpg", stamp=1_700_000_000_000_000_000 + number, T_map_cam=np.eye(4),
-        camera=Camera(640, 480, 525.0, 525.0, 319.5, 239.5), points=rng.normal(size=(500, 3)).astype(np.float32),
-        coarse=unit(500, 64), fine=unit(500, 88), background=unit(128, 64), background_cells=4800,
-        global_descriptor=unit(2080), point_ids=rng.integers(0, 1 << 24, 500), thumbnail=rng.bytes(5000),
+        name=f"sequence/frame-{number:06d}.jpg",
+        stamp=1_700_000_000_000_000_000 + number,
+        T_map_cam=np.eye(4),
+        camera=Camera(640, 480, 525.0, 525.0, 319.5, 239.5),
+        points=rng.normal(size=(500, 3)).astype(np.float32),
+        coarse=unit(500, 64),
+        fine=unit(500, 88),
+        background=unit(128, 64),
+        background_cells=4800,
+        global_descriptor=unit(2080),
+        point_ids=rng.integers(0, 1 << 24, 500),
+        thumbnail=rng.bytes(5000),
     )
 
 
@@ -95,10 +105,18 @@ def _accuracy(options: Options) -> Table:
     builder = _Recorder(load_backbone("xfeat", options.device), seed=options.seed)
     scene = kitchen(options, builder=builder)
     queries = list(scene.queries())
-    table = Table("Accuracy of int8 against float32, kitchen", (
-        "descriptors", "queries", "median [cm]", "median [deg]", "90 % below [cm]", "within 5 cm and 5 deg [%]",
-        "time [s]",
-    ))
+    table = Table(
+        "Accuracy of int8 against float32, kitchen",
+        (
+            "descriptors",
+            "queries",
+            "median [cm]",
+            "median [deg]",
+            "90 % below [cm]",
+            "within 5 cm and 5 deg [%]",
+            "time [s]",
+        ),
+    )
     with Localizer(scene.map_path, device=options.device, seed=options.seed, retrieve=RETRIEVED) as localizer:
         exact = {i: replace(builder.made[name], id=i) for name, i in localizer.store.names().items()}
         localizer.warm_up()

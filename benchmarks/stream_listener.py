@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The other process of ``node.py``'s stream: what it hears of the node, and when."""
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ def listen(seconds: float, usage: Callable[[], tuple[float, int]]) -> tuple[list
     bootstrap.set_prefix_path()
     import rclpy
     from geometry_msgs.msg import PoseStamped
-
     from nre_ros.msg import LocalizationStatus
+
     from nre_ros.node.conversions import stamp_nanoseconds
 
     rclpy.init(args=[])

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Queries with known answers for the confidence: right ones made hard, and such as show nothing of the map.
 
 Fitting and testing share no image: of the kitchen's queries every second one belongs to each, the rooms of the gallery
@@ -23,9 +25,9 @@ from nre_ros.gallery.room import build_room
 from nre_ros.gallery.sensor import Sensor
 from nre_ros.gallery.trajectory import CameraMount, mapping_poses, robot_loop
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.importers.common import build_map, read_image, read_list
-from nre_ros.keyframes.importers.kapture import KaptureSource
+from nre_ros.keyframes.importers.posed.kapture import KaptureSource
 
 SMALL = Camera(320, 240, 260.0, 260.0, 159.5, 119.5)
 """The camera of the gallery."""
@@ -167,6 +169,7 @@ def _gallery_queries(part: str) -> Trials:
 
 def _other_rooms(part: str) -> Trials:
     """Rooms that are not in the map, with the pictures of those that are."""
+
     def queries(options: Options):
         for room in range(_ROOMS[part]):
             yield from _gallery_views(part, 100 + room, room, 2 * _VIEWS[part], mapped=False)
@@ -176,6 +179,7 @@ def _other_rooms(part: str) -> Trials:
 
 def _twins(part: str) -> Trials:
     """A room of which there are two: the pose may be right, but nothing in the image says so."""
+
     def queries(options: Options):
         for place in (0, 1):
             yield from _gallery_views(part, 0, place, _VIEWS[part], mapped=True)
@@ -199,6 +203,7 @@ def _camera_of(image: np.ndarray) -> Camera:
 
 def _elsewhere(part: str) -> Trials:
     """Photographs of other places, and views of the gallery, in the kitchen's map."""
+
     def queries(options: Options):
         for name, image in _photographs(options, part):
             for k, piece in enumerate(_altered(image, _PIECES[part], options.seed, name)):
@@ -235,6 +240,7 @@ def _gallery_of_kapture(options: Options) -> Path:
 
 def _nothing(part: str) -> Trials:
     """Noise, plain colours, ramps and images blurred beyond recognition, in the kitchen's map."""
+
     def queries(options: Options):
         height, width = SMALL.height, SMALL.width
         rng = np.random.default_rng([options.seed, part == TEST])

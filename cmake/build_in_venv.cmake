@@ -1,3 +1,6 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+
 # Two cures for building against ROS wheels in a venv; setup.py gives this file to CMake as
 # CMAKE_PROJECT_INCLUDE, and the wheels stay as they are.
 #

@@ -1,9 +1,10 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Starts the localization node:  ros2 launch nre_ros localize.launch.py map:=/path/to/map.db
 
 ``ros2 launch nre_ros localize.launch.py --show-args`` lists the arguments.
 """
 
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
@@ -11,8 +12,15 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+from launch import LaunchDescription
+
 TOPICS_IN_VIEW = (
-    "/pose_with_covariance", "/path", "/markers/map", "/markers/fix", "/debug_image", "/initialpose",
+    "/pose_with_covariance",
+    "/path",
+    "/markers/map",
+    "/markers/fix",
+    "/debug_image",
+    "/initialpose",
 )
 """The topics that config/localize.rviz names, for RViz to find those of a node in a namespace."""
 

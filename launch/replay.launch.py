@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Plays a bag to the localization node:  ros2 launch nre_ros replay.launch.py map:=MAP.db bag:=BAG rviz:=true
 
 The bag (rosbag2, sqlite3 or MCAP) begins when the node listens, and brings its own clock.
@@ -5,11 +7,12 @@ The bag (rosbag2, sqlite3 or MCAP) begins when the node listens, and brings its 
 is ``nre_ros replay``.
 """
 
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import FindExecutable, LaunchConfiguration, PathJoinSubstitution
 from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchDescription
 
 PASSED_ON = ("map", "image", "camera_info", "params_file", "namespace", "log_level", "rviz")
 
@@ -52,9 +55,18 @@ def generate_launch_description():
     # not `ros2 bag play`, which begins at once, while the node still loads map and network
     player = ExecuteProcess(
         cmd=[
-            FindExecutable(name="python3"), "-m", "nre_ros.replay.player", LaunchConfiguration("bag"),
-            "--rate", LaunchConfiguration("rate"), "--image", image,
-            "--wait-for", image, compressed, camera_info,
+            FindExecutable(name="python3"),
+            "-m",
+            "nre_ros.replay.player",
+            LaunchConfiguration("bag"),
+            "--rate",
+            LaunchConfiguration("rate"),
+            "--image",
+            image,
+            "--wait-for",
+            image,
+            compressed,
+            camera_info,
         ],
         output="log",
     )

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Camera pose from one image by the Neural Reprojection Error, for ROS 2 and for Python.
 
 Germain, Lepetit, Bourmaud: "Neural Reprojection Error: Merging Feature Learning and

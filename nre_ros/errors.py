@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The errors that a caller can act on; every message is one line and names the offending value.
 
 A hard image is no error: the estimator answers it with a result without a pose.

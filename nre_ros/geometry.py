@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Rigid motions and cameras in torch, batch first, with analytic Jacobians.
 
 Conventions (the whole package keeps them):
@@ -75,12 +77,18 @@ class Camera:
         """[3, 3] float64 intrinsic matrix."""
         return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1.0]])
 
-    def resized(self, width: int, height: int) -> "Camera":
+    def resized(self, width: int, height: int) -> Camera:
         """The camera of the same image resampled to another size (pixel centres kept in mind)."""
         sx, sy = width / self.width, height / self.height
         return Camera(
-            width, height, self.fx * sx, self.fy * sy,
-            (self.cx + 0.5) * sx - 0.5, (self.cy + 0.5) * sy - 0.5, self.model, self.distortion,
+            width,
+            height,
+            self.fx * sx,
+            self.fy * sy,
+            (self.cx + 0.5) * sx - 0.5,
+            (self.cy + 0.5) * sy - 0.5,
+            self.model,
+            self.distortion,
         )
 
     @cached_property
@@ -190,9 +198,7 @@ def _distort_radial_tangential(xy, coefficients, jacobian):
     numerator = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
     denominator = 1 + r2 * (k4 + r2 * (k5 + r2 * k6))
     radial = numerator / denominator
-    tangential = torch.stack(
-        [2 * p1 * x * y + p2 * (r2 + 2 * x * x), p1 * (r2 + 2 * y * y) + 2 * p2 * x * y], dim=-1
-    )
+    tangential = torch.stack([2 * p1 * x * y + p2 * (r2 + 2 * x * x), p1 * (r2 + 2 * y * y) + 2 * p2 * x * y], dim=-1)
     distorted = xy * radial[..., None] + tangential
     if not jacobian:
         return distorted, None
@@ -201,8 +207,10 @@ def _distort_radial_tangential(xy, coefficients, jacobian):
     slope = 2 * (d_numerator - radial * d_denominator) / denominator  # d radial / d x = slope x
     cross = slope * x * y + 2 * p1 * x + 2 * p2 * y
     rows = [
-        radial + slope * x * x + 2 * p1 * y + 6 * p2 * x, cross,
-        cross, radial + slope * y * y + 6 * p1 * y + 2 * p2 * x,
+        radial + slope * x * x + 2 * p1 * y + 6 * p2 * x,
+        cross,
+        cross,
+        radial + slope * y * y + 6 * p1 * y + 2 * p2 * x,
     ]
     return distorted, torch.stack(rows, dim=-1).reshape(*xy.shape, 2)
 

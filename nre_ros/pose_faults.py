@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Why numbers are no pose or no covariance, in words."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """What a process of ours asks of OpenMP and of the C library before it computes."""
 
 from __future__ import annotations

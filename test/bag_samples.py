@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Bags for tests of the importer, written with the rosbags library from given images, depths and poses."""
 
 import struct
@@ -11,8 +13,11 @@ from nre_ros.gallery.bag import camera_info_message, pose_message, tf_message
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 TYPES = {
-    "image": "sensor_msgs/msg/Image", "compressed": "sensor_msgs/msg/CompressedImage",
-    "info": "sensor_msgs/msg/CameraInfo", "tf": "tf2_msgs/msg/TFMessage", "pose": "geometry_msgs/msg/PoseStamped",
+    "image": "sensor_msgs/msg/Image",
+    "compressed": "sensor_msgs/msg/CompressedImage",
+    "info": "sensor_msgs/msg/CameraInfo",
+    "tf": "tf2_msgs/msg/TFMessage",
+    "pose": "geometry_msgs/msg/PoseStamped",
     "odometry": "nav_msgs/msg/Odometry",
 }
 START = 1_700_000_000 * 10**9
@@ -51,7 +56,9 @@ def odometry_message(stamp, frame, child, T):
     vector = STORE.types["geometry_msgs/msg/Vector3"](0.0, 0.0, 0.0)
     twist = STORE.types["geometry_msgs/msg/Twist"](vector, vector)
     return STORE.types[TYPES["odometry"]](
-        header(stamp, frame), child, STORE.types["geometry_msgs/msg/PoseWithCovariance"](pose, zeros),
+        header(stamp, frame),
+        child,
+        STORE.types["geometry_msgs/msg/PoseWithCovariance"](pose, zeros),
         STORE.types["geometry_msgs/msg/TwistWithCovariance"](twist, zeros),
     )
 
@@ -79,9 +86,18 @@ def rgbd_messages(frames, camera, T_base_cam, T_map_odom, *, depth_encoding="16U
             transforms = [("map", "odom", T_map_odom), ("odom", "base", T_odom_base)]
             messages.append((stamp + shift, "/tf", "tf", tf_message(stamp + shift, transforms)))
         messages += [
-            (stamp + 1_000_000, "/camera/color/image_raw/compressed", "compressed", encoded_message(stamp, OPTICAL, data)),
+            (
+                stamp + 1_000_000,
+                "/camera/color/image_raw/compressed",
+                "compressed",
+                encoded_message(stamp, OPTICAL, data),
+            ),
             (stamp + 1_000_000, "/camera/color/camera_info", "info", camera_info_message(stamp, OPTICAL, camera)),
-            (stamp + 2_000_000, "/camera/depth/image", "image" if "compressed" not in depth_encoding else "compressed",
-             depth_message(stamp + 3_000_000, OPTICAL, depth, depth_encoding)),
+            (
+                stamp + 2_000_000,
+                "/camera/depth/image",
+                "image" if "compressed" not in depth_encoding else "compressed",
+                depth_message(stamp + 3_000_000, OPTICAL, depth, depth_encoding),
+            ),
         ]
     return messages

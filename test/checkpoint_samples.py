@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints as PyTorch Lightning wrote them in 2021, with weights from a formula instead of training."""
 
 import math
@@ -44,7 +46,10 @@ def checkpoint(level="coarse", extraction_layer="Mixed_5b", resize=32, **changes
         "state_dict": formula_state(InceptionNetwork(level, extraction_layer)),
         "hparams_name": "kwargs",
         "hyper_parameters": {
-            "level": level, "extraction_layer": extraction_layer, "image": {"resize": resize}, "minibatch_size": 50,
+            "level": level,
+            "extraction_layer": extraction_layer,
+            "image": {"resize": resize},
+            "minibatch_size": 50,
         },
         **changes,
     }

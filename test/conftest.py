@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """What several tests need: the data beside the repository, and ROS apart from everyone else's."""
 
 import contextlib
@@ -90,11 +92,13 @@ def make_map(tmp_path):
 
     with contextlib.ExitStack() as stores:
         numbers = itertools.count()
-        yield lambda *given, **options: stores.enter_context(make_map(tmp_path / f"{next(numbers)}.db", *given, **options))
+        yield lambda *given, **options: stores.enter_context(
+            make_map(tmp_path / f"{next(numbers)}.db", *given, **options)
+        )
 
 
 @pytest.fixture
 def small_is_large(monkeypatch):
     """Maps of more than 50 keyframes count as large."""
-    monkeypatch.setattr("nre_ros.keyframes.index.SMALL", 50)
-    monkeypatch.setattr("nre_ros.keyframes.catalogue.SMALL", 50)
+    monkeypatch.setattr("nre_ros.keyframes.retrieval.descriptor_index.SMALL", 50)
+    monkeypatch.setattr("nre_ros.keyframes.retrieval.retrieval_index.SMALL", 50)

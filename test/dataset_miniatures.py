@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Miniatures of public data sets, in their exact layouts, made from the real images beside the repository.
 
 Each is warped into the camera that the data set has, so that poses and depths stay true.
@@ -7,12 +9,12 @@ import cv2
 import numpy as np
 
 from nre_ros.geometry import Camera, invert, position_quaternion
+from nre_ros.keyframes.building.depth_registration import register_depth
 from nre_ros.keyframes.importers.cameras import read_cameras_txt
 from nre_ros.keyframes.importers.common import read_list
-from nre_ros.keyframes.importers.posed import PosedSource
-from nre_ros.keyframes.importers.rgbd import parse_tum_line
-from nre_ros.keyframes.importers.seven_scenes import COLOUR_CAMERA, DEPTH_CAMERA, T_COLOUR_DEPTH
-from nre_ros.keyframes.registration import register_depth
+from nre_ros.keyframes.importers.posed.colmap_poses import PosedSource
+from nre_ros.keyframes.importers.rgbd.folder import parse_tum_line
+from nre_ros.keyframes.importers.rgbd.seven_scenes import COLOUR_CAMERA, DEPTH_CAMERA, T_COLOUR_DEPTH
 
 MAP, QUERIES = 5, 2
 """The last map frames of the kitchen and the first queries, which follow them."""
@@ -103,8 +105,14 @@ def cambridge(fountain, root):
 
 def euroc(fountain, root):
     """V1_01_easy with the map's images and V1_02_medium with the queries, in grey, with a mount like the original's."""
-    mount = np.array([[0.0148655, -0.99988, 0.0041402, -0.0216401], [0.999557, 0.0149672, 0.0257155, -0.0646769],
-                      [-0.0257744, 0.00375618, 0.999660, 0.00981073], [0, 0, 0, 1]])
+    mount = np.array(
+        [
+            [0.0148655, -0.99988, 0.0041402, -0.0216401],
+            [0.999557, 0.0149672, 0.0257155, -0.0646769],
+            [-0.0257744, 0.00375618, 0.999660, 0.00981073],
+            [0, 0, 0, 1],
+        ]
+    )
     U, _, Vt = np.linalg.svd(mount[:3, :3])
     mount[:3, :3] = U @ Vt
     for k, (_, image, camera, T, query) in enumerate(fountain_frames(fountain)):
@@ -123,9 +131,11 @@ def euroc(fountain, root):
         )
         for shift in (-2_500_000, 2_500_000):  # the truth is not of the images' very times
             (px, py, pz), (x, y, z, w) = position_quaternion(T @ invert(mount))
-            append(mav0 / "state_groundtruth_estimate0/data.csv",
-                   ",".join(map(repr, [stamp + shift, *map(float, (px, py, pz, w, x, y, z)), *[0.0] * 9])),
-                   "#timestamp, p_RS_R_x [m], p_RS_R_y [m], p_RS_R_z [m], q_RS_w [], q_RS_x [], q_RS_y [], q_RS_z []\n")
+            append(
+                mav0 / "state_groundtruth_estimate0/data.csv",
+                ",".join(map(repr, [stamp + shift, *map(float, (px, py, pz, w, x, y, z)), *[0.0] * 9])),
+                "#timestamp, p_RS_R_x [m], p_RS_R_y [m], p_RS_R_z [m], q_RS_w [], q_RS_x [], q_RS_y [], q_RS_z []\n",
+            )
     return root
 
 
@@ -155,7 +165,7 @@ def aachen(kitchen, root, count=8):
     (model / "points3D.txt").write_text("\n".join(kept.values()) + "\n")
     (model / "cameras.txt").write_bytes((kitchen / "sparse/cameras.txt").read_bytes())
     camera = " ".join(read_list(kitchen / "sparse/cameras.txt")[0].split()[1:])
-    queries = read_list(kitchen / "query.txt")[:2 * QUERIES]
+    queries = read_list(kitchen / "query.txt")[: 2 * QUERIES]
     for k, name in enumerate(queries):
         where = "query/day/milestone" if k < QUERIES else "query/night/nexus5x"
         (images / where / name).write_bytes((kitchen / "images" / name).read_bytes())

@@ -1,14 +1,16 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """A bag and an image list in the small synthetic room, with exact truth, and its map."""
 
 import cv2
 import numpy as np
-
 from bag_samples import START, encoded_message, odometry_message, write_messages
+from synthetic import CAMERA, QUERIES, small_room
+
 from nre_ros.gallery.bag import camera_info_message, pose_message, tf_message
 from nre_ros.geometry import position_quaternion
 from nre_ros.keyframes.importers.cameras import write_cameras_txt
-from nre_ros.keyframes.store import KeyframeStore
-from synthetic import CAMERA, QUERIES, small_room
+from nre_ros.keyframes.storage.store import KeyframeStore
 
 IMAGE, INFO, TRUTH = "/camera/image_raw/compressed", "/camera/camera_info", "/ground_truth"
 FRAME = "camera_optical"

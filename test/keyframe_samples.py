@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Keyframes and a tiny backbone for tests in which the real network does not matter."""
 
 import numpy as np
@@ -58,10 +60,17 @@ def random_keyframe(name, seed, points=500, channels=64, background=128, dimensi
     """A keyframe of random numbers with the sizes of the real ones."""
     rng = np.random.default_rng(seed)
     values = dict(
-        name=name, stamp=1_700_000_000_123_456_789 + seed, T_map_cam=random_pose(rng), camera=CAMERA,
-        points=rng.normal(size=(points, 3)).astype(np.float32), coarse=unit(rng.normal(size=(points, channels))),
-        fine=unit(rng.normal(size=(points, channels + 24))), background=unit(rng.normal(size=(background, channels))),
-        background_cells=4800, global_descriptor=unit(rng.normal(size=dimensions)),
-        point_ids=rng.integers(0, 1 << 24, points), thumbnail=rng.bytes(5000),
+        name=name,
+        stamp=1_700_000_000_123_456_789 + seed,
+        T_map_cam=random_pose(rng),
+        camera=CAMERA,
+        points=rng.normal(size=(points, 3)).astype(np.float32),
+        coarse=unit(rng.normal(size=(points, channels))),
+        fine=unit(rng.normal(size=(points, channels + 24))),
+        background=unit(rng.normal(size=(background, channels))),
+        background_cells=4800,
+        global_descriptor=unit(rng.normal(size=dimensions)),
+        point_ids=rng.integers(0, 1 << 24, points),
+        thumbnail=rng.bytes(5000),
     )
     return Keyframe(**{**values, **changes})

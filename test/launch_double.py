@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The few names of ``launch`` and ``launch_ros`` that our launch files use, where they are not installed.
 
 It records a launch description and renders the node's command line as launch_ros does: remappings

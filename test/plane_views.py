@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Views of a textured, slanted plane with exact depth: rays by OpenCV's undistortPoints, colours by remap."""
 
 import cv2

@@ -1,10 +1,12 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Maps whose keyframes have given global descriptors, for the tests of retrieval."""
 
 import numpy as np
 from keyframe_samples import random_keyframe, unit
 
-from nre_ros.keyframes.retrieval import GLOBAL_DESCRIPTOR
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.retrieval.retriever import GLOBAL_DESCRIPTOR
+from nre_ros.keyframes.storage.store import KeyframeStore
 
 
 def make_map(path, descriptors, retrieval=GLOBAL_DESCRIPTOR) -> KeyframeStore:

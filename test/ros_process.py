@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The node as a child process, and the rest of a robot around it: camera, odometry, and ears.
 
 The world is a room of the gallery, so that the camera's true pose is known exactly.
@@ -17,6 +19,8 @@ import cv2
 import numpy as np
 import rclpy
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
+from nre_ros.msg import LocalizationStatus
+from nre_ros.srv import LocalizeImage
 from rcl_interfaces.srv import SetParameters
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
@@ -29,13 +33,11 @@ from tf2_msgs.msg import TFMessage
 from nre_ros.features import load_backbone
 from nre_ros.gallery import CameraMount, Gallery, build_room, camera_pose
 from nre_ros.geometry import Camera, pose_error
-from nre_ros.keyframes.builder import KeyframeBuilder
-from nre_ros.keyframes.retrieval import GLOBAL_DESCRIPTOR
-from nre_ros.keyframes.store import KeyframeStore
-from nre_ros.msg import LocalizationStatus
+from nre_ros.keyframes.building.builder import KeyframeBuilder
+from nre_ros.keyframes.retrieval.retriever import GLOBAL_DESCRIPTOR
+from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.node.bootstrap import clean_environment
 from nre_ros.node.conversions import stamp_message, stamp_nanoseconds, transform_message
-from nre_ros.srv import LocalizeImage
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTICAL = "camera_color_optical_frame"
@@ -91,7 +93,10 @@ class NodeProcess:
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *command, "--ros-args", *given, *ros_args],
-                cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
 
     @property
@@ -324,8 +329,9 @@ def assert_pose(T, expected):
 
 
 def camera_info(**changes) -> CameraInfo:
-    info = CameraInfo(width=CAMERA.width, height=CAMERA.height, distortion_model="plumb_bob", d=[0.0] * 5,
-                      k=CAMERA.K.ravel().tolist())
+    info = CameraInfo(
+        width=CAMERA.width, height=CAMERA.height, distortion_model="plumb_bob", d=[0.0] * 5, k=CAMERA.K.ravel().tolist()
+    )
     info.header.frame_id = OPTICAL
     for name, value in changes.items():
         setattr(info, name, value)
@@ -336,8 +342,9 @@ def raw_image(pixels, stamp: int, encoding: str = "bgr8", padding: int = 0) -> I
     """An Image whose rows are followed by ``padding`` bytes of noise."""
     height, width = pixels.shape[:2]
     rows = np.hstack([pixels.reshape(height, -1), np.full((height, padding), 171, np.uint8)])
-    message = Image(height=height, width=width, encoding=encoding, step=rows.shape[1],
-                    data=array.array("B", rows.tobytes()))
+    message = Image(
+        height=height, width=width, encoding=encoding, step=rows.shape[1], data=array.array("B", rows.tobytes())
+    )
     return _stamped(message, stamp)
 
 

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Imports that are killed: run as a script by ``test_store_kills``, once for all rounds.
 
     python store_kills.py FOLDER ROUNDS SEED
@@ -19,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from keyframe_samples import PlaceBackbone, random_keyframe
 from test_store import assert_same
 
-from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.importers.common import MapSource, build_map
-from nre_ros.keyframes.store import KeyframeStore
-from nre_ros.keyframes.verify import verify_map
+from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.keyframes.tools.verify import verify_map
 
 COUNT = 40
 SIZES = {"points": 60, "background": 8, "dimensions": 60}

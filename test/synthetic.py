@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Loss maps and views with exact truth for the tests of the estimator."""
 
 import functools
@@ -12,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from nre_ros.features import FeatureBackbone, FeatureGrid, load_backbone
 from nre_ros.gallery import Gallery, build_room, camera_pose
 from nre_ros.geometry import RADIAL_TANGENTIAL, Camera
-from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.types import Keyframe
 from nre_ros.nre.maps import NREMaps
 

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The runner of the benchmarks: what has been measured is kept, and where maps come from is told."""
 
 import importlib
@@ -22,6 +24,7 @@ def runner(monkeypatch):
             yield common.Table("counted", ("what", "how many"), [("sheep", 7)])
             if error:
                 raise error
+
         return SimpleNamespace(run=measure)
 
     modules = {"good": ending(None), "absent": ending(common.Skip("needs data")), "broken": ending(KeyError("lost"))}

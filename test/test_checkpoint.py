@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Lightning checkpoints are read whole or refused in a line; nothing in them is ever run."""
 
 import argparse
@@ -203,8 +205,14 @@ def test_torn_and_foreign_files_are_told_in_a_line(tmp_path):
         file.writestr("thesis.txt", "of the wrong kind")
     legacy = saved(checkpoint(), _use_new_zipfile_serialization=False)
     bad = {
-        "empty": b"", "zeros": bytes(4096), "text": b"weights\n", "page": b"<!DOCTYPE html>", "zip": archive.getvalue(),
-        "png": b"\x89PNG\r\n\x1a\n" + bytes(100), "legacy": legacy[: len(legacy) // 2], "flipped": flip(whole),
+        "empty": b"",
+        "zeros": bytes(4096),
+        "text": b"weights\n",
+        "page": b"<!DOCTYPE html>",
+        "zip": archive.getvalue(),
+        "png": b"\x89PNG\r\n\x1a\n" + bytes(100),
+        "legacy": legacy[: len(legacy) // 2],
+        "flipped": flip(whole),
         **{f"torn{k}": whole[: len(whole) * k // 16] for k in range(1, 16)},
     }
     for name, data in bad.items():
@@ -238,5 +246,6 @@ def test_blob_id_is_gits(tmp_path):
 
 def test_the_published_files_blob_ids():
     assert module.PUBLISHED == {
-        "coarse": "af80cd6786779f3fa8e998f7fece8992f7243b5c", "fine": "1a9e197ffe7368da1dac451da58cae1f70c91b1e",
+        "coarse": "af80cd6786779f3fa8e998f7fece8992f7243b5c",
+        "fine": "1a9e197ffe7368da1dac451da58cae1f70c91b1e",
     }

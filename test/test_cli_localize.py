@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """``nre_ros localize`` as a user runs it: on the gallery with exact truth, on the kitchen, and with bad input."""
 
 import json
@@ -8,12 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from synthetic import CAMERA, QUERIES, small_room
 
 from nre_ros.cli import main
 from nre_ros.geometry import pose_error, pose_matrix
 from nre_ros.keyframes.importers.cameras import write_cameras_txt
-from nre_ros.keyframes.store import KeyframeStore
-from synthetic import CAMERA, QUERIES, small_room
+from nre_ros.keyframes.storage.store import KeyframeStore
 
 
 def nre_ros(*arguments) -> None:
@@ -46,15 +48,32 @@ def test_kitchen(shared, tmp_path, source):
     options = {
         "colmap": [kitchen / "sparse", "--images", kitchen / "images", "--list", kitchen / "map.txt"],
         "rgbd": [
-            "--images", kitchen / "images", "--depth", kitchen / "depth", "--poses", kitchen / "map_poses.txt",
-            "--list", kitchen / "map.txt", "--camera", kitchen / "sparse/cameras.txt",
+            "--images",
+            kitchen / "images",
+            "--depth",
+            kitchen / "depth",
+            "--poses",
+            kitchen / "map_poses.txt",
+            "--list",
+            kitchen / "map.txt",
+            "--camera",
+            kitchen / "sparse/cameras.txt",
         ],
     }
     map_file, result = tmp_path / "kitchen.db", tmp_path / "result.jsonl"
     nre_ros("map", "build", source, *options[source], "-o", map_file)
     nre_ros(
-        "localize", "--map", map_file, "--images", kitchen / "images", "--list", kitchen / "query.txt",
-        "--camera", kitchen / "sparse/cameras.txt", "-o", result,
+        "localize",
+        "--map",
+        map_file,
+        "--images",
+        kitchen / "images",
+        "--list",
+        kitchen / "query.txt",
+        "--camera",
+        kitchen / "sparse/cameras.txt",
+        "-o",
+        result,
     )
     lines = read(result)
     assert [line["image"] for line in lines] == (kitchen / "query.txt").read_text().split()
@@ -94,10 +113,16 @@ def folder(tmp_path_factory):
 
 def arguments(folder: Path, **changes) -> list[str]:
     options = {
-        "map": folder / "map.db", "images": folder / "images", "list": folder / "list.txt",
-        "camera": folder / "cameras.txt", "device": "cpu", **changes,
+        "map": folder / "map.db",
+        "images": folder / "images",
+        "list": folder / "list.txt",
+        "camera": folder / "cameras.txt",
+        "device": "cpu",
+        **changes,
     }
-    return ["localize"] + [str(word) for key, value in options.items() if value is not None for word in (f"--{key}", value)]
+    return ["localize"] + [
+        str(word) for key, value in options.items() if value is not None for word in (f"--{key}", value)
+    ]
 
 
 def test_every_image_of_the_list_has_its_line(folder, tmp_path, capsys):
@@ -112,7 +137,12 @@ def test_every_image_of_the_list_has_its_line(folder, tmp_path, capsys):
         assert metres < 0.03 and np.degrees(radians) < 0.6
         assert np.linalg.eigvalsh(line["covariance"])[0] > 0 and 0.9 < line["confidence"] <= 1
         assert line["seconds"] > 0 and line["reason"] == ""
-    for name, named in (("large.png", "640x480"), ("torn.png", "truncated"), ("missing.png", "missing.png"), ("noise.jpg", "")):
+    for name, named in (
+        ("large.png", "640x480"),
+        ("torn.png", "truncated"),
+        ("missing.png", "missing.png"),
+        ("noise.jpg", ""),
+    ):
         assert not lines[name]["success"] and named in lines[name]["reason"] != ""
         assert lines[name]["position"] is None
     # the small image was taken by the small camera
@@ -157,9 +187,12 @@ def test_the_same_seed_writes_the_same_poses(folder, tmp_path):
 @pytest.mark.parametrize(
     "change, named",
     [
-        ({"map": "absent.db"}, "absent.db does not exist"), ({"map": __file__}, "is no map"),
-        ({"images": "nowhere"}, "nowhere is not a folder"), ({"list": "no_list.txt"}, "no_list.txt"),
-        ({"camera": "no_cameras.txt"}, "no_cameras.txt"), ({"output": "/nonexistent/result.jsonl"}, "/nonexistent"),
+        ({"map": "absent.db"}, "absent.db does not exist"),
+        ({"map": __file__}, "is no map"),
+        ({"images": "nowhere"}, "nowhere is not a folder"),
+        ({"list": "no_list.txt"}, "no_list.txt"),
+        ({"camera": "no_cameras.txt"}, "no_cameras.txt"),
+        ({"output": "/nonexistent/result.jsonl"}, "/nonexistent"),
         ({"draw": __file__}, "cannot be a folder: File exists"),
     ],
 )

@@ -1,11 +1,13 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """``nre_ros weights``, and the whole way from a checkpoint to features and a map."""
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from scipy.interpolate import CubicHermiteSpline
 from checkpoint_samples import checkpoint, formula_network, write_pair
+from scipy.interpolate import CubicHermiteSpline
 
 from nre_ros.cli import main
 from nre_ros.errors import ImageError, WeightsError
@@ -14,9 +16,9 @@ from nre_ros.features import load_backbone
 from nre_ros.features.checkpoint import git_blob_id, parse_checkpoint
 from nre_ros.features.nre_backbone import max_coarse_side
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.builder import KeyframeBuilder
-from nre_ros.keyframes.retrieval import GLOBAL_DESCRIPTOR, Retriever, global_descriptor
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.building.builder import KeyframeBuilder
+from nre_ros.keyframes.retrieval.retriever import GLOBAL_DESCRIPTOR, Retriever, global_descriptor
+from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.types import stack_keyframes
 from nre_ros.localization.localizer import Localizer
 
@@ -123,7 +125,8 @@ def test_features_are_the_networks(imported, image):
     rgb = (image[:, :, ::-1] / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     rgb = torch.from_numpy(rgb.transpose(2, 0, 1)).float()
     for found, level, layer, shape in (
-        (features.coarse, "coarse", "Mixed_5b", (256, 15, 20)), (features.fine, "fine", "Conv2d_4a_3x3", (192, 60, 80)),
+        (features.coarse, "coarse", "Mixed_5b", (256, 15, 20)),
+        (features.fine, "fine", "Conv2d_4a_3x3", (192, 60, 80)),
     ):
         with torch.inference_mode():
             expected = formula_network(level, layer)(rgb[None])[0]

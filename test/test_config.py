@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Settings of the estimator: the published names, ours, and what is refused."""
 
 import pytest
@@ -28,8 +30,14 @@ def written(folder, text):
 def test_the_published_file_is_understood(tmp_path):
     config = load_config(written(tmp_path, PUBLISHED))
     assert config == EstimatorConfig(
-        n_iter_p3p=700, top_n_p3p=0.5, coarse_sigma_max=1.0, coarse_sigma_min=0.7, fine_sigma_max=0.9,
-        fine_sigma_min=0.8, window_size=32, skip_gnc=True,
+        n_iter_p3p=700,
+        top_n_p3p=0.5,
+        coarse_sigma_max=1.0,
+        coarse_sigma_min=0.7,
+        fine_sigma_max=0.9,
+        fine_sigma_min=0.8,
+        window_size=32,
+        skip_gnc=True,
     )
 
 
@@ -42,11 +50,19 @@ def test_both_names_of_the_coarse_scales_mean_the_same(tmp_path):
 @pytest.mark.parametrize(
     "text, words",
     [
-        ("n_iter: 5", "unknown setting 'n_iter'"), ("top_n_p3p: 1.5", "top_n_p3p=1.5"), ("n_iter_p3p: 0", "n_iter_p3p=0"),
-        ("window_size: 7", "window_size=7"), ("fine_sigma_min: 3.0", "fine_sigma_min=3.0"), ("- a", "no list"),
-        ("n_iter_p3p: 2500.5", "n_iter_p3p is 2500.5"), ("window_size: 16.0", "window_size is 16.0"),
-        ("use_re: 'no'", "use_re is 'no'"), ("reciprocal: 1", "reciprocal is 1"),
-        ("a: [", "cannot be read"), ("n_iter_p3p: many", "config.yml"), ("!!python/object/apply:os.system ['true']", "read"),
+        ("n_iter: 5", "unknown setting 'n_iter'"),
+        ("top_n_p3p: 1.5", "top_n_p3p=1.5"),
+        ("n_iter_p3p: 0", "n_iter_p3p=0"),
+        ("window_size: 7", "window_size=7"),
+        ("fine_sigma_min: 3.0", "fine_sigma_min=3.0"),
+        ("- a", "no list"),
+        ("n_iter_p3p: 2500.5", "n_iter_p3p is 2500.5"),
+        ("window_size: 16.0", "window_size is 16.0"),
+        ("use_re: 'no'", "use_re is 'no'"),
+        ("reciprocal: 1", "reciprocal is 1"),
+        ("a: [", "cannot be read"),
+        ("n_iter_p3p: many", "config.yml"),
+        ("!!python/object/apply:os.system ['true']", "read"),
     ],
 )
 def test_what_makes_no_sense_is_told_in_one_line(tmp_path, text, words):

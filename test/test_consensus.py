@@ -1,14 +1,16 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The sampling consensus on loss maps whose truth is known."""
 
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import map_coordinates
+from synthetic import CAMERA, CHANCE, GRID, HEIGHT, WIDTH, as_maps, dips, opencv_pixels, points_in_view, true_pose
 
 from nre_ros.geometry import RADIAL_TANGENTIAL, Camera, invert, pose_error
 from nre_ros.nre import consensus
 from nre_ros.nre.consensus import p3p_consensus, score_poses
-from synthetic import CAMERA, CHANCE, GRID, HEIGHT, WIDTH, as_maps, dips, opencv_pixels, points_in_view, true_pose
 
 
 def problem(count: int = 200, outliers: float = 0.4, twins: float = 0.2, seed: int = 0):
@@ -162,5 +164,7 @@ def test_points_far_beside_the_camera_cost_chance_in_single_precision_too():
     lens = (0.3, -0.1, 0.0011, -0.0007, 0.02, 0.5, -0.05, 0.01)
     camera = Camera(320, 240, 260.0, 258.0, 161.0, 118.0, RADIAL_TANGENTIAL, lens)
     beside = torch.tensor([[800.0, 5.0, 1.01e-4], [-900.0, 0.0, 2e-4]], dtype=torch.float64)
-    cost = score_poses(torch.eye(4, dtype=torch.float64)[None], beside, torch.zeros(2, HEIGHT, WIDTH), flat_maps(2), camera)
+    cost = score_poses(
+        torch.eye(4, dtype=torch.float64)[None], beside, torch.zeros(2, HEIGHT, WIDTH), flat_maps(2), camera
+    )
     assert float(cost[0]) == pytest.approx(CHANCE)

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Messages to arrays, cameras and motions: against rosbags-image, OpenCV and closed forms."""
 
 import array
@@ -23,8 +25,23 @@ from nre_ros.node.conversions import (
     transform_message,
 )
 
-CHANNELS = {"mono8": 1, "8UC1": 1, "bgr8": 3, "8UC3": 3, "rgb8": 3, "bgra8": 4, "rgba8": 4, "uyvy": 2, "yuyv": 2,
-            "yuv422": 2, "yuv422_yuy2": 2, "bayer_rggb8": 1, "bayer_bggr8": 1, "bayer_gbrg8": 1, "bayer_grbg8": 1}
+CHANNELS = {
+    "mono8": 1,
+    "8UC1": 1,
+    "bgr8": 3,
+    "8UC3": 3,
+    "rgb8": 3,
+    "bgra8": 4,
+    "rgba8": 4,
+    "uyvy": 2,
+    "yuyv": 2,
+    "yuv422": 2,
+    "yuv422_yuy2": 2,
+    "bayer_rggb8": 1,
+    "bayer_bggr8": 1,
+    "bayer_gbrg8": 1,
+    "bayer_grbg8": 1,
+}
 
 
 def random_pixels(shape, dtype=np.uint8, seed=0):
@@ -39,8 +56,14 @@ def raw_message(pixels, encoding, padding=0, big_endian=False):
     rows = pixels.astype(pixels.dtype.newbyteorder(">" if big_endian else "<")).reshape(height, -1).view(np.uint8)
     noise = np.full((height, padding), 171, np.uint8)
     data = np.hstack([rows, noise])
-    return Image(height=height, width=width, encoding=encoding, is_bigendian=big_endian, step=data.shape[1],
-                 data=array.array("B", data.tobytes()))
+    return Image(
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=big_endian,
+        step=data.shape[1],
+        data=array.array("B", data.tobytes()),
+    )
 
 
 def compressed_message(extension, pixels, *parameters):
@@ -49,8 +72,13 @@ def compressed_message(extension, pixels, *parameters):
 
 
 def info_message(**changes):
-    info = CameraInfo(width=640, height=480, distortion_model="plumb_bob", d=[0.1, -0.2, 0.001, 0.002, 0.03],
-                      k=[500.0, 0.0, 321.0, 0.0, 510.0, 239.0, 0.0, 0.0, 1.0])
+    info = CameraInfo(
+        width=640,
+        height=480,
+        distortion_model="plumb_bob",
+        d=[0.1, -0.2, 0.001, 0.002, 0.03],
+        k=[500.0, 0.0, 321.0, 0.0, 510.0, 239.0, 0.0, 0.0, 1.0],
+    )
     info.p = [450.0, 0.0, 318.0, 0.0, 0.0, 455.0, 236.0, 0.0, 0.0, 0.0, 1.0, 0.0]
     for name, value in changes.items():
         setattr(info, name, value)
@@ -274,8 +302,9 @@ def test_poses_keep_their_values():
     assert (message.header.frame_id, message.child_frame_id) == ("map", "odom")
     assert stamp_nanoseconds(message.header.stamp) == 1_500_000_001
     q, t = message.transform.rotation, message.transform.translation
-    np.testing.assert_allclose(Rotation.from_quat([q.x, q.y, q.z, q.w]).apply([1, 2, 3]) + [t.x, t.y, t.z],
-                               (T @ [1, 2, 3, 1])[:3], atol=1e-12)
+    np.testing.assert_allclose(
+        Rotation.from_quat([q.x, q.y, q.z, q.w]).apply([1, 2, 3]) + [t.x, t.y, t.z], (T @ [1, 2, 3, 1])[:3], atol=1e-12
+    )
 
 
 def test_a_pose_message_that_is_no_motion_is_refused():

@@ -1,30 +1,35 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Public benchmarks on miniatures in their exact layouts, made from the real images beside the repository."""
 
 import shutil
 
 import cv2
+import dataset_miniatures as miniatures
 import numpy as np
 import pytest
 
-import dataset_miniatures as miniatures
 from nre_ros.cli import main
 from nre_ros.errors import NreError
 from nre_ros.evaluation.datasets import DATASETS, make_dataset
+from nre_ros.evaluation.datasets.benchmark import _is_there as is_there
+from nre_ros.evaluation.datasets.benchmark import table
 from nre_ros.evaluation.datasets.euroc import EurocSource
-from nre_ros.evaluation.datasets.run import _is_there as is_there
-from nre_ros.evaluation.datasets.run import table
 from nre_ros.evaluation.inputs import PosedInput
 from nre_ros.features import load_backbone
 from nre_ros.geometry import EQUIDISTANT, invert, pose_error, pose_matrix
-from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.importers.common import made_of, read_list
-from nre_ros.keyframes.importers.rgbd import parse_tum_line
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.importers.rgbd.folder import parse_tum_line
+from nre_ros.keyframes.storage.store import KeyframeStore
 
 MAKERS = {
-    "7scenes": (miniatures.seven_scenes, "kitchen"), "tum": (miniatures.tum, "kitchen"),
-    "aachen": (miniatures.aachen, "kitchen"), "inloc": (miniatures.inloc, "kitchen"),
-    "cambridge": (miniatures.cambridge, "fountain"), "euroc": (miniatures.euroc, "fountain"),
+    "7scenes": (miniatures.seven_scenes, "kitchen"),
+    "tum": (miniatures.tum, "kitchen"),
+    "aachen": (miniatures.aachen, "kitchen"),
+    "inloc": (miniatures.inloc, "kitchen"),
+    "cambridge": (miniatures.cambridge, "fountain"),
+    "euroc": (miniatures.euroc, "fountain"),
 }
 
 
@@ -228,7 +233,8 @@ def test_another_distortion_model_is_read_or_told(root, tmp_path):
 
 def test_published_rows_stand_only_beside_scenes_that_were_run():
     summary = {
-        "shares": {"accepted": 1, "images": 2}, "median_of_all": {"position_m": None, "rotation_deg": None},
+        "shares": {"accepted": 1, "images": 2},
+        "median_of_all": {"position_m": None, "rotation_deg": None},
         "recall": {"0.05 m, 5 deg": 0.5},
     }
     lines = table(make_dataset("7scenes"), {"heads": summary})

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The whole estimator on rendered views with exact truth, and on input that cannot give a pose."""
 
 from dataclasses import replace
@@ -5,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from synthetic import CAMERA, QUERIES, opencv_pixels, small_room
 
 from nre_ros.errors import CameraError
 from nre_ros.features import FeatureMap
@@ -13,7 +16,6 @@ from nre_ros.geometry import Camera, invert, pose_error
 from nre_ros.keyframes.types import stack_keyframes
 from nre_ros.localization.verdict import judge
 from nre_ros.nre import EstimatorConfig, NREEstimator
-from synthetic import CAMERA, QUERIES, opencv_pixels, small_room
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,11 @@ def test_projections_and_support_are_those_of_the_pose(room, stack, queries):
     expected = opencv_pixels(stack.points.numpy()[seen], estimate.T_cam_map.numpy())
     np.testing.assert_allclose(estimate.pixels.numpy()[seen], expected, atol=1e-6)
     assert estimate.losses.shape == (len(stack),) and (estimate.losses <= 1).all()
-    assert estimate.support == int((estimate.losses < 0.5).sum()) > 10 * float(estimate.by_chance[estimate.losses < 1].sum())
+    assert (
+        estimate.support
+        == int((estimate.losses < 0.5).sum())
+        > 10 * float(estimate.by_chance[estimate.losses < 1].sum())
+    )
     # a map point seen in the query supports the pose more often than not
     away = opencv_pixels(stack.points.numpy(), np.linalg.inv(truth))
     inside = seen & (away > 8).all(1) & (away < [CAMERA.width - 8, CAMERA.height - 8]).all(1)
@@ -71,10 +77,15 @@ def test_each_stage_is_better_than_the_one_before(room, stack, queries):
     totals = []
     for config in (EstimatorConfig(skip_gnc=True), EstimatorConfig()):
         estimator = NREEstimator(room.backbone, config)
-        totals.append(np.median([
-            errors(estimator.localize(features, stack, CAMERA, seed), truth)[0]
-            for features, truth in queries for seed in range(2)
-        ]))
+        totals.append(
+            np.median(
+                [
+                    errors(estimator.localize(features, stack, CAMERA, seed), truth)[0]
+                    for features, truth in queries
+                    for seed in range(2)
+                ]
+            )
+        )
     assert totals[1] < 0.5 * totals[0] < 0.2
 
 
@@ -95,9 +106,15 @@ def test_a_call_leaves_torch_as_it_was(room, stack, queries):
     assert torch.is_grad_enabled() and torch.equal(state, torch.random.get_rng_state())
 
 
-@pytest.mark.parametrize("config", [
-    EstimatorConfig(use_re=True), EstimatorConfig(reciprocal=False), EstimatorConfig(starts=5), EstimatorConfig(window_size=8),
-])
+@pytest.mark.parametrize(
+    "config",
+    [
+        EstimatorConfig(use_re=True),
+        EstimatorConfig(reciprocal=False),
+        EstimatorConfig(starts=5),
+        EstimatorConfig(window_size=8),
+    ],
+)
 def test_options_change_the_way_and_not_the_place(room, stack, queries, config):
     for features, truth in queries:
         metres, degrees = errors(NREEstimator(room.backbone, config).localize(features, stack, CAMERA), truth)
@@ -113,7 +130,11 @@ def test_cost_and_support_do_not_depend_on_the_order_of_the_keyframes(room, quer
 def unsupported(estimate, stack) -> bool:
     """Either no pose, or one that the verdict refuses; with words in both cases."""
     verdict = judge(estimate, stack, CAMERA, 0.5)
-    return bool(verdict.reason) and "\n" not in verdict.reason and (estimate.T_cam_map is not None or bool(estimate.reason))
+    return (
+        bool(verdict.reason)
+        and "\n" not in verdict.reason
+        and (estimate.T_cam_map is not None or bool(estimate.reason))
+    )
 
 
 @pytest.mark.parametrize("kind", ["noise", "black", "white", "other scene"])
@@ -132,8 +153,14 @@ def test_images_of_nothing_in_the_map_give_no_pose(room, stack, kind):
 def taking(stack, rows):
     """The stack with the given rows of its first keyframe only."""
     return replace(
-        stack, ids=stack.ids[:1], points=stack.points[rows], coarse=stack.coarse[rows], fine=stack.fine[rows],
-        directions=stack.directions[rows], counts=(len(stack.points[rows]),), background=stack.background[:1],
+        stack,
+        ids=stack.ids[:1],
+        points=stack.points[rows],
+        coarse=stack.coarse[rows],
+        fine=stack.fine[rows],
+        directions=stack.directions[rows],
+        counts=(len(stack.points[rows]),),
+        background=stack.background[:1],
         background_cells=stack.background_cells[:1],
     )
 
@@ -190,10 +217,20 @@ def test_keyframes_that_are_not_finite(room, stack, queries, where):
     assert estimate.T_cam_map is None and "not finite" in estimate.reason
 
 
-@pytest.mark.parametrize("where, shape", [
-    ("points", (-1, 2)), ("points", (7, 3)), ("coarse", (-1, 63)), ("coarse", (7, 64)), ("fine", (-1, 32)),
-    ("fine", (7, 64)), ("background", (-1, 256, 32)), ("background", (2, 256, 64)), ("background", (256, 64)),
-])
+@pytest.mark.parametrize(
+    "where, shape",
+    [
+        ("points", (-1, 2)),
+        ("points", (7, 3)),
+        ("coarse", (-1, 63)),
+        ("coarse", (7, 64)),
+        ("fine", (-1, 32)),
+        ("fine", (7, 64)),
+        ("background", (-1, 256, 32)),
+        ("background", (2, 256, 64)),
+        ("background", (256, 64)),
+    ],
+)
 def test_keyframes_of_wrong_shape(room, stack, queries, where, shape):
     """Each is named with the shape that it has."""
     tensor = getattr(stack, where)

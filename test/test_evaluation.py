@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """``nre_ros evaluate`` and ``compare`` as a user runs them: a synthetic room with exact truth, and bad input."""
 
 import json
@@ -9,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from bag_samples import START, TYPES, encoded_message, write_messages
 from evaluation_samples import IMAGE, INFO, PERIOD, PLACES, views, write_bag, write_list, write_map
+from synthetic import CAMERA
+
 from nre_ros.cli import main
 from nre_ros.errors import EvaluationError
 from nre_ros.evaluation.bag_input import BagInput
@@ -19,13 +22,12 @@ from nre_ros.evaluation.evaluate import Options
 from nre_ros.evaluation.evaluate import _about as describe
 from nre_ros.evaluation.evaluate import _told_confidence as told_confidence
 from nre_ros.evaluation.evaluate import _truth as find_truth
+from nre_ros.evaluation.ground_truth import read_listed
 from nre_ros.evaluation.inputs import ImageListInput
+from nre_ros.evaluation.recording import begin
 from nre_ros.evaluation.records import read_records
-from nre_ros.evaluation.run import begin
-from nre_ros.evaluation.truth import read_listed
 from nre_ros.gallery.bag import camera_info_message
-from nre_ros.keyframes.store import KeyframeStore
-from synthetic import CAMERA
+from nre_ros.keyframes.storage.store import KeyframeStore
 
 COUNT = len(PLACES)
 
@@ -48,17 +50,36 @@ def done(folder):
 
 
 def bag_arguments(folder, output, *more, bag="bag"):
-    return [*map(str, (
-        "evaluate", "--map", folder / "room.db", "--bag", folder / bag, "-o", output, "--worst", 0, *more
-    ))]
+    return [
+        *map(str, ("evaluate", "--map", folder / "room.db", "--bag", folder / bag, "-o", output, "--worst", 0, *more))
+    ]
 
 
 def list_arguments(folder, output, *more):
     images = folder / "list"
-    return [*map(str, (
-        "evaluate", "--map", folder / "room.db", "--images", images, "--list", images / "list.txt", "--camera",
-        images / "cameras.txt", "--ground-truth", images / "truth.txt", "-o", output, "--worst", 0, *more,
-    ))]
+    return [
+        *map(
+            str,
+            (
+                "evaluate",
+                "--map",
+                folder / "room.db",
+                "--images",
+                images,
+                "--list",
+                images / "list.txt",
+                "--camera",
+                images / "cameras.txt",
+                "--ground-truth",
+                images / "truth.txt",
+                "-o",
+                output,
+                "--worst",
+                0,
+                *more,
+            ),
+        )
+    ]
 
 
 def poses(run):
@@ -70,7 +91,12 @@ def poses(run):
 def test_a_bag_is_localized_and_its_figures_are_true(done, capsys):
     summary = json.loads((done / "summary.json").read_text())
     assert summary["shares"] == {
-        "images": COUNT, "posed": COUNT, "accepted": COUNT, "with_truth": COUNT, "judged": COUNT, "wrong": 0
+        "images": COUNT,
+        "posed": COUNT,
+        "accepted": COUNT,
+        "with_truth": COUNT,
+        "judged": COUNT,
+        "wrong": 0,
     }
     lines = np.loadtxt(done / "poses.tum")
     truth = {stamp: T for stamp, _, T in views()}
@@ -204,12 +230,23 @@ def test_what_the_node_does_not_do_is_refused(folder, tmp_path, capsys, more):
 
 def test_what_the_node_was_given_is_what_is_told(folder, tmp_path):
     """Its own parameters win over the options; both are part of the run."""
-    options = Options(folder / "room.db", tmp_path, device="cpu", through_ros=True, min_confidence=0.6, seed=3,
-                      parameters={"min_confidence": "0.8", "seed": "4"})
+    options = Options(
+        folder / "room.db",
+        tmp_path,
+        device="cpu",
+        through_ros=True,
+        min_confidence=0.6,
+        seed=3,
+        parameters={"min_confidence": "0.8", "seed": "4"},
+    )
     with KeyframeStore.open(folder / "room.db") as store:
         about = describe(BagInput(folder / "bag"), options, store)
     assert about["through_ros"]["parameters"] == {
-        "seed": "4", "retrieve": "5", "device": "cpu", "min_confidence": "0.8", "use_prior": "false"
+        "seed": "4",
+        "retrieve": "5",
+        "device": "cpu",
+        "min_confidence": "0.8",
+        "use_prior": "false",
     }
     assert about["seed"] == "4" and told_confidence(options, about) == "0.8"
     assert told_confidence(replace(options, through_ros=False), about) == 0.6
@@ -243,6 +280,7 @@ def bad_truth(lines):
     def write(path):
         path.write_text("\n".join(lines) + "\n")
         return path
+
     return write
 
 
@@ -351,7 +389,7 @@ _LONG = """
 import sys
 from pathlib import Path
 from nre_ros.evaluation.bag_input import BagInput
-from nre_ros.evaluation.run import localize_all
+from nre_ros.evaluation.recording import localize_all
 
 def localize(query):
     image, camera = query.load()
@@ -389,9 +427,8 @@ def test_an_hour_is_read_in_the_memory_of_a_minute(tmp_path):
 
 def _write_repeated(path, messages):
     """As ``write_messages``; an image message is (number, message), which is dated when it is written."""
-    from rosbags.rosbag2 import StoragePlugin, Writer
-
     from bag_samples import STORE, header
+    from rosbags.rosbag2 import StoragePlugin, Writer
 
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         connections = {}

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Figures of an evaluation against evo, plain re-computations, and errors of known size."""
 
 import json
@@ -10,12 +12,12 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from nre_ros.evaluation.calibration import confidence_calibration, covariance_calibration
-from nre_ros.evaluation.metrics import RECALL_PAIRS, delays, recall, spread
-from nre_ros.evaluation.outcomes import collect
+from nre_ros.evaluation.metrics.basic import RECALL_PAIRS, delays, recall, spread
+from nre_ros.evaluation.metrics.calibration import confidence_calibration, covariance_calibration
+from nre_ros.evaluation.metrics.outcomes import collect
+from nre_ros.evaluation.metrics.summary import read_csv, summarize, write_csv, write_json, write_tum
+from nre_ros.evaluation.metrics.trajectory import absolute_errors, by_evo, relative_errors, trajectory_errors, umeyama
 from nre_ros.evaluation.report import figures, tables
-from nre_ros.evaluation.summary import read_csv, summarize, write_csv, write_json, write_tum
-from nre_ros.evaluation.trajectory import absolute_errors, by_evo, relative_errors, trajectory_errors, umeyama
 from nre_ros.geometry import position_quaternion
 
 START = 1_700_000_000 * 10**9
@@ -45,9 +47,15 @@ def noisy(truth, seed=0, sigma=SIGMA):
 def records(estimate, stamps, covariance=np.diag(SIGMA**2), confidence=None, missing=()):
     for k, (T, stamp) in enumerate(zip(estimate, stamps)):
         record = {
-            "image": f"{k}", "stamp": int(stamp), "success": k not in missing, "reason": "dark" if k in missing else "",
-            "confidence": 0.9 if confidence is None else float(confidence[k]), "points_used": 100, "keyframes": [1, 2],
-            "milliseconds": {"features": 10.0 + k, "fine": 5.0}, "covariance": covariance.tolist(),
+            "image": f"{k}",
+            "stamp": int(stamp),
+            "success": k not in missing,
+            "reason": "dark" if k in missing else "",
+            "confidence": 0.9 if confidence is None else float(confidence[k]),
+            "points_used": 100,
+            "keyframes": [1, 2],
+            "milliseconds": {"features": 10.0 + k, "fine": 5.0},
+            "covariance": covariance.tolist(),
         }
         if record["success"]:
             position, quaternion = position_quaternion(T)
@@ -85,9 +93,9 @@ def test_all_statistics_and_the_alignment_are_evos(tmp_path):
     estimate = noisy(truth, 5, 20 * SIGMA)
     write_tum(tmp_path / "truth.txt", outcomes_of(truth, truth, stamps))
     write_tum(tmp_path / "poses.txt", outcomes_of(estimate, truth, stamps))
-    pair = sync.associate_trajectories(*(
-        file_interface.read_tum_trajectory_file(str(tmp_path / name)) for name in ("truth.txt", "poses.txt")
-    ))
+    pair = sync.associate_trajectories(
+        *(file_interface.read_tum_trajectory_file(str(tmp_path / name)) for name in ("truth.txt", "poses.txt"))
+    )
     for aligned in (False, True):
         if aligned:
             pair[1].align(pair[0])
@@ -133,6 +141,7 @@ def test_recall_and_percentiles_are_those_of_a_plain_count():
 
 def test_delays_after_start_and_after_losses():
     """10 Hz; 0-4 missing, 20-29 missing, 50-51 wrong (no good pose), the last 3 missing."""
+
     def two_wrong(estimate, stamps):
         estimate[50:52, 0, 3] += 10
         return estimate
@@ -147,8 +156,10 @@ def test_delays_after_start_and_after_losses():
 def test_limits_and_confidences_of_compared_runs_are_each_ones_own():
     truth, stamps = way(20)
     runs = {
-        name: {**summarize(replace(outcomes_of(noisy(truth), truth, stamps), wrong_beyond=limits)),
-               "about": {"min_confidence": confidence}}
+        name: {
+            **summarize(replace(outcomes_of(noisy(truth), truth, stamps), wrong_beyond=limits)),
+            "about": {"min_confidence": confidence},
+        }
         for name, limits, confidence in (("a", (0.5, 5.0), 0.5), ("b", (0.1, 2.0), 0.75))
     }
     rows = {row[0]: row[1:] for row in tables.main_rows(runs)}
@@ -351,7 +362,7 @@ def test_errors_of_single_poses_by_hand():
 def test_truth_between_two_poses_is_scipys_interpolation():
     from scipy.spatial.transform import Slerp
 
-    from nre_ros.evaluation.truth import Truth
+    from nre_ros.evaluation.ground_truth import Truth
 
     poses, stamps = way(12)
     numbers = np.array([np.r_[position_quaternion(T)[0], position_quaternion(T)[1]] for T in poses])

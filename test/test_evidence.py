@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """What an estimate's evidence counts, on estimates whose answer is plain, and what the confidence makes of it."""
 
 import json
@@ -9,12 +11,12 @@ import pytest
 import torch
 from scipy.stats import chi2
 
+from nre_ros.gate.fix import Alternative
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.types import KeyframeStack
 from nre_ros.localization import confidence
 from nre_ros.localization.confidence import ConfidenceModel, load_model
 from nre_ros.localization.evidence import NUMBERS, gather
-from nre_ros.localization.fix import Alternative
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.localization.verdict import judge
 from nre_ros.nre import Estimate
@@ -37,16 +39,27 @@ def scene(losses: torch.Tensor, pixels: torch.Tensor, moved: float = 0.0, **chan
     points = DEPTH * rays
     counts = tuple(len(part) for part in pixels.tensor_split(KEYFRAMES))
     stack = KeyframeStack(
-        tuple(range(KEYFRAMES)), points, torch.zeros(len(points), 1), torch.zeros(len(points), 1), counts,
-        torch.zeros(KEYFRAMES, 0, 1), (1,) * KEYFRAMES, (points / 500).float(),
+        tuple(range(KEYFRAMES)),
+        points,
+        torch.zeros(len(points), 1),
+        torch.zeros(len(points), 1),
+        counts,
+        torch.zeros(KEYFRAMES, 0, 1),
+        (1,) * KEYFRAMES,
+        (points / 500).float(),
     )
     T = torch.eye(4).double()
     coarse = T.clone()
     coarse[0, 3] = moved * DEPTH / 500  # moves every projection by so many pixels
     fields = dict(
-        T_cam_map=T, covariance=1e-6 * torch.eye(6).double(), losses=losses, pixels=pixels,
-        valid=torch.ones(len(pixels), dtype=torch.bool), by_chance=torch.zeros(len(pixels)),
-        fine_values=1 - losses, stages={"coarse_irls": (coarse, 0.0)},
+        T_cam_map=T,
+        covariance=1e-6 * torch.eye(6).double(),
+        losses=losses,
+        pixels=pixels,
+        valid=torch.ones(len(pixels), dtype=torch.bool),
+        by_chance=torch.zeros(len(pixels)),
+        fine_values=1 - losses,
+        stages={"coarse_irls": (coarse, 0.0)},
     )
     return Estimate(**{**fields, **changes}), stack
 
@@ -59,7 +72,9 @@ def everywhere(share: float = 1.0, **changes):
 
 def by_accident(share: float = 0.1):
     """As in images of other places: few points agree, and loosely; the pose is vague and the fine stage moved it."""
-    estimate, stack = everywhere(share, moved=4.0, fine_values=torch.zeros(768), covariance=1e-3 * torch.eye(6).double())
+    estimate, stack = everywhere(
+        share, moved=4.0, fine_values=torch.zeros(768), covariance=1e-3 * torch.eye(6).double()
+    )
     return replace(estimate, losses=torch.where(estimate.losses < 0.5, 0.38, 0.9)), stack
 
 
@@ -85,7 +100,9 @@ def test_points_that_chance_explains_are_no_evidence():
 
 
 def test_points_at_one_place_are_one_witness():
-    heap = torch.full((300, 2), 100.0).double() + torch.rand(300, 2, generator=torch.Generator().manual_seed(1)).double()
+    heap = (
+        torch.full((300, 2), 100.0).double() + torch.rand(300, 2, generator=torch.Generator().manual_seed(1)).double()
+    )
     evidence = gather(*scene(torch.full((300,), 0.2), heap), CAMERA)
     assert evidence.support == 300 and evidence.places_count == 1
 
@@ -139,7 +156,12 @@ def model(**changes) -> ConfidenceModel:
     weights = np.zeros(len(NUMBERS))
     weights[NUMBERS.index("share")] = 2.0
     fields = dict(
-        mean=np.zeros(len(NUMBERS)), scale=np.ones(len(NUMBERS)), weights=weights, bias=-1.0, rivalry=4.0, inflation=2.0,
+        mean=np.zeros(len(NUMBERS)),
+        scale=np.ones(len(NUMBERS)),
+        weights=weights,
+        bias=-1.0,
+        rivalry=4.0,
+        inflation=2.0,
         doubt=1.5,
     )
     return ConfidenceModel(**{**fields, **changes})

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """config/fastdds_large_images.xml: raw images arrive with sensor-data QoS, which Fast DDS loses by default."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """XFeat as a dense backbone: sizes, shifts, and where its cells lie in the image."""
 
 import cv2
@@ -109,7 +111,10 @@ def test_both_fine_maps_have_the_same_cells(xfeat, width, height):
     assert closer.data.shape[1:] == features.fine.data.shape[1:] and closer.grid.stride == features.fine.grid.stride
     assert abs(closer.grid.offset - features.fine.grid.offset) <= closer.grid.stride / 32
     assert (len(features.fine.data), len(closer.data)) == (xfeat.fine_channels, xfeat.closer_channels)
-    assert features.sample_fine(torch.tensor([[50.0, 60.0]]), True).shape == (1, xfeat.fine_channels + xfeat.closer_channels)
+    assert features.sample_fine(torch.tensor([[50.0, 60.0]]), True).shape == (
+        1,
+        xfeat.fine_channels + xfeat.closer_channels,
+    )
 
 
 def test_grey_is_colour_with_equal_channels(xfeat):
@@ -150,10 +155,15 @@ def test_blank_images_give_finite_features(xfeat, value):
 @pytest.mark.parametrize(
     "image, named",
     [
-        (None, "NoneType"), ([[1, 2], [3, 4]], "list"), (np.zeros((0, 0, 3), np.uint8), "0x0"),
-        (np.zeros((31, 200), np.uint8), "200x31"), (np.zeros((64, 64, 4), np.uint8), "4"),
-        (np.zeros((64, 64), np.float32), "float32"), (np.zeros((64, 64), np.uint16), "uint16"),
-        (np.zeros((64,), np.uint8), "64"), (np.zeros((1, 64, 64, 3), np.uint8), "1, 64"),
+        (None, "NoneType"),
+        ([[1, 2], [3, 4]], "list"),
+        (np.zeros((0, 0, 3), np.uint8), "0x0"),
+        (np.zeros((31, 200), np.uint8), "200x31"),
+        (np.zeros((64, 64, 4), np.uint8), "4"),
+        (np.zeros((64, 64), np.float32), "float32"),
+        (np.zeros((64, 64), np.uint16), "uint16"),
+        (np.zeros((64,), np.uint8), "64"),
+        (np.zeros((1, 64, 64, 3), np.uint8), "1, 64"),
     ],
 )
 def test_what_is_no_image_is_refused_by_name(xfeat, image, named):

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Fine windows: where they lie, what they hold, and how they are enlarged, against closed forms and SciPy."""
 
 from dataclasses import replace
@@ -7,12 +9,12 @@ import pytest
 import torch
 from scipy.interpolate import CubicHermiteSpline
 from scipy.special import log_softmax
+from synthetic import CAMERA, CHANCE, GRID, as_maps, dips, opencv_pixels, points_in_view, true_pose
 
 from nre_ros.features import FeatureGrid, FeatureMap
-from nre_ros.geometry import Camera, left_update
 from nre_ros.features.base import focal_length_seen
+from nre_ros.geometry import Camera, left_update
 from nre_ros.nre.fine import FineMatch, fine_maps, like_views
-from synthetic import CAMERA, CHANCE, GRID, as_maps, dips, opencv_pixels, points_in_view, true_pose
 
 FINE = FeatureGrid(4.0, 1.25)
 ROWS, COLUMNS = 60, 80
@@ -192,9 +194,12 @@ def test_how_large_a_point_is_counts_in_the_image_that_the_network_gets():
         ((0.0, 0.0, 0.0), 260.0, True),  # from the same place
         ((4.0 * np.tan(np.radians(20)), 0.0, 0.0), 260.0, True),
         ((4.0 * np.tan(np.radians(30)), 0.0, 0.0), 260.0, False),
-        ((0.0, 0.0, 1.2), 260.0, True), ((0.0, 0.0, 1.5), 260.0, False),  # nearer: 4 / 2.8 and 4 / 2.5 times as large
-        ((0.0, 0.0, -1.8), 260.0, True), ((0.0, 0.0, -2.2), 260.0, False),  # further
-        ((0.0, 0.0, 0.0), 400.0, False), ((0.0, 0.0, -2.0), 390.0, True),  # a longer lens, and one that makes up for it
+        ((0.0, 0.0, 1.2), 260.0, True),
+        ((0.0, 0.0, 1.5), 260.0, False),  # nearer: 4 / 2.8 and 4 / 2.5 times as large
+        ((0.0, 0.0, -1.8), 260.0, True),
+        ((0.0, 0.0, -2.2), 260.0, False),  # further
+        ((0.0, 0.0, 0.0), 400.0, False),
+        ((0.0, 0.0, -2.0), 390.0, True),  # a longer lens, and one that makes up for it
     ],
 )
 def test_views_are_alike_from_about_the_same_direction_and_of_about_the_same_size(keyframe, focal, alike):

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The written rosbag2, read back by rosbags; and the RGB-D folder, read back by other libraries."""
 
 import cv2
@@ -58,12 +60,21 @@ def test_a_bag_read_back_is_complete_and_in_order(tmp_path, gallery, storage):
     loop = robot_loop(duration=1.0, seed=1)
     calls = []
     summary = write_bag(
-        tmp_path / "bag", gallery, CAMERAS["plumb_bob"], loop, image_rate=10, odometry_rate=50, storage=storage,
+        tmp_path / "bag",
+        gallery,
+        CAMERAS["plumb_bob"],
+        loop,
+        image_rate=10,
+        odometry_rate=50,
+        storage=storage,
         progress=lambda done, total: calls.append((done, total)),
     )
     messages, connections = read(tmp_path / "bag")
     assert {topic: len(entries) for topic, entries in messages.items()} == {
-        "/tf_static": 1, "/tf": 53, "/camera/color/camera_info": 11, "/camera/color/image_raw/compressed": 11,
+        "/tf_static": 1,
+        "/tf": 53,
+        "/camera/color/camera_info": 11,
+        "/camera/color/image_raw/compressed": 11,
         "/ground_truth": 11,
     }
     assert calls[-1] == (11, 11) and len(calls) == 11
@@ -84,7 +95,12 @@ def test_a_bag_read_back_is_complete_and_in_order(tmp_path, gallery, storage):
 
 def test_transforms_compose_to_the_truth_without_drift(tmp_path, gallery):
     write_bag(
-        tmp_path / "bag", gallery, CAMERAS["pinhole"], robot_loop(duration=2.0), image_rate=5, noise=NO_NOISE,
+        tmp_path / "bag",
+        gallery,
+        CAMERAS["pinhole"],
+        robot_loop(duration=2.0),
+        image_rate=5,
+        noise=NO_NOISE,
         mount=CameraMount(),
     )
     messages, _ = read(tmp_path / "bag")
@@ -112,10 +128,12 @@ def test_transforms_compose_to_the_truth_without_drift(tmp_path, gallery):
 def test_odometry_drifts_and_the_seed_decides(tmp_path, gallery):
     def poses(name, seed):
         write_bag(tmp_path / name, gallery, CAMERAS["pinhole"], robot_loop(duration=1.0), image_rate=1, seed=seed)
-        return np.array([
-            matrix(m.transforms[0].transform.translation, m.transforms[0].transform.rotation)
-            for _, m in read(tmp_path / name)[0]["/tf"]
-        ])
+        return np.array(
+            [
+                matrix(m.transforms[0].transform.translation, m.transforms[0].transform.rotation)
+                for _, m in read(tmp_path / name)[0]["/tf"]
+            ]
+        )
 
     a, again, b = poses("a", 1), poses("again", 1), poses("b", 2)
     np.testing.assert_array_equal(a, again)

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The gallery's pictures against closed-form geometry and OpenCV's camera models."""
 
 import cv2
@@ -96,7 +98,7 @@ def test_texture_points_appear_where_opencv_projects_them(name, supersample):
         if not (8 < u < camera.width - 9 and 8 < v < camera.height - 9):
             continue
         inside += 1
-        rows, columns = np.mgrid[round(v) - 8:round(v) + 9, round(u) - 8:round(u) + 9]
+        rows, columns = np.mgrid[round(v) - 8 : round(v) + 9, round(u) - 8 : round(u) + 9]
         weight = image[rows, columns]
         centroid = (weight * columns).sum() / weight.sum(), (weight * rows).sum() / weight.sum()
         np.testing.assert_allclose(centroid, (u, v), atol=0.06)

@@ -1,11 +1,21 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Rooms, trajectories, odometry and the sensor of the gallery."""
 
 import numpy as np
 import pytest
 
 from nre_ros.gallery import (
-    CameraMount, Gallery, OdometryNoise, PlanarTrajectory, Sensor, build_room, camera_pose, drifting_odometry,
-    mapping_poses, robot_loop,
+    CameraMount,
+    Gallery,
+    OdometryNoise,
+    PlanarTrajectory,
+    Sensor,
+    build_room,
+    camera_pose,
+    drifting_odometry,
+    mapping_poses,
+    robot_loop,
 )
 from nre_ros.geometry import Camera, invert, pose_error
 
@@ -31,7 +41,7 @@ def queries() -> np.ndarray:
 
 def points_of(view) -> np.ndarray:
     """Map points [H * W, 3] of a rendering of a pinhole camera."""
-    v, u = np.mgrid[:view.camera.height, :view.camera.width]
+    v, u = np.mgrid[: view.camera.height, : view.camera.width]
     x, y = (u - view.camera.cx) / view.camera.fx, (v - view.camera.cy) / view.camera.fy
     points = np.stack([x, y, np.ones_like(x)], -1) * view.depth[..., None]
     return points.reshape(-1, 3) @ view.T_map_cam[:3, :3].T + view.T_map_cam[:3, 3]
@@ -70,7 +80,7 @@ def test_queries_are_not_keyframes(keyframes, queries):
 def test_walls_and_floor_are_not_blank(gallery):
     for quad in gallery.quads:
         image = quad.texture.image.astype(float)
-        blocks = image[:image.shape[0] // 8 * 8, :image.shape[1] // 8 * 8].mean(-1)
+        blocks = image[: image.shape[0] // 8 * 8, : image.shape[1] // 8 * 8].mean(-1)
         blocks = blocks.reshape(blocks.shape[0] // 8, 8, -1, 8).transpose(0, 2, 1, 3).reshape(-1, 64)
         assert image.std() > 4, quad.name
         assert (blocks.std(axis=1) > 1).mean() > 0.5, quad.name  # lamps and black photographs aside

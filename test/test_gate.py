@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The gate against chi-square quantiles, composed motions, and simulated robots whose way is known."""
 
 import math
@@ -9,11 +11,11 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import chi2
 
 from nre_ros.errors import PoseError
+from nre_ros.gate.fix import Alternative, Fix
+from nre_ros.gate.gate import Gate, State
+from nre_ros.gate.motion import MotionModel
+from nre_ros.gate.settings import GateSettings, SettingsError
 from nre_ros.geometry import invert, pose_error
-from nre_ros.localization.fix import Alternative, Fix
-from nre_ros.localization.gate import Gate, State
-from nre_ros.localization.gate_settings import GateSettings, SettingsError
-from nre_ros.localization.motion import MotionModel
 
 START, SECOND = 1_700_000_000 * 10**9, 10**9
 SURE = np.diag([0.01**2] * 3 + [0.002**2] * 3)
@@ -468,13 +470,21 @@ def test_odometry_that_jumps_is_left_aside_until_the_next_fix():
 def test_time_that_goes_back_starts_anew():
     gate = localized()
     decision = gate.judge(fix(-60, motion([5, 0, 0])))
-    assert not decision.accepted and decision.state == State.UNLOCALIZED and "time went back by 60.0 s" in decision.reason
+    assert (
+        not decision.accepted and decision.state == State.UNLOCALIZED and "time went back by 60.0 s" in decision.reason
+    )
     assert gate.judge(fix(-59.5, motion([5, 0, 0]))).accepted
 
 
 def test_settings_out_of_range_are_named():
-    for wrong in (dict(agreement=1.0), dict(first_fixes=0), dict(inflation=-1.0), dict(lost_seconds=math.nan),
-                  dict(jump_seconds=-1.0), dict(motion=MotionModel(max_speed=-2.0))):
+    for wrong in (
+        dict(agreement=1.0),
+        dict(first_fixes=0),
+        dict(inflation=-1.0),
+        dict(lost_seconds=math.nan),
+        dict(jump_seconds=-1.0),
+        dict(motion=MotionModel(max_speed=-2.0)),
+    ):
         name = next(iter(wrong)) if "motion" not in wrong else "max_speed"
         with pytest.raises(SettingsError, match=f"{name} is "):
             GateSettings(**wrong)

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Rigid motions and cameras against OpenCV, SciPy and finite differences."""
 
 import cv2
@@ -120,8 +122,14 @@ def test_resized_camera_sees_the_resized_image(points):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"fx": 0.0}, {"fy": -5.0}, {"cx": float("nan")}, {"fx": float("inf")}, {"width": 0}, {"model": "mercator"},
-        {"model": RADIAL_TANGENTIAL, "distortion": (0.1,)}, {"model": PINHOLE, "distortion": (0.1,) * 4},
+        {"fx": 0.0},
+        {"fy": -5.0},
+        {"cx": float("nan")},
+        {"fx": float("inf")},
+        {"width": 0},
+        {"model": "mercator"},
+        {"model": RADIAL_TANGENTIAL, "distortion": (0.1,)},
+        {"model": PINHOLE, "distortion": (0.1,) * 4},
         {"model": EQUIDISTANT, "distortion": (0.1, float("nan"), 0, 0)},
     ],
 )
@@ -133,7 +141,9 @@ def test_impossible_intrinsics_are_refused(changes):
 
 def test_exponential_is_scipys_also_for_tiny_and_large_angles():
     vectors = np.random.default_rng(0).normal(size=(50, 3)) * np.logspace(-12, 0.4, 50)[:, None]
-    np.testing.assert_allclose(so3_exp(torch.from_numpy(vectors)), Rotation.from_rotvec(vectors).as_matrix(), atol=1e-12)
+    np.testing.assert_allclose(
+        so3_exp(torch.from_numpy(vectors)), Rotation.from_rotvec(vectors).as_matrix(), atol=1e-12
+    )
 
 
 def test_inverse_and_quaternions_round_trip():

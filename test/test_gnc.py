@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The refinement: derivatives against finite differences, windows against NumPy, poses against the truth."""
 
 import math
@@ -6,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from synthetic import CAMERA, CHANCE, GRID, HEIGHT, WIDTH, dips, opencv_pixels, points_in_view, true_pose
 
 from nre_ros.geometry import RADIAL_TANGENTIAL, Camera, left_update
 from nre_ros.nre.gnc import (
@@ -20,7 +23,6 @@ from nre_ros.nre.gnc import (
     smoothed_loss,
     window_moments,
 )
-from synthetic import CAMERA, CHANCE, GRID, HEIGHT, WIDTH, dips, opencv_pixels, points_in_view, true_pose
 
 SIGMAS = (2.0, 1.0, 0.9, 0.8)
 """Without the smallest: a Gaussian of 0.6 cells sampled at whole cells pulls towards their centres."""
@@ -85,9 +87,9 @@ def test_windows_of_some_maps_are_those_of_the_maps():
 @pytest.mark.parametrize("radius", [1, 4])
 def test_windows_are_cut_where_they_belong_also_at_the_border_and_beyond(radius):
     loss = np.random.default_rng(0).uniform(0, CHANCE, size=(8, HEIGHT, WIDTH))
-    cells = np.array([
-        [20.4, 10.6], [0.2, 0.3], [-0.6, 12], [WIDTH - 1, HEIGHT - 1], [WIDTH + 2, 5], [7, -3], [-500, 4], [1e9, -1e9]
-    ])
+    cells = np.array(
+        [[20.4, 10.6], [0.2, 0.3], [-0.6, 12], [WIDTH - 1, HEIGHT - 1], [WIDTH + 2, 5], [7, -3], [-500, 4], [1e9, -1e9]]
+    )
     maps = cut_windows(torch.from_numpy(loss), CHANCE, GRID, torch.from_numpy(cells)[None], radius)
     pad = 12
     padded = np.pad(CHANCE - loss, ((0, 0), (pad, pad), (pad, pad)))
@@ -205,7 +207,9 @@ def test_the_end_is_a_minimum():
     problem = Problem()
     found = problem.refine(problem.moved())
     maps = problem.fixed(found.T)
-    near = left_update(found.T.expand(200, 4, 4), torch.randn(200, 6, generator=torch.Generator().manual_seed(0)).double() * 1e-3)
+    near = left_update(
+        found.T.expand(200, 4, 4), torch.randn(200, 6, generator=torch.Generator().manual_seed(0)).double() * 1e-3
+    )
     costs = smoothed_loss(near, problem.points, CAMERA, maps, SIGMAS[-1]).sum(-1)
     assert costs.min() >= smoothed_loss(found.T, problem.points, CAMERA, maps, SIGMAS[-1]).sum() - 1e-3
 

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Maps from bags: topics, poses, depth and damage, on bags written here from rendered and from real images."""
 
 import os
@@ -12,16 +14,22 @@ from scipy.spatial.transform import Rotation
 from nre_ros.errors import ImageError, ImportSourceError, NreError, PoseError
 from nre_ros.gallery import Gallery, build_room, mapping_poses
 from nre_ros.geometry import Camera, pose_matrix
-from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.importers.common import build_map
 
 pytest.importorskip("rosbags", reason="needs rosbags to write and read bags")
 from bag_samples import (
-    OPTICAL, START, depth_message, encoded_message, odometry_message, rgbd_messages, write_messages,
+    OPTICAL,
+    START,
+    depth_message,
+    encoded_message,
+    odometry_message,
+    rgbd_messages,
+    write_messages,
 )
 
 from nre_ros.gallery.bag import camera_info_message, image_message, pose_message, tf_message
-from nre_ros.keyframes.importers.bag import BagFrames, bag_source
+from nre_ros.keyframes.importers.bag.source import BagFrames, bag_source
 
 CAMERA = Camera(160, 120, 130.0, 131.0, 79.5, 59.5)
 DEPTH_CAMERA = Camera(160, 120, 146.0, 146.0, 79.5, 59.5)
@@ -67,10 +75,15 @@ def assert_on_the_surface(keyframe, gallery, T_map_cam, tolerance=0.005):
     assert len(local) > 30 and np.median(error) < tolerance and np.quantile(error, 0.9) < 4 * tolerance
 
 
-@pytest.mark.parametrize("storage, encoding", [
-    ("mcap", "16UC1; compressedDepth png"), ("mcap", "32FC1; compressedDepth png"), ("mcap", "16UC1"),
-    ("sqlite3", "32FC1"),
-])
+@pytest.mark.parametrize(
+    "storage, encoding",
+    [
+        ("mcap", "16UC1; compressedDepth png"),
+        ("mcap", "32FC1; compressedDepth png"),
+        ("mcap", "16UC1"),
+        ("sqlite3", "32FC1"),
+    ],
+)
 def test_a_bag_becomes_a_map(tmp_path, gallery, frames, storage, encoding):
     bag = write_messages(tmp_path / "bag", messages_of(frames, depth_encoding=encoding), storage)
     source = bag_source(bag)
@@ -111,13 +124,15 @@ def test_poses_come_from_topics_too(tmp_path, frames):
 def test_without_a_map_frame_the_poses_are_in_odom(tmp_path, frames):
     messages = [
         (at, topic, kind, tf_message(at, [("odom", "base", np.linalg.inv(T_MAP_ODOM) @ T @ np.linalg.inv(T_BASE_CAM))]))
-        for stamp, _, _, T in frames for at in (stamp - 10**7, stamp + 10**7) for topic, kind in [("/tf", "tf")]
+        for stamp, _, _, T in frames
+        for at in (stamp - 10**7, stamp + 10**7)
+        for topic, kind in [("/tf", "tf")]
     ]
     bag = write_messages(tmp_path / "bag", without(messages_of(frames), "/tf") + messages)
     source = bag_source(bag)
     assert source.frame_id == "odom"
     report = build_map(source, builder(), tmp_path / "m.db", progress=False)
-    from nre_ros.keyframes.store import KeyframeStore
+    from nre_ros.keyframes.storage.store import KeyframeStore
 
     with KeyframeStore.open(report.path) as store:
         assert store.info().frame_id == "odom"
@@ -193,12 +208,17 @@ def test_transforms_that_miss_or_go_in_circles_are_told(tmp_path, frames):
         bag_source(write_messages(tmp_path / "none", static + [(START, "/tf", "tf", tf_message(START, []))]))
     assert bag.exists()
     circle = [("odom", "wheel", np.eye(4)), ("base", "link", np.eye(4)), ("link", "base", np.eye(4))]
-    around = [(at, "/tf", "tf", tf_message(at, circle)) for stamp, *_ in frames for at in (stamp - 10**7, stamp + 10**7)]
+    around = [
+        (at, "/tf", "tf", tf_message(at, circle)) for stamp, *_ in frames for at in (stamp - 10**7, stamp + 10**7)
+    ]
     with pytest.raises(ImportSourceError, match="no image of .* has a pose: .*contains a loop"):
         bag_source(write_messages(tmp_path / "circle", static + around))
     # a look-up that ends within the circle finds an answer, as tf2's does
-    short = [(at, "/tf", "tf", tf_message(at, [("odom", "base", np.eye(4)), ("base", "odom", np.eye(4))]))
-             for stamp, *_ in frames for at in (stamp - 10**7, stamp + 10**7)]
+    short = [
+        (at, "/tf", "tf", tf_message(at, [("odom", "base", np.eye(4)), ("base", "odom", np.eye(4))]))
+        for stamp, *_ in frames
+        for at in (stamp - 10**7, stamp + 10**7)
+    ]
     source = bag_source(write_messages(tmp_path / "short", static + short))
     assert any("the transforms go in a circle: odom -> base -> odom" in note for note in source.notes)
     # the transforms end before the last image: it is left out, the others are there
@@ -257,7 +277,7 @@ def test_a_recording_that_broke_off_is_imported_as_far_as_it_goes(tmp_path, gall
     source = bag_source(bag)
     whole = [f"{(START + i * STEP) // 10**9}.{(START + i * STEP) % 10**9:09d}" for i in range(40)]
     kept = source.names()
-    assert kept == whole[:len(kept)] and len(kept) >= (10 if storage == "mcap" else 40)
+    assert kept == whole[: len(kept)] and len(kept) >= (10 if storage == "mcap" else 40)
     assert_on_the_surface(source.keyframe(kept[9], builder()), gallery, many[9][3])
     assert any(note.startswith(f"bag {bag}") for note in source.notes)
 
@@ -275,7 +295,7 @@ def test_a_damaged_place_in_a_bag_costs_what_lies_there(tmp_path, frames):
     (file,) = (tmp_path / "damaged").glob("*.db3")
     data = bytearray(file.read_bytes())
     middle = len(data) // 2 // 4096 * 4096
-    data[middle:middle + 3 * 4096] = bytes(3 * 4096)
+    data[middle : middle + 3 * 4096] = bytes(3 * 4096)
     file.write_bytes(data)
     try:
         source = bag_source(tmp_path / "damaged")
@@ -302,7 +322,7 @@ def test_kitchens_bag_gives_the_folders_keyframes(tmp_path, shared):
     """Four frames of the walk, as a bag and as a folder: the same points and descriptors, hence the same poses."""
     from nre_ros.features import choose_device, load_backbone
     from nre_ros.keyframes.importers.cameras import read_cameras_txt
-    from nre_ros.keyframes.importers.rgbd import RgbdSource, parse_tum_line
+    from nre_ros.keyframes.importers.rgbd.folder import RgbdSource, parse_tum_line
 
     K = shared / "data/kitchen"
     names = (K / "map.txt").read_text().split()[:40:13]

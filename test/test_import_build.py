@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Building a map file: nothing that exists is lost, an interrupted build goes on, the command line."""
 
 import argparse
@@ -15,10 +17,10 @@ from keyframe_samples import CAMERA, PlaceBackbone, random_keyframe, random_pose
 from nre_ros.cli import map as map_command
 from nre_ros.errors import ImportSourceError, MapError
 from nre_ros.geometry import position_quaternion
-from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.importers.cameras import write_cameras_txt
 from nre_ros.keyframes.importers.common import MapSource, build_map
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.storage.store import KeyframeStore
 
 
 class RandomSource(MapSource):
@@ -116,7 +118,7 @@ def test_the_log_of_a_replaced_map_is_not_read_into_the_new_one(tmp_path):
     killed = (
         "import sys, os; sys.path.insert(0, sys.argv[2])\n"
         "from keyframe_samples import random_keyframe\n"
-        "from nre_ros.keyframes.store import KeyframeStore\n"
+        "from nre_ros.keyframes.storage.store import KeyframeStore\n"
         "store = KeyframeStore.create(sys.argv[1], 'old', 'old')\n"
         "store.add(random_keyframe('old', 1)); os._exit(9)\n"
     )
@@ -157,8 +159,10 @@ def test_a_killed_build_keeps_what_was_committed_and_goes_on(tmp_path):
     path, partial = tmp_path / "m.db", tmp_path / "m.db.partial"
     code = _KILLED.format(folder=str(Path(__file__).parent))
     with subprocess.Popen([sys.executable, "-c", code, str(path)]) as process:
-        while not (partial.with_name("m.db.partial-wal").exists() and
-                   partial.with_name("m.db.partial-wal").stat().st_size > 200_000):
+        while not (
+            partial.with_name("m.db.partial-wal").exists()
+            and partial.with_name("m.db.partial-wal").stat().st_size > 200_000
+        ):
             assert process.poll() is None
         process.send_signal(signal.SIGKILL)
     assert not path.exists()
@@ -204,9 +208,25 @@ def rgbd_folder(tmp_path, monkeypatch):
 def test_map_build_and_info(rgbd_folder, capsys):
     folder = rgbd_folder
     words = [
-        "map", "build", "rgbd", "--images", folder / "rgb", "--depth", folder / "depth", "--poses",
-        folder / "poses.txt", "--list", folder / "list.txt", "--camera", folder / "cameras.txt", "-o",
-        folder / "m.db", "--points", 50, "--device", "cpu",
+        "map",
+        "build",
+        "rgbd",
+        "--images",
+        folder / "rgb",
+        "--depth",
+        folder / "depth",
+        "--poses",
+        folder / "poses.txt",
+        "--list",
+        folder / "list.txt",
+        "--camera",
+        folder / "cameras.txt",
+        "-o",
+        folder / "m.db",
+        "--points",
+        50,
+        "--device",
+        "cpu",
     ]
     assert command(*words) == 0
     out, err = capsys.readouterr()
@@ -229,10 +249,16 @@ def test_map_build_and_info(rgbd_folder, capsys):
         command("map", "info", folder / "none.db")
 
 
-@pytest.mark.parametrize("words", [
-    ["map"], ["map", "build"], ["map", "build", "colmap", "x", "-o", "m.db"], ["map", "info"],
-    ["map", "build", "colmap", "x", "--images", "y", "-o", "m.db", "--points", "0"],
-])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["map"],
+        ["map", "build"],
+        ["map", "build", "colmap", "x", "-o", "m.db"],
+        ["map", "info"],
+        ["map", "build", "colmap", "x", "--images", "y", "-o", "m.db", "--points", "0"],
+    ],
+)
 def test_wrong_command_lines_exit_with_usage(words, capsys):
     with pytest.raises(SystemExit) as stop:
         command(*words)

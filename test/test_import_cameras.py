@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """COLMAP's camera models become ours, half a pixel apart."""
 
 import cv2
@@ -30,11 +32,16 @@ def test_projections_are_colmaps_less_half_a_pixel(model):
     np.testing.assert_allclose(pixels.numpy(), theirs.img_from_cam(points) - 0.5, atol=1e-9)
 
 
-@pytest.mark.parametrize("model, parameters, match", [
-    ("FOV", [1, 1, 1, 1, 1], "FOV"), ("THIN_PRISM_FISHEYE", [1] * 12, "THIN_PRISM_FISHEYE"),
-    ("PINHOLE", [1, 2, 3], "4 parameters, got 3"), ("PINHOLE", [0, 500, 1, 1], "fx=0"),
-    ("SIMPLE_RADIAL", [500, 1, 1, float("nan")], "finite"),
-])
+@pytest.mark.parametrize(
+    "model, parameters, match",
+    [
+        ("FOV", [1, 1, 1, 1, 1], "FOV"),
+        ("THIN_PRISM_FISHEYE", [1] * 12, "THIN_PRISM_FISHEYE"),
+        ("PINHOLE", [1, 2, 3], "4 parameters, got 3"),
+        ("PINHOLE", [0, 500, 1, 1], "fx=0"),
+        ("SIMPLE_RADIAL", [500, 1, 1, float("nan")], "finite"),
+    ],
+)
 def test_other_models_and_bad_values_are_named(model, parameters, match):
     with pytest.raises(CameraError, match=match):
         camera_from_colmap(model, 640, 480, parameters)
@@ -60,10 +67,16 @@ def test_written_cameras_read_back_here_and_in_colmap(tmp_path):
     np.testing.assert_allclose(model.cameras[1].params, [500.25, 510.5, 320, 240])
 
 
-@pytest.mark.parametrize("text, match", [
-    ("", "no camera"), ("# nothing\n", "no camera"), ("1 PINHOLE 640\n", "cameras.txt"), ("hello world\n", "hello"),
-    ("1 PINHOLE 640 480 a b c d\n", "a b c d"),
-])
+@pytest.mark.parametrize(
+    "text, match",
+    [
+        ("", "no camera"),
+        ("# nothing\n", "no camera"),
+        ("1 PINHOLE 640\n", "cameras.txt"),
+        ("hello world\n", "hello"),
+        ("1 PINHOLE 640 480 a b c d\n", "a b c d"),
+    ],
+)
 def test_bad_camera_files(tmp_path, text, match):
     path = tmp_path / "cameras.txt"
     path.write_text(text)

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """COLMAP models: text by hand and binary by pycolmap give the same keyframes, where they belong."""
 
 import subprocess
@@ -12,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from nre_ros.errors import CameraError, ImageError, ImportSourceError, PoseError
 from nre_ros.geometry import invert
-from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.importers.cameras import read_cameras_txt
 
 pycolmap = pytest.importorskip("pycolmap", reason="needs pycolmap to read COLMAP models")
@@ -35,17 +37,20 @@ def hand_written_model(folder, n=60):
         pixels[name] = cv2.projectPoints(points, rotation.as_rotvec(), t, K, DISTORTION)[0][:, 0]
         x, y, z, w = rotation.as_quat().tolist()
         image_lines.append(" ".join(map(repr, [i + 1, w, x, y, z, *t.tolist(), 3])) + f" {name}")
-        image_lines.append(" ".join(
-            [f"{u + 0.5!r} {v + 0.5!r} {100 + j}" for j, (u, v) in enumerate(pixels[name].tolist())] + ["5.0 5.0 -1"]
-        ))
+        image_lines.append(
+            " ".join(
+                [f"{u + 0.5!r} {v + 0.5!r} {100 + j}" for j, (u, v) in enumerate(pixels[name].tolist())]
+                + ["5.0 5.0 -1"]
+            )
+        )
     folder.mkdir()
     (folder / "cameras.txt").write_text(
         f"# hand-written\n3 OPENCV 320 240 300 310 {K[0, 2] + 0.5} {K[1, 2] + 0.5} -0.1 0.03 0.002 -0.001\n"
     )
     (folder / "images.txt").write_text("# hand-written\n" + "\n".join(image_lines) + "\n")
-    (folder / "points3D.txt").write_text("".join(
-        f"{100 + j} {x!r} {y!r} {z!r} 1 2 3 0.5 1 {j} 2 {j}\n" for j, (x, y, z) in enumerate(points.tolist())
-    ))
+    (folder / "points3D.txt").write_text(
+        "".join(f"{100 + j} {x!r} {y!r} {z!r} 1 2 3 0.5 1 {j} 2 {j}\n" for j, (x, y, z) in enumerate(points.tolist()))
+    )
     return poses, points, pixels
 
 
@@ -178,12 +183,15 @@ def test_an_unsupported_camera_is_named(model):
         ColmapSource(sparse, images).keyframe("b.png", builder())
 
 
-@pytest.mark.parametrize("spoil, match", [
-    (lambda sparse: (sparse / "points3D.txt").unlink(), "points3D"),
-    (lambda sparse: (sparse / "points3D.txt").write_text("1 2 hello\n"), "cannot be read"),
-    (lambda sparse: [(sparse / f).write_text("") for f in ("images.txt", "points3D.txt")], "no image"),
-    (lambda sparse: (sparse / "images.txt").write_text(""), "cannot be read"),
-])
+@pytest.mark.parametrize(
+    "spoil, match",
+    [
+        (lambda sparse: (sparse / "points3D.txt").unlink(), "points3D"),
+        (lambda sparse: (sparse / "points3D.txt").write_text("1 2 hello\n"), "cannot be read"),
+        (lambda sparse: [(sparse / f).write_text("") for f in ("images.txt", "points3D.txt")], "no image"),
+        (lambda sparse: (sparse / "images.txt").write_text(""), "cannot be read"),
+    ],
+)
 def test_models_that_cannot_be_read(model, spoil, match):
     sparse, images, _ = model
     spoil(sparse)
@@ -205,7 +213,7 @@ def test_missing_folders_and_a_missing_pycolmap(model, tmp_path, monkeypatch):
 
 def test_pycolmap_stays_out_until_a_model_is_read():
     code = (
-        "import sys, nre_ros.keyframes.store, nre_ros.keyframes.retrieval, nre_ros.keyframes.importers.colmap\n"
+        "import sys, nre_ros.keyframes.storage.store, nre_ros.keyframes.retrieval.retriever, nre_ros.keyframes.importers.colmap\n"
         "sys.exit('pycolmap' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
@@ -222,7 +230,10 @@ def test_kitchen_points_reproject_onto_their_pixels(shared):
         assert keyframe.camera == camera and 100 < len(keyframe.points) <= 500
         T = invert(keyframe.T_map_cam)
         expected = cv2.projectPoints(
-            keyframe.points.astype(np.float64), cv2.Rodrigues(T[:3, :3])[0], T[:3, 3], camera.K,
+            keyframe.points.astype(np.float64),
+            cv2.Rodrigues(T[:3, :3])[0],
+            T[:3, 3],
+            camera.K,
             np.array(camera.distortion),
         )[0][:, 0]
         # within half a cell of the border the sampled place is clamped

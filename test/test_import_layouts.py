@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Data sets as they are downloaded: miniatures of TUM RGB-D and 7-Scenes, rendered from a room with exact depth."""
 
 from decimal import Decimal
@@ -13,11 +15,15 @@ from nre_ros.errors import ImageError, ImportSourceError, NreError, PoseError
 from nre_ros.gallery import Gallery, build_room, mapping_poses
 from nre_ros.gallery.rgbd import write_rgbd
 from nre_ros.geometry import Camera, position_quaternion
-from nre_ros.keyframes.builder import KeyframeBuilder
-from nre_ros.keyframes.importers.layouts import rgbd_folder
+from nre_ros.keyframes.building.builder import KeyframeBuilder
+from nre_ros.keyframes.importers.rgbd.layouts import rgbd_folder
 
-STAMPS = [Decimal("1305031102.175304"), Decimal("1305031102.211214"), Decimal("1305031102.275326"),
-          Decimal("1305031105.000000")]
+STAMPS = [
+    Decimal("1305031102.175304"),
+    Decimal("1305031102.211214"),
+    Decimal("1305031102.275326"),
+    Decimal("1305031105.000000"),
+]
 # the benchmark's calibration page: fx fy cx cy d0 d1 d2 d3 d4
 FREIBURG2 = ([520.9, 521.0, 325.1, 249.7], [0.2312, -0.7849, -0.0033, -0.0001, 0.9172])
 
@@ -121,10 +127,14 @@ def test_a_tum_folder_of_another_name_needs_a_camera(tum, tmp_path):
 DEPTH_CAMERA = Camera(640, 480, 585.0, 585.0, 320.0, 240.0)
 COLOUR_CAMERA = Camera(640, 480, 525.0, 525.0, 320.0, 240.0)
 # of the LIRIS calibration that DSAC* takes, rounded: the colour camera's place seen from the depth camera
-T_COLOUR_DEPTH = np.array([
-    [0.99996518, 0.0026765127, -0.0079041012, -0.0255589432], [-0.0027409311, 0.999963028, -0.0081504521, 0.000101096363],
-    [0.0078819942, 0.0081718329, 0.9999355346, 0.0020318322], [0, 0, 0, 1],
-])
+T_COLOUR_DEPTH = np.array(
+    [
+        [0.99996518, 0.0026765127, -0.0079041012, -0.0255589432],
+        [-0.0027409311, 0.999963028, -0.0081504521, 0.000101096363],
+        [0.0078819942, 0.0081718329, 0.9999355346, 0.0020318322],
+        [0, 0, 0, 1],
+    ]
+)
 
 
 @pytest.fixture
@@ -174,10 +184,15 @@ def test_sequences_of_seven_scenes_are_chosen(scene):
         rgbd_folder(scene)
 
 
-@pytest.mark.parametrize("text, match", [
-    ("1 0 0 0\n0 1 0 0\n0 0 1 0\n", r"shape \(3, 4\)"), ("inf 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n", "not finite"),
-    ("2 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n", "not a rigid motion"), ("-1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n", "rigid"),
-])
+@pytest.mark.parametrize(
+    "text, match",
+    [
+        ("1 0 0 0\n0 1 0 0\n0 0 1 0\n", r"shape \(3, 4\)"),
+        ("inf 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n", "not finite"),
+        ("2 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n", "not a rigid motion"),
+        ("-1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n", "rigid"),
+    ],
+)
 def test_poses_that_are_none(scene, text, match):
     (scene / "seq-02/frame-000000.pose.txt").write_text(text)
     with pytest.raises(PoseError, match=match):

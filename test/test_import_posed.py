@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Posed images: COLMAP models without points as pycolmap reads them, and kapture folders with rigs."""
 
 import struct
@@ -7,9 +9,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from nre_ros.errors import CameraError, ImageError, ImportSourceError, PoseError
-from nre_ros.keyframes.builder import KeyframeBuilder
-from nre_ros.keyframes.importers.kapture import KaptureSource
-from nre_ros.keyframes.importers.posed import PosedSource
+from nre_ros.keyframes.building.builder import KeyframeBuilder
+from nre_ros.keyframes.importers.posed.colmap_poses import PosedSource
+from nre_ros.keyframes.importers.posed.kapture import KaptureSource
 
 IMAGES_TXT = """# two lines an image; the second, the keypoints, may be empty
 1 0.9238795 0.3826834 0 0 0.1 0.2 0.3 1 a.jpg
@@ -42,11 +44,16 @@ def test_a_text_model_without_points(tmp_path):
     assert source.camera("a.jpg").cx == 319.5 and source.camera("folder/b c.jpg").distortion == (-0.1, 0, 0, 0)
 
 
-@pytest.mark.parametrize("name, error, words", [
-    ("nan.jpg", PoseError, "not finite"), ("short.jpg", PoseError, "length 0.5"),
-    ("stranger.jpg", CameraError, "no camera 9"), ("gone.jpg", ImportSourceError, "no image of that name"),
-    ("a.jpg", ImageError, "cannot be read"),
-])
+@pytest.mark.parametrize(
+    "name, error, words",
+    [
+        ("nan.jpg", PoseError, "not finite"),
+        ("short.jpg", PoseError, "length 0.5"),
+        ("stranger.jpg", CameraError, "no camera 9"),
+        ("gone.jpg", ImportSourceError, "no image of that name"),
+        ("a.jpg", ImageError, "cannot be read"),
+    ],
+)
 def test_what_cannot_be_imported_is_told_image_by_image(tmp_path, name, error, words):
     source = PosedSource(colmap_folder(tmp_path), tmp_path)
     with pytest.raises(error, match=words):
@@ -159,11 +166,18 @@ def test_a_folder_without_rigs_and_a_list(tmp_path):
         source.pose("r/20.jpg")
 
 
-@pytest.mark.parametrize("name, error, words", [
-    ("l/11.jpg", PoseError, "pose of left at 11: pose is not finite"), ("l/30.jpg", PoseError, "no pose of left"),
-    ("o.jpg", CameraError, "UNKNOWN_CAMERA"), ("b.jpg", CameraError, "five"), ("n.jpg", CameraError, "no camera none"),
-    ("l/10.jpg", ImageError, "cannot be read"), ("x.jpg", ImportSourceError, "no image of that name"),
-])
+@pytest.mark.parametrize(
+    "name, error, words",
+    [
+        ("l/11.jpg", PoseError, "pose of left at 11: pose is not finite"),
+        ("l/30.jpg", PoseError, "no pose of left"),
+        ("o.jpg", CameraError, "UNKNOWN_CAMERA"),
+        ("b.jpg", CameraError, "five"),
+        ("n.jpg", CameraError, "no camera none"),
+        ("l/10.jpg", ImageError, "cannot be read"),
+        ("x.jpg", ImportSourceError, "no image of that name"),
+    ],
+)
 def test_records_that_cannot_be_used_are_told_one_by_one(tmp_path, name, error, words):
     rigs = RIGS + "robot, odd, 1, 0, 0, 0, 0, 0, 0\nrobot, bad, 1, 0, 0, 0, 0, 0, 0\nrobot, none, 1, 0, 0, 0, 0, 0, 0\n"
     source = KaptureSource(kapture_folder(tmp_path, rigs=rigs))
@@ -177,12 +191,15 @@ def test_rigs_in_a_ring_are_told(tmp_path):
         KaptureSource(kapture_folder(tmp_path, rigs=rigs)).pose("l/30.jpg")
 
 
-@pytest.mark.parametrize("changes, words", [
-    ({"trajectories": None}, "no sensors/trajectories.txt"),
-    ({"records_camera": None}, "no sensors/records_camera.txt"),
-    ({"trajectories": "1, left, 1, 0, 0\n"}, "line of 5 fields"),
-    ({"records_camera": "soon, left, a.jpg\n"}, "not a whole number"),
-])
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"trajectories": None}, "no sensors/trajectories.txt"),
+        ({"records_camera": None}, "no sensors/records_camera.txt"),
+        ({"trajectories": "1, left, 1, 0, 0\n"}, "line of 5 fields"),
+        ({"records_camera": "soon, left, a.jpg\n"}, "not a whole number"),
+    ],
+)
 def test_folders_that_are_no_kapture_are_told_at_once(tmp_path, changes, words):
     with pytest.raises(ImportSourceError, match=words):
         KaptureSource(kapture_folder(tmp_path, **changes))

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """RGB-D folders: points lie where the depth says, away from edges, and reproject onto their pixels."""
 
 import functools
@@ -10,10 +12,10 @@ from keyframe_samples import CAMERA, PlaceBackbone, pixels_of, random_pose
 
 from nre_ros.errors import ImageError, ImportSourceError, PoseError
 from nre_ros.geometry import invert, position_quaternion
-from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.keyframes.building.builder import KeyframeBuilder
+from nre_ros.keyframes.building.point_selection import candidate_pixels, smooth_depth, spread
 from nre_ros.keyframes.importers.cameras import read_cameras_txt, write_cameras_txt
-from nre_ros.keyframes.importers.rgbd import RgbdSource, parse_tum_line
-from nre_ros.keyframes.selection import candidate_pixels, smooth_depth, spread
+from nre_ros.keyframes.importers.rgbd.folder import RgbdSource, parse_tum_line
 
 K, DISTORTION = CAMERA.K, np.array(CAMERA.distortion)
 
@@ -107,21 +109,32 @@ def test_spread_takes_a_pixel_once():
     assert len(spread(np.zeros((0, 2)), np.zeros(0), 10, 100, 100)) == 0
 
 
-@pytest.mark.parametrize("line, stamp", [
-    ("1700000000.266667 1 2 3 0 0 0 1", 1_700_000_000_266_667_000), ("0 1 2 3 0 0 0 -1.001", 0),
-    ("1.7e9 1 2 3 0 0 0 1", 1_700_000_000 * 10**9), ("1700000000.123456789 1 2 3 0 0 0 1", 1_700_000_000_123_456_789),
-])
+@pytest.mark.parametrize(
+    "line, stamp",
+    [
+        ("1700000000.266667 1 2 3 0 0 0 1", 1_700_000_000_266_667_000),
+        ("0 1 2 3 0 0 0 -1.001", 0),
+        ("1.7e9 1 2 3 0 0 0 1", 1_700_000_000 * 10**9),
+        ("1700000000.123456789 1 2 3 0 0 0 1", 1_700_000_000_123_456_789),
+    ],
+)
 def test_tum_lines(line, stamp):
     found, T = parse_tum_line(line)
     assert found == stamp
     np.testing.assert_allclose(T, [[1, 0, 0, 1], [0, 1, 0, 2], [0, 0, 1, 3], [0, 0, 0, 1]])
 
 
-@pytest.mark.parametrize("line, kind, match", [
-    ("1 1 2 3 0 0 1", ImportSourceError, "7 numbers"), ("1 a b c 0 0 0 1", ImportSourceError, "a b c"),
-    ("1 nan 2 3 0 0 0 1", PoseError, "finite"), ("nan 1 2 3 0 0 0 1", PoseError, "finite"),
-    ("1 1 2 3 0 0 0 1.3", PoseError, "length 1.3"), ("1 1 2 3 0 0 0 0", PoseError, "length 0"),
-])
+@pytest.mark.parametrize(
+    "line, kind, match",
+    [
+        ("1 1 2 3 0 0 1", ImportSourceError, "7 numbers"),
+        ("1 a b c 0 0 0 1", ImportSourceError, "a b c"),
+        ("1 nan 2 3 0 0 0 1", PoseError, "finite"),
+        ("nan 1 2 3 0 0 0 1", PoseError, "finite"),
+        ("1 1 2 3 0 0 0 1.3", PoseError, "length 1.3"),
+        ("1 1 2 3 0 0 0 0", PoseError, "length 0"),
+    ],
+)
 def test_tum_lines_that_are_no_pose(line, kind, match):
     with pytest.raises(kind, match=match):
         parse_tum_line(line)
@@ -148,7 +161,10 @@ def folder(tmp_path, scene):
 
 def source(folder, **changes):
     arguments = dict(
-        images=folder / "rgb", depth=folder / "depth", poses=folder / "poses.txt", list_path=folder / "list.txt",
+        images=folder / "rgb",
+        depth=folder / "depth",
+        poses=folder / "poses.txt",
+        list_path=folder / "list.txt",
         cameras=folder / "cameras.txt",
     )
     return RgbdSource(**{**arguments, **changes})
@@ -168,13 +184,16 @@ def test_a_folder_is_read(folder, scene):
     assert np.median(((halved.points - T[:3, 3]) @ T[:3, :3])[:, 2]) == pytest.approx(np.median(z) / 2, rel=0.02)
 
 
-@pytest.mark.parametrize("spoil, match", [
-    (lambda f: (f / "list.txt").write_text("0.jpg\n0.jpg\n"), "0.jpg more than once"),
-    (lambda f: (f / "list.txt").unlink(), "list.txt cannot be read"),
-    (lambda f: (f / "poses.txt").unlink(), "poses.txt cannot be read"),
-    (lambda f: (f / "poses.txt").write_bytes(b"\xff\xfe\x00"), "not a text file"),
-    (lambda f: (f / "cameras.txt").write_text("1 PINHOLE 9 9 1 1 1 1\n2 PINHOLE 9 9 1 1 1 1\n"), "2 cameras"),
-])
+@pytest.mark.parametrize(
+    "spoil, match",
+    [
+        (lambda f: (f / "list.txt").write_text("0.jpg\n0.jpg\n"), "0.jpg more than once"),
+        (lambda f: (f / "list.txt").unlink(), "list.txt cannot be read"),
+        (lambda f: (f / "poses.txt").unlink(), "poses.txt cannot be read"),
+        (lambda f: (f / "poses.txt").write_bytes(b"\xff\xfe\x00"), "not a text file"),
+        (lambda f: (f / "cameras.txt").write_text("1 PINHOLE 9 9 1 1 1 1\n2 PINHOLE 9 9 1 1 1 1\n"), "2 cameras"),
+    ],
+)
 def test_lists_that_do_not_fit_together(folder, spoil, match):
     spoil(folder)
     with pytest.raises(ImportSourceError, match=match) as error:
@@ -186,7 +205,9 @@ def test_of_lists_of_different_lengths_what_both_have_is_imported(folder):
     builder = KeyframeBuilder(PlaceBackbone(), 50)
     (folder / "list.txt").write_text("0.jpg\n1.jpg\n2.jpg\n")
     longer = source(folder)
-    assert longer.names() == ["0.jpg", "1.jpg", "2.jpg"] and "2 poses" in longer.notes[0] and "3 images" in longer.notes[0]
+    assert (
+        longer.names() == ["0.jpg", "1.jpg", "2.jpg"] and "2 poses" in longer.notes[0] and "3 images" in longer.notes[0]
+    )
     assert len(longer.keyframe("1.jpg", builder).points) == 50
     with pytest.raises(PoseError, match="no pose for this image: .*2 poses.*3 images"):
         longer.keyframe("2.jpg", builder)
@@ -203,10 +224,15 @@ def test_bad_arguments(folder):
             source(folder, depth_scale=scale)
 
 
-@pytest.mark.parametrize("depth, match", [
-    (np.ones((240, 320), np.uint16), "320x240.*640x480"), (np.ones((480, 640), np.uint8), "16-bit"),
-    (np.ones((480, 640, 3), np.uint16), "16-bit"), (None, "No such file"),
-])
+@pytest.mark.parametrize(
+    "depth, match",
+    [
+        (np.ones((240, 320), np.uint16), "320x240.*640x480"),
+        (np.ones((480, 640), np.uint8), "16-bit"),
+        (np.ones((480, 640, 3), np.uint16), "16-bit"),
+        (None, "No such file"),
+    ],
+)
 def test_depth_that_does_not_fit(folder, depth, match):
     (folder / "depth/0.png").unlink()
     if depth is not None:
@@ -225,9 +251,12 @@ def test_kitchen_depth_points_agree_with_colmaps(shared):
     """Depth at COLMAP's observations, back-projected and posed, against COLMAP's 3D points."""
     kitchen = shared / "data/kitchen"
     camera = read_cameras_txt(kitchen / "sparse/cameras.txt")[1]
-    points = {int(row[0]): row[1:4] for row in map(
-        lambda line: np.array(line.split()[:4], float), (kitchen / "sparse/points3D.txt").read_text().splitlines()
-    )}
+    points = {
+        int(row[0]): row[1:4]
+        for row in map(
+            lambda line: np.array(line.split()[:4], float), (kitchen / "sparse/points3D.txt").read_text().splitlines()
+        )
+    }
     images = (kitchen / "sparse/images.txt").read_text().splitlines()
     poses = (kitchen / "map_poses.txt").read_text().splitlines()[1:]
     for i in (0, 30, 62):

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The launch files and the views' configurations: with the real launch system where there is one, else with a double.
 
 With the double the command line that comes out is given to rclpy, whose word on names, parameters
@@ -28,9 +30,11 @@ with_double = pytest.mark.skipif(REAL, reason="the real launch system is here")
 with_launch = pytest.mark.skipif(not REAL, reason="needs launch, launch_ros and ros2launch, which have no wheels")
 
 VIEWED = ["/pose_with_covariance", "/path", "/markers/map", "/markers/fix", "/debug_image", "/initialpose"]
-ASK_RCLPY = f"""
+ASK_RCLPY = (
+    f"""
 TOPICS = {["image", "image/compressed", "camera_info", "pose", *VIEWED]}
-""" + """
+"""
+    + """
 import json, sys
 from nre_ros.node import bootstrap
 bootstrap.prepare()
@@ -47,6 +51,7 @@ print(json.dumps({
     "log_level": get_logger_effective_level(node.get_name()).name,
 }))
 """
+)
 
 
 @pytest.fixture
@@ -111,11 +116,23 @@ def test_every_argument_arrives(launched, tmp_path):
     params_file = tmp_path / "mine.yaml"
     params_file.write_text("/**:\n  ros__parameters:\n    retrieve: 7\n    map_file: other.db\n")
     node = launched(
-        map="2024", image="cam/image", camera_info="/cam/info", params_file=str(params_file), namespace="robot1",
-        name="where", use_sim_time="true", log_level="warn", autostart="false",
+        map="2024",
+        image="cam/image",
+        camera_info="/cam/info",
+        params_file=str(params_file),
+        namespace="robot1",
+        name="where",
+        use_sim_time="true",
+        log_level="warn",
+        autostart="false",
     )
     assert node["node"] == "/robot1/where"
-    assert list(node["topics"].values())[:4] == ["/robot1/cam/image", "/robot1/cam/image/compressed", "/cam/info", "/robot1/pose"]
+    assert list(node["topics"].values())[:4] == [
+        "/robot1/cam/image",
+        "/robot1/cam/image/compressed",
+        "/cam/info",
+        "/robot1/pose",
+    ]
     assert node["parameters"]["map_file"] == "2024", "the argument wins over the file, and stays text"
     assert node["parameters"]["retrieve"] == 7
     assert node["parameters"]["use_sim_time"] is True and node["parameters"]["autostart"] is False
@@ -134,7 +151,9 @@ def test_the_executable_is_installed(description):
 def test_rviz_is_started_on_demand_and_sees_the_nodes_topics(description, launched, tmp_path, namespace):
     rviz = description.node("rviz2")
     shares = {"nre_ros": str(ROOT)}
-    starts = [rviz.starts(description.context({"map": "a.db", **given}, shares, tmp_path)) for given in ({}, {"rviz": "true"})]
+    starts = [
+        rviz.starts(description.context({"map": "a.db", **given}, shares, tmp_path)) for given in ({}, {"rviz": "true"})
+    ]
     assert starts == [False, True]
     seen = launched("rviz2", map="a.db", rviz="true", namespace=namespace, use_sim_time="true")
     prefix = f"/{namespace}" if namespace else ""
@@ -159,8 +178,17 @@ def test_replay_starts_the_node_and_a_player_that_waits_for_it(replay, tmp_path)
     (player,) = replay.of(launch_double.ExecuteProcess)
     words = player.command_line(context)
     assert words[1:] == [
-        "-m", "nre_ros.replay.player", "walk", "--rate", "0.5", "--image", "/cam/image",
-        "--wait-for", "/cam/image", "/cam/image/compressed", "/cam/info",
+        "-m",
+        "nre_ros.replay.player",
+        "walk",
+        "--rate",
+        "0.5",
+        "--image",
+        "/cam/image",
+        "--wait-for",
+        "/cam/image",
+        "/cam/image/compressed",
+        "/cam/info",
     ]
 
 
@@ -215,7 +243,14 @@ def test_the_foxglove_layout_shows_the_nodes_topics():
     text = json.dumps(layout["configById"])
     topics = set(re.findall(r'"(/[a-z_/]+)[".]', text)) - {"/move_base_simple/goal", "/clicked_point"}
     own = {topic for topic in topics if topic not in ("/diagnostics", "/initialpose")}
-    assert own == {"/markers/map", "/markers/fix", "/pose_with_covariance", "/path", "/debug_image/compressed", "/status"}
+    assert own == {
+        "/markers/map",
+        "/markers/fix",
+        "/pose_with_covariance",
+        "/path",
+        "/debug_image/compressed",
+        "/status",
+    }
 
 
 def test_the_fields_that_foxglove_plots_exist():

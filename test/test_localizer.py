@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The localizer on a small map with exact truth, and maps that cannot be used."""
 
 import subprocess
@@ -8,15 +10,15 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from scipy.spatial.transform import Rotation
-
 from keyframe_samples import random_keyframe
+from scipy.spatial.transform import Rotation
+from synthetic import CAMERA, QUERIES, opencv_pixels, small_room
+
 from nre_ros.errors import FeatureMismatchError, ImageError, MapError, MapFormatError, NreError
 from nre_ros.geometry import pose_error
-from nre_ros.keyframes.prior import PosePrior
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.retrieval.pose_prior import PosePrior
+from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.localizer import Localizer
-from synthetic import CAMERA, QUERIES, opencv_pixels, small_room
 
 
 def write_map(path, keyframes, backbone, weights_hash=None, name=None):
@@ -91,7 +93,7 @@ def test_the_same_image_gives_the_same_result(room, localizer, map_file):
 
 _COPY = """
 import sys
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.storage.store import KeyframeStore
 with KeyframeStore.open(sys.argv[2]) as full, KeyframeStore.open(sys.argv[1], readonly=False) as store:
     store.copy_from(full, int(sys.argv[3]))
 """
@@ -125,7 +127,9 @@ def test_json_holds_the_pose_as_position_and_quaternion(room, localizer):
     line = result.to_json()
     np.testing.assert_allclose(line["position"], result.T_map_cam[:3, 3])
     np.testing.assert_allclose(Rotation.from_quat(line["quaternion"]).as_matrix(), result.T_map_cam[:3, :3], atol=1e-12)
-    assert np.shape(line["covariance"]) == (6, 6) and line["seconds"] == pytest.approx(sum(line["milliseconds"].values()) / 1e3)
+    assert np.shape(line["covariance"]) == (6, 6) and line["seconds"] == pytest.approx(
+        sum(line["milliseconds"].values()) / 1e3
+    )
 
 
 def test_an_image_of_nothing_has_a_reason_and_no_pose(localizer):
@@ -151,8 +155,11 @@ def test_retrieve_bounds_the_keyframes(room, map_file):
 @pytest.mark.parametrize(
     "image, named",
     [
-        (None, "NoneType"), (np.zeros((480, 640, 3), np.uint8), "640x480"), (np.zeros((240,), np.uint8), "240"),
-        (np.zeros((240, 320, 3), np.float64), "float64"), (np.zeros((240, 320, 4), np.uint8), "4"),
+        (None, "NoneType"),
+        (np.zeros((480, 640, 3), np.uint8), "640x480"),
+        (np.zeros((240,), np.uint8), "240"),
+        (np.zeros((240, 320, 3), np.float64), "float64"),
+        (np.zeros((240, 320, 4), np.uint8), "4"),
         (np.zeros((0, 0, 3), np.uint8), "0x0"),
     ],
 )
@@ -219,7 +226,16 @@ def test_images_of_other_places_have_no_pose_in_a_map_of_a_kitchen(shared, tmp_p
     kitchen, map_file = shared / "data/kitchen", tmp_path / "kitchen.db"
     few = (kitchen / "map.txt").read_text().split()[::5]
     (tmp_path / "list.txt").write_text("\n".join(few))
-    build = ["map", "build", "colmap", kitchen / "sparse", "--images", kitchen / "images", "--list", tmp_path / "list.txt"]
+    build = [
+        "map",
+        "build",
+        "colmap",
+        kitchen / "sparse",
+        "--images",
+        kitchen / "images",
+        "--list",
+        tmp_path / "list.txt",
+    ]
     assert main([*map(str, build), "-o", str(map_file)]) == 0
     camera = next(iter(read_cameras_txt(kitchen / "sparse/cameras.txt").values()))
     others = [getattr(data, name)() for name in ("astronaut", "coffee", "rocket", "camera")]

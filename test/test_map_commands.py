@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Prune, export, view: other programs read what is written, and only what was asked for goes."""
 
 import base64
@@ -12,11 +14,11 @@ from scipy.spatial.transform import Rotation
 from nre_ros.cli import main
 from nre_ros.errors import MapError
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.exporting import export_colmap, export_ply, export_tum
 from nre_ros.keyframes.importers.colmap import ColmapSource
-from nre_ros.keyframes.importers.rgbd import parse_tum_line
-from nre_ros.keyframes.pruning import all_but, in_box, listed, near_duplicates
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.importers.rgbd.folder import parse_tum_line
+from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.keyframes.tools.exporting import export_colmap, export_ply, export_tum
+from nre_ros.keyframes.tools.pruning import all_but, in_box, listed, near_duplicates
 
 FISHEYE = Camera(320, 240, 150.0, 151.0, 160.0, 121.0, "equidistant", (0.02, -0.01, 0.003, 0.0))
 JPEG = cv2.imencode(".jpg", np.full((12, 16, 3), 90, np.uint8))[1].tobytes()
@@ -32,13 +34,25 @@ def looking_along_z(name, position, degrees=0.0, camera=CAMERA, scale=1.0, **cha
     ids = np.flatnonzero(in_image(wall, T, camera)[1])
     rng = np.random.default_rng(len(ids))
     values = dict(
-        points=len(ids), background=4, channels=4, dimensions=10, T_map_cam=T, camera=camera, thumbnail=JPEG, stamp=0,
+        points=len(ids),
+        background=4,
+        channels=4,
+        dimensions=10,
+        T_map_cam=T,
+        camera=camera,
+        thumbnail=JPEG,
+        stamp=0,
     )
     keyframe = random_keyframe(name, 0, **values)
-    return type(keyframe)(**{
-        **vars(keyframe), "points": wall[ids].astype(np.float32), "point_ids": ids,
-        "coarse": unit(rng.normal(size=(len(ids), 4))), **changes,
-    })
+    return type(keyframe)(
+        **{
+            **vars(keyframe),
+            "points": wall[ids].astype(np.float32),
+            "point_ids": ids,
+            "coarse": unit(rng.normal(size=(len(ids), 4))),
+            **changes,
+        }
+    )
 
 
 def in_image(points, T_map_cam, camera):
@@ -61,11 +75,18 @@ def write_map(path, keyframes):
 @pytest.fixture
 def path(tmp_path):
     """A video that stands still, moves on by two metres, and turns; a fisheye beside it."""
-    return write_map(tmp_path / "map.db", [
-        looking_along_z("a0", (0, 0, 0)), looking_along_z("a1", (0.02, 0, 0)), looking_along_z("a2", (0, 0.02, 0), 1),
-        looking_along_z("b 0", (2.0, 0, 0)), looking_along_z("b1", (2.0, 0.02, 0)),
-        looking_along_z("c0", (0, 0, 0), 35), looking_along_z("fish/0", (0, 0, 0.5), camera=FISHEYE),
-    ])
+    return write_map(
+        tmp_path / "map.db",
+        [
+            looking_along_z("a0", (0, 0, 0)),
+            looking_along_z("a1", (0.02, 0, 0)),
+            looking_along_z("a2", (0, 0.02, 0), 1),
+            looking_along_z("b 0", (2.0, 0, 0)),
+            looking_along_z("b1", (2.0, 0.02, 0)),
+            looking_along_z("c0", (0, 0, 0), 35),
+            looking_along_z("fish/0", (0, 0, 0.5), camera=FISHEYE),
+        ],
+    )
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.01, 300.0])
@@ -91,7 +112,9 @@ def test_choices_of_keyframes(path):
         assert in_box(store, [[1, -1, -1], [3, 1, 1]], outside=True) == [1, 2, 3, 6, 7]
         assert listed(store, ["c0", "a1"]) == [2, 6]
         for call in (
-            lambda: listed(store, ["c0", "zz"]), lambda: all_but(store, 0), lambda: in_box(store, np.ones(6) * np.nan),
+            lambda: listed(store, ["c0", "zz"]),
+            lambda: all_but(store, 0),
+            lambda: in_box(store, np.ones(6) * np.nan),
         ):
             with pytest.raises(MapError):
                 call()
@@ -140,9 +163,7 @@ def test_colmap_reads_the_model(path, tmp_path):
         # COLMAP's own projection, with the exported camera
         projected = np.array([image.project_point(point) for point in points])
         np.testing.assert_allclose(projected, xy, atol=1e-4)
-        assert all(
-            any(e.image_id == image.image_id for e in model.points3D[p.point3D_id].track.elements) for p in seen
-        )
+        assert all(any(e.image_id == image.image_id for e in model.points3D[p.point3D_id].track.elements) for p in seen)
 
 
 def test_our_importer_reads_the_model(path, tmp_path):
@@ -230,9 +251,13 @@ def test_the_view_of_a_large_map_is_a_part_of_it_and_says_so(path, tmp_path, mon
 
 def test_an_empty_map_is_looked_at_and_exported(tmp_path, capsys):
     path = write_map(tmp_path / "m.db", [])
-    for words in (["info", path], ["verify", path], ["view", path, "-o", tmp_path / "v.html"],
-                  ["export", path, "--tum", tmp_path / "t.txt", "--ply", tmp_path / "p.ply"],
-                  ["prune", path, "--overlap", "0.9"]):
+    for words in (
+        ["info", path],
+        ["verify", path],
+        ["view", path, "-o", tmp_path / "v.html"],
+        ["export", path, "--tum", tmp_path / "t.txt", "--ply", tmp_path / "p.ply"],
+        ["prune", path, "--overlap", "0.9"],
+    ):
         assert main(["map", *map(str, words)]) == 0
 
 

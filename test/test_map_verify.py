@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Verify names what is damaged, and saves the rest; merge, prune: nothing is lost that was not asked to go."""
 
 import json
@@ -12,10 +14,10 @@ from test_store import assert_same
 
 from nre_ros.cli import main
 from nre_ros.errors import MapError
-from nre_ros.keyframes.blobs import encode_array, row_checksum
-from nre_ros.keyframes.merge import merge_maps
-from nre_ros.keyframes.store import KeyframeStore
-from nre_ros.keyframes.verify import repair_map, verify_map
+from nre_ros.keyframes.storage.blobs import encode_array, row_checksum
+from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.keyframes.tools.merge import merge_maps
+from nre_ros.keyframes.tools.verify import repair_map, verify_map
 
 SIZES = {"points": 30, "background": 8, "dimensions": 60}
 
@@ -66,7 +68,11 @@ def contents(path):
 def assert_exact(found, keyframe):
     """Descriptors too are as they were stored."""
     assert (found.name, found.stamp, found.camera, found.background_cells) == (
-        keyframe.name, keyframe.stamp, keyframe.camera, keyframe.background_cells)
+        keyframe.name,
+        keyframe.stamp,
+        keyframe.camera,
+        keyframe.background_cells,
+    )
     for key in ("T_map_cam", "points", "point_ids", "coarse", "fine", "background", "global_descriptor"):
         np.testing.assert_array_equal(getattr(found, key), getattr(keyframe, key))
     assert found.thumbnail == keyframe.thumbnail
@@ -79,18 +85,21 @@ def test_a_good_map_is_good_and_stays_as_it_is(path):
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("statement, named, intact", [
-    ("UPDATE points SET xyz = ZEROBLOB(LENGTH(xyz)) WHERE keyframe_id = 2", "frame-1", [1, 3, 4, 5, 6]),
-    ("UPDATE keyframes SET stamp = 7 WHERE id = 3", "keyframe 3", [1, 2, 4, 5, 6]),
-    ("DELETE FROM points WHERE keyframe_id = 4", "frame-3", [1, 2, 3, 5, 6]),
-    ("UPDATE thumbnails SET jpeg = X'00' WHERE keyframe_id = 5", "thumbnail of keyframe 5", [1, 2, 3, 4, 5, 6]),
-    ("UPDATE cameras SET width = 641", "camera 1", []),
-    ("DELETE FROM keyframes WHERE id = 2", "5 keyframes are there, 6 were written", [1, 3, 4, 5, 6]),
-    ("UPDATE metadata SET value = 'x' WHERE key = 'source'", "metadata 'source'", [1, 2, 3, 4, 5, 6]),
-    ("UPDATE retrieval_index SET data = X'01'", "retrieval index", [1, 2, 3, 4, 5, 6]),
-    ("UPDATE changes SET revision = 77", "changes", [1, 2, 3, 4, 5, 6]),
-    ("DELETE FROM cameras", "no row in cameras", []),
-])
+@pytest.mark.parametrize(
+    "statement, named, intact",
+    [
+        ("UPDATE points SET xyz = ZEROBLOB(LENGTH(xyz)) WHERE keyframe_id = 2", "frame-1", [1, 3, 4, 5, 6]),
+        ("UPDATE keyframes SET stamp = 7 WHERE id = 3", "keyframe 3", [1, 2, 4, 5, 6]),
+        ("DELETE FROM points WHERE keyframe_id = 4", "frame-3", [1, 2, 3, 5, 6]),
+        ("UPDATE thumbnails SET jpeg = X'00' WHERE keyframe_id = 5", "thumbnail of keyframe 5", [1, 2, 3, 4, 5, 6]),
+        ("UPDATE cameras SET width = 641", "camera 1", []),
+        ("DELETE FROM keyframes WHERE id = 2", "5 keyframes are there, 6 were written", [1, 3, 4, 5, 6]),
+        ("UPDATE metadata SET value = 'x' WHERE key = 'source'", "metadata 'source'", [1, 2, 3, 4, 5, 6]),
+        ("UPDATE retrieval_index SET data = X'01'", "retrieval index", [1, 2, 3, 4, 5, 6]),
+        ("UPDATE changes SET revision = 77", "changes", [1, 2, 3, 4, 5, 6]),
+        ("DELETE FROM cameras", "no row in cameras", []),
+    ],
+)
 def test_what_is_damaged_is_named(path, tmp_path, statement, named, intact):
     change(path, statement)
     found = check(path)
@@ -111,13 +120,16 @@ def test_what_is_damaged_is_named(path, tmp_path, statement, named, intact):
         assert keyframe.thumbnail == (b"" if bare else sample(i - 1).thumbnail)
 
 
-@pytest.mark.parametrize("column, value, named", [
-    ("pose", encode_array(np.diag([1.0, 1, -1, 1]), "<f8"), "rigid"),
-    ("pose", encode_array(np.full((4, 4), np.nan), "<f8"), "finite"),
-    ("pose", encode_array(np.eye(3), "<f8"), "shape"),
-    ("global_scale", float("inf"), "finite"),
-    ("point_count", 31, "different lengths"),
-])
+@pytest.mark.parametrize(
+    "column, value, named",
+    [
+        ("pose", encode_array(np.diag([1.0, 1, -1, 1]), "<f8"), "rigid"),
+        ("pose", encode_array(np.full((4, 4), np.nan), "<f8"), "finite"),
+        ("pose", encode_array(np.eye(3), "<f8"), "shape"),
+        ("global_scale", float("inf"), "finite"),
+        ("point_count", 31, "different lengths"),
+    ],
+)
 def test_values_that_no_writer_writes_are_named(path, column, value, named):
     """Rows whose checksum is right and whose values are not."""
     db = sqlite3.connect(path)
@@ -153,7 +165,9 @@ def test_keyframes_around_a_destroyed_page_are_saved(tmp_path):
 def test_a_keyframe_that_is_listed_and_cannot_be_found_is_told(path, monkeypatch):
     """As a damaged inner page leaves it: the table's walk shows an id that its look-up does not."""
     scan_ids = KeyframeStore.scan_ids
-    monkeypatch.setattr(KeyframeStore, "scan_ids", lambda self, ids: iter(()) if list(ids) == [2] else scan_ids(self, ids))
+    monkeypatch.setattr(
+        KeyframeStore, "scan_ids", lambda self, ids: iter(()) if list(ids) == [2] else scan_ids(self, ids)
+    )
     found = verify_map(path)
     assert any("its row cannot be found" in problem for problem in found.problems)
     assert 2 not in found.intact and 1 in found.intact
@@ -192,10 +206,14 @@ def test_maps_are_merged_as_they_are_stored(tmp_path):
         assert len(store.info().cameras) == 1
 
 
-@pytest.mark.parametrize("rule, names", [
-    ("first", {"frame-0": 0, "frame-1": 1}), ("last", {"frame-0": 0, "frame-1": 8}),
-    ("both", {"frame-0": 0, "frame-1": 1, "b/frame-1": 8}),
-])
+@pytest.mark.parametrize(
+    "rule, names",
+    [
+        ("first", {"frame-0": 0, "frame-1": 1}),
+        ("last", {"frame-0": 0, "frame-1": 8}),
+        ("both", {"frame-0": 0, "frame-1": 1, "b/frame-1": 8}),
+    ],
+)
 def test_names_that_clash(tmp_path, rule, names):
     a = write_map(tmp_path / "a.db", map(sample, range(2)))
     b = write_map(tmp_path / "b.db", [replace(sample(8), name="frame-1")])
@@ -209,10 +227,15 @@ def test_names_that_clash(tmp_path, rule, names):
         assert_same(found[name], replace(sample(seed), name=name))
 
 
-@pytest.mark.parametrize("options, keyframe, match", [
-    ({"weights": "1" * 64}, sample(9), "weights_hash"), ({"frame_id": "odom"}, sample(9), "frame_id.*'map'.*'odom'"),
-    ({"retrieval": "netvlad"}, sample(9), "retrieval"), ({}, sample(9, background=9), "background"),
-])
+@pytest.mark.parametrize(
+    "options, keyframe, match",
+    [
+        ({"weights": "1" * 64}, sample(9), "weights_hash"),
+        ({"frame_id": "odom"}, sample(9), "frame_id.*'map'.*'odom'"),
+        ({"retrieval": "netvlad"}, sample(9), "retrieval"),
+        ({}, sample(9, background=9), "background"),
+    ],
+)
 def test_maps_that_do_not_belong_together(tmp_path, options, keyframe, match):
     a, b = write_map(tmp_path / "a.db", [sample(0)]), write_map(tmp_path / "b.db", [keyframe], **options)
     with pytest.raises(MapError, match=match):

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Correspondence and NRE maps against SciPy in double precision and closed forms."""
 
 import numpy as np
@@ -5,6 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import map_coordinates
 from scipy.special import log_softmax, logsumexp
+from synthetic import CHANCE, GRID, HEIGHT, WIDTH, as_maps, dips
 
 from nre_ros.features import FeatureGrid, FeatureMap
 from nre_ros.keyframes.types import KeyframeStack
@@ -17,7 +20,6 @@ from nre_ros.nre.maps import (
     reprojection_error_maps,
     sample_loss,
 )
-from synthetic import CHANCE, GRID, HEIGHT, WIDTH, as_maps, dips
 
 TEMPERATURE = 0.05
 
@@ -121,8 +123,14 @@ def test_keyframes_are_matched_each_with_its_own_background(features):
     counts, cells = (7, 0, 12), (300, 50, 120)
     descriptors, background = unit_rows((19, 16), seed=8), unit_rows((3, 20, 16), seed=9)
     stack = KeyframeStack(
-        (1, 2, 3), torch.zeros(19, 3, dtype=torch.float64), torch.from_numpy(descriptors), torch.zeros(19, 4),
-        counts, torch.from_numpy(background), cells, torch.zeros(19, 3),
+        (1, 2, 3),
+        torch.zeros(19, 3, dtype=torch.float64),
+        torch.from_numpy(descriptors),
+        torch.zeros(19, 4),
+        counts,
+        torch.from_numpy(background),
+        cells,
+        torch.zeros(19, 3),
     )
     maps = keyframe_maps(stack, FeatureMap(torch.from_numpy(features), GRID), TEMPERATURE)
     flat = features.reshape(16, -1).astype(float)
@@ -139,7 +147,9 @@ def test_minimum_finds_the_centre_of_a_dip_below_a_cell(width):
     centres = np.random.default_rng(0).uniform((3, 3), (WIDTH - 4, HEIGHT - 4), size=(200, 2))
     lowest, cells = as_maps(dips(centres, width=width)).minimum()
     assert np.abs(cells.numpy() - centres).max() < 0.06 / width**2
-    assert (np.abs(lowest.numpy() - (CHANCE - 5)) < 5 * (1 - np.exp(-0.25 / width**2))).all()  # half a cell off, at most
+    assert (
+        np.abs(lowest.numpy() - (CHANCE - 5)) < 5 * (1 - np.exp(-0.25 / width**2))
+    ).all()  # half a cell off, at most
 
 
 def test_minimum_at_the_border_stays_in_the_map():
@@ -189,10 +199,19 @@ def test_samples_are_scipys_bilinear_interpolation():
 
 def test_outside_and_behind_cost_chance():
     loss = torch.zeros(1, HEIGHT, WIDTH)
-    cells = torch.tensor([
-        [-0.51, 5], [5, -0.51], [WIDTH - 0.49, 5], [5, HEIGHT - 0.49], [1e30, 5], [5, -1e30], [float("inf"), 5], [5, 5],
-        [-0.49, 5],
-    ])[:, None]
+    cells = torch.tensor(
+        [
+            [-0.51, 5],
+            [5, -0.51],
+            [WIDTH - 0.49, 5],
+            [5, HEIGHT - 0.49],
+            [1e30, 5],
+            [5, -1e30],
+            [float("inf"), 5],
+            [5, 5],
+            [-0.49, 5],
+        ]
+    )[:, None]
     valid = torch.tensor([True] * 7 + [False, True])[:, None]
     expected = torch.tensor([CHANCE] * 8 + [0.0])[:, None]
     torch.testing.assert_close(sample_loss(loss, cells, valid), expected)

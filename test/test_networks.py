@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The published networks: their outputs are the published code's, and their cells lie where they say."""
 
 import json
@@ -45,9 +47,12 @@ def test_outputs_are_the_published_ones(published, prepare):
 @pytest.mark.parametrize(
     "configuration, channels, stride, tensors",
     [
-        (("coarse", "Mixed_7a", True), 1280, 16, 462), (("coarse", "Mixed_6e", False), 768, 8, 426),
-        (("fine", "Mixed_5d", True), 288, 2, 162), (("fine", "Conv2d_4a_3x3", True), 192, 2, 36),
-        (("coarse", "Conv2d_2b_3x3", True), 64, 4, 24), (("coarse", "Conv2d_1a_3x3", True), 32, 2, 12),
+        (("coarse", "Mixed_7a", True), 1280, 16, 462),
+        (("coarse", "Mixed_6e", False), 768, 8, 426),
+        (("fine", "Mixed_5d", True), 288, 2, 162),
+        (("fine", "Conv2d_4a_3x3", True), 192, 2, 36),
+        (("coarse", "Conv2d_2b_3x3", True), 64, 4, 24),
+        (("coarse", "Conv2d_1a_3x3", True), 32, 2, 12),
     ],
 )
 def test_sizes_and_strides(configuration, channels, stride, tensors):

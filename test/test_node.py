@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The node as the rest of a robot sees it: real messages, through DDS, between processes.
 
 The room is synthetic, so every pose has an exact truth.  Limits of 3 cm and 1 degree: what is
@@ -13,15 +15,21 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
 
+from nre_ros.msg import LocalizationStatus
 from rcl_interfaces.srv import DescribeParameters, GetParameters
 from rclpy.parameter import parameter_value_to_python
 from ros_process import (
-    CAMERA, OPTICAL, SimClock, assert_pose, camera_info, jpeg_image, raw_image,
+    CAMERA,
+    OPTICAL,
+    SimClock,
+    assert_pose,
+    camera_info,
+    jpeg_image,
+    raw_image,
 )
 
 from nre_ros.gallery import CameraMount, camera_pose
 from nre_ros.geometry import invert
-from nre_ros.msg import LocalizationStatus
 from nre_ros.node.conversions import matrix_of_pose, stamp_nanoseconds
 from nre_ros.node.declarations import DECLARATIONS
 from nre_ros.node.transforms import _matrix

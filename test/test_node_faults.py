@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Bad input, as real messages: each is answered in words, and the next good image with its pose."""
 
 import math

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Odometry and time that go wrong: each is told, and the next good image gets its pose and its transform."""
 
 import time
@@ -9,7 +11,13 @@ pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirem
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
 
 from ros_process import (
-    OPTICAL, NodeProcess, Robot, assert_pose, camera_info, jpeg_image, raw_image,
+    OPTICAL,
+    NodeProcess,
+    Robot,
+    assert_pose,
+    camera_info,
+    jpeg_image,
+    raw_image,
 )
 
 from nre_ros.gallery import CameraMount

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """What befalls a process: its map's file, its memory, a subscriber that does not read, its own end."""
 
 import shutil
@@ -12,12 +14,12 @@ pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make se
 import numpy as np
 import rclpy
 from geometry_msgs.msg import PoseStamped
+from nre_ros.msg import LocalizationStatus
+from nre_ros.srv import LoadMap
 from rclpy.qos import QoSProfile
 from ros_process import NodeProcess, Robot, assert_pose, jpeg_image
 
-from nre_ros.msg import LocalizationStatus
 from nre_ros.node.conversions import matrix_of_pose
-from nre_ros.srv import LoadMap
 
 
 def assert_posed(world, robot):
@@ -94,7 +96,9 @@ def test_a_subscriber_that_never_reads_holds_nobody_up(world, start):
     rclpy.init(context=context)
     sleeper = rclpy.create_node("sleeper", context=context)  # nobody spins it
     for kind, topic in ((PoseStamped, "pose"), (LocalizationStatus, "status")):
-        sleeper.create_subscription(kind, robot.node.resolve_topic_name(topic), lambda message: None, QoSProfile(depth=1))
+        sleeper.create_subscription(
+            kind, robot.node.resolve_topic_name(topic), lambda message: None, QoSProfile(depth=1)
+        )
     time.sleep(0.5)
     for _ in range(6):
         assert_posed(world, robot)

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """What is believed before it is published, through the node: first poses, outliers, kidnaps, and the way between images."""
 
 import time
@@ -8,11 +10,11 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
 
+from nre_ros.msg import LocalizationStatus
 from ros_process import assert_pose, jpeg_image
 
 from nre_ros.gallery import CameraMount, camera_pose
 from nre_ros.geometry import invert
-from nre_ros.msg import LocalizationStatus
 from nre_ros.node.conversions import matrix_of_pose, stamp_nanoseconds
 from nre_ros.node.transforms import _matrix
 

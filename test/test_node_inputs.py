@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """What the node listens to besides one camera's images: a stated pose, more cameras, a limited rate."""
 
 import time
@@ -10,7 +12,14 @@ pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make se
 
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from ros_process import (
-    OPTICAL, TIMEOUT, NodeProcess, Robot, assert_pose, camera_info, jpeg_image, raw_image,
+    OPTICAL,
+    TIMEOUT,
+    NodeProcess,
+    Robot,
+    assert_pose,
+    camera_info,
+    jpeg_image,
+    raw_image,
 )
 
 from nre_ros.gallery import CameraMount, camera_pose

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The topic keyframes: a map that grows and is corrected while the node localizes in it."""
 
 import shutil
@@ -11,16 +13,20 @@ import torch
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
 
+from nre_ros.msg import Keyframe
 from ros_process import (
-    CAMERA, assert_pose, camera_info, jpeg_image, raw_image,
+    CAMERA,
+    assert_pose,
+    camera_info,
+    jpeg_image,
+    raw_image,
 )
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
 from nre_ros.gallery import camera_pose
 from nre_ros.geometry import invert
-from nre_ros.keyframes.store import KeyframeStore
-from nre_ros.msg import Keyframe
+from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.node.conversions import matrix_of_pose, pose_message, stamp_message
 
 PLACES = [camera_pose([0.2, y, 1.2 + 0.1 * (i % 2)], -0.2 * y) for i, y in enumerate((-0.6, 0.0, 0.6))]
@@ -38,9 +44,7 @@ def with_depth(world, name, T, frame="room", T_frame_room=np.eye(4)):
     keyframe = message(name, T_frame_room @ T, frame)
     keyframe.compressed_image = jpeg_image(view.image, 0)
     depth = np.rint(1000 * view.depth).astype("<u2")
-    keyframe.depth = Image(
-        height=240, width=320, encoding="16UC1", step=640, data=array("B", depth.tobytes())
-    )
+    keyframe.depth = Image(height=240, width=320, encoding="16UC1", step=640, data=array("B", depth.tobytes()))
     return keyframe
 
 
@@ -148,7 +152,7 @@ def test_what_cannot_be_a_keyframe_is_told_and_the_next_one_is_taken(world, star
     uneven.pixels = uneven.pixels[:-1]
     refused(uneven, "keyframe 'uneven' is refused: 1200 numbers of points, 799 of pixels and 400 ids")
     refused(with_depth(world, "", PLACES[0]), "a keyframe needs a name")
-    refused(with_depth(world, "lost", PLACES[0], "nowhere"), 'is refused: it is in nowhere, not in the map: ')
+    refused(with_depth(world, "lost", PLACES[0], "nowhere"), "is refused: it is in nowhere, not in the map: ")
     uncalibrated = with_depth(world, "raw", PLACES[0])
     uncalibrated.camera_info = camera_info(k=[0.0] * 9)
     refused(uncalibrated, "keyframe 'raw' is refused: camera_info of frame")

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The managed node: what each state of its life has, by the services of a lifecycle manager."""
 
 import os
@@ -12,11 +14,11 @@ pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make se
 
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from nre_ros.srv import LoadMap, Relocalize
 from ros_process import TIMEOUT, NodeProcess, Robot, assert_pose, camera_info, raw_image
 from std_srvs.srv import Trigger
 
 from nre_ros.node.conversions import matrix_of_pose
-from nre_ros.srv import LoadMap, Relocalize
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Parts of the node by themselves: stamps, the choice of images and intrinsics, hints, and memory that runs out."""
 
 import time
@@ -12,7 +14,7 @@ pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make se
 import torch
 from ros_process import CAMERA, assert_pose, camera_info, jpeg_image, raw_image
 
-from nre_ros.localization.gate import Gate
+from nre_ros.gate.gate import Gate
 from nre_ros.node import engine as engines
 from nre_ros.node.conversions import stamp_message
 from nre_ros.node.engine import Engine
@@ -119,8 +121,14 @@ def test_a_hint_that_is_forgotten_while_tf_is_asked_is_not_told(forgotten):
 
 
 def test_without_memory_on_the_gpu_it_goes_on_on_the_cpu_and_tries_again(world, monkeypatch):
-    values = {"create_map": False, "map_file": str(world.map_file), "device": "cpu", "seed": 0, "retrieve": 5,
-              "min_confidence": 0.5}
+    values = {
+        "create_map": False,
+        "map_file": str(world.map_file),
+        "device": "cpu",
+        "seed": 0,
+        "retrieve": 5,
+        "min_confidence": 0.5,
+    }
     node = SimpleNamespace(get_logger=Silent, get_parameter=lambda name: SimpleNamespace(value=values[name]))
     engine = Engine(node)
     localizer = engine._localizer

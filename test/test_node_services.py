@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The node's services and modes, and the pose that it remembers from one run to the next."""
 
 import json
@@ -9,13 +11,13 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
 
+from nre_ros.msg import LocalizationStatus
+from nre_ros.srv import LoadMap, Relocalize, SaveMap
 from ros_process import TIMEOUT, assert_pose, camera_info, jpeg_image
 from std_srvs.srv import Trigger
 
-from nre_ros.keyframes.store import KeyframeStore
-from nre_ros.msg import LocalizationStatus
+from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.node.conversions import matrix_of_pose
-from nre_ros.srv import LoadMap, Relocalize, SaveMap
 
 
 def relocalize(robot, timeout, image=None):

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """How the node begins and ends: map files, parameters and arguments that cannot be used, signals."""
 
 import argparse
@@ -75,7 +77,7 @@ def test_a_parameter_file_that_is_none(tmp_path):
 
 
 def test_the_parameter_file_shows_every_parameter_with_its_default():
-    (key, node), = yaml.safe_load((ROOT / "config/localize.yaml").read_text()).items()
+    ((key, node),) = yaml.safe_load((ROOT / "config/localize.yaml").read_text()).items()
     assert key == "/**", "any other key misses a node in a namespace"
     parameters = node["ros__parameters"]
     assert list(parameters) == [entry.name for entry in DECLARATIONS]
@@ -116,8 +118,15 @@ def test_it_tells_what_it_waits_for(world, tmp_path):
     with NodeProcess(tmp_path, "-r", "image:=/cam/image", "-r", "__ns:=/quiet", map_file=world.map_file) as node:
         node.wait_ready()
         ready = next(line for line in node.words.splitlines() if "localizing in" in line)
-        for word in (str(world.map_file), "5 keyframes", "xfeat", "cpu", "/cam/image, /cam/image/compressed",
-                     "/quiet/camera_info", "room -> odom"):
+        for word in (
+            str(world.map_file),
+            "5 keyframes",
+            "xfeat",
+            "cpu",
+            "/cam/image, /cam/image/compressed",
+            "/quiet/camera_info",
+            "room -> odom",
+        ):
             assert word in ready
         node.wait_for("no message on /quiet/camera_info yet")
         node.wait_for("no message on /cam/image or /cam/image/compressed yet")

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Two equal rooms: no image tells which one it shows, and odometry does, once it is known where the robot was."""
 
 import time
@@ -62,7 +64,9 @@ def test_odometry_decides_between_two_equal_rooms(twins, start, room):
         assert_pose(matrix_of_pose(status.pose.pose), place(room) @ T)
     assert robot.wait(lambda: len(robot.poses) == len(statuses))
     time.sleep(0.1)
-    assert all(abs(t.transform.translation.y - robot.transforms[0][1].transform.translation.y) < 1 for _, t in robot.transforms)
+    assert all(
+        abs(t.transform.translation.y - robot.transforms[0][1].transform.translation.y) < 1 for _, t in robot.transforms
+    )
 
 
 def test_one_of_the_two_is_what_the_image_alone_would_have_said(twins, start):
@@ -70,6 +74,8 @@ def test_one_of_the_two_is_what_the_image_alone_would_have_said(twins, start):
     _, robot = start(map_file=twins.map_file, base_frame="base_link", first_fixes=2, use_prior=False)
     told = {0: [], 1: []}
     for room in told:
-        robot.say(stated(place(room) @ way()[0] @ invert(CameraMount().T_base_cam), "room", deviation=0.5), "initialpose")
+        robot.say(
+            stated(place(room) @ way()[0] @ invert(CameraMount().T_base_cam), "room", deviation=0.5), "initialpose"
+        )
         told[room] = [look(robot, twins, T).verdict for T in way()[:4]]
     assert any("other poses agrees" in verdict for verdicts in told.values() for verdict in verdicts), told

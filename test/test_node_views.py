@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Diagnostics, path, debug image and markers as a subscriber gets them, through DDS."""
 
 import json
@@ -22,8 +24,8 @@ from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 
-from nre_ros.keyframes.store import KeyframeStore  # noqa: E402
-from nre_ros.localization.decision import Decision, State  # noqa: E402
+from nre_ros.gate.decision import Decision, State  # noqa: E402
+from nre_ros.keyframes.storage.store import KeyframeStore  # noqa: E402
 from nre_ros.localization.result import LocalizationResult  # noqa: E402
 from nre_ros.node.conversions import matrix_of_pose, stamp_nanoseconds  # noqa: E402
 from nre_ros.node.outputs import Outputs  # noqa: E402
@@ -45,9 +47,15 @@ def at(x, y=0.0):
 def seen(T=None, confidence=0.9, **changes):
     """A result with two points in view, one that agrees and one that does not, and one out of view."""
     values = dict(
-        T_map_cam=at(0) if T is None else T, covariance=COVARIANCE, confidence=confidence, points_used=1,
-        points_considered=3, keyframes=(1, 2), points=np.array([[0, 0, 2], [0.5, 0, 2], [9, 9, 9.0]]),
-        pixels=np.array([[100.0, 80.0], [200.0, 120.0], [-1.0, -1.0]]), losses=np.array([0.0, 0.9, 1.0]),
+        T_map_cam=at(0) if T is None else T,
+        covariance=COVARIANCE,
+        confidence=confidence,
+        points_used=1,
+        points_considered=3,
+        keyframes=(1, 2),
+        points=np.array([[0, 0, 2], [0.5, 0, 2], [9, 9, 9.0]]),
+        pixels=np.array([[100.0, 80.0], [200.0, 120.0], [-1.0, -1.0]]),
+        losses=np.array([0.0, 0.9, 1.0]),
     )
     return LocalizationResult(**{**values, **changes})
 
@@ -81,8 +89,15 @@ def world(tmp_path):
                 decision = believed(result)
             self.outputs.diagnostics.arrived()
             self.outputs.update(
-                result, decision, state, stamp=stamp, camera_frame="optical", image=image, store=self.store,
-                milliseconds=40.0, **more,
+                result,
+                decision,
+                state,
+                stamp=stamp,
+                camera_frame="optical",
+                image=image,
+                store=self.store,
+                milliseconds=40.0,
+                **more,
             )
 
         def until(self, condition, act=lambda: None, seconds=30.0):
@@ -143,7 +158,9 @@ def test_the_views_find_their_topics(world):
         for name, types in world.node.get_publisher_names_and_types_by_node("localize_node", world.namespace)
     }
     shown = {
-        "Path": "nav_msgs/msg/Path", "MarkerArray": "visualization_msgs/msg/MarkerArray", "Image": "sensor_msgs/msg/Image",
+        "Path": "nav_msgs/msg/Path",
+        "MarkerArray": "visualization_msgs/msg/MarkerArray",
+        "Image": "sensor_msgs/msg/Image",
     }
     manager = yaml.safe_load((ROOT / "config/localize.rviz").read_text())["Visualization Manager"]
     displays = [display for display in manager["Displays"] if display["Class"].split("/")[1] in shown]

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """P3P on random problems with a known pose, against PoseLib, and on degenerate triplets."""
 
 import numpy as np

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The published call on the published pair, and on input that is none."""
 
 import cv2
@@ -21,7 +23,8 @@ def sample(shared):
     archive = np.load(folder / "sample.npz")
     names = ("p3D", "source_P", "source_K", "source_dist", "target_K", "target_dist")
     return {
-        "source_image": folder / "source_image.jpg", "target_image": folder / "target_image.jpg",
+        "source_image": folder / "source_image.jpg",
+        "target_image": folder / "target_image.jpg",
         **{name: archive[name] for name in names},
     }, archive["target_P"].astype(float)
 

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """docs/parameters.md is made from the declarations, and says of each what it is."""
 
 import re
@@ -17,7 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_the_document_is_what_the_command_prints(ros_environment):
     command = [sys.executable, "-m", "nre_ros", "node", "--parameters"]
-    run = subprocess.run(command, env=ros_environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    run = subprocess.run(
+        command, env=ros_environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
+    )
     document = (ROOT / "docs/parameters.md").read_text()
     assert run.stdout == document, "run: nre_ros node --parameters > docs/parameters.md"
 
@@ -34,7 +38,9 @@ def test_every_parameter_has_one_row_with_its_default():
 def test_the_parameters_that_the_slam_document_gives_exist():
     declared = {declaration.name: declaration for declaration in DECLARATIONS}
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/slam.md").read_text(), re.DOTALL)
-    given = [nodes["localize_node"]["ros__parameters"] for nodes in map(yaml.safe_load, blocks) if "localize_node" in nodes]
+    given = [
+        nodes["localize_node"]["ros__parameters"] for nodes in map(yaml.safe_load, blocks) if "localize_node" in nodes
+    ]
     assert len(given) == 3
     for name, value in (item for parameters in given for item in parameters.items()):
         assert type(value) is type(declared[name].default) and not declared[name].refusal(value), name

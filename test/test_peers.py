@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The peers of the evaluation on rendered views whose geometry is known exactly."""
 
 import json
@@ -6,18 +8,18 @@ import cv2
 import numpy as np
 import pytest
 import torch
-
 from evaluation_samples import write_list, write_map
+from synthetic import CAMERA, small_room
+
 from nre_ros.cli import main
 from nre_ros.errors import EvaluationError
-from nre_ros.evaluation.peers import PEERS, make_peer
-from nre_ros.evaluation.peers.keyframes import MapImages
-from nre_ros.evaluation.peers.keypoints import PeerMissing
-from nre_ros.evaluation.peers.localizer import PeerLocalizer
+from nre_ros.evaluation.baselines import PEERS, make_peer
+from nre_ros.evaluation.baselines.keyframes import MapImages
+from nre_ros.evaluation.baselines.keypoints import PeerMissing
+from nre_ros.evaluation.baselines.localizer import PeerLocalizer
 from nre_ros.gallery import camera_pose
 from nre_ros.geometry import pose_error
-from nre_ros.keyframes.store import KeyframeStore
-from synthetic import CAMERA, small_room
+from nre_ros.keyframes.storage.store import KeyframeStore
 
 VIEWS = ((-0.3, 0.2, 0.0), (0.0, -0.6, 0.25), (0.4, 0.6, -0.25), (0.0, 0.0, -0.5))
 """As ``small_room`` has its keyframes."""
@@ -104,9 +106,12 @@ def test_poselib_finds_the_pose(folder):
 def test_grey_and_black_images_are_no_trouble(folder, peer):
     pytest.importorskip("poselib")
     view = render(0)
-    localizer = PeerLocalizer(peer, lambda name: view.image, lambda name, found: (
-        lifted(view, found.pixels), np.ones(len(found.pixels), dtype=bool)
-    ), seed=0)
+    localizer = PeerLocalizer(
+        peer,
+        lambda name: view.image,
+        lambda name, found: (lifted(view, found.pixels), np.ones(len(found.pixels), dtype=bool)),
+        seed=0,
+    )
     grey = cv2.cvtColor(view.image, cv2.COLOR_BGR2GRAY)
     assert pose_error(localizer.localize(grey, CAMERA, ["view-0"]).T_map_cam, view.T_map_cam)[0] < 0.05
     assert localizer.localize(np.zeros_like(grey), CAMERA, ["view-0"]).T_map_cam is None
@@ -115,10 +120,30 @@ def test_grey_and_black_images_are_no_trouble(folder, peer):
 def test_peers_stand_beside_ours_in_one_report(folder, tmp_path, capsys, monkeypatch):
     pytest.importorskip("poselib")
     images = folder / "list"
-    arguments = [*map(str, (
-        "evaluate", "--map", folder / "room.db", "--images", images, "--list", images / "list.txt", "--camera",
-        images / "cameras.txt", "--ground-truth", images / "truth.txt", "-o", tmp_path, "--worst", 0, "--peers", "sift",
-    ))]
+    arguments = [
+        *map(
+            str,
+            (
+                "evaluate",
+                "--map",
+                folder / "room.db",
+                "--images",
+                images,
+                "--list",
+                images / "list.txt",
+                "--camera",
+                images / "cameras.txt",
+                "--ground-truth",
+                images / "truth.txt",
+                "-o",
+                tmp_path,
+                "--worst",
+                0,
+                "--peers",
+                "sift",
+            ),
+        )
+    ]
     assert main([*arguments, "--map-images", str(folder / "images"), "--map-depth", str(folder / "depth")]) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())["peers"]["SIFT + ratio test"]
     for name in ("summary.json", "outcomes.csv", "poses.tum"):

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Sheets and the view in space: written, of the right content, also where there is no pose."""
 
 import cv2
@@ -17,9 +19,18 @@ pytest.importorskip("matplotlib")
 def result():
     rng = np.random.default_rng(0)
     return LocalizationResult(
-        T_map_cam=np.eye(4), covariance=np.eye(6), confidence=0.9, points_used=1, points_considered=2, keyframes=(1,),
-        points=rng.normal(size=(2, 3)), pixels=np.array([[20.0, 30.0], [80.0, 50.0]]), losses=np.array([0.0, 0.999]),
-        sample_maps=rng.random((3, 8, 12)), sample_pixels=np.full((3, 2), 20.0), sample_grid=FeatureGrid(8.0, 3.5),
+        T_map_cam=np.eye(4),
+        covariance=np.eye(6),
+        confidence=0.9,
+        points_used=1,
+        points_considered=2,
+        keyframes=(1,),
+        points=rng.normal(size=(2, 3)),
+        pixels=np.array([[20.0, 30.0], [80.0, 50.0]]),
+        losses=np.array([0.0, 0.999]),
+        sample_maps=rng.random((3, 8, 12)),
+        sample_pixels=np.full((3, 2), 20.0),
+        sample_grid=FeatureGrid(8.0, 3.5),
         milliseconds={"all": 5.0},
     )
 

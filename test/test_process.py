@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """What a process of ours asks of the C library: it keeps memory, unless it is told otherwise, and can give it back."""
 
 import ctypes

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Every stage of the estimator against numbers computed with the published code."""
 
 import numpy as np
@@ -23,7 +25,13 @@ class Reference:
         K = archive["target_K"].astype(float)
         self.camera = Camera(width, height, K[0, 0], K[1, 1], K[0, 2], K[1, 2])
         self.distorted = Camera(
-            width, height, K[0, 0], K[1, 1], K[0, 2], K[1, 2], RADIAL_TANGENTIAL,
+            width,
+            height,
+            K[0, 0],
+            K[1, 1],
+            K[0, 2],
+            K[1, 2],
+            RADIAL_TANGENTIAL,
             tuple(archive["distortion"].astype(float)),
         )
         self.points = torch.from_numpy(archive["p3D"][archive["visible"]].astype(np.float64))
@@ -108,7 +116,12 @@ def test_smoothed_costs_per_point(reference, sigma):
 def test_refinement_reaches_the_published_minimum_from_every_start(reference):
     archive = reference.archive
     found = refine(
-        motion(archive["p3p_pose"]), reference.points, reference.camera, reference.windows, GRID, sigma_schedule(2.0, 0.6)
+        motion(archive["p3p_pose"]),
+        reference.points,
+        reference.camera,
+        reference.windows,
+        GRID,
+        sigma_schedule(2.0, 0.6),
     )
     np.testing.assert_allclose(found.cost, archive["gnc_cost"], rtol=1e-5)
     np.testing.assert_allclose(found.T[:, :3], archive["gnc_pose"], atol=1e-3)

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Refined depths: the truth where other views tell it, the sensor's where they do not."""
 
 import numpy as np
@@ -5,8 +7,8 @@ import pytest
 from keyframe_samples import CAMERA
 from plane_views import pose, render, texture
 
-from nre_ros.keyframes.multiview.refinement import NOISE, refine_depth
-from nre_ros.keyframes.multiview.views import View, neighbours
+from nre_ros.keyframes.building.multiview.refinement import NOISE, refine_depth
+from nre_ros.keyframes.building.multiview.views import View, neighbours
 
 POSES = [pose(0.25, 0.0, 0.0, -5), pose(-0.2, 0.1, 0.05, 4), pose(0.0, -0.25, 0.0, 0, 6)]
 PIXELS = np.stack(np.meshgrid(np.arange(40.0, 600, 40), np.arange(40.0, 440, 40)), -1).reshape(-1, 2)
@@ -83,10 +85,17 @@ def test_large_images_are_reduced_and_tell_the_same(scene):
 
 def test_neighbours_see_the_same_from_elsewhere():
     points = np.random.default_rng(0).uniform((-1, -1, 2), (1, 1, 3), (300, 3))
-    poses = np.stack([
-        pose(0.001), pose(0.4), pose(0.41), pose(-0.4, yaw=8), pose(0.4, yaw=180), pose(1.2, yaw=-20),
-        np.full((4, 4), np.nan),
-    ])
+    poses = np.stack(
+        [
+            pose(0.001),
+            pose(0.4),
+            pose(0.41),
+            pose(-0.4, yaw=8),
+            pose(0.4, yaw=180),
+            pose(1.2, yaw=-20),
+            np.full((4, 4), np.nan),
+        ]
+    )
     chosen = neighbours(points, np.eye(4), poses, [CAMERA] * len(poses), 4)
     assert {0, 4, 6}.isdisjoint(chosen) and 3 in chosen
     assert len({1, 2} & set(chosen)) == 1  # one of two from the same place

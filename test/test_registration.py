@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Depth of one camera seen from another: a wall in closed form, with what stands before it."""
 
 import numpy as np
@@ -5,8 +7,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.registration import register_depth
-from nre_ros.keyframes.selection import smooth_depth
+from nre_ros.keyframes.building.depth_registration import register_depth
+from nre_ros.keyframes.building.point_selection import smooth_depth
 
 COLOUR = Camera(160, 120, 131.0, 129.0, 80.2, 58.9)
 T_COLOUR_DEPTH = np.eye(4)
@@ -64,7 +66,7 @@ def test_the_nearer_surface_wins_and_missing_depth_stays_missing():
     # no point of the map is made on the border between the two
     edge = np.array([(59.5 - 79.5) / 146, 0, 1.0]) @ T_COLOUR_DEPTH[:3, :3].T + T_COLOUR_DEPTH[:3, 3]
     column = int(edge[0] / edge[2] * 131.0 + 80.2)
-    assert (smooth_depth(found)[top:bottom, column - 1:column + 2] == 0).all()
+    assert (smooth_depth(found)[top:bottom, column - 1 : column + 2] == 0).all()
 
 
 def test_two_cameras_in_one_place_are_one():

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Bags through DDS to the node, in processes of their own: the real kitchen, and the synthetic room."""
 
 import subprocess
@@ -32,9 +34,24 @@ def kitchen_session(kitchen, tmp_path_factory):
     map_file = folder / "kitchen.db"
     subprocess.run(
         [
-            sys.executable, "-m", "nre_ros", "map", "build", "rgbd", "--images", kitchen / "images", "--depth",
-            kitchen / "depth", "--poses", kitchen / "map_poses.txt", "--list", kitchen / "map.txt", "--camera",
-            kitchen / "sparse/cameras.txt", "-o", map_file,
+            sys.executable,
+            "-m",
+            "nre_ros",
+            "map",
+            "build",
+            "rgbd",
+            "--images",
+            kitchen / "images",
+            "--depth",
+            kitchen / "depth",
+            "--poses",
+            kitchen / "map_poses.txt",
+            "--list",
+            kitchen / "map.txt",
+            "--camera",
+            kitchen / "sparse/cameras.txt",
+            "-o",
+            map_file,
         ],
         check=True,
     )
@@ -106,7 +123,9 @@ def test_demo_runs_and_is_exact(tmp_path):
     """The whole demo, small: it prints its table, writes its picture, and the poses are right."""
     demo = subprocess.run(
         [sys.executable, "-m", "nre_ros", "demo", "-o", tmp_path, "--keyframes", "40", "--duration", "8"],
-        capture_output=True, text=True, timeout=600,
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     assert demo.returncode == 0, demo.stderr
     for row in ("images sent", "received", "posed", "position error", "image to pose", "the node sustains"):

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Retrieval: the descriptor is what the paper says, and finds keyframes that truly overlap."""
 
 import cv2
@@ -14,10 +16,10 @@ from nre_ros.features import load_backbone
 from nre_ros.features.base import FeatureGrid, FeatureMap
 from nre_ros.geometry import invert
 from nre_ros.keyframes.importers.cameras import read_cameras_txt
-from nre_ros.keyframes.importers.rgbd import parse_tum_line
-from nre_ros.keyframes.reranking import peak_heights
-from nre_ros.keyframes.retrieval import Retriever, global_descriptor
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.importers.rgbd.folder import parse_tum_line
+from nre_ros.keyframes.retrieval.reranking import peak_heights
+from nre_ros.keyframes.retrieval.retriever import Retriever, global_descriptor
+from nre_ros.keyframes.storage.store import KeyframeStore
 
 GRID = FeatureGrid(8, 3.5)
 

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The index of a large map: it finds what looking through all finds, follows changes, and is not trusted blindly."""
 
 import contextlib
@@ -10,9 +12,9 @@ from keyframe_samples import unit
 from retrieval_samples import clusters, small_keyframe
 
 from nre_ros.errors import MapFormatError
-from nre_ros.keyframes.index import update_index
-from nre_ros.keyframes.retrieval import GLOBAL_DESCRIPTOR, RetrievalConfig, Retriever
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.retrieval.descriptor_index import update_index
+from nre_ros.keyframes.retrieval.retriever import GLOBAL_DESCRIPTOR, RetrievalConfig, Retriever
+from nre_ros.keyframes.storage.store import KeyframeStore
 
 pytest.importorskip("faiss", reason="needs faiss-cpu")
 
@@ -90,7 +92,9 @@ def test_an_index_that_does_not_fit_is_told_and_not_used(make_map, small_is_larg
     other = make_map(clusters(130, seed=5))
     update_index(other)
     data = {
-        "cut short": good[:-100], "none": None, "other keyframes": other.read_index(),
+        "cut short": good[:-100],
+        "none": None,
+        "other keyframes": other.read_index(),
         "other descriptor": good.replace(GLOBAL_DESCRIPTOR.encode(), b"x" * len(GLOBAL_DESCRIPTOR)),
     }[harm]
     store.write_index(data)

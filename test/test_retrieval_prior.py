@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """A prior of the pose: which views it makes likely, and that it rules nothing out."""
 
 from dataclasses import replace
@@ -9,9 +11,9 @@ from retrieval_samples import small_keyframe
 from scipy.spatial.transform import Rotation
 
 from nre_ros.errors import PoseError
-from nre_ros.keyframes.index import update_index
-from nre_ros.keyframes.prior import PosePrior, views_of
-from nre_ros.keyframes.retrieval import RetrievalConfig, Retriever
+from nre_ros.keyframes.retrieval.descriptor_index import update_index
+from nre_ros.keyframes.retrieval.pose_prior import PosePrior, views_of
+from nre_ros.keyframes.retrieval.retriever import RetrievalConfig, Retriever
 
 PLAIN = RetrievalConfig(diversity=0.0)
 
@@ -88,12 +90,18 @@ def test_the_spread_of_a_prior_is_that_of_poses_drawn_from_it():
     assert prior.log_weights(views, 3.0)[0] == pytest.approx(-0.5 * at @ np.linalg.solve(spread, at), rel=0.01)
 
 
-@pytest.mark.parametrize("change, told", [
-    (dict(T_map_cam=np.full((4, 4), np.nan)), "finite"), (dict(T_map_cam=2 * np.eye(4)), "rotation"),
-    (dict(T_map_cam=np.eye(3)), "expected .4, 4."), (dict(covariance=np.full((6, 6), np.inf)), "finite"),
-    (dict(covariance=np.eye(3)), "expected .6, 6."), (dict(covariance=-np.eye(6)), "negative"),
-    (dict(covariance=np.triu(np.ones((6, 6)))), "symmetric"),
-])
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        (dict(T_map_cam=np.full((4, 4), np.nan)), "finite"),
+        (dict(T_map_cam=2 * np.eye(4)), "rotation"),
+        (dict(T_map_cam=np.eye(3)), "expected .4, 4."),
+        (dict(covariance=np.full((6, 6), np.inf)), "finite"),
+        (dict(covariance=np.eye(3)), "expected .6, 6."),
+        (dict(covariance=-np.eye(6)), "negative"),
+        (dict(covariance=np.triu(np.ones((6, 6)))), "symmetric"),
+    ],
+)
 def test_a_prior_that_is_none_is_refused(change, told):
     with pytest.raises(PoseError, match=told):
         PosePrior(**{"T_map_cam": np.eye(4), "covariance": np.eye(6), **change})

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The keyframe store: what goes in comes out, in one file, whoever reads or kills whom."""
 
 import shutil
@@ -14,8 +16,8 @@ from keyframe_samples import PlaceBackbone, random_keyframe
 
 from nre_ros.errors import FeatureMismatchError, MapError
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.cache import keyframe_bytes
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.storage.cache import keyframe_bytes
+from nre_ros.keyframes.storage.store import KeyframeStore
 
 KEYFRAME_BYTES = keyframe_bytes(random_keyframe("frame-0", 0, points=40, thumbnail=b""))
 
@@ -79,7 +81,8 @@ def test_descriptors_of_any_length_come_back(tmp_path, factor):
 
 def test_every_camera_model_and_large_ids_come_back(tmp_path):
     cameras = [
-        Camera(10, 20, 1.1, 2.2, 3.3, 4.4), Camera(10, 20, 1.1, 2.2, 3.3, 4.4, "equidistant", (0.1, 0.2, 0.3, 0.4)),
+        Camera(10, 20, 1.1, 2.2, 3.3, 4.4),
+        Camera(10, 20, 1.1, 2.2, 3.3, 4.4, "equidistant", (0.1, 0.2, 0.3, 0.4)),
         Camera(10, 20, 1.1, 2.2, 3.3, 4.4, "radial_tangential", tuple(np.linspace(0.01, 0.08, 8))),
     ]
     ids = np.array([-1, 2**40, 7])
@@ -122,7 +125,10 @@ def test_info_says_what_was_given(map_path):
     assert info.file_bytes == map_path.stat().st_size
     assert info.thumbnail_bytes == 25000
     assert info.dimensions == {
-        "coarse_channels": 64, "fine_channels": 88, "background": 128, "global_channels": 2080,
+        "coarse_channels": 64,
+        "fine_channels": 88,
+        "background": 128,
+        "global_channels": 2080,
     }
     centres = np.array([random_keyframe("", i).T_map_cam[:3, 3] for i in range(5)])
     np.testing.assert_array_equal(info.positions, [centres.min(0), centres.max(0)])
@@ -146,13 +152,23 @@ def test_a_name_is_taken_once(map_path):
         store.add(random_keyframe("frame-9", 9))  # the writer is still good
 
 
-@pytest.mark.parametrize("changes", [
-    {"coarse": np.ones((500, 32), np.float32)}, {"fine": np.ones((499, 64), np.float32)},
-    {"background": np.ones((100, 64), np.float32)}, {"global_descriptor": np.ones(10, np.float32)},
-    {"T_map_cam": np.full((4, 4), np.nan)}, {"T_map_cam": np.diag([2.0, 1, 1, 1])}, {"T_map_cam": np.eye(3)},
-    {"points": np.zeros((7, 3), np.float32)}, {"points": np.full((500, 3), np.inf, np.float32)},
-    {"point_ids": np.arange(3)}, {"global_descriptor": np.full(2080, np.nan, np.float32)}, {"name": ""},
-])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"coarse": np.ones((500, 32), np.float32)},
+        {"fine": np.ones((499, 64), np.float32)},
+        {"background": np.ones((100, 64), np.float32)},
+        {"global_descriptor": np.ones(10, np.float32)},
+        {"T_map_cam": np.full((4, 4), np.nan)},
+        {"T_map_cam": np.diag([2.0, 1, 1, 1])},
+        {"T_map_cam": np.eye(3)},
+        {"points": np.zeros((7, 3), np.float32)},
+        {"points": np.full((500, 3), np.inf, np.float32)},
+        {"point_ids": np.arange(3)},
+        {"global_descriptor": np.full(2080, np.nan, np.float32)},
+        {"name": ""},
+    ],
+)
 def test_a_keyframe_that_does_not_fit_is_refused(map_path, changes):
     with KeyframeStore.open(map_path, readonly=False) as store:
         with pytest.raises(MapError) as error:
@@ -163,9 +179,7 @@ def test_a_keyframe_that_does_not_fit_is_refused(map_path, changes):
 
 def test_other_features_are_refused(tmp_path):
     backbone = PlaceBackbone()
-    for name, weights, fits in [
-        ("place", "0" * 64, True), ("place", "1" * 64, False), ("xfeat", "0" * 64, False)
-    ]:
+    for name, weights, fits in [("place", "0" * 64, True), ("place", "1" * 64, False), ("xfeat", "0" * 64, False)]:
         with KeyframeStore.create(tmp_path / "m.db", name, weights, overwrite=True) as store:
             if fits:
                 store.check_features(backbone)
@@ -222,6 +236,7 @@ def test_a_cached_keyframe_is_the_same_and_the_cache_is_bounded(map_path):
 def test_threads_other_than_the_opening_one(map_path):
     found = []
     with KeyframeStore.open(map_path, cache_bytes=KEYFRAME_BYTES) as store:
+
         def read(i):
             for _ in range(20):
                 found.extend(keyframe.name for keyframe in store.load([i, i % 5 + 1]))
@@ -249,7 +264,7 @@ def test_exclusive_writers_keep_others_out(map_path):
     with KeyframeStore.open(map_path, readonly=False, exclusive=True) as store:
         store.add(random_keyframe("new", 9))
         reading = (
-            "import sys; from nre_ros.keyframes.store import KeyframeStore\n"
+            "import sys; from nre_ros.keyframes.storage.store import KeyframeStore\n"
             f"try: KeyframeStore.open({str(map_path)!r})\n"
             "except Exception as error: sys.exit(f'{type(error).__name__}: {error}')"
         )
@@ -261,7 +276,7 @@ _WRITER = """
 import sys
 sys.path.insert(0, {folder!r})
 from keyframe_samples import random_keyframe
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.storage.store import KeyframeStore
 store = KeyframeStore.create(sys.argv[1], "xfeat", "abc123", exclusive=sys.argv[2] == "exclusive")
 for i in range(10000):
     store.add(random_keyframe(f"frame-{{i}}", i, points=40))

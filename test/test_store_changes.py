@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Changing a map: poses, whole keyframes, names, removal; several changes at once; who notices what."""
 
 import os
@@ -15,10 +17,10 @@ from scipy.spatial.transform import Rotation
 from test_store import assert_same
 
 from nre_ros.errors import MapError
-from nre_ros.keyframes.cache import keyframe_bytes
-from nre_ros.keyframes.retrieval import Retriever
-from nre_ros.keyframes.rewriting import save_copy
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.retrieval.retriever import Retriever
+from nre_ros.keyframes.storage.cache import keyframe_bytes
+from nre_ros.keyframes.storage.rewriting import save_copy
+from nre_ros.keyframes.storage.store import KeyframeStore
 
 SIZES = {"points": 30, "background": 8, "dimensions": 60}
 
@@ -64,12 +66,18 @@ def test_points_can_be_replaced_with_the_pose(store):
     assert_same(store.get(2), replace(sample(1), T_map_cam=T, points=points))
 
 
-@pytest.mark.parametrize("T, points", [
-    (np.diag([2.0, 1, 1, 1]), None), (np.full((4, 4), np.nan), None), (np.eye(3), None),
-    (np.diag([1, 1, -1.0, 1]), None),
-    (np.eye(4) + np.outer([0, 0, 0, 1], [1, 0, 0, 0]), None),
-    (np.eye(4), np.zeros((29, 3))), (np.eye(4), np.full((30, 3), np.inf)),
-])
+@pytest.mark.parametrize(
+    "T, points",
+    [
+        (np.diag([2.0, 1, 1, 1]), None),
+        (np.full((4, 4), np.nan), None),
+        (np.eye(3), None),
+        (np.diag([1, 1, -1.0, 1]), None),
+        (np.eye(4) + np.outer([0, 0, 0, 1], [1, 0, 0, 0]), None),
+        (np.eye(4), np.zeros((29, 3))),
+        (np.eye(4), np.full((30, 3), np.inf)),
+    ],
+)
 def test_a_pose_that_does_not_fit_is_refused_and_nothing_changes(store, T, points):
     with pytest.raises(MapError, match="frame-1"):
         store.update_pose(2, T, points)
@@ -163,8 +171,11 @@ def test_others_see_a_batch_when_it_is_complete(store, path):
 def test_reading_alone_allows_no_change(path):
     with KeyframeStore.open(path) as store:
         for change in (
-            lambda: store.update_pose(1, np.eye(4)), lambda: store.remove(1), lambda: store.rename(1, "x"),
-            lambda: store.replace(1, sample(0)), lambda: store.write_index(b""),
+            lambda: store.update_pose(1, np.eye(4)),
+            lambda: store.remove(1),
+            lambda: store.rename(1, "x"),
+            lambda: store.replace(1, sample(0)),
+            lambda: store.write_index(b""),
         ):
             with pytest.raises(MapError, match="reading only"):
                 change()
@@ -231,7 +242,7 @@ def test_scanning_gives_every_keyframe_once(store):
 _GROW = """
 import sys; sys.path.insert(0, sys.argv[2])
 from test_store_changes import sample
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.storage.store import KeyframeStore
 with KeyframeStore.open(sys.argv[1], readonly=False) as store:
     for line in sys.stdin:
         store.add(sample(int(line)))
@@ -258,6 +269,7 @@ def test_what_another_thread_adds_is_found_by_the_next_query(path):
     """One store that is written by a thread while another queries it: nothing is lost, nothing is torn."""
     errors, added = [], []
     with KeyframeStore.open(path, readonly=False) as store:
+
         def grow():
             try:
                 for i in range(10, 40):

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Files that are no map, or a damaged one: a clear error of one line, never a wrong keyframe."""
 
 import os
@@ -14,10 +16,10 @@ import pytest
 from keyframe_samples import random_keyframe
 
 from nre_ros.errors import MapError, MapFormatError
-from nre_ros.keyframes.prior import PosePrior
-from nre_ros.keyframes.retrieval import Retriever
-from nre_ros.keyframes.store import KeyframeStore
-from nre_ros.keyframes.verify import repair_map, verify_map
+from nre_ros.keyframes.retrieval.pose_prior import PosePrior
+from nre_ros.keyframes.retrieval.retriever import Retriever
+from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.keyframes.tools.verify import repair_map, verify_map
 
 NAMES = [f"frame-{i}" for i in range(4)]
 
@@ -73,11 +75,17 @@ def test_a_folder_and_a_folder_that_is_not_there(tmp_path):
 
 
 @pytest.mark.parametrize("readonly", [True, False])
-@pytest.mark.parametrize("content, match", [
-    (b"", "empty"), (b"SQ", "not an SQLite"), (b"just some text\n" * 100, "not an SQLite"),
-    (b"SQLite format 3\0", "damaged"),
-    (b"SQLite format 3\0" + b"\xff" * 5000, "damaged"), (os.urandom(3000), "not an SQLite"),
-])
+@pytest.mark.parametrize(
+    "content, match",
+    [
+        (b"", "empty"),
+        (b"SQ", "not an SQLite"),
+        (b"just some text\n" * 100, "not an SQLite"),
+        (b"SQLite format 3\0", "damaged"),
+        (b"SQLite format 3\0" + b"\xff" * 5000, "damaged"),
+        (os.urandom(3000), "not an SQLite"),
+    ],
+)
 def test_files_that_are_no_database(tmp_path, content, match, readonly):
     path = tmp_path / "map.db"
     path.write_bytes(content)
@@ -120,16 +128,22 @@ def change(path, statement, *parameters):
     db.close()
 
 
-@pytest.mark.parametrize("statement", [
-    "UPDATE points SET coarse = SUBSTR(coarse, 1, LENGTH(coarse) - 3) WHERE keyframe_id = 2",
-    "UPDATE points SET xyz = ZEROBLOB(LENGTH(xyz)) WHERE keyframe_id = 2",
-    "UPDATE points SET background_cells = 1 WHERE keyframe_id = 2",
-    "DELETE FROM points WHERE keyframe_id = 3", "DELETE FROM cameras",
-    "UPDATE cameras SET width = 641", "UPDATE keyframes SET stamp = stamp + 1 WHERE id = 4",
-    "UPDATE keyframes SET pose = (SELECT pose FROM keyframes WHERE id = 1) WHERE id = 4",
-    "UPDATE metadata SET value = 'other' WHERE key = 'backbone'", "DELETE FROM metadata",
-    "UPDATE thumbnails SET jpeg = X'00' WHERE keyframe_id = 1",
-])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE points SET coarse = SUBSTR(coarse, 1, LENGTH(coarse) - 3) WHERE keyframe_id = 2",
+        "UPDATE points SET xyz = ZEROBLOB(LENGTH(xyz)) WHERE keyframe_id = 2",
+        "UPDATE points SET background_cells = 1 WHERE keyframe_id = 2",
+        "DELETE FROM points WHERE keyframe_id = 3",
+        "DELETE FROM cameras",
+        "UPDATE cameras SET width = 641",
+        "UPDATE keyframes SET stamp = stamp + 1 WHERE id = 4",
+        "UPDATE keyframes SET pose = (SELECT pose FROM keyframes WHERE id = 1) WHERE id = 4",
+        "UPDATE metadata SET value = 'other' WHERE key = 'backbone'",
+        "DELETE FROM metadata",
+        "UPDATE thumbnails SET jpeg = X'00' WHERE keyframe_id = 1",
+    ],
+)
 def test_a_changed_row_is_noticed(path, statement):
     change(path, statement)
     assert "damaged" in refused(path)
@@ -258,7 +272,7 @@ def test_a_close_that_was_cut_short_is_finished_by_the_next_reader(path, tmp_pat
 def test_a_full_file_keeps_what_it_had(path):
     """SQLite's own limit stands for the disk's: the next keyframe is refused; with room again the map goes on."""
     with KeyframeStore.open(path, readonly=False) as store:
-        (pages,), = store.tables.rows("PRAGMA page_count")
+        ((pages,),) = store.tables.rows("PRAGMA page_count")
         store.tables.rows(f"PRAGMA max_page_count = {pages + 60}")
         added = 0
         with pytest.raises(MapError, match="map.db: database or disk is full"):
@@ -281,7 +295,7 @@ import resource, sys
 sys.path.insert(0, sys.argv[2])
 from keyframe_samples import random_keyframe
 from nre_ros.errors import MapError
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.storage.store import KeyframeStore
 store = KeyframeStore.open(sys.argv[1], readonly=False)
 resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
 try:
@@ -344,7 +358,7 @@ def test_two_writers_at_once_are_told(path):
 
 _READ_ONLY = """
 import os, sys
-import nre_ros.keyframes.store as store
+import nre_ros.keyframes.storage.store as store
 if os.geteuid() == 0:
     os.setgid(65534), os.setuid(65534)  # the superuser may write anywhere
 assert not os.access(os.path.dirname(sys.argv[1]), os.W_OK)

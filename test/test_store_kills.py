@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Writers that are killed at random moments of an import lose no committed keyframe (see ``store_kills``)."""
 
 import json

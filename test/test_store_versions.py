@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Maps of an older version: read as they are, brought forward by a writer, all or nothing."""
 
 import shutil
@@ -9,11 +11,11 @@ import pytest
 from keyframe_samples import random_keyframe
 
 from nre_ros.errors import MapError, MapFormatError
-from nre_ros.keyframes import database
-from nre_ros.keyframes.blobs import encode_array, quantise, row_checksum
-from nre_ros.keyframes.records import camera_columns
-from nre_ros.keyframes.retrieval import Retriever
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.retrieval.retriever import Retriever
+from nre_ros.keyframes.storage import database
+from nre_ros.keyframes.storage.blobs import encode_array, quantise, row_checksum
+from nre_ros.keyframes.storage.records import camera_columns
+from nre_ros.keyframes.storage.store import KeyframeStore
 
 VERSION_1 = """
 PRAGMA page_size = 2048;
@@ -50,17 +52,33 @@ def write_version_1(path):
         db.execute(f"INSERT INTO {table} VALUES ({marks})", (*columns, row_checksum(*columns)))
 
     metadata = {
-        "frame_id": "map", "backbone": "place", "weights_hash": "0" * 64, "retrieval": "covariance-sqrt-1",
-        "created": "2026-11-22T10:00:00+00:00", "source": "", "coarse_channels": "64", "fine_channels": "88",
-        "background": "8", "global_channels": "60",
+        "frame_id": "map",
+        "backbone": "place",
+        "weights_hash": "0" * 64,
+        "retrieval": "covariance-sqrt-1",
+        "created": "2026-11-22T10:00:00+00:00",
+        "source": "",
+        "coarse_channels": "64",
+        "fine_channels": "88",
+        "background": "8",
+        "global_channels": "60",
     }
     for item in metadata.items():
         insert("metadata", *item)
     insert("cameras", 1, *camera_columns(KEYFRAMES[0].camera))
     for i, k in enumerate(KEYFRAMES, start=1):
         values, scale = quantise(k.global_descriptor[None])
-        insert("keyframes", i, k.name, k.stamp, 1, encode_array(k.T_map_cam, "<f8"), encode_array(values[0], "|i1"),
-               float(scale[0]), len(k.points))
+        insert(
+            "keyframes",
+            i,
+            k.name,
+            k.stamp,
+            1,
+            encode_array(k.T_map_cam, "<f8"),
+            encode_array(values[0], "|i1"),
+            float(scale[0]),
+            len(k.points),
+        )
         descriptors = []
         for rows in (k.coarse, k.fine, k.background):
             values, scales = quantise(rows)
@@ -190,10 +208,15 @@ def test_an_index_comes_back_as_it_was(tmp_path, size):
         assert store.read_index() is None
 
 
-@pytest.mark.parametrize("statement", [
-    "UPDATE retrieval_index SET data = X'00' WHERE part = 1", "DELETE FROM retrieval_index WHERE part = 1",
-    "DELETE FROM retrieval_index WHERE part = 2", "UPDATE retrieval_index SET part = 7 WHERE part = 2",
-])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE retrieval_index SET data = X'00' WHERE part = 1",
+        "DELETE FROM retrieval_index WHERE part = 1",
+        "DELETE FROM retrieval_index WHERE part = 2",
+        "UPDATE retrieval_index SET part = 7 WHERE part = 2",
+    ],
+)
 def test_a_damaged_index_is_refused(tmp_path, statement):
     path = tmp_path / "m.db"
     with KeyframeStore.create(path, "place", "0" * 64) as store:

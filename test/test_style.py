@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """What a linter finds: unused and shadowed names, tests hidden by others of the same name (rules in pyproject.toml)."""
 
 import subprocess

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Which views count as duplicates: motion and overlap in closed form, and what an import makes of them."""
 
 from dataclasses import replace
@@ -9,11 +11,11 @@ from keyframe_samples import PlaceBackbone, random_keyframe
 from scipy.spatial.transform import Rotation
 
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.keyframes.building.builder import KeyframeBuilder
+from nre_ros.keyframes.building.culling import STILL, Thinning, ThinningRule, view_motion, view_overlap
+from nre_ros.keyframes.building.depth_support import DepthView, depth_support, support_weights
 from nre_ros.keyframes.importers.common import MapSource, build_map
-from nre_ros.keyframes.store import KeyframeStore
-from nre_ros.keyframes.support import DepthView, depth_support, support_weights
-from nre_ros.keyframes.thinning import STILL, Thinning, ThinningRule, view_motion, view_overlap
+from nre_ros.keyframes.storage.store import KeyframeStore
 
 CAMERA = Camera(640, 480, 500.0, 500.0, 319.5, 239.5)
 
@@ -106,7 +108,10 @@ def test_duplicates_are_left_out_of_a_map_and_named(tmp_path, told):
     # told where an image was taken, no feature of a duplicate is computed
     assert sorted(source.made) == (["f0", "f2", "f5"] if told else [f"f{i}" for i in range(6)])
     everything = build_map(
-        Standing(STEPS, told), KeyframeBuilder(PlaceBackbone()), tmp_path / "all.db", progress=False,
+        Standing(STEPS, told),
+        KeyframeBuilder(PlaceBackbone()),
+        tmp_path / "all.db",
+        progress=False,
         thinning=ThinningRule(0.0),
     )
     assert everything.keyframes == 6 and not everything.thinned
@@ -119,9 +124,11 @@ def test_keyframes_made_at_once_are_thinned_as_one_after_the_other(tmp_path, tol
     for count in (1, 4):
         torch.set_num_threads(count)
         try:
-            reports.append(build_map(
-                Standing(steps, told), KeyframeBuilder(PlaceBackbone()), tmp_path / f"{count}.db", progress=False
-            ))
+            reports.append(
+                build_map(
+                    Standing(steps, told), KeyframeBuilder(PlaceBackbone()), tmp_path / f"{count}.db", progress=False
+                )
+            )
         finally:
             torch.set_num_threads(threads)
         with KeyframeStore.open(tmp_path / f"{count}.db") as store:
@@ -140,7 +147,7 @@ def test_an_interrupted_import_thins_as_an_uninterrupted_one(tmp_path):
 
 def test_kitchens_map_frames_all_stay(shared):
     """Every 8th frame of a walk, chosen by hand: the usual rule takes none of them for a duplicate."""
-    from nre_ros.keyframes.importers.rgbd import RgbdSource
+    from nre_ros.keyframes.importers.rgbd.folder import RgbdSource
 
     K = shared / "data/kitchen"
     source = RgbdSource(K / "images", K / "depth", K / "map_poses.txt", K / "map.txt", K / "sparse/cameras.txt")
@@ -161,14 +168,17 @@ def test_depth_images_confirm_contradict_or_say_nothing():
     depth[:, 40:] = 1.0
     depth[:8] = 0.0
     view = DepthView(pose((0, 0, 0), (0, 0, -1.0)), camera, depth)
-    points = np.array([
-        [0, 0, 1.02], [0, 0, 0.5],  # on the surface within the tolerance; looked through
-        [0.4, 0, 1.0],  # behind the nearer panel: hidden
-        [0, -0.8, 1.0], [5.0, 0, 1.0], [0, 0, -3.0],  # no depth there; beside the image; behind the camera
-    ])
+    points = np.array(
+        [
+            [0, 0, 1.02],
+            [0, 0, 0.5],  # on the surface within the tolerance; looked through
+            [0.4, 0, 1.0],  # behind the nearer panel: hidden
+            [0, -0.8, 1.0],
+            [5.0, 0, 1.0],
+            [0, 0, -3.0],  # no depth there; beside the image; behind the camera
+        ]
+    )
     confirmed, contradicted = depth_support(points, [view, view])
     np.testing.assert_array_equal(confirmed, [2, 0, 0, 0, 0, 0])
     np.testing.assert_array_equal(contradicted, [0, 2, 0, 0, 0, 0])
-    np.testing.assert_array_equal(
-        support_weights(np.array([2, 0, 1, 0]), np.array([0, 2, 2, 0])), [1.0, 0.1, 0.1, 0.5]
-    )
+    np.testing.assert_array_equal(support_weights(np.array([2, 0, 1, 0]), np.array([0, 2, 2, 0])), [1.0, 0.1, 0.1, 0.5])

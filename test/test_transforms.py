@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The transform buffer against closed forms, tf2's documented behaviour, and tf2 itself where installed;
 composition of frames against sampled motions."""
 
@@ -238,8 +240,11 @@ def test_random_trees_agree_with_tf2(rng):
     from nre_ros.node.conversions import transform_message
     from nre_ros.node.transforms import _matrix
 
-    errors = {tf2_ros.LookupException: FrameLookupError, tf2_ros.ConnectivityException: ConnectivityError,
-              tf2_ros.ExtrapolationException: ExtrapolationError}
+    errors = {
+        tf2_ros.LookupException: FrameLookupError,
+        tf2_ros.ConnectivityException: ConnectivityError,
+        tf2_ros.ExtrapolationException: ExtrapolationError,
+    }
     frames = [f"frame{i}" for i in range(8)]
     theirs, ours = tf2_ros.Buffer(), TransformBuffer()
     for child in range(1, len(frames)):

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Points from matches in posed views: exact without noise, robust against wrong matches, found from images alone."""
 
 import numpy as np
@@ -9,11 +11,11 @@ from synthetic import opencv_pixels
 
 from nre_ros.errors import ImageError, ImportSourceError, PoseError
 from nre_ros.geometry import invert
-from nre_ros.keyframes.builder import KeyframeBuilder
-from nre_ros.keyframes.importers.posed_frames import PosedFrames
-from nre_ros.keyframes.multiview.keypoints import KeypointView, match
-from nre_ros.keyframes.multiview.triangulation import triangulate
-from nre_ros.keyframes.multiview.views import likely_neighbours
+from nre_ros.keyframes.building.builder import KeyframeBuilder
+from nre_ros.keyframes.building.multiview.keypoints import KeypointView, match
+from nre_ros.keyframes.building.multiview.triangulation import triangulate
+from nre_ros.keyframes.building.multiview.views import likely_neighbours
+from nre_ros.keyframes.importers.posed.posed_frames import PosedFrames
 
 POSES = [np.eye(4), pose(0.4, 0.0, 0.1, -8), pose(-0.3, 0.2, 0.0, 6), pose(0.1, -0.4, 0.0, 0, 9)]
 

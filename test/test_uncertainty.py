@@ -1,14 +1,16 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The covariance against the scatter of many estimates, and against numerical differentiation."""
 
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
+from synthetic import CAMERA, CHANCE, GRID, dips, opencv_pixels, points_in_view, true_pose
 
 from nre_ros.geometry import left_update
 from nre_ros.nre.gnc import LocalMaps, cut_windows, refine
 from nre_ros.nre.uncertainty import _left_to_map, pose_covariance
-from synthetic import CAMERA, CHANCE, GRID, dips, opencv_pixels, points_in_view, true_pose
 
 SIGMA, BLOCK = 1.0, 32.0
 

@@ -1,4 +1,6 @@
 #!/bin/sh
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 # Is there what the set-up cannot bring itself?  Names everything missing at once, with the cure.
 # PYTHON: the interpreter to make the venv with.
 

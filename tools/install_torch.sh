@@ -1,4 +1,6 @@
 #!/bin/sh
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 # Installs torch into a venv:  install_torch.sh VENV_PYTHON cpu|cuda|pypi|BACKEND
 #
 # PyPI's own torch brings gigabytes of CUDA libraries, and its CPU build lies on PyTorch's own

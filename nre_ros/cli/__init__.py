@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The command ``nre_ros``: build maps, localize images, run the node, replay bags, evaluate, see a demo."""
 
 from __future__ import annotations

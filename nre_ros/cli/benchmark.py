@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """``nre_ros benchmark``: public data sets as their owners define them."""
 
 from __future__ import annotations
@@ -26,40 +28,52 @@ def add_parser(subparsers) -> None:
     from nre_ros.evaluation.datasets import DATASETS
 
     parser = subparsers.add_parser(
-        "benchmark", help="run a public benchmark (7-Scenes, Cambridge, Aachen, InLoc, TUM, EuRoC)", description=_DESCRIPTION,
+        "benchmark",
+        help="run a public benchmark (7-Scenes, Cambridge, Aachen, InLoc, TUM, EuRoC)",
+        description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", choices=sorted(DATASETS), metavar="NAME", help=", ".join(DATASETS))
     parser.add_argument("--root", required=True, metavar="DIR", help="where the data set lies")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="where maps, reports and the table go")
     parser.add_argument("--scenes", default="", metavar="A,B", help="only these")
-    parser.add_argument("--queries", type=count, default=0, metavar="N", help="only N evenly spaced queries of each "
-                        "scene")
+    parser.add_argument(
+        "--queries", type=count, default=0, metavar="N", help="only N evenly spaced queries of each scene"
+    )
     parser.add_argument("--features", default="xfeat", metavar="NAME", help="of the maps (default xfeat)")
     parser.add_argument("--points", type=count, default=500, metavar="N", help="points a keyframe (default 500)")
     parser.add_argument("--retrieve", type=count, default=5, metavar="K", help="keyframes a query (default 5)")
-    parser.add_argument("--min-confidence", type=float, default=0.5, metavar="P", help="poses of less are not accepted "
-                        "(default 0.5)")
+    parser.add_argument(
+        "--min-confidence", type=float, default=0.5, metavar="P", help="poses of less are not accepted (default 0.5)"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
     parser.add_argument("--seed", type=int, default=0, help="of all random draws (default 0)")
     parser.add_argument("--worst", type=int, default=10, metavar="N", help="images that each report shows (default 10)")
-    parser.add_argument("--force", action="store_true", help="localize anew, whatever DIR holds, and make maps anew "
-                        "that were made of something else")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="localize anew, whatever DIR holds, and make maps anew that were made of something else",
+    )
     parser.set_defaults(func=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the benchmark and prints its table."""
     from nre_ros.evaluation.datasets import make_dataset
-    from nre_ros.evaluation.datasets.run import run_benchmark
+    from nre_ros.evaluation.datasets.benchmark import run_benchmark
     from nre_ros.evaluation.evaluate import Options
     from nre_ros.features import choose_device, load_backbone
-    from nre_ros.keyframes.builder import KeyframeBuilder
+    from nre_ros.keyframes.building.builder import KeyframeBuilder
 
     output = Path(arguments.output)
     options = Options(
-        map_file=output, output=output, device=arguments.device, seed=arguments.seed, retrieve=arguments.retrieve,
-        min_confidence=arguments.min_confidence, worst=max(arguments.worst, 0),
+        map_file=output,
+        output=output,
+        device=arguments.device,
+        seed=arguments.seed,
+        retrieve=arguments.retrieve,
+        min_confidence=arguments.min_confidence,
+        worst=max(arguments.worst, 0),
         force=arguments.force,
     )
     backbone = load_backbone(arguments.features, choose_device(arguments.device))

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """``nre_ros compare``: two evaluations laid over each other."""
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ from pathlib import Path
 def add_parser(subparsers) -> None:
     """Registers the sub-command."""
     parser = subparsers.add_parser(
-        "compare", help="lay two evaluations over each other",
+        "compare",
+        help="lay two evaluations over each other",
         description="Prints the figures of two (or more) evaluations side by side and writes a page with both in every "
         "figure. Each is a folder that `nre_ros evaluate -o` wrote; bag and map need not be there any more.",
     )

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """``nre_ros demo``: see it work, in a room that is rendered."""
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ from pathlib import Path
 def add_parser(subparsers) -> None:
     """Registers the sub-command."""
     parser = subparsers.add_parser(
-        "demo", help="a robot is localized in a synthetic room, through ROS 2",
+        "demo",
+        help="a robot is localized in a synthetic room, through ROS 2",
         description="Renders a room, builds its map, records a robot's run as a bag, plays it over DDS to the node, "
         "and prints how far the poses are from the exact truth. Writes a picture.",
     )
@@ -23,9 +26,7 @@ def add_parser(subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the demo."""
-    from nre_ros.demo.run import run_demo
+    from nre_ros.demo import run_demo
 
-    run_demo(
-        Path(arguments.output), arguments.keyframes, arguments.duration, arguments.seed, arguments.device
-    )
+    run_demo(Path(arguments.output), arguments.keyframes, arguments.duration, arguments.seed, arguments.device)
     return 0

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """``nre_ros evaluate``: how well a map and the localizer do on a recording or a list of images."""
 
 from __future__ import annotations
@@ -33,8 +35,11 @@ examples:
 def add_parser(subparsers) -> None:
     """Registers the sub-command."""
     parser = subparsers.add_parser(
-        "evaluate", help="how well it does on a bag or on images with known poses: figures and a report",
-        description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
+        "evaluate",
+        help="how well it does on a bag or on images with known poses: figures and a report",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--map", required=True, metavar="MAP.db", help="map to localize in")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="where to write")
@@ -43,8 +48,13 @@ def add_parser(subparsers) -> None:
     _add_localizer(parser)
     _add_ros(parser)
     _add_peers(parser)
-    parser.add_argument("--worst", type=int, default=10, metavar="N", help="images that the report shows with "
-                        "pictures, the worst of all (default 10)")
+    parser.add_argument(
+        "--worst",
+        type=int,
+        default=10,
+        metavar="N",
+        help="images that the report shows with pictures, the worst of all (default 10)",
+    )
     parser.set_defaults(func=run, usage_error=parser.error)
 
 
@@ -55,23 +65,42 @@ def _add_inputs(parser) -> None:
     group.add_argument("--camera-info", default="", metavar="TOPIC", help="its CameraInfo (default: the only one)")
     group.add_argument("--images", metavar="DIR", help="folder that the names in LIST are relative to")
     group.add_argument("--list", metavar="LIST", help="file of image names, one a line (default: all images in DIR)")
-    group.add_argument("--camera", metavar="CAMERAS.txt", help="COLMAP's cameras.txt; of several cameras each image "
-                       "takes the one of its size")
+    group.add_argument(
+        "--camera",
+        metavar="CAMERAS.txt",
+        help="COLMAP's cameras.txt; of several cameras each image takes the one of its size",
+    )
     group.add_argument("--every", type=count, default=1, metavar="N", help="only every Nth image (default 1)")
 
 
 def _add_truth(parser) -> None:
     group = parser.add_argument_group("ground truth: poses of the camera's optical frame in the map")
-    group.add_argument("--ground-truth", default="", metavar="TOPIC|TUM.txt",
-                       help="topic of PoseStamped, PoseWithCovarianceStamped or Odometry, or a file 't x y z qx qy qz "
-                       "qw'; of a list, line i belongs to image i (default: the bag's /ground_truth, or its only "
-                       "PoseStamped)")
-    group.add_argument("--truth-frame", default="", metavar="FRAME", help="the truth's name for the map's frame, if it "
-                       "has another")
-    group.add_argument("--max-gap", type=positive, default=0.1, metavar="S", help="seconds between two true poses "
-                       "beyond which nothing is interpolated (default 0.1)")
-    group.add_argument("--wrong-beyond", type=positive, nargs=2, default=(0.5, 5.0), metavar=("M", "DEG"),
-                       help="an accepted pose that is off by more than either is wrong (default 0.5 m, 5 degrees)")
+    group.add_argument(
+        "--ground-truth",
+        default="",
+        metavar="TOPIC|TUM.txt",
+        help="topic of PoseStamped, PoseWithCovarianceStamped or Odometry, or a file 't x y z qx qy qz "
+        "qw'; of a list, line i belongs to image i (default: the bag's /ground_truth, or its only "
+        "PoseStamped)",
+    )
+    group.add_argument(
+        "--truth-frame", default="", metavar="FRAME", help="the truth's name for the map's frame, if it has another"
+    )
+    group.add_argument(
+        "--max-gap",
+        type=positive,
+        default=0.1,
+        metavar="S",
+        help="seconds between two true poses beyond which nothing is interpolated (default 0.1)",
+    )
+    group.add_argument(
+        "--wrong-beyond",
+        type=positive,
+        nargs=2,
+        default=(0.5, 5.0),
+        metavar=("M", "DEG"),
+        help="an accepted pose that is off by more than either is wrong (default 0.5 m, 5 degrees)",
+    )
 
 
 def _add_localizer(parser) -> None:
@@ -79,28 +108,50 @@ def _add_localizer(parser) -> None:
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
     group.add_argument("--seed", type=int, default=0, help="of the random draws: same seed, same poses (default 0)")
     group.add_argument("--retrieve", type=count, default=5, metavar="K", help="keyframes a query (default 5)")
-    group.add_argument("--min-confidence", type=float, default=0.5, metavar="P", help="poses of less are not accepted "
-                       "(default 0.5); may be changed without localizing anew")
+    group.add_argument(
+        "--min-confidence",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="poses of less are not accepted (default 0.5); may be changed without localizing anew",
+    )
     group.add_argument("--config", metavar="FILE.yml", help="settings of the estimator, under their published names")
     group.add_argument("--force", action="store_true", help="start afresh, whatever DIR holds")
 
 
 def _add_ros(parser) -> None:
     group = parser.add_argument_group("through the real node")
-    group.add_argument("--through-ros", action="store_true", help="play the bag over DDS to the node instead of "
-                       "reading it")
+    group.add_argument(
+        "--through-ros", action="store_true", help="play the bag over DDS to the node instead of reading it"
+    )
     group.add_argument("--rate", type=positive, default=1.0, help="times real time (default 1)")
-    group.add_argument("--param", action="append", default=[], type=parameter, metavar="NAME:=VALUE",
-                       help="a parameter of the node; may be given several times")
+    group.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        type=parameter,
+        metavar="NAME:=VALUE",
+        help="a parameter of the node; may be given several times",
+    )
 
 
 def _add_peers(parser) -> None:
     group = parser.add_argument_group("peers: other methods on the same retrieved keyframes (requirements/peers.txt)")
-    group.add_argument("--peers", nargs="?", const="all", default="", metavar="NAME,NAME", help="sift, xfeat, "
-                       "lighterglue, disk_lightglue (default, without names: all that are installed)")
+    group.add_argument(
+        "--peers",
+        nargs="?",
+        const="all",
+        default="",
+        metavar="NAME,NAME",
+        help="sift, xfeat, lighterglue, disk_lightglue (default, without names: all that are installed)",
+    )
     group.add_argument("--map-images", metavar="DIR", help="folder of the map's images, by the keyframes' names")
-    group.add_argument("--map-depth", metavar="DIR", help="folder of their depth images (.png, 16 bit, mm), if there "
-                       "are some: else the peers' points are triangulated")
+    group.add_argument(
+        "--map-depth",
+        metavar="DIR",
+        help="folder of their depth images (.png, 16 bit, mm), if there "
+        "are some: else the peers' points are triangulated",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -110,14 +161,25 @@ def run(arguments: argparse.Namespace) -> int:
 
     peers, source = _peers(arguments), _source(arguments)
     options = Options(
-        map_file=Path(arguments.map), output=Path(arguments.output), truth=arguments.ground_truth,
-        truth_frame=arguments.truth_frame, max_gap=arguments.max_gap, device=arguments.device, seed=arguments.seed,
-        retrieve=arguments.retrieve, min_confidence=arguments.min_confidence,
+        map_file=Path(arguments.map),
+        output=Path(arguments.output),
+        truth=arguments.ground_truth,
+        truth_frame=arguments.truth_frame,
+        max_gap=arguments.max_gap,
+        device=arguments.device,
+        seed=arguments.seed,
+        retrieve=arguments.retrieve,
+        min_confidence=arguments.min_confidence,
         wrong_beyond=tuple(arguments.wrong_beyond),
         config=load_config(arguments.config) if arguments.config else EstimatorConfig(),
-        through_ros=arguments.through_ros, rate=arguments.rate, parameters=dict(arguments.param),
-        peers=peers, map_images=_path(arguments.map_images), map_depth=_path(arguments.map_depth),
-        worst=max(arguments.worst, 0), force=arguments.force,
+        through_ros=arguments.through_ros,
+        rate=arguments.rate,
+        parameters=dict(arguments.param),
+        peers=peers,
+        map_images=_path(arguments.map_images),
+        map_depth=_path(arguments.map_depth),
+        worst=max(arguments.worst, 0),
+        force=arguments.force,
     )
     done = evaluate(source, options)
     _print(done)
@@ -134,8 +196,9 @@ def _source(arguments):
 
         if arguments.through_ros and (arguments.config or arguments.every != 1):
             option = "--config" if arguments.config else "--every"
-            arguments.usage_error(f"--through-ros and {option} exclude each other: the node has all images and its "
-                                  "own estimator")
+            arguments.usage_error(
+                f"--through-ros and {option} exclude each other: the node has all images and its own estimator"
+            )
         return BagInput(arguments.bag, arguments.image, arguments.camera_info, arguments.every)
     if arguments.camera is None:
         arguments.usage_error("--images needs --camera CAMERAS.txt")
@@ -147,7 +210,7 @@ def _source(arguments):
 def _peers(arguments) -> tuple[str, ...]:
     if not arguments.peers:
         return ()
-    from nre_ros.evaluation.peers import PEERS
+    from nre_ros.evaluation.baselines import PEERS
 
     if arguments.map_images is None:
         arguments.usage_error("--peers needs --map-images DIR: a map holds no images")

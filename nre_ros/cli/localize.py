@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """``nre_ros localize``: image files in, one line of JSON each out; no ROS involved."""
 
 from __future__ import annotations
@@ -38,23 +40,39 @@ example:
 def add_parser(subparsers) -> None:
     """Registers the sub-command."""
     parser = subparsers.add_parser(
-        "localize", help="localize image files in a map", description=_DESCRIPTION, epilog=_EXAMPLE,
+        "localize",
+        help="localize image files in a map",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--map", required=True, metavar="MAP.db", help="map made by `nre_ros map build`")
     parser.add_argument("--images", required=True, metavar="DIR", help="folder that the names in LIST are relative to")
     parser.add_argument("--list", metavar="LIST", help="file of image names, one a line (default: all images in DIR)")
-    parser.add_argument("--camera", required=True, metavar="CAMERAS.txt", help="COLMAP's cameras.txt; of several "
-                        "cameras each image takes the one of its size")
+    parser.add_argument(
+        "--camera",
+        required=True,
+        metavar="CAMERAS.txt",
+        help="COLMAP's cameras.txt; of several cameras each image takes the one of its size",
+    )
     parser.add_argument("-o", "--output", metavar="RESULT.jsonl", help="where to write (default: standard output)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
     parser.add_argument("--seed", type=int, default=0, help="of the random draws: same seed, same poses (default 0)")
     parser.add_argument("--retrieve", type=count, default=5, metavar="K", help="keyframes a query (default 5)")
-    parser.add_argument("--min-confidence", type=float, default=0.5, metavar="P",
-                        help="poses of less confidence are not given (default 0.5)")
+    parser.add_argument(
+        "--min-confidence",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="poses of less confidence are not given (default 0.5)",
+    )
     parser.add_argument("--config", metavar="FILE.yml", help="settings of the estimator, under their published names")
-    parser.add_argument("--draw", metavar="DIR", help="write a sheet about each image (map points on it, loss maps, "
-                        "the camera from above) and space.html, all poses in 3D")
+    parser.add_argument(
+        "--draw",
+        metavar="DIR",
+        help="write a sheet about each image (map points on it, loss maps, "
+        "the camera from above) and space.html, all poses in 3D",
+    )
     parser.add_argument("--show", action="store_true", help="draw, and open the poses in 3D in the web browser")
     parser.set_defaults(func=run)
 
@@ -73,9 +91,12 @@ def run(arguments: argparse.Namespace) -> int:
     cameras = list(read_cameras_txt(arguments.camera).values())
     config = load_config(arguments.config) if arguments.config else EstimatorConfig()
     seconds, poses = [], {}
-    with Localizer(
-        arguments.map, arguments.device, arguments.seed, arguments.retrieve, arguments.min_confidence, config
-    ) as localizer, _output(arguments.output) as lines:
+    with (
+        Localizer(
+            arguments.map, arguments.device, arguments.seed, arguments.retrieve, arguments.min_confidence, config
+        ) as localizer,
+        _output(arguments.output) as lines,
+    ):
         drawings = _Drawings(localizer.store, arguments.draw, arguments.show)
         localizer.warm_up()
         for name in tqdm(names, unit="image", desc="localize", disable=not sys.stderr.isatty()):
@@ -123,8 +144,11 @@ class _Drawings:
         points = [keyframe.points for keyframe in self._store.load(self._keyframes)]
         path = self.folder / "space.html"
         write_space(
-            path, np.concatenate(points or [np.zeros((0, 3))]), np.array(list(self._keyframes.values())).reshape(-1, 4, 4),
-            poses, f"{len(poses)} images in {self._store.path.name}",
+            path,
+            np.concatenate(points or [np.zeros((0, 3))]),
+            np.array(list(self._keyframes.values())).reshape(-1, 4, 4),
+            poses,
+            f"{len(poses)} images in {self._store.path.name}",
         )
         print(f"drawn in {self.folder}: a sheet an image, and {path.name}", file=sys.stderr)
         if self._show:

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """``nre_ros map``: build keyframe maps, look at them, check, merge, prune and export them."""
 
 from __future__ import annotations

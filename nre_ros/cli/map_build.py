@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """``nre_ros map build``: a keyframe map from a COLMAP model, posed images, RGB-D or kapture folders, or a bag."""
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ def add_parser(commands) -> None:
 
 def _add_colmap(sources) -> None:
     parser = sources.add_parser(
-        "colmap", help="from a COLMAP model with its images",
+        "colmap",
+        help="from a COLMAP model with its images",
         description="Build a map from a COLMAP sparse model (text or binary) and its images. " + _BUILD_HELP,
     )
     parser.add_argument("sparse", metavar="SPARSE_DIR", help="folder with cameras, images and points3D (.txt or .bin)")
@@ -39,7 +42,8 @@ def _add_colmap(sources) -> None:
 
 def _add_posed(sources) -> None:
     parser = sources.add_parser(
-        "posed", help="from images with known poses and cameras, without depth",
+        "posed",
+        help="from images with known poses and cameras, without depth",
         description="Build a map from the poses and cameras of a COLMAP sparse model (text or binary), whose points "
         "may be absent, and its images: points are triangulated between images that overlap. " + _BUILD_HELP,
     )
@@ -57,7 +61,8 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
 
 def _add_kapture(sources) -> None:
     parser = sources.add_parser(
-        "kapture", help="from a kapture folder, rigs included",
+        "kapture",
+        help="from a kapture folder, rigs included",
         description="Build a map from the camera records of a kapture folder (format 1.1): poses from "
         "trajectories.txt and rigs.txt, points triangulated between images that overlap. " + _BUILD_HELP,
     )
@@ -69,7 +74,8 @@ def _add_kapture(sources) -> None:
 
 def _add_rgbd(sources) -> None:
     parser = sources.add_parser(
-        "rgbd", help="from colour and depth images with poses",
+        "rgbd",
+        help="from colour and depth images with poses",
         usage="nre_ros map build rgbd FOLDER -o MAP.db [options]\n"
         "       nre_ros map build rgbd --images DIR --depth DIR --poses TUM.txt --list LIST --camera CAMERAS.txt "
         "-o MAP.db [options]",
@@ -77,20 +83,29 @@ def _add_rgbd(sources) -> None:
         "colour images, depth images of the same names (.png, 16 bit, aligned with the colour images) and poses. "
         + _BUILD_HELP,
     )
-    parser.add_argument("folder", nargs="?", metavar="FOLDER", help="of TUM RGB-D, 7-Scenes, or written by "
-                        "`nre_ros demo`: recognised by its files")
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        metavar="FOLDER",
+        help="of TUM RGB-D, 7-Scenes, or written by `nre_ros demo`: recognised by its files",
+    )
     parser.add_argument("--sequences", metavar="train|test|all|SEQ,SEQ", help="of 7-Scenes (default train)")
     parser.add_argument("--images", metavar="DIR", help="folder of the colour images")
     parser.add_argument("--depth", metavar="DIR", help="folder of the depth images")
     parser.add_argument(
-        "--poses", metavar="TUM.txt",
+        "--poses",
+        metavar="TUM.txt",
         help="poses, camera to map, 't x y z qx qy qz qw'; line i belongs to line i of LIST",
     )
     parser.add_argument("--list", metavar="LIST", help="file of image names, one a line")
-    parser.add_argument("--camera", metavar="CAMERAS.txt", help="COLMAP's cameras.txt with one camera (with FOLDER: "
-                        "instead of the data set's own)")
-    parser.add_argument("--depth-scale", type=float, metavar="N", help="depth value of one metre (default 1000, "
-                        "TUM RGB-D 5000)")
+    parser.add_argument(
+        "--camera",
+        metavar="CAMERAS.txt",
+        help="COLMAP's cameras.txt with one camera (with FOLDER: instead of the data set's own)",
+    )
+    parser.add_argument(
+        "--depth-scale", type=float, metavar="N", help="depth value of one metre (default 1000, TUM RGB-D 5000)"
+    )
     _add_refine(parser)
     add_build_options(parser)
     parser.set_defaults(func=_build_rgbd, usage_error=parser.error)
@@ -98,7 +113,8 @@ def _add_rgbd(sources) -> None:
 
 def _add_bag(sources) -> None:
     parser = sources.add_parser(
-        "bag", help="from a rosbag2 with camera images and poses",
+        "bag",
+        help="from a rosbag2 with camera images and poses",
         description="Build a map from a rosbag2 (sqlite3 or MCAP), without playing it and without ROS. A topic that is "
         "not named is the only fitting one of the bag. Poses are looked up in /tf and /tf_static, or come from a topic "
         "of PoseStamped, PoseWithCovarianceStamped or Odometry. " + _BUILD_HELP,
@@ -107,15 +123,30 @@ def _add_bag(sources) -> None:
     parser.add_argument("--image", default="", metavar="TOPIC", help="colour or grey images, raw or compressed")
     parser.add_argument("--camera-info", default="", metavar="TOPIC", help="their camera")
     parser.add_argument("--depth", default="", metavar="TOPIC", help="depth images, raw, compressed or compressedDepth")
-    parser.add_argument("--depth-info", default="", metavar="TOPIC",
-                        help="the depth camera, where depth is not registered to the images")
-    parser.add_argument("--mono", action="store_true", help="do not use depth: points are triangulated, as they are "
-                        "from a bag without it")
+    parser.add_argument(
+        "--depth-info",
+        default="",
+        metavar="TOPIC",
+        help="the depth camera, where depth is not registered to the images",
+    )
+    parser.add_argument(
+        "--mono",
+        action="store_true",
+        help="do not use depth: points are triangulated, as they are from a bag without it",
+    )
     parser.add_argument("--poses", default="", metavar="TOPIC", help="poses instead of /tf")
-    parser.add_argument("--pose-of", default="", metavar="FRAME", help="the frame whose poses these are (default: "
-                        "child_frame_id of Odometry, else the camera)")
-    parser.add_argument("--frame", default="", metavar="FRAME", help="the map's frame (default: map, or odom where /tf "
-                        "does not lead to map; of --poses their own)")
+    parser.add_argument(
+        "--pose-of",
+        default="",
+        metavar="FRAME",
+        help="the frame whose poses these are (default: child_frame_id of Odometry, else the camera)",
+    )
+    parser.add_argument(
+        "--frame",
+        default="",
+        metavar="FRAME",
+        help="the map's frame (default: map, or odom where /tf does not lead to map; of --poses their own)",
+    )
     _add_refine(parser)
     add_build_options(parser)
     parser.set_defaults(func=_build_bag)
@@ -125,7 +156,9 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
     """The options that all sources share."""
     parser.add_argument("-o", "--output", required=True, metavar="MAP.db", help="the map file to write")
     parser.add_argument(
-        "--features", choices=sorted(BACKBONES), default="xfeat",
+        "--features",
+        choices=sorted(BACKBONES),
+        default="xfeat",
         help="xfeat (default), or nre: the published networks, once `nre_ros weights import` has them",
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network runs")
@@ -133,15 +166,27 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the random draws (default 0)")
     parser.add_argument("--force", action="store_true", help="replace an existing map once the new one is complete")
     parser.add_argument("--keep-all", action="store_true", help="keep views that repeat an earlier one, too")
-    parser.add_argument("--thin-motion", type=_not_negative, metavar="RAD", help="a view whose scene moved less than "
-                        "this angle in the image repeats an earlier one (default 0.004; of recordings 0.05)")
-    parser.add_argument("--thin-overlap", type=_not_negative, metavar="SHARE", help="... if it shows this share of the "
-                        "earlier one's points, too (default 0.95; of recordings 0.8)")
+    parser.add_argument(
+        "--thin-motion",
+        type=_not_negative,
+        metavar="RAD",
+        help="a view whose scene moved less than "
+        "this angle in the image repeats an earlier one (default 0.004; of recordings 0.05)",
+    )
+    parser.add_argument(
+        "--thin-overlap",
+        type=_not_negative,
+        metavar="SHARE",
+        help="... if it shows this share of the earlier one's points, too (default 0.95; of recordings 0.8)",
+    )
 
 
 def _add_refine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--no-refine", action="store_true", help="take the depth as the sensor gives it, and do not "
-                        "refine it against the other images")
+    parser.add_argument(
+        "--no-refine",
+        action="store_true",
+        help="take the depth as the sensor gives it, and do not refine it against the other images",
+    )
 
 
 def _not_negative(text: str) -> float:
@@ -158,20 +203,20 @@ def _build_colmap(args) -> int:
 
 
 def _build_posed(args) -> int:
-    from nre_ros.keyframes.importers.posed import PosedSource
+    from nre_ros.keyframes.importers.posed.colmap_poses import PosedSource
 
     return build(args, lambda: PosedSource(args.sparse, args.images, args.list))
 
 
 def _build_kapture(args) -> int:
-    from nre_ros.keyframes.importers.kapture import KaptureSource
+    from nre_ros.keyframes.importers.posed.kapture import KaptureSource
 
     return build(args, lambda: KaptureSource(args.folder, args.list))
 
 
 def _build_rgbd(args) -> int:
-    from nre_ros.keyframes.importers.layouts import rgbd_folder
-    from nre_ros.keyframes.importers.rgbd import RgbdSource
+    from nre_ros.keyframes.importers.rgbd.folder import RgbdSource
+    from nre_ros.keyframes.importers.rgbd.layouts import rgbd_folder
 
     lists = {"--images": args.images, "--depth": args.depth, "--poses": args.poses, "--list": args.list}
     if args.folder is not None:
@@ -187,18 +232,27 @@ def _build_rgbd(args) -> int:
 
 
 def _build_bag(args) -> int:
-    from nre_ros.keyframes.importers.bag import bag_source
+    from nre_ros.keyframes.importers.bag.source import bag_source
 
-    return build(args, lambda: bag_source(
-        args.bag, args.image, args.camera_info, None if args.mono else args.depth, args.depth_info, args.poses,
-        args.pose_of, args.frame,
-    ))
+    return build(
+        args,
+        lambda: bag_source(
+            args.bag,
+            args.image,
+            args.camera_info,
+            None if args.mono else args.depth,
+            args.depth_info,
+            args.poses,
+            args.pose_of,
+            args.frame,
+        ),
+    )
 
 
 def build(args, make_source) -> int:
     """Builds the map that the options of ``add_build_options`` ask for, and prints the closing table."""
     from nre_ros.features import choose_device, load_backbone
-    from nre_ros.keyframes.builder import KeyframeBuilder
+    from nre_ros.keyframes.building.builder import KeyframeBuilder
     from nre_ros.keyframes.importers.common import build_map
 
     source = make_source()  # before the network is loaded: a mistyped folder is told at once
@@ -217,7 +271,7 @@ def build(args, make_source) -> int:
 
 
 def _thinning(args, source):
-    from nre_ros.keyframes.thinning import ThinningRule
+    from nre_ros.keyframes.building.culling import ThinningRule
 
     usual = source.usual_thinning
     motion = usual.motion if args.thin_motion is None else args.thin_motion
@@ -228,11 +282,16 @@ def _thinning(args, source):
 def _print_report(report) -> None:
     of_this_run = f" (of the {report.keyframes - report.resumed} keyframes of this run)" if report.resumed else ""
     print_table(
-        ("map", report.path), ("keyframes", report.keyframes), ("points", report.points),
+        ("map", report.path),
+        ("keyframes", report.keyframes),
+        ("points", report.points),
         *((what, f"{count} points{of_this_run}") for what, count in sorted(report.tally.items())),
-        ("resumed", report.resumed or None), ("duplicates left out", len(report.thinned)),
-        ("skipped", len(report.skipped)), *((f"  {count}", reason) for reason, count in reasons(report.skipped)),
-        ("size", f"{report.file_bytes / 2**20:.1f} MiB"), ("seconds", f"{report.seconds:.1f}"),
+        ("resumed", report.resumed or None),
+        ("duplicates left out", len(report.thinned)),
+        ("skipped", len(report.skipped)),
+        *((f"  {count}", reason) for reason, count in reasons(report.skipped)),
+        ("size", f"{report.file_bytes / 2**20:.1f} MiB"),
+        ("seconds", f"{report.seconds:.1f}"),
     )
 
 

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """``nre_ros map export``: a map for other programs."""
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from nre_ros.cli.tables import print_table
 def add_parser(commands) -> None:
     """Registers ``map export``."""
     parser = commands.add_parser(
-        "export", help="write a COLMAP model, a trajectory, a point cloud",
+        "export",
+        help="write a COLMAP model, a trajectory, a point cloud",
         description="Write what a map holds for other programs; several at once if asked for.",
     )
     parser.add_argument("map", metavar="MAP.db")
@@ -24,8 +27,8 @@ def add_parser(commands) -> None:
 
 
 def _export(args) -> int:
-    from nre_ros.keyframes import exporting
-    from nre_ros.keyframes.store import KeyframeStore
+    from nre_ros.keyframes.storage.store import KeyframeStore
+    from nre_ros.keyframes.tools import exporting
 
     if not (args.colmap or args.tum or args.ply):
         args.parser.error("one of --colmap, --tum and --ply is needed")

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """``nre_ros map index``: makes a map's retrieval index anew."""
 
 from __future__ import annotations
@@ -6,7 +8,8 @@ from __future__ import annotations
 def add_parser(commands) -> None:
     """Registers ``map index``."""
     parser = commands.add_parser(
-        "index", help="make a large map's retrieval index anew",
+        "index",
+        help="make a large map's retrieval index anew",
         description="Makes the index that retrieval uses in a large map anew, with all that was added since it was "
         "made.  A map works without; it is then looked through at every query.",
     )
@@ -15,8 +18,8 @@ def add_parser(commands) -> None:
 
 
 def _index(args) -> int:
-    from nre_ros.keyframes.index import update_index
-    from nre_ros.keyframes.store import KeyframeStore
+    from nre_ros.keyframes.retrieval.descriptor_index import update_index
+    from nre_ros.keyframes.storage.store import KeyframeStore
 
     with KeyframeStore.open(args.map, readonly=False) as store:
         print(update_index(store))

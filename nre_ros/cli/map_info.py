@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """``nre_ros map info``: what a map holds."""
 
 from __future__ import annotations
@@ -6,8 +8,8 @@ import json
 from dataclasses import asdict
 
 from nre_ros.cli.tables import print_table
-from nre_ros.keyframes.info import MapInfo
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.keyframes.tools.info import MapInfo
 
 
 def add_parser(commands) -> None:
@@ -28,14 +30,20 @@ def _info(args) -> int:
     if info.positions is not None:
         extent = " x ".join(f"{side:.2f}" for side in info.positions[1] - info.positions[0]) + " (cameras, map units)"
     print_table(
-        ("map", info.path), ("frame", info.frame_id), ("features", f"{info.backbone} {info.weights_hash[:12]}"),
-        ("retrieval", info.retrieval), ("made by", _source_line(info.source)), ("keyframes", info.keyframes),
+        ("map", info.path),
+        ("frame", info.frame_id),
+        ("features", f"{info.backbone} {info.weights_hash[:12]}"),
+        ("retrieval", info.retrieval),
+        ("made by", _source_line(info.source)),
+        ("keyframes", info.keyframes),
         ("points", info.points),
         ("bytes a keyframe", f"{info.bytes_per_keyframe:,} (without thumbnail)" if info.keyframes else None),
         ("size", f"{info.file_bytes / 2**20:.1f} MiB"),
         *((f"  {table}", f"{size / 2**20:.1f} MiB") for table, size in info.table_bytes.items() if size),
-        ("extent", extent), *(("camera", _camera_line(camera)) for camera in info.cameras),
-        ("created", info.created), ("schema version", info.schema_version),
+        ("extent", extent),
+        *(("camera", _camera_line(camera)) for camera in info.cameras),
+        ("created", info.created),
+        ("schema version", info.schema_version),
     )
     return 0
 
@@ -58,7 +66,10 @@ def _camera_line(camera) -> str:
 
 def _info_json(info: MapInfo) -> dict:
     return {
-        **asdict(info), "path": str(info.path), "cameras": [asdict(camera) for camera in info.cameras],
+        **asdict(info),
+        "path": str(info.path),
+        "cameras": [asdict(camera) for camera in info.cameras],
         "positions": None if info.positions is None else info.positions.tolist(),
-        "thumbnail_bytes": info.thumbnail_bytes, "bytes_per_keyframe": info.bytes_per_keyframe,
+        "thumbnail_bytes": info.thumbnail_bytes,
+        "bytes_per_keyframe": info.bytes_per_keyframe,
     }

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """``nre_ros map merge``: maps that share a frame become one."""
 
 from __future__ import annotations
@@ -5,13 +7,14 @@ from __future__ import annotations
 import sys
 
 from nre_ros.cli.tables import print_table
-from nre_ros.keyframes.merge import CLASHES, merge_maps
+from nre_ros.keyframes.tools.merge import CLASHES, merge_maps
 
 
 def add_parser(commands) -> None:
     """Registers ``map merge``."""
     parser = commands.add_parser(
-        "merge", help="make one map of several that share a frame",
+        "merge",
+        help="make one map of several that share a frame",
         description="Write the keyframes of several maps, made with the same features and with poses in the same "
         "frame, into a new one. Nothing is aligned: the poses must fit together already. Keyframes of the same name "
         "and content are taken once.",
@@ -19,7 +22,10 @@ def add_parser(commands) -> None:
     parser.add_argument("maps", nargs="+", metavar="MAP.db")
     parser.add_argument("-o", "--output", required=True, metavar="MAP.db", help="the map file to write")
     parser.add_argument(
-        "--on-clash", choices=CLASHES, default="refuse", help="of different keyframes of one name take the first "
+        "--on-clash",
+        choices=CLASHES,
+        default="refuse",
+        help="of different keyframes of one name take the first "
         "map's, the last one's, or both (the later one as <its map>/<name>); default: refuse",
     )
     parser.add_argument("--force", action="store_true", help="replace an existing map once the new one is complete")
@@ -29,7 +35,9 @@ def add_parser(commands) -> None:
 def _merge(args) -> int:
     report = merge_maps(args.maps, args.output, args.on_clash, args.force, progress=sys.stderr.isatty())
     print_table(
-        ("map", report.path), ("keyframes", report.keyframes), ("the same twice", report.same or None),
+        ("map", report.path),
+        ("keyframes", report.keyframes),
+        ("the same twice", report.same or None),
         ("names that clashed", f"{len(report.clashes)} (taken: {args.on_clash})" if report.clashes else None),
         ("size", f"{report.path.stat().st_size / 2**20:.1f} MiB"),
     )

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """``nre_ros map prune``: remove keyframes that a map can do without."""
 
 from __future__ import annotations
@@ -13,19 +15,26 @@ _SHOWN = 5
 def add_parser(commands) -> None:
     """Registers ``map prune``."""
     parser = commands.add_parser(
-        "prune", help="remove keyframes: near-duplicates, of a list, in a box, or all but so many",
+        "prune",
+        help="remove keyframes: near-duplicates, of a list, in a box, or all but so many",
         description="Remove keyframes from a map (or, with -o, write a map without them). One of the choices:",
     )
     parser.add_argument("map", metavar="MAP.db")
     choice = parser.add_mutually_exclusive_group(required=True)
     choice.add_argument(
-        "--overlap", type=float, metavar="SHARE", help="views that an earlier one makes superfluous: at least this share "
+        "--overlap",
+        type=float,
+        metavar="SHARE",
+        help="views that an earlier one makes superfluous: at least this share "
         "of each one's points (0.9, say) projects into the other's image, from directions less than 15 degrees apart",
     )
     choice.add_argument("--count", type=int, metavar="N", help="all but N, which are spread over places and directions")
     choice.add_argument("--list", metavar="LIST", help="those of a file of names, one a line")
     choice.add_argument(
-        "--box", type=float, nargs=6, metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1"),
+        "--box",
+        type=float,
+        nargs=6,
+        metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1"),
         help="those whose camera stands in this box of the map",
     )
     parser.add_argument("--outside", action="store_true", help="with --box: those that stand outside of it")
@@ -37,8 +46,8 @@ def add_parser(commands) -> None:
 
 def _prune(args) -> int:
     from nre_ros.errors import MapError
-    from nre_ros.keyframes.pruning import overview, remove_all, write_without
-    from nre_ros.keyframes.store import KeyframeStore
+    from nre_ros.keyframes.storage.store import KeyframeStore
+    from nre_ros.keyframes.tools.pruning import overview, remove_all, write_without
 
     if args.outside and not args.box:
         args.parser.error("--outside needs --box")
@@ -57,8 +66,10 @@ def _prune(args) -> int:
     shown = ", ".join(by_id[i] for i in removed[:_SHOWN]) + (", ..." if len(removed) > _SHOWN else "")
     path = Path(args.output or args.map)
     print_table(
-        ("map", path), ("would remove" if args.dry_run else "removed", f"{len(removed)} of {len(ids)} keyframes"),
-        ("", shown or None), ("left", len(ids) - len(removed)),
+        ("map", path),
+        ("would remove" if args.dry_run else "removed", f"{len(removed)} of {len(ids)} keyframes"),
+        ("", shown or None),
+        ("left", len(ids) - len(removed)),
         ("size", None if args.dry_run else f"{before / 2**20:.1f} -> {path.stat().st_size / 2**20:.1f} MiB"),
     )
     return 0
@@ -67,8 +78,8 @@ def _prune(args) -> int:
 def _choose(args, store) -> list[int]:
     import numpy as np
 
-    from nre_ros.keyframes import pruning
     from nre_ros.keyframes.importers.common import read_list
+    from nre_ros.keyframes.tools import pruning
 
     if args.overlap is not None:
         return pruning.near_duplicates(store, args.overlap, progress=sys.stderr.isatty())

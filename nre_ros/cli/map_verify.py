@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """``nre_ros map verify``: whether a map is intact, and saving what is."""
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ _MOST = 50
 def add_parser(commands) -> None:
     """Registers ``map verify``."""
     parser = commands.add_parser(
-        "verify", help="whether a map is intact, and what is damaged",
+        "verify",
+        help="whether a map is intact, and what is damaged",
         description="Check everything in a map: SQLite's structure and references, the checksum of every row, shapes, "
         "finite values, rigid poses. What is damaged is named. Exit code 0: intact; 1: damaged; 2: no map at all.",
     )
@@ -25,7 +28,7 @@ def add_parser(commands) -> None:
 
 
 def _verify(args) -> int:
-    from nre_ros.keyframes.verify import repair_map, verify_map
+    from nre_ros.keyframes.tools.verify import repair_map, verify_map
 
     check = verify_map(args.map, progress=sys.stderr.isatty())
     for problem in check.problems[:_MOST]:
@@ -36,7 +39,11 @@ def _verify(args) -> int:
     if args.repair_to:
         saved = f"{repair_map(check, args.repair_to, args.force, sys.stderr.isatty())} keyframes in {args.repair_to}"
     print_table(
-        ("map", check.path), ("keyframes", check.keyframes), ("intact", len(check.intact)),
-        ("problems", len(check.problems)), ("saved", saved), ("verdict", "intact" if check.good else "damaged"),
+        ("map", check.path),
+        ("keyframes", check.keyframes),
+        ("intact", len(check.intact)),
+        ("problems", len(check.problems)),
+        ("saved", saved),
+        ("verdict", "intact" if check.good else "damaged"),
     )
     return 0 if check.good else EXIT_DAMAGED

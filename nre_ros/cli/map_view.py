@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """``nre_ros map view``: a map in 3D, and from above."""
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from nre_ros.cli.tables import print_table
 def add_parser(commands) -> None:
     """Registers ``map view``."""
     parser = commands.add_parser(
-        "view", help="write a map as a page in 3D and a picture from above",
+        "view",
+        help="write a map as a page in 3D and a picture from above",
         description="Write one HTML file with the keyframes and points in 3D, a keyframe's picture on click, and a PNG "
         "of the same name from above. Of a large map a part is shown, and the title says how much.",
     )
@@ -24,7 +27,7 @@ def add_parser(commands) -> None:
 
 def _view(args) -> int:
     from nre_ros.errors import NreError
-    from nre_ros.keyframes.store import KeyframeStore
+    from nre_ros.keyframes.storage.store import KeyframeStore
 
     page = Path(args.output)
     try:

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """``nre_ros node``: the ROS node from the command line, where there is no launch system."""
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ exit codes: 0 after Ctrl-C or SIGTERM; 2 when the map, a parameter or an argumen
 def add_parser(subparsers) -> argparse.ArgumentParser:
     """Registers the sub-command."""
     parser = subparsers.add_parser(
-        "node", help="run the ROS node that localizes camera images", description=DESCRIPTION, epilog=EXAMPLES,
+        "node",
+        help="run the ROS node that localizes camera images",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--map", metavar="MAP.db", help="map to localize in (the parameter map_file)")

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """``nre_ros replay``: a bag through DDS to the real node, and how well it did."""
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ example:
 def add_parser(subparsers) -> None:
     """Registers the sub-command."""
     parser = subparsers.add_parser(
-        "replay", help="play a bag through ROS 2 to the node", description=_DESCRIPTION, epilog=_EXAMPLE,
+        "replay",
+        help="play a bag through ROS 2 to the node",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("bag", metavar="BAG", help="folder of the rosbag2")
@@ -29,21 +34,35 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--rate", type=positive, default=1.0, help="times real time (default 1)")
     parser.add_argument("--image", default="", metavar="TOPIC", help="image topic (default: the only one)")
     parser.add_argument("--camera-info", default="", metavar="TOPIC", help="CameraInfo topic (default: the only one)")
-    parser.add_argument("--ground-truth", default="", metavar="TOPIC",
-                        help="PoseStamped of the camera in the map (default: /ground_truth, or the only one)")
-    parser.add_argument("--param", action="append", default=[], type=parameter, metavar="NAME:=VALUE",
-                        help="a parameter of the node; may be given several times")
+    parser.add_argument(
+        "--ground-truth",
+        default="",
+        metavar="TOPIC",
+        help="PoseStamped of the camera in the map (default: /ground_truth, or the only one)",
+    )
+    parser.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        type=parameter,
+        metavar="NAME:=VALUE",
+        help="a parameter of the node; may be given several times",
+    )
     parser.set_defaults(func=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Replays, prints, draws."""
     from nre_ros.replay.bag import find_topics
-    from nre_ros.replay.run import replay
+    from nre_ros.replay.replay import replay
 
     topics = find_topics(arguments.bag, arguments.image, arguments.camera_info, arguments.ground_truth)
     replay(
-        Path(arguments.map), Path(arguments.bag), topics, Path(arguments.output), arguments.rate,
+        Path(arguments.map),
+        Path(arguments.bag),
+        topics,
+        Path(arguments.output),
+        arguments.rate,
         dict(arguments.param),
     )
     return 0

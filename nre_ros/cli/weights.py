@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """``nre_ros weights``: the published NRE networks; verify a download, take it into use, see what is there."""
 
 from __future__ import annotations
@@ -22,13 +24,17 @@ def add_parser(subparsers) -> None:
     )
     commands = parser.add_subparsers(dest="weights_command", required=True, metavar="COMMAND")
     verify = commands.add_parser(
-        "verify", help="whether a file is a published one", description="Whether a file is one of the two published "
+        "verify",
+        help="whether a file is a published one",
+        description="Whether a file is one of the two published "
         "ones, byte for byte. Exit code 0: it is; 1: it is another network that can be used; 2: it cannot be used.",
     )
     verify.add_argument("file", metavar="FILE")
     verify.set_defaults(func=_verify)
     importing = commands.add_parser(
-        "import", help="take files into use", description="Copy coarse or fine weights to where the node and the "
+        "import",
+        help="take files into use",
+        description="Copy coarse or fine weights to where the node and the "
         f"other commands find them ({weights_path('coarse').name} and {weights_path('fine').name} in a folder of "
         "the user's data: `nre_ros weights list` names it).",
     )

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """How well a map and the localizer do on a recording or on images with known poses.
 
 ``inputs`` (bag, image list) -> ``run`` (one line an image, in ``records``) -> ``outcomes`` (joined with

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The images of a rosbag2, read as the file holds them: no ROS, no playback, one image in memory at a time."""
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import numpy as np
 from nre_ros.errors import EvaluationError, ImageError, NreError
 from nre_ros.evaluation.inputs import Query
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.importers.bag_topics import sibling_info
+from nre_ros.keyframes.importers.bag.topics import sibling_info
 from nre_ros.messages.bag import CAMERA_INFO_TYPE, IMAGE_TYPES, choose_topic, stamp_of
 from nre_ros.messages.camera_info import camera_of
 from nre_ros.messages.images import check_size, image_array, is_depth
@@ -56,7 +58,10 @@ class BagInput:
     def describe(self) -> dict:
         """What the results depend on, as plain JSON values."""
         return {
-            "bag": str(self.path.resolve()), "image": self.image, "camera_info": self.camera_info, "count": self.images,
+            "bag": str(self.path.resolve()),
+            "image": self.image,
+            "camera_info": self.camera_info,
+            "count": self.images,
             "first_stamp": self.first_stamp,
         }
 

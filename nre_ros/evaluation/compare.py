@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Reads evaluations back from their folders."""
 
 from __future__ import annotations
@@ -7,8 +9,8 @@ from pathlib import Path
 
 from nre_ros.errors import EvaluationError
 from nre_ros.evaluation.evaluate import OUTCOMES, SUMMARY
-from nre_ros.evaluation.outcomes import Outcomes
-from nre_ros.evaluation.summary import read_csv
+from nre_ros.evaluation.metrics.outcomes import Outcomes
+from nre_ros.evaluation.metrics.summary import read_csv
 
 
 def read_runs(folders: list[Path]) -> tuple[dict[str, Outcomes], dict[str, dict]]:

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The whole evaluation: images localized, joined with the ground truth, and reported."""
 
 from __future__ import annotations
@@ -10,15 +12,15 @@ import numpy as np
 
 from nre_ros import __version__
 from nre_ros.errors import EvaluationError
-from nre_ros.evaluation import truth as truths
+from nre_ros.evaluation import ground_truth as truths
 from nre_ros.evaluation.bag_input import BagInput
 from nre_ros.evaluation.inputs import ImageListInput, PosedInput
-from nre_ros.evaluation.outcomes import WRONG_DEGREES, WRONG_METRES, Outcomes, collect, without_truth
+from nre_ros.evaluation.metrics.outcomes import WRONG_DEGREES, WRONG_METRES, Outcomes, collect, without_truth
+from nre_ros.evaluation.metrics.summary import summarize, write_csv, write_json, write_tum
+from nre_ros.evaluation.recording import RECORDS, about_map, begin, localize_all, with_localizer
 from nre_ros.evaluation.records import RecordFile, read_records
-from nre_ros.evaluation.run import RECORDS, about_map, begin, localize_all, with_localizer
-from nre_ros.evaluation.summary import summarize, write_csv, write_json, write_tum
 from nre_ros.features import choose_device
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.localizer import Localizer
 from nre_ros.nre import EstimatorConfig
 
@@ -79,15 +81,13 @@ def evaluate(source: BagInput | ImageListInput | PosedInput, options: Options) -
     begin(options.output, about, options.force)
     _record(source, options)
     notes += getattr(source, "damage", [])
-    outcomes = collect(
-        read_records(options.output / RECORDS), truth_of, _min_confidence(options), options.wrong_beyond
-    )
+    outcomes = collect(read_records(options.output / RECORDS), truth_of, _min_confidence(options), options.wrong_beyond)
     if truth is not None:
         _check_met(outcomes, truth, options)
     summary = _write_ours(source, options, about, outcomes, notes, truth)
     runs = {"nre_ros": outcomes}
     if map_images is not None:
-        from nre_ros.evaluation.peers.run import run_peers
+        from nre_ros.evaluation.baselines.run_baselines import run_peers
 
         runs |= run_peers(source, options, truth_of, map_images)
         summary["peers"] = {name: summarize(run) for name, run in runs.items() if name != "nre_ros"}
@@ -97,14 +97,20 @@ def evaluate(source: BagInput | ImageListInput | PosedInput, options: Options) -
 
 def _about(source, options: Options, store: KeyframeStore) -> dict:
     about = {
-        "nre_ros": __version__, "map": about_map(store), "input": {**source.describe(), "every": source.every},
-        "seed": options.seed, "retrieve": options.retrieve, "device": str(choose_device(options.device)),
-        "config": repr(options.config), "peers": None,
+        "nre_ros": __version__,
+        "map": about_map(store),
+        "input": {**source.describe(), "every": source.every},
+        "seed": options.seed,
+        "retrieve": options.retrieve,
+        "device": str(choose_device(options.device)),
+        "config": repr(options.config),
+        "peers": None,
     }
     if options.peers:
-        about["peers"] = {name: str(path.resolve()) if path else None for name, path in (
-            ("map_images", options.map_images), ("map_depth", options.map_depth)
-        )}
+        about["peers"] = {
+            name: str(path.resolve()) if path else None
+            for name, path in (("map_images", options.map_images), ("map_depth", options.map_depth))
+        }
     if options.through_ros:
         from nre_ros.evaluation.through_ros import node_parameters
 
@@ -150,9 +156,7 @@ def _record(source, options: Options) -> None:
     with RecordFile(path) as records:
         if len(records.done) >= len(source):
             return
-    with Localizer(
-        options.map_file, options.device, options.seed, options.retrieve, 0.0, options.config
-    ) as localizer:
+    with Localizer(options.map_file, options.device, options.seed, options.retrieve, 0.0, options.config) as localizer:
         localizer.warm_up()
         localize_all(with_localizer(localizer), source.queries(), path, len(source), progress=options.progress)
 
@@ -188,7 +192,7 @@ def _map_images(options: Options):
     """The map's images, which the peers need; None without peers."""
     if not options.peers:
         return None
-    from nre_ros.evaluation.peers.keyframes import MapImages
+    from nre_ros.evaluation.baselines.keyframes import MapImages
 
     with KeyframeStore.open(options.map_file) as store:
         return MapImages(store, options.map_images, options.map_depth)
@@ -199,7 +203,8 @@ def _write_ours(source, options: Options, about: dict, outcomes: Outcomes, notes
     folder = options.output
     summary = {
         "about": {**about, "min_confidence": _told_confidence(options, about), "ground_truth": _told(source, truth)},
-        "notes": list(notes), **summarize(outcomes),
+        "notes": list(notes),
+        **summarize(outcomes),
     }
     if options.through_ros:
         from nre_ros.evaluation.through_ros import images_sent

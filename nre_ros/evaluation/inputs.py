@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """What is evaluated: the images of a recording or of a list, one at a time, with their cameras.
 
 A ``Query`` whose image cannot be read has the reason instead: it counts as an image without a pose.
@@ -97,7 +99,7 @@ class PosedInput:
         self.frames, self.what, self.notes = {frame.name: frame for frame in frames}, what, tuple(notes)
 
     @classmethod
-    def of(cls, source, what: str) -> "PosedInput":
+    def of(cls, source, what: str) -> PosedInput:
         """All images of an importer's source that knows ``names``, ``pose``, ``camera`` and ``image``.
 
         The stamp of an image without a pose is in its ``stamps`` (name -> nanoseconds), where it has times.
@@ -118,7 +120,7 @@ class PosedInput:
         """What the results depend on, as plain JSON values."""
         return {"images": self.what, **_about_names(self.frames)}
 
-    def thinned(self, count: int) -> "PosedInput":
+    def thinned(self, count: int) -> PosedInput:
         """``count`` evenly spaced ones of the images, all for 0."""
         return PosedInput(thinned(list(self.frames.values()), count), self.what, self.notes)
 

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The file that a run writes as it goes: one JSON object an image, so that an interrupted run goes on."""
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ class RecordFile:
         self._file.flush()
         self.done.add(record["image"])
 
-    def __enter__(self) -> "RecordFile":
+    def __enter__(self) -> RecordFile:
         return self
 
     def __exit__(self, *_) -> None:

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The bag through DDS to the real node (``nre_ros.replay``) instead of read from the file."""
 
 from __future__ import annotations
@@ -16,14 +18,22 @@ SESSION = "session"
 def node_parameters(options) -> dict[str, str]:
     """The node's parameters in a session: those of the ``Options``, and over them ``Options.parameters``."""
     return {
-        "seed": str(options.seed), "retrieve": str(options.retrieve), "device": options.device,
-        "min_confidence": str(float(options.min_confidence)), **options.parameters,
+        "seed": str(options.seed),
+        "retrieve": str(options.retrieve),
+        "device": options.device,
+        "min_confidence": str(float(options.min_confidence)),
+        **options.parameters,
         "use_prior": "false",  # the pose of an image by itself, as it is found without the node
     }
 
 
 def record_session(
-    source: BagInput, map_file: Path, folder: Path, path: Path, rate: float, parameters: dict[str, str],
+    source: BagInput,
+    map_file: Path,
+    folder: Path,
+    path: Path,
+    rate: float,
+    parameters: dict[str, str],
     progress: bool = True,
 ) -> None:
     """Plays the bag at ``rate`` times real time and writes a record of each image that the node took.
@@ -53,9 +63,15 @@ def images_sent(folder: Path) -> int:
 def _record(status: dict) -> dict:
     covariance = status["covariance"]
     return {
-        "image": seconds_of(status["stamp"]), "stamp": status["stamp"], "success": status["success"],
-        "position": status["position"], "quaternion": status["quaternion"],
-        "covariance": [covariance[6 * i:6 * i + 6] for i in range(6)] if status["success"] else None,
-        "confidence": status["confidence"], "reason": status["reason"], "points_used": status["points_used"],
-        "keyframes": [], "milliseconds": status["milliseconds"],
+        "image": seconds_of(status["stamp"]),
+        "stamp": status["stamp"],
+        "success": status["success"],
+        "position": status["position"],
+        "quaternion": status["quaternion"],
+        "covariance": [covariance[6 * i : 6 * i + 6] for i in range(6)] if status["success"] else None,
+        "confidence": status["confidence"],
+        "reason": status["reason"],
+        "points_used": status["points_used"],
+        "keyframes": [],
+        "milliseconds": status["milliseconds"],
     }

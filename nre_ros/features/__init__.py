@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Dense feature backbones: ``load_backbone("xfeat")``."""
 
 from __future__ import annotations
@@ -8,7 +10,13 @@ from nre_ros.errors import NreError
 from nre_ros.features.base import FeatureBackbone, FeatureGrid, FeatureMap, ImageFeatures
 
 __all__ = [
-    "BACKBONES", "FeatureBackbone", "FeatureGrid", "FeatureMap", "ImageFeatures", "choose_device", "load_backbone",
+    "BACKBONES",
+    "FeatureBackbone",
+    "FeatureGrid",
+    "FeatureMap",
+    "ImageFeatures",
+    "choose_device",
+    "load_backbone",
 ]
 
 

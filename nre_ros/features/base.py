@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The interface between images and everything that works on features.
 
 A backbone turns one image into two dense maps (coarse and fine) and says, in its class

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Reads the checkpoints of the published networks, without PyTorch Lightning and without running what they hold.
 
 A Lightning file is a pickle: besides ``state_dict`` and ``hyper_parameters`` it may name classes of
@@ -204,10 +206,12 @@ def _stand_ins(data: bytes):
     stand_ins = [
         (argparse.Namespace, "argparse.Namespace"),
         # in the metadata of OmegaConf's containers
-        (_Inert, "typing.Any"), (_Inert, "collections.defaultdict"),
+        (_Inert, "typing.Any"),
+        (_Inert, "collections.defaultdict"),
         *((_Inert, f"builtins.{kind}") for kind in ("bool", "dict", "float", "int", "list", "str")),
         # settings may hold paths
-        (_Inert, "pathlib.PosixPath"), (_Inert, "pathlib.Path"),
+        (_Inert, "pathlib.PosixPath"),
+        (_Inert, "pathlib.Path"),
     ]
     # what else the published files may name is harmless too once it does nothing
     genuine = git_blob_id(data) in PUBLISHED.values()

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The published NRE networks: an Inception-v3 trunk, cut where the checkpoint says, and a 1x1 convolution.
 
 Architecture: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR

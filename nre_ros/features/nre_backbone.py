@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The published NRE networks (Germain et al., CVPR 2021) as one backbone: coarse and fine Inception.
 
 The weights are imported first, ``nre_ros weights import``.  The features are not of unit length;
@@ -66,9 +68,7 @@ class NREBackbone(FeatureBackbone):
         rgb = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
         rgb = (torch.from_numpy(rgb).to(self.device).permute(2, 0, 1) - self._mean) / self._deviation
         coarse = _pass(self.coarse, rgb[None], self.max_coarse_imsize)
-        return ImageFeatures(
-            coarse, _pass(self.fine, rgb[None], self.max_fine_imsize) if fine else coarse, detection
-        )
+        return ImageFeatures(coarse, _pass(self.fine, rgb[None], self.max_fine_imsize) if fine else coarse, detection)
 
     def _detect(self, image: np.ndarray) -> torch.Tensor:
         """The smaller eigenvalue of the gradients' covariance (Shi and Tomasi, CVPR 1994).

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Where the published networks' weights live on this machine, and how they get there."""
 
 from __future__ import annotations

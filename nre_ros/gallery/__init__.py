@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """A synthetic world with exact truth: rooms with photographs on their walls, rendered for any camera.
 
     gallery = Gallery(build_room(seed=0))
@@ -13,10 +15,28 @@ from nre_ros.gallery.room import build_room
 from nre_ros.gallery.scene import Quad, Texture, box
 from nre_ros.gallery.sensor import Sensor
 from nre_ros.gallery.trajectory import (
-    CameraMount, OdometryNoise, PlanarTrajectory, camera_pose, drifting_odometry, mapping_poses, robot_loop,
+    CameraMount,
+    OdometryNoise,
+    PlanarTrajectory,
+    camera_pose,
+    drifting_odometry,
+    mapping_poses,
+    robot_loop,
 )
 
 __all__ = [
-    "CameraMount", "Gallery", "OdometryNoise", "PlanarTrajectory", "Quad", "Rendering", "Sensor", "Texture", "box",
-    "build_room", "camera_pose", "drifting_odometry", "mapping_poses", "robot_loop",
+    "CameraMount",
+    "Gallery",
+    "OdometryNoise",
+    "PlanarTrajectory",
+    "Quad",
+    "Rendering",
+    "Sensor",
+    "Texture",
+    "box",
+    "build_room",
+    "camera_pose",
+    "drifting_odometry",
+    "mapping_poses",
+    "robot_loop",
 ]

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Writes a robot's run through a gallery as a rosbag2, without ROS (the rosbags library).
 
 Topics: ``/camera/color/image_raw`` or ``/camera/color/image_raw/compressed``,
@@ -22,7 +24,11 @@ from nre_ros.errors import NreError
 from nre_ros.gallery.render import Gallery
 from nre_ros.gallery.sensor import Sensor
 from nre_ros.gallery.trajectory import (
-    START_STAMP, CameraMount, OdometryNoise, PlanarTrajectory, drifting_odometry,
+    START_STAMP,
+    CameraMount,
+    OdometryNoise,
+    PlanarTrajectory,
+    drifting_odometry,
 )
 from nre_ros.geometry import EQUIDISTANT, Camera, position_quaternion
 
@@ -49,10 +55,22 @@ class BagSummary:
 
 
 def write_bag(
-    path: Path | str, gallery: Gallery, camera: Camera, trajectory: PlanarTrajectory, *,
-    mount: CameraMount | None = None, image_rate: float = 15.0, odometry_rate: float = 50.0, encoding: str = "jpeg",
-    jpeg_quality: int = 90, storage: str = "mcap", noise: OdometryNoise = OdometryNoise(), sensor: Sensor = Sensor(),
-    seed: int = 0, start_stamp: int = START_STAMP, progress: Callable[[int, int], None] | None = None,
+    path: Path | str,
+    gallery: Gallery,
+    camera: Camera,
+    trajectory: PlanarTrajectory,
+    *,
+    mount: CameraMount | None = None,
+    image_rate: float = 15.0,
+    odometry_rate: float = 50.0,
+    encoding: str = "jpeg",
+    jpeg_quality: int = 90,
+    storage: str = "mcap",
+    noise: OdometryNoise = OdometryNoise(),
+    sensor: Sensor = Sensor(),
+    seed: int = 0,
+    start_stamp: int = START_STAMP,
+    progress: Callable[[int, int], None] | None = None,
 ) -> BagSummary:
     """Renders the whole trajectory into the bag folder ``path``; messages are in the order of their stamps.
 
@@ -126,8 +144,15 @@ def _offered_qos(latched: bool) -> Qos:
     """Reliable; transient local when ``latched``, as tf2's static broadcaster offers."""
     durability = QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE
     return Qos(
-        QosHistory.KEEP_LAST, 1 if latched else 10, QosReliability.RELIABLE, durability,
-        _FOREVER, _FOREVER, QosLiveliness.AUTOMATIC, _FOREVER, False,
+        QosHistory.KEEP_LAST,
+        1 if latched else 10,
+        QosReliability.RELIABLE,
+        durability,
+        _FOREVER,
+        _FOREVER,
+        QosLiveliness.AUTOMATIC,
+        _FOREVER,
+        False,
     )
 
 
@@ -178,9 +203,17 @@ def camera_info_message(stamp: int, frame: str, camera: Camera):
         model, coefficients = "plumb_bob", (*coefficients, *(0.0,) * (5 - len(coefficients)))
     region = _type("sensor_msgs/msg/RegionOfInterest")(x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
     return _type("sensor_msgs/msg/CameraInfo")(
-        header=_header(stamp, frame), height=camera.height, width=camera.width, distortion_model=model,
-        d=np.array(coefficients, dtype=np.float64), k=camera.K.ravel(), r=np.eye(3).ravel(),
-        p=np.hstack([camera.K, np.zeros((3, 1))]).ravel(), binning_x=0, binning_y=0, roi=region,
+        header=_header(stamp, frame),
+        height=camera.height,
+        width=camera.width,
+        distortion_model=model,
+        d=np.array(coefficients, dtype=np.float64),
+        k=camera.K.ravel(),
+        r=np.eye(3).ravel(),
+        p=np.hstack([camera.K, np.zeros((3, 1))]).ravel(),
+        binning_x=0,
+        binning_y=0,
+        roi=region,
     )
 
 

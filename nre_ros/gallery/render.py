@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Exact images and depths of textured rectangles, for any camera model.
 
 A rectangle ``corner + a right + b down`` seen along the ray (x, y, 1) of the camera frame obeys
@@ -131,8 +133,11 @@ def _ray_grid(camera: Camera, supersample: int) -> _RayGrid:
     # slightly too large: float32 must not make a tile lose a rectangle
     extents = [(high - low) / 2 + 1e-5 * (1 + np.abs(high) + np.abs(low)) for low, high in tiles]
     return _RayGrid(
-        x.astype(np.float32), y.astype(np.float32), None if valid.all() else valid,
-        half_log_area.astype(np.float32), np.stack([*centres, *extents]).astype(np.float32),
+        x.astype(np.float32),
+        y.astype(np.float32),
+        None if valid.all() else valid,
+        half_log_area.astype(np.float32),
+        np.stack([*centres, *extents]).astype(np.float32),
     )
 
 
@@ -168,7 +173,7 @@ class _Patch:
     b: np.ndarray
     w: np.ndarray
 
-    def narrowed(self, start: int, stop: int) -> "_Patch":
+    def narrowed(self, start: int, stop: int) -> _Patch:
         """The part between two of its columns."""
         first = self.columns.start
         cut = (np.ascontiguousarray(array[:, start:stop]) for array in (self.a, self.b, self.w))

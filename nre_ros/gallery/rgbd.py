@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Writes views of a gallery as an RGB-D folder, the input of ``nre_ros map build rgbd``."""
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from nre_ros.gallery.trajectory import START_STAMP
 from nre_ros.geometry import Camera, position_quaternion
 from nre_ros.keyframes.importers.cameras import write_cameras_txt
 
+
 @dataclass(frozen=True)
 class RgbdFolder:
     """What was written; line i of ``list`` and of ``poses`` belong together."""
@@ -28,9 +31,18 @@ class RgbdFolder:
 
 
 def write_rgbd(
-    folder: Path | str, gallery: Gallery, camera: Camera, T_map_cam: np.ndarray, *,
-    image_format: str = "jpg", jpeg_quality: int = 95, depth_scale: float = 1000.0, sensor: Sensor = Sensor(),
-    seed: int = 0, start_stamp: int = START_STAMP, rate: float = 2.0,
+    folder: Path | str,
+    gallery: Gallery,
+    camera: Camera,
+    T_map_cam: np.ndarray,
+    *,
+    image_format: str = "jpg",
+    jpeg_quality: int = 95,
+    depth_scale: float = 1000.0,
+    sensor: Sensor = Sensor(),
+    seed: int = 0,
+    start_stamp: int = START_STAMP,
+    rate: float = 2.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> RgbdFolder:
     """Renders the poses [N, 4, 4] into images/, depth/, list.txt, poses.txt and cameras.txt.

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Builds rooms: four walls with photographs, floor, ceiling, and things that stand in the way.
 
 A room's own frame has its origin on the middle of the floor, x along the room's length and z up;
@@ -20,8 +22,11 @@ FRAME_COLOURS = ((35, 30, 30), (60, 90, 130), (225, 230, 230), (50, 60, 40), (40
 
 
 def build_room(
-    seed: int = 0, size: tuple[float, float, float] = SIZE, T_map_room: np.ndarray | None = None,
-    pixels_per_metre: int = 400, furniture: bool = True,
+    seed: int = 0,
+    size: tuple[float, float, float] = SIZE,
+    T_map_room: np.ndarray | None = None,
+    pixels_per_metre: int = 400,
+    furniture: bool = True,
 ) -> list[Quad]:
     """The rectangles of one room, for ``Gallery(build_room(...))``; rooms may be added up.
 
@@ -38,8 +43,10 @@ def build_room(
     quads = []
     # a wall's corner is the upper left one of someone who faces it from inside
     walls = {
-        "east": ((x, y, height), -Y * width), "south": ((x, -y, height), -X * length),
-        "west": ((-x, -y, height), Y * width), "north": ((-x, y, height), X * length),
+        "east": ((x, y, height), -Y * width),
+        "south": ((x, -y, height), -X * length),
+        "west": ((-x, -y, height), Y * width),
+        "north": ((-x, y, height), X * length),
     }
     for i, (name, (corner, along)) in enumerate(walls.items()):
         metres = float(np.linalg.norm(along))
@@ -92,7 +99,7 @@ def _floor(width: float, length: float, ppm: int, rng) -> np.ndarray:
     rug = round(0.45 * length * ppm), round(0.4 * width * ppm)
     top, left = (shape[0] - rug[0]) // 2, (shape[1] - rug[1]) // 2
     weave = coloured(tiled("grass.png", rug, round(1.2 * ppm), rng), (70, 60, 150), 0.8)
-    surface[top:top + rug[0], left:left + rug[1]] = weave
+    surface[top : top + rug[0], left : left + rug[1]] = weave
     return lit(surface, rng)
 
 
@@ -103,12 +110,12 @@ def _ceiling(width: float, length: float, ppm: int, rng) -> np.ndarray:
     beams = np.arange(0.5, length, 1.1) + rng.uniform(-0.15, 0.15, len(np.arange(0.5, length, 1.1)))
     for middle in beams:
         top, thick = round(middle * ppm), max(2, round(0.12 * ppm))
-        rows = surface[top:top + thick]
+        rows = surface[top : top + thick]
         rows[:] = plaster(rows.shape[:2], (60, 85, 110), rng) if rows.shape[0] else rows
     for middle in beams[:-1] + 0.55:
         centre = rng.uniform(0.25, 0.75) * width
         left, top = round((centre - 0.4) * ppm), round((middle - 0.1) * ppm)
-        surface[top:top + round(0.2 * ppm), left:left + round(0.8 * ppm)] = 250
+        surface[top : top + round(0.2 * ppm), left : left + round(0.8 * ppm)] = 250
     return lit(surface, rng, 0.05)
 
 
@@ -159,4 +166,4 @@ def _cropped(image: np.ndarray, aspect: float, rng) -> np.ndarray:
     height, width = image.shape[:2]
     wide, tall = min(width, round(height * aspect)), min(height, round(width / aspect))
     left, top = rng.integers(width - wide + 1), rng.integers(height - tall + 1)
-    return image[top:top + tall, left:left + wide]
+    return image[top : top + tall, left : left + wide]

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """What a gallery is made of: textures with mipmaps on rectangles in the map frame."""
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ class Quad:
         """Map coordinates [3] of the point at fraction a of the width and b of the height."""
         return self.corner + a * self.right + b * self.down
 
-    def moved(self, T: np.ndarray) -> "Quad":
+    def moved(self, T: np.ndarray) -> Quad:
         """The same rectangle after the motion T [4, 4]; it shares the texture."""
         R, t = T[:3, :3], T[:3, 3]
         return Quad(R @ self.corner + t, R @ self.right, R @ self.down, self.texture, self.name)

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Pictures and surfaces of the gallery: photographs that ship inside scikit-image, and walls to hang them on.
 
 All of it is drawn from a generator that is passed in: same seed, same room.
@@ -5,7 +7,7 @@ All of it is drawn from a generator that is passed in: same seed, same room.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,8 +17,20 @@ import numpy as np
 from nre_ros.errors import ImageError
 
 PHOTOGRAPHS = (
-    "astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "camera.png",
-    "hubble_deep_field.jpg", "retina.jpg", "coins.png", "ihc.png", "moon.png", "cell.png", "text.png", "logo.png",
+    "astronaut.png",
+    "chelsea.png",
+    "coffee.png",
+    "rocket.jpg",
+    "motorcycle_left.png",
+    "camera.png",
+    "hubble_deep_field.jpg",
+    "retina.jpg",
+    "coins.png",
+    "ihc.png",
+    "moon.png",
+    "cell.png",
+    "text.png",
+    "logo.png",
 )
 """Files of scikit-image's data folder that lie in its wheel (the rest would be downloaded)."""
 
@@ -24,7 +38,7 @@ POSTERS = ("horse.png", "phantom.png", "brick.png", "color.png")
 """More of them, plainer, for the furniture."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def photograph(name: str) -> np.ndarray:
     """A file of scikit-image's data folder as uint8 BGR [H, W, 3] (do not write into it)."""
     spec = find_spec("skimage")
@@ -69,9 +83,9 @@ def tiled(name: str, shape: tuple[int, int], texels: int, rng: np.random.Generat
     for top in range(0, height + side, step):
         for left in range(0, width + side, step):
             y, x = rng.integers(texels - side + 1, size=2)
-            piece = source[y:y + side, x:x + side][::rng.choice((-1, 1)), ::rng.choice((-1, 1))]
-            total[top:top + side, left:left + side] += piece * window
-            weight[top:top + side, left:left + side] += window
+            piece = source[y : y + side, x : x + side][:: rng.choice((-1, 1)), :: rng.choice((-1, 1))]
+            total[top : top + side, left : left + side] += piece * window
+            weight[top : top + side, left : left + side] += window
     centre = slice(side, side + height), slice(side, side + width)
     return total[centre] / weight[centre]
 
@@ -89,7 +103,7 @@ def bricks(shape: tuple[int, int], ppm: float, rng: np.random.Generator) -> np.n
         left = -rng.uniform(0, 0.24) * ppm
         while left < width:
             right = left + rng.choice((0.24, 0.24, 0.115)) * ppm * rng.uniform(0.96, 1.04)
-            wall[top:bottom, max(0, round(left)):max(0, round(right) - mortar)] = rng.normal(0.95, 0.1)
+            wall[top:bottom, max(0, round(left)) : max(0, round(right) - mortar)] = rng.normal(0.95, 0.1)
             left = right
     grain = tiled("gravel.png", shape, round(0.5 * ppm), rng)
     return wall * (0.8 + 0.2 * grain / grain.mean())
@@ -131,7 +145,7 @@ def hang(wall: np.ndarray, picture: np.ndarray, left: int, top: int, size: tuple
     shrink = cv2.INTER_AREA if width < picture.shape[1] else cv2.INTER_CUBIC
     corners = (left - border, top - border), (left + width + border - 1, top + height + border - 1)
     shift = max(1, border // 2)
-    shadow = wall[corners[0][1] + shift:corners[1][1] + 1 + shift, corners[0][0] + shift:corners[1][0] + 1 + shift]
+    shadow = wall[corners[0][1] + shift : corners[1][1] + 1 + shift, corners[0][0] + shift : corners[1][0] + 1 + shift]
     shadow *= 0.6
     cv2.rectangle(wall, *corners, tuple(float(c) for c in frame_bgr), cv2.FILLED)
-    wall[top:top + height, left:left + width] = cv2.resize(picture, (width, height), interpolation=shrink)
+    wall[top : top + height, left : left + width] = cv2.resize(picture, (width, height), interpolation=shrink)

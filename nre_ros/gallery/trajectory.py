@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Where the camera goes: keyframes that cover a room, a robot's smooth loop, and its drifting odometry.
 
 Frames as REP-103 and REP-105 have them: ``base_link`` x forward, y left, z up, on the floor;
@@ -87,7 +89,10 @@ def mapping_poses(size=SIZE, keyframes: int = 80, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     # part of the room's half size, heading relative to the outward direction, height, pitch up
     laps = [
-        (0.45, 0.0, 1.3, 0.0), (0.62, np.pi, 1.6, -0.12), (0.54, np.pi / 2, 1.2, 0.0), (0.54, -np.pi / 2, 1.45, 0.06),
+        (0.45, 0.0, 1.3, 0.0),
+        (0.62, np.pi, 1.6, -0.12),
+        (0.54, np.pi / 2, 1.2, 0.0),
+        (0.54, -np.pi / 2, 1.45, 0.06),
     ]
     poses = []
     for indices, (part, heading, height, pitch) in zip(np.array_split(np.arange(keyframes), 4), laps):

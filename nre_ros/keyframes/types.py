@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """What a keyframe is, apart from how it is stored."""
 
 from __future__ import annotations
@@ -69,6 +71,7 @@ class KeyframeStack:
 
 def stack_keyframes(keyframes: list[Keyframe], device: str | torch.device = "cpu") -> KeyframeStack:
     """Stacks keyframes for the estimator; all must come from one map (same channels and M)."""
+
     def put(arrays, dtype):
         return torch.as_tensor(np.concatenate(arrays), dtype=dtype).to(device)
 

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The probability that a pose is right, and the covariance that holds, from an estimate's evidence.
 
 Right means within ``POSITION_BOUND`` of the scene's distance (10 cm at 2 m) and ``ROTATION_BOUND``.  A logistic

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """What an estimate knows about whether it is right, as a few numbers without units.
 
 Any search over poses finds some points that agree by accident: of an image of another place altogether a tenth to a
@@ -130,10 +132,12 @@ def _regions(pixels, supporting, by_chance, should, camera: Camera) -> float:
 
 def _agreeing_keyframes(supporting, in_view, counts) -> float:
     """(sum s)^2 / sum s^2 of the shares s that support the pose in each keyframe: K if all agree alike, 1 if one does."""
-    shares = torch.stack([
-        part.double().sum() / max(float(seen.sum()), 1.0)
-        for part, seen in zip(supporting.split(counts), in_view.split(counts))
-    ])
+    shares = torch.stack(
+        [
+            part.double().sum() / max(float(seen.sum()), 1.0)
+            for part, seen in zip(supporting.split(counts), in_view.split(counts))
+        ]
+    )
     return float(shares.sum().square() / shares.square().sum().clamp_min(1e-12))
 
 

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Composition of frames: from the pose of the camera to what TF and other frames need.
 
 All motions are 4x4 float64, ``T_b_a`` maps coordinates of frame a into frame b; the frame

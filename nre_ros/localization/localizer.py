@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """One image in, a verdict out: retrieval, the estimator, and whether to believe it.
 
 Usable without ROS:
@@ -24,8 +26,8 @@ from nre_ros.errors import FeatureMismatchError, ImageError
 from nre_ros.features import BACKBONES, choose_device, load_backbone
 from nre_ros.features.base import check_image
 from nre_ros.geometry import Camera, invert
-from nre_ros.keyframes.retrieval import PosePrior, Retriever, global_descriptor
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.retrieval.retriever import PosePrior, Retriever, global_descriptor
+from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.types import KeyframeStack, stack_keyframes
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.localization.verdict import judge
@@ -120,8 +122,12 @@ class Localizer:
         started = perf_counter()
         verdict = judge(estimate, keyframes, camera, self.min_confidence)
         common = dict(
-            confidence=verdict.confidence, alternatives=verdict.alternatives, evidence=verdict.evidence,
-            points_considered=len(keyframes), keyframes=keyframes.ids, cost=estimate.cost,
+            confidence=verdict.confidence,
+            alternatives=verdict.alternatives,
+            evidence=verdict.evidence,
+            points_considered=len(keyframes),
+            keyframes=keyframes.ids,
+            cost=estimate.cost,
         )
         if verdict.reason:
             result = LocalizationResult(reason=verdict.reason, **common)
@@ -149,7 +155,11 @@ class Localizer:
         extracted = perf_counter()
         with self.store.tables.snapshot():  # a keyframe that is found cannot be gone before it is loaded
             ids, _ = self.retriever.query(
-                global_descriptor(features.coarse), self.retrieve, prior, features.coarse, self.backbone.coarse_temperature
+                global_descriptor(features.coarse),
+                self.retrieve,
+                prior,
+                features.coarse,
+                self.backbone.coarse_temperature,
             )
             found = self.store.load_readable(ids)
             if not found:
@@ -165,7 +175,7 @@ class Localizer:
         """Closes the map file."""
         self.store.close()
 
-    def __enter__(self) -> "Localizer":
+    def __enter__(self) -> Localizer:
         return self
 
     def __exit__(self, *_) -> None:

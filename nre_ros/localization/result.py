@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """What localizing one image ends with: a pose, or why there is none."""
 
 from __future__ import annotations
@@ -7,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nre_ros.features import FeatureGrid
+from nre_ros.gate.fix import AT_BASE, Alternative, Fix
 from nre_ros.geometry import position_quaternion
 from nre_ros.localization.evidence import Evidence
-from nre_ros.localization.fix import AT_BASE, Alternative, Fix
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,14 @@ class LocalizationResult:
         """
         if self.success:
             return Fix(
-                stamp, self.T_map_cam, self.covariance, self.confidence, T_odom_cam, camera, T_base_cam, self.alternatives
+                stamp,
+                self.T_map_cam,
+                self.covariance,
+                self.confidence,
+                T_odom_cam,
+                camera,
+                T_base_cam,
+                self.alternatives,
             )
         if len(self.alternatives) < 2:
             return None

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Whether an estimate is believed: probably right, and with a covariance that says something."""
 
 from __future__ import annotations
@@ -6,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nre_ros.gate.fix import Alternative
 from nre_ros.geometry import Camera, invert
 from nre_ros.keyframes.types import KeyframeStack
 from nre_ros.localization.confidence import load_model
 from nre_ros.localization.evidence import Evidence, gather
-from nre_ros.localization.fix import Alternative
 from nre_ros.nre.estimator import Estimate
 from nre_ros.nre.rivals import ALIKE
 

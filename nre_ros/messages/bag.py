@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """rosbag2 recordings (sqlite3 and MCAP) read with the rosbags library: no ROS, no playback."""
 
 from __future__ import annotations

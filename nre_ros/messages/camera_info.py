@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The camera of a sensor_msgs/CameraInfo message, of rclpy or read from a bag; no ROS in here."""
 
 from __future__ import annotations
@@ -36,14 +38,20 @@ def camera_of(info, rectified: bool = False) -> Camera:
     model, distortion = (PINHOLE, ()) if rectified else _distortion(info)
     roi = info.roi
     full = roi.width == 0 or roi.height == 0  # as the message's definition has it
-    x, y, width, height = (0, 0, info.width, info.height) if full else (
-        roi.x_offset, roi.y_offset, roi.width, roi.height
+    x, y, width, height = (
+        (0, 0, info.width, info.height) if full else (roi.x_offset, roi.y_offset, roi.width, roi.height)
     )
     bx, by = max(info.binning_x, 1), max(info.binning_y, 1)
     # the centre of a binned pixel lies between the centres of those it sums up
     return Camera(
-        width // bx, height // by, matrix[0, 0] / bx, matrix[1, 1] / by,
-        (matrix[0, 2] - x + 0.5) / bx - 0.5, (matrix[1, 2] - y + 0.5) / by - 0.5, model, distortion,
+        width // bx,
+        height // by,
+        matrix[0, 0] / bx,
+        matrix[1, 1] / by,
+        (matrix[0, 2] - x + 0.5) / bx - 0.5,
+        (matrix[1, 2] - y + 0.5) / by - 0.5,
+        model,
+        distortion,
     )
 
 

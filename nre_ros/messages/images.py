@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Pixels of sensor_msgs/Image and CompressedImage messages, of rclpy or read from a bag; no ROS in here.
 
 Pixels are decoded with OpenCV alone, on every machine the same way: cv_bridge is missing

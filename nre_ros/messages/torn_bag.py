@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Recordings that broke off or are damaged in the middle: what can still be read of them.
 
 A recorder that is killed leaves an MCAP file without its index and footer, and no metadata.yaml.
@@ -154,7 +156,7 @@ class _Extended(io.RawIOBase):
         stop = end if size is None or size < 0 else min(self._at + size, end)
         self._file.seek(self._at)
         data = self._file.read(max(min(stop, self._length) - self._at, 0))
-        data += self._tail[max(self._at - self._length, 0):max(stop - self._length, 0)]
+        data += self._tail[max(self._at - self._length, 0) : max(stop - self._length, 0)]
         self._at = stop
         return data
 

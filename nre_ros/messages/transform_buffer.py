@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """A transform tree over time with tf2's look-up semantics, for machines without tf2_ros.
 
 Follows tf2's BufferCore and TimeCache (Foote, "tf: the transform library", TePRA 2013, and the
@@ -171,7 +173,7 @@ class TransformBuffer:
         if not frame:
             raise FrameLookupError(f"Invalid argument {place} in tf2 frame_ids cannot be empty")
         if frame.startswith("/"):
-            raise FrameLookupError(f'Invalid argument "{frame}" {place} in tf2 frame_ids cannot start with a \'/\'')
+            raise FrameLookupError(f"Invalid argument \"{frame}\" {place} in tf2 frame_ids cannot start with a '/'")
         if frame not in self._known:
             raise FrameLookupError(f'"{frame}" {place} does not exist')
 

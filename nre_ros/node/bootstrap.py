@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The environment that ROS needs, where no setup file of a ROS installation has provided it.
 
 After ``pip install`` the message libraries lie in the ``lib`` folder of the Python environment,

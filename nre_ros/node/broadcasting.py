@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """From the camera's pose to TF and to the frame that the pose topics speak of."""
 
 from __future__ import annotations
@@ -26,10 +28,12 @@ class Frames:
     pose: str
 
     @classmethod
-    def of(cls, node: Node, map_frame: str) -> "Frames":
+    def of(cls, node: Node, map_frame: str) -> Frames:
         """From the parameters; ``map_frame``: the name in the map file."""
         names = {name: value_of(node, f"{name}_frame") for name in ("map", "odom", "base", "camera", "pose")}
-        several = len(value_of(node, "cameras")) > 1  # whose poses would follow each other without a word which is whose
+        several = (
+            len(value_of(node, "cameras")) > 1
+        )  # whose poses would follow each other without a word which is whose
         pose = names["pose"] or (names["base"] if several else "")
         return cls(**{**names, "map": names["map"] or map_frame, "pose": pose})
 

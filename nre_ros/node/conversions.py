@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Motions and stamps to ROS messages and back (pixels and cameras: ``nre_ros.messages``)."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The topics ``debug_image`` and ``debug_image/compressed``: what the estimator saw in an image."""
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from nre_ros.localization.decision import Decision
+from nre_ros.gate.decision import Decision
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.node.conversions import stamp_message
 from nre_ros.node.parameters import value_of
@@ -36,7 +38,12 @@ class DebugImage:
         return self._raw.wanted or self._compressed.wanted
 
     def update(
-        self, image: np.ndarray, result: LocalizationResult, decision: Decision | None, frame: str, stamp: int,
+        self,
+        image: np.ndarray,
+        result: LocalizationResult,
+        decision: Decision | None,
+        frame: str,
+        stamp: int,
         thumbnail: Callable[[int], bytes],
     ) -> None:
         """image: BGR or grey, of the camera's ``frame`` at ``stamp`` ns.  thumbnail: of a keyframe's id, as JPEG."""
@@ -44,7 +51,9 @@ class DebugImage:
             return
         words = []
         if decision is not None:
-            words.append(f"{decision.state.name.lower()}, {'believed' if decision.accepted else 'rejected'}: {decision.reason}")
+            words.append(
+                f"{decision.state.name.lower()}, {'believed' if decision.accepted else 'rejected'}: {decision.reason}"
+            )
         picture = draw_debug(image, result, thumbnail, words)
         header = Header(frame_id=frame, stamp=stamp_message(stamp))
         if self._raw.wanted:

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Which images are wanted: by the mode, and by calls of ~/relocalize that wait for one."""
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from dataclasses import dataclass
 from rclpy.node import Node
 from rclpy.task import Future
 
-from nre_ros.localization.gate import Gate, State
+from nre_ros.gate.gate import Gate, State
 from nre_ros.msg import LocalizationStatus
 from nre_ros.node.entities import Entities
 from nre_ros.node.parameters import value_of
@@ -80,8 +82,10 @@ class Demand:
             self._waiting = [waiting for waiting in self._waiting if waiting not in late]
         for waiting in late:
             seconds = waiting.until - waiting.since
-            words = f"no image has been localized within {seconds:.1f} s" if waiting.last is None else (
-                f"not localized within {seconds:.1f} s: {waiting.last.reason}"
+            words = (
+                f"no image has been localized within {seconds:.1f} s"
+                if waiting.last is None
+                else (f"not localized within {seconds:.1f} s: {waiting.last.reason}")
             )
             self._answer(waiting, False, words)
 

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """/diagnostics: is the robot localized, how well, how fast, in which map, and with how much memory.
 
 Levels: OK localized; WARN not yet, lost, a while ago, or with little confidence; ERROR the map cannot be read; STALE no
@@ -18,8 +20,8 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
-from nre_ros.localization.decision import Decision, State
-from nre_ros.localization.motion import position_spread, turn_spread
+from nre_ros.gate.decision import Decision, State
+from nre_ros.gate.motion import position_spread, turn_spread
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.node.parameters import value_of
 from nre_ros.node.topics import Topic
@@ -50,7 +52,12 @@ class Diagnostics:
             _remember(self._arrivals, time.monotonic())
 
     def update(
-        self, result: LocalizationResult, decision: Decision | None, state: State, milliseconds: float, trouble: str = ""
+        self,
+        result: LocalizationResult,
+        decision: Decision | None,
+        state: State,
+        milliseconds: float,
+        trouble: str = "",
     ) -> None:
         """An image has been localized or not, in so many milliseconds; decision: None where it had no pose.
 

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The map and the network on their device: loaded, warmed up, and still going when memory runs out."""
 
 from __future__ import annotations
@@ -14,10 +16,10 @@ from rclpy.node import Node
 from nre_ros.errors import MapError
 from nre_ros.features import choose_device, load_backbone
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.database import sidecars
-from nre_ros.keyframes.retrieval import PosePrior
-from nre_ros.keyframes.rewriting import save_copy
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.retrieval.retriever import PosePrior
+from nre_ros.keyframes.storage.database import sidecars
+from nre_ros.keyframes.storage.rewriting import save_copy
+from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.localizer import Localizer
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.node.diagnostics import device_facts

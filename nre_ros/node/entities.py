@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Subscriptions, timers and services that a part of the node makes, and that end with it."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The pose between images: the last accepted one carried on by odometry (parameter ``follow_odometry``)."""
 
 from __future__ import annotations
@@ -5,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 from rclpy.node import Node
 
-from nre_ros.localization.gate import Gate, State
+from nre_ros.gate.gate import Gate, State
 from nre_ros.node.broadcasting import FrameLookups, Frames
 from nre_ros.node.entities import Entities
 from nre_ros.node.parameters import value_of
@@ -20,7 +22,13 @@ class Follower:
     """
 
     def __init__(
-        self, node: Node, entities: Entities, transforms: Transforms, lookups: FrameLookups, frames: Frames, gate: Gate,
+        self,
+        node: Node,
+        entities: Entities,
+        transforms: Transforms,
+        lookups: FrameLookups,
+        frames: Frames,
+        gate: Gate,
         publishers: Publishers,
     ):
         self._node, self._transforms, self._lookups, self._frames = node, transforms, lookups, frames

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The gate's settings by the node's parameters, which may change while it runs."""
 
 from __future__ import annotations
@@ -6,9 +8,9 @@ from dataclasses import fields, replace
 
 from rclpy.node import Node
 
-from nre_ros.localization.gate import Gate
-from nre_ros.localization.gate_settings import GateSettings
-from nre_ros.localization.motion import MotionModel
+from nre_ros.gate.gate import Gate
+from nre_ros.gate.motion import MotionModel
+from nre_ros.gate.settings import GateSettings
 from nre_ros.node.declarations import DECLARATIONS
 from nre_ros.node.parameters import value_of
 

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Where the robot is said to be: by ``initialpose``, or by the file that the last run has left."""
 
 from __future__ import annotations
@@ -13,10 +15,10 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
 from nre_ros.errors import NreError, PoseError
+from nre_ros.gate.gate import Gate
+from nre_ros.gate.last_pose import LastPose
 from nre_ros.geometry import invert
 from nre_ros.localization.frames import covariance_of_frame
-from nre_ros.localization.gate import Gate
-from nre_ros.localization.last_pose import LastPose
 from nre_ros.node.broadcasting import FrameLookups, Frames
 from nre_ros.node.conversions import matrix_of_pose, stamp_nanoseconds
 from nre_ros.node.entities import Entities

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """One camera's subscriptions: images, raw or compressed, and the intrinsics."""
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ class CameraInput:
     """
 
     def __init__(
-        self, node: Node, entities: Entities, name: str, take: Callable[["CameraInput", Image | CompressedImage], None]
+        self, node: Node, entities: Entities, name: str, take: Callable[[CameraInput, Image | CompressedImage], None]
     ):
         self._node, self._take, self.name = node, take, name
         self._newest: dict[str, int] = {}  # transport -> stamp

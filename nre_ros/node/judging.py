@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """One image's way from message to decision: where it may be, what it shows, and whether that is believed."""
 
 from __future__ import annotations
@@ -11,8 +13,8 @@ import numpy as np
 from rclpy.node import Node
 
 from nre_ros.errors import NreError
-from nre_ros.keyframes.retrieval import PosePrior
-from nre_ros.localization.gate import Gate, State
+from nre_ros.gate.gate import Gate, State
+from nre_ros.keyframes.retrieval.retriever import PosePrior
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.node.broadcasting import FrameLookups
 from nre_ros.node.engine import Engine
@@ -40,7 +42,12 @@ class Judge:
     """Looks at images and has the gate judge their poses; for the worker's thread."""
 
     def __init__(
-        self, node: Node, engine: Engine, lookups: FrameLookups, gate: Gate, hints: Hints,
+        self,
+        node: Node,
+        engine: Engine,
+        lookups: FrameLookups,
+        gate: Gate,
+        hints: Hints,
         report: Callable[[Exception], None],
     ):
         self._node = node

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The managed node: what it has in each state of its life (REP-2002's states, by rclpy.lifecycle).
 
 configure loads map and network and warms up; activate subscribes; deactivate drops the
@@ -14,7 +16,7 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from nre_ros.errors import NreError
-from nre_ros.localization.gate import Gate
+from nre_ros.gate.gate import Gate
 from nre_ros.node.broadcasting import Frames
 from nre_ros.node.engine import Engine
 from nre_ros.node.gating import settings_of
@@ -26,7 +28,9 @@ from nre_ros.node.services import Services
 _CAMERA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 """What ROS takes as part of a topic's name."""
 _SUCCESS, _FAILURE, _ERROR = (
-    TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE, TransitionCallbackReturn.ERROR
+    TransitionCallbackReturn.SUCCESS,
+    TransitionCallbackReturn.FAILURE,
+    TransitionCallbackReturn.ERROR,
 )
 
 

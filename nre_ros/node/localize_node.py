@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The process of the node: signals, the environment, and errors at the start in one line.
 
 Exit codes: 0 after SIGINT or SIGTERM, 2 when the map, a parameter or an argument cannot be used

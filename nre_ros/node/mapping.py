@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The topic ``keyframes``: a SLAM stack's views become part of the open map, and move as it corrects them."""
 
 from __future__ import annotations
@@ -11,9 +13,9 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
 from nre_ros.errors import MapError, NreError
-from nre_ros.keyframes.builder import KeyframeBuilder
-from nre_ros.keyframes.store import KeyframeStore
-from nre_ros.keyframes.from_message import has_image, keyframe_of
+from nre_ros.keyframes.building.builder import KeyframeBuilder
+from nre_ros.keyframes.building.from_message import has_image, keyframe_of
+from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.msg import Keyframe
 from nre_ros.node.broadcasting import FrameLookups, Frames
 from nre_ros.node.conversions import matrix_of_pose, stamp_nanoseconds

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The topics ``markers/map`` and ``markers/fix``: the map's cameras, and what the last image saw of it, for RViz."""
 
 from __future__ import annotations
@@ -8,8 +10,8 @@ from rclpy.node import Node
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from nre_ros.keyframes.store import KeyframeStore
-from nre_ros.localization.decision import Decision
+from nre_ros.gate.decision import Decision
+from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.node.conversions import stamp_message
 from nre_ros.node.parameters import value_of
@@ -39,9 +41,7 @@ class Markers:
     def wanted(self) -> bool:
         return self._map.wanted or self._fix.wanted
 
-    def update(
-        self, result: LocalizationResult, decision: Decision | None, stamp: int, store: KeyframeStore
-    ) -> None:
+    def update(self, result: LocalizationResult, decision: Decision | None, stamp: int, store: KeyframeStore) -> None:
         """Shows the map, where it has changed, and what the image at ``stamp`` ns saw of it."""
         if not self.wanted or not self._pace.allows(value_of(self._node, "debug_rate")):
             return

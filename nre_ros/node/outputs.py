@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """All that people look at, as one thing that the node tells about each image."""
 
 from __future__ import annotations
@@ -8,8 +10,8 @@ import numpy as np
 from rclpy.node import Node
 
 from nre_ros.errors import MapError
-from nre_ros.keyframes.store import KeyframeStore
-from nre_ros.localization.decision import Decision, State
+from nre_ros.gate.decision import Decision, State
+from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.node.debug_image import DebugImage
 from nre_ros.node.diagnostics import Diagnostics
@@ -39,8 +41,17 @@ class Outputs:
         self._entities.timer(_PATH_SECONDS, self.path.publish, steady=True)
 
     def update(
-        self, result: LocalizationResult, decision: Decision | None, state: State, *, stamp: int, camera_frame: str,
-        image: np.ndarray | None, store: KeyframeStore, milliseconds: float, trouble: str = "",
+        self,
+        result: LocalizationResult,
+        decision: Decision | None,
+        state: State,
+        *,
+        stamp: int,
+        camera_frame: str,
+        image: np.ndarray | None,
+        store: KeyframeStore,
+        milliseconds: float,
+        trouble: str = "",
     ) -> None:
         """What became of one image; for the thread that may use the map, after pose and status have gone out.
 

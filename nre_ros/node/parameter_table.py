@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The node's parameters as one Markdown table, docs/parameters.md: ``nre_ros node --parameters``."""
 
 from __future__ import annotations

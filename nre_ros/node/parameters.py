@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The node's parameters: declared from their table, and validated when they are set."""
 
 from __future__ import annotations

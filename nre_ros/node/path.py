@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The topic ``path``: where the robot has been, by the poses that were believed."""
 
 from __future__ import annotations

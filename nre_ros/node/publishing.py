@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """What the node says on its topics: the pose and the status."""
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_msgs.msg import Header
 
-from nre_ros.localization.gate import Decision
+from nre_ros.gate.gate import Decision
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.msg import LocalizationStatus
 from nre_ros.node.conversions import pose_message, stamp_message
@@ -28,9 +30,7 @@ class Publishers:
 
         def publisher(message, topic):
             options = QoSOverridingOptions.with_default_policies()
-            return node.create_lifecycle_publisher(
-                message, topic, QoSProfile(depth=10), qos_overriding_options=options
-            )
+            return node.create_lifecycle_publisher(message, topic, QoSProfile(depth=10), qos_overriding_options=options)
 
         self._pose = publisher(PoseStamped, "pose")
         self._pose_with_covariance = publisher(PoseWithCovarianceStamped, "pose_with_covariance")

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The active node: an image message in, pose, transform and status messages out.
 
 The executor's thread only stores what arrives; a worker thread takes the newest image, localizes
@@ -15,8 +17,8 @@ from functools import partial
 
 from rclpy.lifecycle import LifecycleNode
 
+from nre_ros.gate.gate import Gate, State
 from nre_ros.localization.frames import map_to_odom
-from nre_ros.localization.gate import Gate, State
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.msg import LocalizationStatus
 from nre_ros.node import gating
@@ -82,9 +84,7 @@ class Relocalizer:
         self._last_pose = LastPoseFile(node, frames)
         self._hints.give(self._last_pose.hint())
         self._judge = Judge(node, engine, self._lookups, gate, self._hints, self._report)
-        self._follower = Follower(
-            node, self._entities, self._transforms, self._lookups, frames, gate, publishers
-        )
+        self._follower = Follower(node, self._entities, self._transforms, self._lookups, frames, gate, publishers)
         self._times = Times(node, self._log, self._time_went_back)
         self._entities.timer(REMIND_SECONDS, self._tell_what_is_missing, steady=True)
         self._inputs = [CameraInput(node, self._entities, name, self._offer) for name in cameras]
@@ -180,8 +180,14 @@ class Relocalizer:
         self._publishers.status(status)
         self.demand.told(shot.arrival, status)
         self._outputs.update(
-            outcome.seen.result, outcome.decision, State(status.state), stamp=shot.stamp, camera_frame=shot.frame,
-            image=outcome.seen.image, store=self._engine.store, milliseconds=status.total_milliseconds,
+            outcome.seen.result,
+            outcome.decision,
+            State(status.state),
+            stamp=shot.stamp,
+            camera_frame=shot.frame,
+            image=outcome.seen.image,
+            store=self._engine.store,
+            milliseconds=status.total_milliseconds,
             trouble=outcome.seen.trouble,
         )
 

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Logging that does not flood: the same trouble is told once in five seconds."""
 
 from __future__ import annotations

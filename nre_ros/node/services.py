@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The node's services; they are there while it is configured."""
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from rclpy.task import Future
 from std_srvs.srv import Trigger
 
 from nre_ros.errors import NreError
-from nre_ros.localization.gate import Gate
+from nre_ros.gate.gate import Gate
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.msg import LocalizationStatus
 from nre_ros.node.broadcasting import Frames
@@ -40,8 +42,10 @@ class Services:
         self._calls: set[Future] = set()  # calls that are not answered
         self._entities = Entities(node)
         for kind, name, callback in (
-            (LocalizeImage, "~/localize_image", self._localize_image), (Relocalize, "~/relocalize", self._relocalize),
-            (LoadMap, "~/load_map", self._load_map), (SaveMap, "~/save_map", self._save_map),
+            (LocalizeImage, "~/localize_image", self._localize_image),
+            (Relocalize, "~/relocalize", self._relocalize),
+            (LoadMap, "~/load_map", self._load_map),
+            (SaveMap, "~/save_map", self._save_map),
         ):
             self._entities.service(kind, name, self._followed(callback))
         self._entities.service(Trigger, "~/clear", self._clear)
@@ -67,6 +71,7 @@ class Services:
 
     def _followed(self, callback):
         """The callback of a service, known to be under way until its answer goes out."""
+
         async def follow(request, response):
             call = Future(executor=self._node.executor)
             self._calls.add(call)

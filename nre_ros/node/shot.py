@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """One image as it arrived, and what became of it: what the parts of the node tell each other."""
 
 from __future__ import annotations
@@ -7,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from nre_ros.localization.gate import Decision
+from nre_ros.gate.gate import Decision
 from nre_ros.node.conversions import stamp_nanoseconds
 from nre_ros.node.verdicts import Seen
 

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Notices when time goes back: a bag that starts again, a simulation that is reset, a camera of another age."""
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ class Times:
         fault = self._fault(stamp)
         if fault:
             return fault
-        if stamp < self._localized - _BACKWARDS:  # not than the newest that came: a slow camera would never have its turn
+        if (
+            stamp < self._localized - _BACKWARDS
+        ):  # not than the newest that came: a slow camera would never have its turn
             return f"image has waited until one was localized that is {(self._localized - stamp) / 1e9:.1f} s newer"
         self._localized = max(stamp, self._localized)
         late = self._node.get_clock().now().nanoseconds - stamp

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Publishers of what people look at: made in one way, and asked whether anybody does."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Transforms in and out: tf2_ros where it is installed, else /tf and /tf_static by hand.
 
 Times are integer nanoseconds, motions 4x4 ``T_target_source``.  The rest of the node does not
@@ -176,8 +178,12 @@ class OwnTransforms(Transforms):
         for transform in message.transforms:
             position, quaternion = _values(transform.transform)
             refusal = self._buffer.insert(
-                stamp_nanoseconds(transform.header.stamp), transform.header.frame_id,
-                transform.child_frame_id, position, quaternion, static,
+                stamp_nanoseconds(transform.header.stamp),
+                transform.header.frame_id,
+                transform.child_frame_id,
+                position,
+                quaternion,
+                static,
             )
             if refusal:
                 self._log.warning(refusal)

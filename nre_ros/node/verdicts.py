@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """An image message and its CameraInfo in, a verdict out, whatever the two contain."""
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from nre_ros.errors import ImageError, MapError, NreError
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.retrieval import PosePrior
+from nre_ros.keyframes.retrieval.retriever import PosePrior
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.messages.camera_info import camera_of
 from nre_ros.messages.images import check_size, image_array
@@ -59,7 +61,9 @@ class Verdicts:
             result = replace(result, milliseconds={"decode": (decoded - started) * 1e3, **result.milliseconds})
             return Seen(_acceptable(result), image, camera)
         except NreError as error:
-            return Seen(LocalizationResult(reason=str(error)), trouble=str(error) if isinstance(error, MapError) else "")
+            return Seen(
+                LocalizationResult(reason=str(error)), trouble=str(error) if isinstance(error, MapError) else ""
+            )
         except Exception as error:  # the node outlives whatever one image does to the estimator
             self._report(error)
             words = " ".join(str(error).split())

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The one thread that works on images, with one place for the newest of each camera.
 
 The executor's thread only puts work in and never waits; an image that comes while the thread

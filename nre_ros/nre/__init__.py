@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The Neural Reprojection Error estimator: ``from nre_ros.nre import NREEstimator``."""
 
 from nre_ros.nre.config import EstimatorConfig, load_config

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Settings of the estimator, under their published names where they have one."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Coarse pose by a sampling consensus over the loss maps (the paper's section 4.1).
 
 There is no inlier threshold: every candidate pose is scored by the losses that all kept points

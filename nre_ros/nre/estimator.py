@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The Neural Reprojection Error estimator: features and keyframes in, pose in the map out.
 
 maps -> P3P consensus -> coarse GNC-IRLS -> fine maps -> fine GNC-IRLS -> covariance and support
@@ -104,8 +106,13 @@ class NREEstimator:
 
     @torch.inference_mode()
     def localize(
-        self, query: ImageFeatures, keyframes: KeyframeStack, camera: Camera, seed: int = 0,
-        prior: torch.Tensor | None = None, use_re: bool | None = None,
+        self,
+        query: ImageFeatures,
+        keyframes: KeyframeStack,
+        camera: Camera,
+        seed: int = 0,
+        prior: torch.Tensor | None = None,
+        use_re: bool | None = None,
     ) -> Estimate:
         """Pose of the camera that took the query, from a stack of keyframes.
 
@@ -135,7 +142,8 @@ class NREEstimator:
             if fine is None:
                 return Estimate(
                     reason=f"only {len(kept)} points lie far enough inside the image under the coarse pose",
-                    milliseconds=watch.milliseconds, stages=stages,
+                    milliseconds=watch.milliseconds,
+                    stages=stages,
                 )
             stages["fine_irls"] = fine
             per_point = fine[1] / len(kept)
@@ -146,7 +154,11 @@ class NREEstimator:
         estimate = self._judged(T, found.rival, query, keyframes, maps, camera)
         watch.lap("verdict")
         return replace(
-            estimate, covariance=covariance, cost=per_point, stages=stages, milliseconds=watch.milliseconds,
+            estimate,
+            covariance=covariance,
+            cost=per_point,
+            stages=stages,
+            milliseconds=watch.milliseconds,
             fine_values=left / self._fine_chance(query),
         )
 
@@ -161,8 +173,14 @@ class NREEstimator:
     def _consensus(self, keyframes, maps, camera, seed, prior):
         generator = torch.Generator(device="cpu").manual_seed(seed)
         found = p3p_consensus(
-            keyframes.points, maps, camera, generator,
-            self.config.n_iter_p3p, self.config.top_n_p3p, self.config.starts, prior,
+            keyframes.points,
+            maps,
+            camera,
+            generator,
+            self.config.n_iter_p3p,
+            self.config.top_n_p3p,
+            self.config.starts,
+            prior,
         )
         if len(found.kept) < 4:
             return found, f"only {len(found.kept)} of {len(keyframes)} points match anything in the image"
@@ -185,8 +203,13 @@ class NREEstimator:
     def _refine_fine(self, T, query, keyframes, maps, camera):
         """Fine pose and its cost (None with too few points), its local maps, the points that took part."""
         local, kept = fine_maps(
-            T, keyframes.points, self._fine_matches(T, query, keyframes, camera), maps, camera,
-            self.config.window_size, self.backbone.fine_enlarge,
+            T,
+            keyframes.points,
+            self._fine_matches(T, query, keyframes, camera),
+            maps,
+            camera,
+            self.config.window_size,
+            self.backbone.fine_enlarge,
         )
         if len(kept) < 4:
             return None, local, kept
@@ -229,8 +252,15 @@ class NREEstimator:
             rival = self._rival(rival, T, agreement, query, keyframes, maps, camera)
         samples = _typical_points(losses)
         return Estimate(
-            T, pixels=pixels, valid=valid, losses=losses, by_chance=by_chance, rival=rival,
-            sample_maps=maps.loss[samples] / maps.chance, sample_points=samples, grid=maps.grid,
+            T,
+            pixels=pixels,
+            valid=valid,
+            losses=losses,
+            by_chance=by_chance,
+            rival=rival,
+            sample_maps=maps.loss[samples] / maps.chance,
+            sample_points=samples,
+            grid=maps.grid,
         )
 
     def _rival(self, T, first, agreement, query, keyframes, maps, camera) -> Rival | None:

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Fine loss maps: a window of the high-resolution feature map around each coarse projection.
 
 The correlation of a point's fine descriptor with the cells around its prior is turned into a
@@ -82,7 +84,11 @@ def fine_maps(
 
 
 def like_views(
-    T: torch.Tensor, points: torch.Tensor, directions: torch.Tensor, camera: Camera, size: float = _LIKE_SIZE,
+    T: torch.Tensor,
+    points: torch.Tensor,
+    directions: torch.Tensor,
+    camera: Camera,
+    size: float = _LIKE_SIZE,
     cosine: float = _LIKE_COSINE,
 ) -> torch.Tensor:
     """Which points [N] the query at T [4, 4] sees from about where their keyframe did, and as large.

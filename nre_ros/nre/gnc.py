@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Refinement by graduated non-convexity of the smoothed truncated loss (the paper's section 4.2).
 
 With a normalised Gaussian k_sigma over the cells around each projection p_n and
@@ -31,8 +33,25 @@ from nre_ros.features import FeatureGrid
 from nre_ros.geometry import Camera, left_update, pose_jacobian, transform
 
 SIGMAS = (
-    *(1024.0 * k for k in range(11, 0, -1)), 512.0, 256.0, 128.0, 64.0, 32.0, 16.0, 8.0, 4.0, 2.0,
-    1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2,
+    *(1024.0 * k for k in range(11, 0, -1)),
+    512.0,
+    256.0,
+    128.0,
+    64.0,
+    32.0,
+    16.0,
+    8.0,
+    4.0,
+    2.0,
+    1.0,
+    0.9,
+    0.8,
+    0.7,
+    0.6,
+    0.5,
+    0.4,
+    0.3,
+    0.2,
 )
 """The published schedule of scales, in cells."""
 
@@ -80,7 +99,11 @@ def newton_schedule(sigma_max: float, sigma_min: float) -> tuple[float, ...]:
 
 
 def cut_windows(
-    loss: torch.Tensor, chance: float, grid: FeatureGrid, cells: torch.Tensor, radius: int,
+    loss: torch.Tensor,
+    chance: float,
+    grid: FeatureGrid,
+    cells: torch.Tensor,
+    radius: int,
     rows: torch.Tensor | None = None,
 ) -> LocalMaps:
     """Windows of (2 radius + 1)^2 cells of loss maps [N, H, W] around cells [B, N, 2].

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Correspondence maps and NRE maps (Germain et al., CVPR 2021, section 3).
 
 A correspondence map is the probability, over all cells x of the query's feature map, that map
@@ -42,7 +44,7 @@ class NREMaps:
         """ln|Omega|: what a point pays outside the image, the loss of knowing nothing."""
         return chance_loss(*self.loss.shape[1:])
 
-    def __getitem__(self, rows: torch.Tensor) -> "NREMaps":
+    def __getitem__(self, rows: torch.Tensor) -> NREMaps:
         """The maps of some of the points, by their indices [M]."""
         return NREMaps(self.loss[rows], self.entropy[rows], self.grid)
 
@@ -109,9 +111,11 @@ def keyframe_maps(stack: KeyframeStack, query: FeatureMap, temperature: float, r
     for k, rows in enumerate(map(slice, starts[:-1].tolist(), starts[1:].tolist())):
         if reciprocal and stack.counts[k]:
             background = stack.background[k]
-            entropy.append(reciprocal_loss(
-                stack.coarse[rows], background, stack.background_cells[k], query.data, temperature, loss[rows]
-            ))
+            entropy.append(
+                reciprocal_loss(
+                    stack.coarse[rows], background, stack.background_cells[k], query.data, temperature, loss[rows]
+                )
+            )
         else:
             logits = correspondence_logits(stack.coarse[rows], query.data, temperature)
             entropy.append(_loss_and_entropy(logits, height * width, loss[rows]))
@@ -119,7 +123,11 @@ def keyframe_maps(stack: KeyframeStack, query: FeatureMap, temperature: float, r
 
 
 def reciprocal_loss(
-    descriptors: torch.Tensor, background: torch.Tensor, cells: int, features: torch.Tensor, temperature: float,
+    descriptors: torch.Tensor,
+    background: torch.Tensor,
+    cells: int,
+    features: torch.Tensor,
+    temperature: float,
     loss: torch.Tensor,
 ) -> torch.Tensor:
     """Losses of matching one keyframe's points in both directions, into ``loss`` [N, H W]; entropies [N].

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Perspective-three-point in closed form for any number of triplets at once.
 
 The three distances d along the viewing rays fulfil d'M12 d = |X1-X2|^2 and so on, three

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The published call: a source image with 3D points, a target image, and the target's pose.
 
 For those who have code around the published estimator, and for comparison with it.  A map of
@@ -26,8 +28,18 @@ _BACKGROUND = 128
 
 @torch.inference_mode()
 def localize_pair(
-    estimator: NREEstimator, source_image, target_image, p3D, source_P, source_K, source_dist, target_K, target_dist,
-    gt_pose=None, use_re: bool = False, seed: int = 0,
+    estimator: NREEstimator,
+    source_image,
+    target_image,
+    p3D,
+    source_P,
+    source_K,
+    source_dist,
+    target_K,
+    target_dist,
+    gt_pose=None,
+    use_re: bool = False,
+    seed: int = 0,
 ) -> dict:
     """Pose of the target image from 3D points seen in the source image.
 
@@ -71,10 +83,13 @@ def _stack(estimator, image, camera, points, source_P, generator) -> KeyframeSta
     where = pixels[seen].to(cells.device)
     centre = invert(source_P)[:3, 3]
     return KeyframeStack(
-        ids=(0,), points=points[seen].to(cells.device),
+        ids=(0,),
+        points=points[seen].to(cells.device),
         coarse=sample_descriptors(features.coarse, where, backbone.unit_length),
         fine=features.sample_fine(where, backbone.unit_length),
-        counts=(int(seen.sum()),), background=cells[:, drawn].T[None], background_cells=(cells.shape[1],),
+        counts=(int(seen.sum()),),
+        background=cells[:, drawn].T[None],
+        background_cells=(cells.shape[1],),
         directions=((points[seen] - centre) / math.sqrt(camera.fx * camera.fy)).float().to(cells.device),
     )
 
@@ -94,7 +109,13 @@ def _camera(image: np.ndarray, K, distortion) -> Camera:
     model = RADIAL_TANGENTIAL if any(coefficients) else PINHOLE
     height, width = image.shape[:2]
     return Camera(
-        width, height, float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]), model,
+        width,
+        height,
+        float(K[0, 0]),
+        float(K[1, 1]),
+        float(K[0, 2]),
+        float(K[1, 2]),
+        model,
         coefficients if any(coefficients) else (),
     )
 

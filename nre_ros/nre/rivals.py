@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Poses of another place that explain the same image: when two are of different places, and how well one does."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Covariance of a pose from the curvature of the smoothed loss and the scatter of its gradients.
 
 The refined pose minimises a sum of per-point losses, so it is an M-estimate and its covariance

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """One query as the debug image shows it: the map points on it, and the keyframes that it was compared with."""
 
 from __future__ import annotations
@@ -44,8 +46,16 @@ def _column(height: int, ids: tuple[int, ...], thumbnail) -> np.ndarray:
             inner[: size[1], : size[0]] = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
         elif inner.size:
             inner[:] = _GREY
-        cv2.putText(cell, str(keyframe_id), (2 * _MARGIN, tall - 2 * _MARGIN), cv2.FONT_HERSHEY_SIMPLEX, 0.4,
-                    (0, 220, 255), 1, cv2.LINE_AA)
+        cv2.putText(
+            cell,
+            str(keyframe_id),
+            (2 * _MARGIN, tall - 2 * _MARGIN),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            0.4,
+            (0, 220, 255),
+            1,
+            cv2.LINE_AA,
+        )
     return column
 
 

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """A map to look at: one HTML file with keyframes and points in space, pictures on click; and a PNG from above."""
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nre_ros.keyframes.store import KeyframeStore
+from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.pictures.space import camera_size, coordinates, pyramids
 
 _MAX_POINTS = 60_000
@@ -85,9 +87,7 @@ def sample_map(store: KeyframeStore, seed: int = 0) -> MapSample:
     for keyframe_id in ids[looked_into]:
         points = store.load([keyframe_id])[0].points
         parts.append(points if share == 1 else points[rng.random(len(points)) < share])
-    return MapSample(
-        ids[shown], tuple(names[shown]), poses[shown], np.concatenate(parts), len(ids), int(counts.sum())
-    )
+    return MapSample(ids[shown], tuple(names[shown]), poses[shown], np.concatenate(parts), len(ids), int(counts.sum()))
 
 
 def write_map_html(path: Path | str, store: KeyframeStore, sample: MapSample) -> None:
@@ -98,17 +98,27 @@ def write_map_html(path: Path | str, store: KeyframeStore, sample: MapSample) ->
     pictures, complete = _pictures(store, sample.ids)
     figure = graph_objects.Figure()
     figure.add_scatter3d(
-        **coordinates(sample.points), mode="markers", name="points", hoverinfo="skip",
+        **coordinates(sample.points),
+        mode="markers",
+        name="points",
+        hoverinfo="skip",
         marker={"size": 1.5, "color": sample.points @ up, "colorscale": "Viridis", "opacity": 0.7},
     )
     drawn = _even(len(sample.ids), _MAX_PYRAMIDS)
     figure.add_scatter3d(
-        **pyramids(sample.poses[drawn], camera_size(sample.poses, sample.points)), mode="lines",
-        line={"color": _BLUE, "width": 2}, hoverinfo="skip", name="views",
+        **pyramids(sample.poses[drawn], camera_size(sample.poses, sample.points)),
+        mode="lines",
+        line={"color": _BLUE, "width": 2},
+        hoverinfo="skip",
+        name="views",
     )
     figure.add_scatter3d(
-        **coordinates(sample.poses[:, :3, 3]), mode="markers", marker={"size": 4, "color": _BLUE},
-        text=list(sample.names), customdata=sample.ids.tolist(), name="keyframes",
+        **coordinates(sample.poses[:, :3, 3]),
+        mode="markers",
+        marker={"size": 4, "color": _BLUE},
+        text=list(sample.names),
+        customdata=sample.ids.tolist(),
+        name="keyframes",
         hovertemplate="%{text}<br>%{x:.3f} %{y:.3f} %{z:.3f}<extra></extra>",
     )
     low, high = _bounds(sample)
@@ -117,9 +127,12 @@ def write_map_html(path: Path | str, store: KeyframeStore, sample: MapSample) ->
     eye = 1.2 * up + 1.2 * aside / np.linalg.norm(aside)
     title = f"{store.path.name}: {sample.title}" + ("" if complete else f", {len(pictures)} pictures")
     figure.update_layout(
-        title=title, margin={"l": 0, "r": 0, "t": 40, "b": 0}, legend={"x": 0.01, "y": 0.99},
+        title=title,
+        margin={"l": 0, "r": 0, "t": 40, "b": 0},
+        legend={"x": 0.01, "y": 0.99},
         scene={
-            **axes, "aspectmode": "data",
+            **axes,
+            "aspectmode": "data",
             "camera": {name: dict(zip("xyz", vector.tolist())) for name, vector in (("up", up), ("eye", eye))},
         },
     )

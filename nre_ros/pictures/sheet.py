@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """One sheet a query: the image with the map points, three correspondence maps, the camera from above."""
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ from nre_ros.localization.result import LocalizationResult
 from nre_ros.pictures.query import draw_query
 
 
-def write_sheet(path: Path | str, image: np.ndarray, result: LocalizationResult, keyframes: dict[int, np.ndarray]) -> None:
+def write_sheet(
+    path: Path | str, image: np.ndarray, result: LocalizationResult, keyframes: dict[int, np.ndarray]
+) -> None:
     """Writes a picture file.
 
     image: uint8 BGR [H, W, 3] or grey; keyframes: id -> pose [4, 4] of the map's keyframes; those

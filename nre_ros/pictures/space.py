@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """All poses and points in space: one HTML file that turns under the mouse and needs no network."""
 
 from __future__ import annotations
@@ -27,24 +29,39 @@ def write_space(
     size = camera_size(keyframes, points)
     figure = graph_objects.Figure()
     figure.add_scatter3d(
-        **coordinates(points), mode="markers", marker={"size": 1.5, "color": "#7a8794"}, name=f"{len(points)} map points",
+        **coordinates(points),
+        mode="markers",
+        marker={"size": 1.5, "color": "#7a8794"},
+        name=f"{len(points)} map points",
         hoverinfo="skip",
     )
     figure.add_scatter3d(
-        **pyramids(keyframes, size), mode="lines", line={"color": "#2f6fde", "width": 2}, hoverinfo="skip",
+        **pyramids(keyframes, size),
+        mode="lines",
+        line={"color": "#2f6fde", "width": 2},
+        hoverinfo="skip",
         name=f"{len(keyframes)} keyframes",
     )
     localized = np.array(list(poses.values())).reshape(-1, 4, 4)
     figure.add_scatter3d(
-        **pyramids(localized, size), mode="lines", line={"color": "#d1495b", "width": 3}, hoverinfo="skip",
+        **pyramids(localized, size),
+        mode="lines",
+        line={"color": "#d1495b", "width": 3},
+        hoverinfo="skip",
         name=f"{len(localized)} localized images",
     )
     figure.add_scatter3d(
-        **coordinates(localized[:, :3, 3]), mode="markers", marker={"size": 3, "color": "#d1495b"}, text=list(poses),
-        hovertemplate="%{text}<br>%{x:.3f} %{y:.3f} %{z:.3f}<extra></extra>", showlegend=False,
+        **coordinates(localized[:, :3, 3]),
+        mode="markers",
+        marker={"size": 3, "color": "#d1495b"},
+        text=list(poses),
+        hovertemplate="%{text}<br>%{x:.3f} %{y:.3f} %{z:.3f}<extra></extra>",
+        showlegend=False,
     )
     figure.update_layout(
-        title=title, scene={"aspectmode": "data"}, margin={"l": 0, "r": 0, "t": 40 if title else 0, "b": 0},
+        title=title,
+        scene={"aspectmode": "data"},
+        margin={"l": 0, "r": 0, "t": 40 if title else 0, "b": 0},
         legend={"x": 0.01, "y": 0.99},
     )
     figure.write_html(path, include_plotlyjs=True, full_html=True, default_height="100vh")

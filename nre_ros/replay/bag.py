@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """What a bag holds for a replay: its topics, its ground truth, single images."""
 
 from __future__ import annotations

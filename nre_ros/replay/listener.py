@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Writes down what the node says: ``python -m nre_ros.replay.listener OUTPUT.jsonl``.
 
 One JSON object a line, with the time of arrival by the machine's monotonic clock, which all
@@ -49,9 +51,9 @@ def _subscribe(node, file, camera_info: str) -> None:
     from sensor_msgs.msg import CameraInfo
     from tf2_msgs.msg import TFMessage
 
-    from nre_ros.msg import LocalizationStatus
     from nre_ros.errors import CameraError
     from nre_ros.messages.camera_info import camera_of
+    from nre_ros.msg import LocalizationStatus
     from nre_ros.node.conversions import stamp_nanoseconds
 
     map_frames = set()
@@ -64,12 +66,21 @@ def _subscribe(node, file, camera_info: str) -> None:
     def on_status(message):
         map_frames.add(message.header.frame_id)
         write(
-            event="status", stamp=stamp_nanoseconds(message.header.stamp), success=message.pose_valid, state=message.state,
-            confidence=message.confidence, reason=message.reason, points_used=message.points_used,
-            **_pose(message.pose.pose), covariance=message.pose.covariance.tolist(),
+            event="status",
+            stamp=stamp_nanoseconds(message.header.stamp),
+            success=message.pose_valid,
+            state=message.state,
+            confidence=message.confidence,
+            reason=message.reason,
+            points_used=message.points_used,
+            **_pose(message.pose.pose),
+            covariance=message.pose.covariance.tolist(),
             milliseconds=dict(zip(message.stages, message.stage_milliseconds)),
-            total_milliseconds=message.total_milliseconds, images_received=message.images_received,
-            metres=message.metres, mahalanobis=message.mahalanobis, jump=message.jump,
+            total_milliseconds=message.total_milliseconds,
+            images_received=message.images_received,
+            metres=message.metres,
+            mahalanobis=message.mahalanobis,
+            jump=message.jump,
         )
 
     def on_transforms(message):
@@ -77,8 +88,11 @@ def _subscribe(node, file, camera_info: str) -> None:
             if t.header.frame_id in map_frames:
                 p, q = t.transform.translation, t.transform.rotation
                 write(
-                    event="transform", stamp=stamp_nanoseconds(t.header.stamp), child=t.child_frame_id,
-                    position=[p.x, p.y, p.z], quaternion=[q.x, q.y, q.z, q.w],
+                    event="transform",
+                    stamp=stamp_nanoseconds(t.header.stamp),
+                    child=t.child_frame_id,
+                    position=[p.x, p.y, p.z],
+                    quaternion=[q.x, q.y, q.z, q.w],
                 )
 
     def on_camera_info(message):
@@ -90,8 +104,10 @@ def _subscribe(node, file, camera_info: str) -> None:
     node.create_subscription(CameraInfo, camera_info, on_camera_info, qos_profile_sensor_data)
     node.create_subscription(LocalizationStatus, "status", on_status, 100)
     node.create_subscription(
-        PoseStamped, "pose",
-        lambda message: write(event="pose", stamp=stamp_nanoseconds(message.header.stamp), **_pose(message.pose)), 100,
+        PoseStamped,
+        "pose",
+        lambda message: write(event="pose", stamp=stamp_nanoseconds(message.header.stamp), **_pose(message.pose)),
+        100,
     )
     node.create_subscription(TFMessage, "/tf", on_transforms, 100)
 

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The picture of a replay: the way from above, true and estimated, and one query with its map points."""
 
 from __future__ import annotations
@@ -27,8 +29,12 @@ def write_picture(
 
     posed = [status for status in session.statuses if status["success"]]
     figure, axes = plt.subplots(
-        1, 2 if query is not None else 1, figsize=(14 if query is not None else 8, 6.2), squeeze=False,
-        width_ratios=[1, 1.25] if query is not None else None, layout="constrained",
+        1,
+        2 if query is not None else 1,
+        figsize=(14 if query is not None else 8, 6.2),
+        squeeze=False,
+        width_ratios=[1, 1.25] if query is not None else None,
+        layout="constrained",
     )
     _draw_ways(axes[0, 0], posed, truth, keyframes)
     if query is not None:

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Plays a bag through DDS at its own pace: ``python -m nre_ros.replay.player BAG``.
 
 Messages go out as the bytes that the bag holds, in the bag's order, with /clock for nodes that

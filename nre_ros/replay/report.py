@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """A replay in figures: what was sent, answered and posed, how far off, and how fast."""
 
 from __future__ import annotations
@@ -68,7 +70,9 @@ def figures(session: Session, truth: dict[int, np.ndarray]) -> ReplayFigures:
     errors = [pose_error(pose_of(status), truth[status["stamp"]]) for status in posed if status["stamp"] in truth]
     errors = np.array(errors).reshape(-1, 2)
     waits = [
-        (pose["monotonic"] - session.sent[pose["stamp"]]) * 1e3 for pose in session.poses if pose["stamp"] in session.sent
+        (pose["monotonic"] - session.sent[pose["stamp"]]) * 1e3
+        for pose in session.poses
+        if pose["stamp"] in session.sent
     ]
     names = dict.fromkeys(name for status in posed for name in status["milliseconds"])
     busy = [sum(status["milliseconds"].values()) for status in session.statuses if status["milliseconds"]]

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Runs player, node and listener as three processes and collects what they wrote down."""
 
 from __future__ import annotations
@@ -59,17 +61,33 @@ def run_session(
     for name, value in (parameters or {}).items():
         node_arguments += ["-p", f"{name}:={value}"]
     with ExitStack() as stack:
+
         def start(name: str, *arguments: str) -> _Child:
             return stack.enter_context(_Child(name, arguments, folder, environment))
 
-        listener = start("listener", "-m", "nre_ros.replay.listener", str(folder / "heard.jsonl"),
-                         "--camera-info", topics.camera_info)
+        listener = start(
+            "listener",
+            "-m",
+            "nre_ros.replay.listener",
+            str(folder / "heard.jsonl"),
+            "--camera-info",
+            topics.camera_info,
+        )
         node = start("node", "-m", "nre_ros", "node", "--map", str(map_file), "--ros-args", *node_arguments)
         listener.wait_for("listening")
         node.wait_for("localizing in")
         player = start(
-            "player", "-m", "nre_ros.replay.player", str(bag), "--rate", str(rate), "--image", topics.image,
-            "--wait-for", topics.image, topics.camera_info,
+            "player",
+            "-m",
+            "nre_ros.replay.player",
+            str(bag),
+            "--rate",
+            str(rate),
+            "--image",
+            topics.image,
+            "--wait-for",
+            topics.image,
+            topics.camera_info,
         )
         _watch(player, (node, listener), topics.images, folder / "heard.jsonl", progress)
         node.stop()
@@ -107,13 +125,16 @@ def _environment(folder: Path) -> dict[str, str]:
     return clean_environment(**changes)
 
 
-def _watch(player: "_Child", others: tuple["_Child", ...], images: int, heard: Path, progress: bool) -> None:
+def _watch(player: _Child, others: tuple[_Child, ...], images: int, heard: Path, progress: bool) -> None:
     """Waits until the bag is played and the node is quiet, with a bar of the images sent."""
     from tqdm import tqdm
 
     ended = None
     with tqdm(
-        total=images, unit="image", desc="    replay", disable=not progress,
+        total=images,
+        unit="image",
+        desc="    replay",
+        disable=not progress,
         mininterval=0.2 if sys.stderr.isatty() else 5.0,
     ) as bar:
         while ended is None or time.time() - max(ended, heard.stat().st_mtime) < _QUIET_SECONDS:
@@ -135,7 +156,10 @@ class _Child:
         self.log = folder / f"{name}.log"
         self._file = self.log.open("w")
         self.process = subprocess.Popen(
-            [sys.executable, *arguments], stdout=self._file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            [sys.executable, *arguments],
+            stdout=self._file,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
             env=environment,
         )
 
@@ -170,7 +194,7 @@ class _Child:
             except subprocess.TimeoutExpired:
                 continue
 
-    def __enter__(self) -> "_Child":
+    def __enter__(self) -> _Child:
         return self
 
     def __exit__(self, *_) -> None:

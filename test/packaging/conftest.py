@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """A copy of the sources to build, and the tools to build it with."""
 
 import os
@@ -58,8 +60,14 @@ def run_in():
 
     def run(folder: Path, environment: dict[str, str], *command) -> str:
         process = subprocess.run(
-            list(map(str, command)), cwd=folder, env=environment, text=True, timeout=900,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            list(map(str, command)),
+            cwd=folder,
+            env=environment,
+            text=True,
+            timeout=900,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
         assert process.returncode == 0, f"{' '.join(map(str, command))}\n{process.stdout[-6000:]}"
         return process.stdout

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The front door of a ROS installation: colcon builds a workspace that has the repository in src/."""
 
 import json

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The front door without ROS: pip builds a wheel whose messages work wherever it is installed."""
 
 import sys

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Aachen Day-Night v1.1 (Sattler et al., CVPR 2018; Zhang et al., IJCV 2021) as hloc lays it out on disk.
 
 images/images_upright/{db,sequences,query}, 3D-models/aachen_v_1_1 (COLMAP), and
@@ -25,7 +27,8 @@ class Aachen(SubmittedDataset):
 
     published = (
         Published(
-            "hloc (SuperPoint + SuperGlue)", "hloc's README, on Aachen Day-Night (v1.0)",
+            "hloc (SuperPoint + SuperGlue)",
+            "hloc's README, on Aachen Day-Night (v1.0)",
             {"day": ("", "", "89.6 / 95.4 / 98.8"), "night": ("", "", "86.7 / 93.9 / 100")},
         ),
     )
@@ -44,6 +47,7 @@ class Aachen(SubmittedDataset):
             if not path.is_file():
                 raise EvaluationError(f"{root} has no list of {name} queries: {path}")
         return [Scene(name, source, _queries(root / IMAGES, path)) for name, path in lists.items()]
+
 
 def _queries(images: Path, path: Path) -> PosedInput:
     frames = []

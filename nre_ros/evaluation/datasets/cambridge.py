@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """Cambridge Landmarks (Kendall, Grimes, Cipolla, ICCV 2015) as downloaded from the University's repository.
 
 A scene's folder has dataset_train.txt and dataset_test.txt (three lines of heading, then ``image x y z qw
@@ -17,8 +19,8 @@ from nre_ros.evaluation.datasets.scene import Dataset, Published, Scene, median_
 from nre_ros.evaluation.inputs import PosedInput
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.importers.common import check_folder, digest, read_image, read_lines
-from nre_ros.keyframes.importers.posed import checked_pose
-from nre_ros.keyframes.importers.posed_frames import PosedFrames
+from nre_ros.keyframes.importers.posed.colmap_poses import checked_pose
+from nre_ros.keyframes.importers.posed.posed_frames import PosedFrames
 
 NAMES = ("GreatCourt", "KingsCollege", "OldHospital", "ShopFacade", "StMarysChurch")
 _HEADING = 3
@@ -31,7 +33,7 @@ class CambridgeSource(PosedFrames):
         self.folder = check_folder(folder)
         path = self.folder / f"dataset_{split}.txt"
         self.poses, self._path = {}, path
-        for line in read_lines(path)[_HEADING - _blank(path):]:
+        for line in read_lines(path)[_HEADING - _blank(path) :]:
             name, *numbers = line.split()
             try:
                 x, y, z, *quaternion = map(float, numbers)
@@ -81,14 +83,26 @@ class Cambridge(Dataset):
     columns = ("median [cm / deg]", "within 5 cm, 5 deg [%]", "accepted [%]")
     published = (
         Published(
-            "hloc (SuperGlue)", "as openxrlab/xrlocalization's docs/en/benchmark/benchmark.md measured it",
-            {"GreatCourt": ("10.1 / 0.07",), "KingsCollege": ("6.9 / 0.11",), "OldHospital": ("12.5 / 0.24",),
-             "ShopFacade": ("2.9 / 0.14",), "StMarysChurch": ("3.8 / 0.12",)},
+            "hloc (SuperGlue)",
+            "as openxrlab/xrlocalization's docs/en/benchmark/benchmark.md measured it",
+            {
+                "GreatCourt": ("10.1 / 0.07",),
+                "KingsCollege": ("6.9 / 0.11",),
+                "OldHospital": ("12.5 / 0.24",),
+                "ShopFacade": ("2.9 / 0.14",),
+                "StMarysChurch": ("3.8 / 0.12",),
+            },
         ),
         Published(
-            "PixLoc", "Sarlin et al., CVPR 2021, as the same page quotes it",
-            {"GreatCourt": ("30 / 0.14",), "KingsCollege": ("14 / 0.24",), "OldHospital": ("16 / 0.32",),
-             "ShopFacade": ("5 / 0.23",), "StMarysChurch": ("10 / 0.34",)},
+            "PixLoc",
+            "Sarlin et al., CVPR 2021, as the same page quotes it",
+            {
+                "GreatCourt": ("30 / 0.14",),
+                "KingsCollege": ("14 / 0.24",),
+                "OldHospital": ("16 / 0.32",),
+                "ShopFacade": ("5 / 0.23",),
+                "StMarysChurch": ("10 / 0.34",),
+            },
         ),
     )
     notes = ("ACE's figures could not be verified and are left out.",)
@@ -120,7 +134,7 @@ def _focal_lengths(path: Path) -> dict[str, float]:
     try:
         if not lines[0].startswith("NVM_V3"):
             raise ValueError(f"begins with {lines[0][:20]!r}")
-        entries = [line.split() for line in lines[2:2 + int(lines[1])]]
+        entries = [line.split() for line in lines[2 : 2 + int(lines[1])]]
         return {str(Path(name.lstrip("./")).with_suffix("")): float(focal) for name, focal, *_ in entries}
     except (ValueError, IndexError) as error:
         raise ImportSourceError(f"{path} is no NVM_V3 model: {error}") from None

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """EuRoC MAV (Burri et al., IJRR 2016) in its ASL layout: one sequence is the map, others of the same room the queries.
 
 mav0/cam0/{sensor.yaml,data.csv,data/} and mav0/state_groundtruth_estimate0/data.csv (body poses in the
@@ -18,11 +20,11 @@ from nre_ros.errors import CameraError, EvaluationError, ImportSourceError, NreE
 from nre_ros.evaluation.datasets.scene import Scene, TrajectoryDataset
 from nre_ros.evaluation.inputs import PosedInput
 from nre_ros.geometry import EQUIDISTANT, RADIAL_TANGENTIAL, Camera
+from nre_ros.keyframes.building.culling import VIDEO
 from nre_ros.keyframes.importers.common import check_folder, digest, read_image
-from nre_ros.keyframes.importers.depth_frames import checked_motion
-from nre_ros.keyframes.importers.posed_frames import PosedFrames
+from nre_ros.keyframes.importers.posed.posed_frames import PosedFrames
+from nre_ros.keyframes.importers.rgbd.depth_frames import checked_motion
 from nre_ros.keyframes.importers.trajectory import Trajectory
-from nre_ros.keyframes.thinning import VIDEO
 
 _MAX_GAP = 0.1
 """Seconds between two true poses (200 Hz) beyond which some are missing."""
@@ -68,19 +70,23 @@ class Euroc(TrajectoryDataset):
         root = check_folder(root)
         folders = [root / name for name in wanted] or sorted(f for f in root.iterdir() if (f / "mav0").is_dir())
         if len(folders) < 2:
-            raise EvaluationError(f"{root} holds {len(folders)} sequences (folders with mav0): one for the map and "
-                                  "others for queries are needed")
+            raise EvaluationError(
+                f"{root} holds {len(folders)} sequences (folders with mav0): one for the map and "
+                "others for queries are needed"
+            )
         rooms: dict[str, list[Path]] = {}
         for folder in folders:
             rooms.setdefault(folder.name[:2], []).append(folder)
         scenes = [
             Scene(folder.name, EurocSource(first), PosedInput.of(EurocSource(folder), str(folder.resolve())))
-            for first, *others in rooms.values() for folder in others
+            for first, *others in rooms.values()
+            for folder in others
         ]
         if not scenes:
             names = ", ".join(folder.name for folder in folders)
             raise EvaluationError(f"no two of {names} are of the same room (V1_*, V2_*, MH_*)")
         return scenes
+
 
 def _read_sensor(path: Path) -> tuple[Camera, np.ndarray]:
     try:

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """InLoc (Taira et al., CVPR 2018) as it is downloaded: cutouts of scans with a 3D point a pixel, phone images.
 
 database/cutouts/FLOOR/SCAN/BUILDING_cutout_SCAN_*.jpg with .jpg.mat (XYZcut [H, W, 3] in the scan's frame) and
@@ -17,9 +19,9 @@ from nre_ros.errors import EvaluationError, ImportSourceError, PoseError
 from nre_ros.evaluation.datasets.scene import Published, Scene, SubmittedDataset
 from nre_ros.evaluation.inputs import Frame, PosedInput
 from nre_ros.geometry import Camera, invert
-from nre_ros.keyframes.builder import KeyframeBuilder
+from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.importers.common import MapSource, check_folder, read_image, read_lines
-from nre_ros.keyframes.importers.depth_frames import checked_motion
+from nre_ros.keyframes.importers.rgbd.depth_frames import checked_motion
 from nre_ros.keyframes.types import Keyframe
 
 _FOCAL = 28.0 / 36.0
@@ -95,8 +97,13 @@ def camera_of_points(points: np.ndarray) -> tuple[Camera, np.ndarray]:
     focal = width / 2 / np.tan(_FIELD_OF_VIEW / 2)
     K = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
     fixed = (
-        cv2.CALIB_USE_INTRINSIC_GUESS | cv2.CALIB_FIX_PRINCIPAL_POINT | cv2.CALIB_FIX_ASPECT_RATIO
-        | cv2.CALIB_ZERO_TANGENT_DIST | cv2.CALIB_FIX_K1 | cv2.CALIB_FIX_K2 | cv2.CALIB_FIX_K3
+        cv2.CALIB_USE_INTRINSIC_GUESS
+        | cv2.CALIB_FIX_PRINCIPAL_POINT
+        | cv2.CALIB_FIX_ASPECT_RATIO
+        | cv2.CALIB_ZERO_TANGENT_DIST
+        | cv2.CALIB_FIX_K1
+        | cv2.CALIB_FIX_K2
+        | cv2.CALIB_FIX_K3
     )
     rms, K, _, rotations, translations = cv2.calibrateCamera(
         [seen], [pixels], (width, height), K, np.zeros(5), flags=fixed
@@ -113,7 +120,8 @@ class Inloc(SubmittedDataset):
 
     published = (
         Published(
-            "hloc (SuperPoint + SuperGlue)", "hloc's README",
+            "hloc (SuperPoint + SuperGlue)",
+            "hloc's README",
             {"inloc": ("", "", "46.5 / 65.7 / 78.3 (DUC1), 52.7 / 72.5 / 79.4 (DUC2)")},
         ),
     )
@@ -130,6 +138,7 @@ class Inloc(SubmittedDataset):
             raise EvaluationError(f"{root} has no query/iphone7/*.JPG")
         frames = [Frame(str(file.relative_to(root)), 0, None, lambda file=file: _phone_image(file)) for file in files]
         return [Scene("inloc", source, PosedInput(frames, str((root / "query").resolve())))]
+
 
 def _phone_image(path: Path) -> tuple[np.ndarray, Camera]:
     image = read_image(path)

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """7-Scenes (Shotton et al., CVPR 2013): RGB-D maps of the training sequences, the test sequences as queries.
 
 The layout, the cameras and the poses are the importer's (``keyframes.importers.seven_scenes``).
@@ -10,7 +12,7 @@ from pathlib import Path
 from nre_ros.errors import EvaluationError
 from nre_ros.evaluation.datasets.scene import Dataset, Published, Scene, median_and_recall, scene_folders
 from nre_ros.evaluation.inputs import PosedInput
-from nre_ros.keyframes.importers.seven_scenes import SevenScenesSource
+from nre_ros.keyframes.importers.rgbd.seven_scenes import SevenScenesSource
 
 NAMES = ("chess", "fire", "heads", "office", "pumpkin", "redkitchen", "stairs")
 
@@ -26,9 +28,13 @@ class SevenScenes(Dataset):
             "Re-Localisation, ICCV 2021 (github.com/tsattler/visloc_pseudo_gt_limitations), against the original "
             "poses, as third parties have scored them",
             {
-                "chess": ("2.40 / 0.77", "94.2"), "fire": ("1.81 / 0.75", "93.7"), "heads": ("0.93 / 0.59", "99.7"),
-                "office": ("2.61 / 0.77", "83.2"), "pumpkin": ("4.44 / 1.15", "55.1"),
-                "redkitchen": ("4.03 / 1.38", "61.9"), "stairs": ("5.05 / 1.46", "49.4"),
+                "chess": ("2.40 / 0.77", "94.2"),
+                "fire": ("1.81 / 0.75", "93.7"),
+                "heads": ("0.93 / 0.59", "99.7"),
+                "office": ("2.61 / 0.77", "83.2"),
+                "pumpkin": ("4.44 / 1.15", "55.1"),
+                "redkitchen": ("4.03 / 1.38", "61.9"),
+                "stairs": ("5.05 / 1.46", "49.4"),
             },
         ),
     )

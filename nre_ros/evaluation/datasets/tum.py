@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """TUM RGB-D (Sturm et al., IROS 2012): one sequence is the map, others of the same room are the queries.
 
 The data set has no split for relocalization.  Named sequences: the first is the map, the rest are
@@ -12,7 +14,7 @@ from nre_ros.errors import EvaluationError
 from nre_ros.evaluation.datasets.scene import Scene, TrajectoryDataset
 from nre_ros.evaluation.inputs import PosedInput
 from nre_ros.keyframes.importers.common import check_folder
-from nre_ros.keyframes.importers.tum import FILES, TumSource
+from nre_ros.keyframes.importers.rgbd.tum import FILES, TumSource
 
 
 class Tum(TrajectoryDataset):

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The figures of a report, each a matplotlib figure as SVG text that goes into the page.
 
 All take ``runs``: name -> outcomes; the first is the one that the report is about.
@@ -13,9 +15,9 @@ from itertools import cycle
 import numpy as np
 from scipy.stats import chi2
 
-from nre_ros.evaluation.calibration import confidence_calibration, squared_distances
-from nre_ros.evaluation.metrics import RECALL_PAIRS, latency
-from nre_ros.evaluation.outcomes import Outcomes
+from nre_ros.evaluation.metrics.basic import RECALL_PAIRS, latency
+from nre_ros.evaluation.metrics.calibration import confidence_calibration, squared_distances
+from nre_ros.evaluation.metrics.outcomes import Outcomes
 
 COLOURS = ("#c8384d", "#2f6fde", "#2a9d6f", "#b7791f", "#7a4fc4", "#4b5563")
 TRUTH, MAP, REJECTED = "#1f2937", "#9aa5b1", "#6b7280"
@@ -84,8 +86,14 @@ def _draw_estimates(figure, ax, name, run: Outcomes, colour, plane, coloured: bo
         ax.plot(*places[rest].T, ".", color="#b9c2cc", markersize=4, label="pose without truth", zorder=3, **style)
     low, high = max(np.percentile(errors, 2), 1e-2), max(np.percentile(errors, 99), 2e-2)
     drawn = ax.scatter(
-        *places[judged].T, c=errors.clip(low, None), s=16, cmap="turbo", norm=LogNorm(low, max(high, 1.01 * low)),
-        label="pose", zorder=4, **style,
+        *places[judged].T,
+        c=errors.clip(low, None),
+        s=16,
+        cmap="turbo",
+        norm=LogNorm(low, max(high, 1.01 * low)),
+        label="pose",
+        zorder=4,
+        **style,
     )
     figure.colorbar(drawn, ax=ax, label="position error [cm]", shrink=0.75, format=_plain)
 
@@ -117,14 +125,28 @@ def over_time(runs: dict[str, Outcomes]) -> str:
             good, style = run.accepted & run.known & ~run.off, {"color": colour, "rasterized": len(run) > _MANY}
             ax.plot(seconds[good], errors[good].clip(_LEAST), ".", markersize=4, label=name, **style)
             if run.wrong.any():
-                ax.plot(seconds[run.wrong], errors[run.wrong].clip(_LEAST), "v", color=colour, markeredgecolor="black",
-                        markersize=6, label=f"{name}: wrong")
+                ax.plot(
+                    seconds[run.wrong],
+                    errors[run.wrong].clip(_LEAST),
+                    "v",
+                    color=colour,
+                    markeredgecolor="black",
+                    markersize=6,
+                    label=f"{name}: wrong",
+                )
         for place, ((name, run), colour) in enumerate(zip(runs.items(), cycle(COLOURS))):
             missed = ~run.accepted
             if missed.any():
-                ax.plot(run.seconds()[missed] + zero[name], np.full(missed.sum(), 0.97 - 0.05 * place), "x",
-                        color=colour, markersize=5, transform=ax.get_xaxis_transform(),
-                        label=f"{name}: no accepted pose", rasterized=len(run) > _MANY)
+                ax.plot(
+                    run.seconds()[missed] + zero[name],
+                    np.full(missed.sum(), 0.97 - 0.05 * place),
+                    "x",
+                    color=colour,
+                    markersize=5,
+                    transform=ax.get_xaxis_transform(),
+                    label=f"{name}: no accepted pose",
+                    rasterized=len(run) > _MANY,
+                )
         ax.set_yscale("log")
         _plain_logarithm(ax.yaxis)
         ax.set_ylabel(f"{kind.split('_')[0]} error [{unit}]")
@@ -202,8 +224,15 @@ def calibration(runs: dict[str, Outcomes]) -> str:
             squares = np.sort(squares)
             if len(squares):
                 share = np.arange(1, len(squares) + 1) / len(squares)
-                right.step(np.r_[0, chi2.cdf(squares, freedom), 1], np.r_[0, share, share[-1]], where="post",
-                           color=colour, linestyle=style, linewidth=1.2, label=f"{name}: {kind}")
+                right.step(
+                    np.r_[0, chi2.cdf(squares, freedom), 1],
+                    np.r_[0, share, share[-1]],
+                    where="post",
+                    color=colour,
+                    linestyle=style,
+                    linewidth=1.2,
+                    label=f"{name}: {kind}",
+                )
     left.set_xlabel("confidence (dots: images in the bin)")
     left.set_ylabel("share of right poses")
     right.set_xlabel("share that the ellipsoid should hold")
@@ -269,7 +298,7 @@ def _svg(figure, title: str) -> str:
         figure.savefig(text, format="svg", metadata={"Date": None, "Title": title}, dpi=150)
     plt.close(figure)
     svg = text.getvalue()
-    svg = svg[svg.index("<svg"):]
+    svg = svg[svg.index("<svg") :]
     # names inside are made unique to the figure: several of them share one page
     prefix = re.sub(r"\W+", "-", title)
     svg = re.sub(r'id="([^"]+)"', rf'id="{prefix}-\1"', svg)

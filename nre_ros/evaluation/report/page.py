@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The page: cards, tables and figures as one HTML file that asks nobody for anything."""
 
 from __future__ import annotations
@@ -52,10 +54,14 @@ def paragraph(text: str) -> str:
 
 def cards(entries: list[tuple[str, str, bool]]) -> str:
     """Value, what it is, and whether it is bad news."""
-    return '<div class="cards">' + "".join(
-        f'<div class="card{" bad" if bad else ""}"><b>{escape(value)}</b><span>{escape(what)}</span></div>'
-        for value, what, bad in entries
-    ) + "</div>"
+    return (
+        '<div class="cards">'
+        + "".join(
+            f'<div class="card{" bad" if bad else ""}"><b>{escape(value)}</b><span>{escape(what)}</span></div>'
+            for value, what, bad in entries
+        )
+        + "</div>"
+    )
 
 
 def notes(lines: list[str]) -> str:

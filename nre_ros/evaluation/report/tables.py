@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The figures of a summary in words: cards, and tables with a column a run."""
 
 from __future__ import annotations
@@ -5,7 +7,7 @@ from __future__ import annotations
 from math import isfinite
 from statistics import median
 
-from nre_ros.evaluation.metrics import RECALL_PAIRS
+from nre_ros.evaluation.metrics.basic import RECALL_PAIRS
 
 
 def headline(summary: dict) -> list[tuple[str, str, bool]]:
@@ -31,8 +33,10 @@ def main_rows(summaries: dict[str, dict]) -> list[list[str]]:
     runs = list(summaries.values())
     limits = [f"{run['wrong_beyond']['metres']:g} m or {run['wrong_beyond']['degrees']:g}°" for run in runs]
     # one for all is said once
-    label, each = (f" (beyond {limits[0]})", [""] * len(runs)) if len(set(limits)) == 1 else (
-        "", [f" beyond {limit}" for limit in limits]
+    label, each = (
+        (f" (beyond {limits[0]})", [""] * len(runs))
+        if len(set(limits)) == 1
+        else ("", [f" beyond {limit}" for limit in limits])
     )
     rows = [
         ["images", *(str(run["shares"]["images"]) for run in runs)],
@@ -48,8 +52,10 @@ def main_rows(summaries: dict[str, dict]) -> list[list[str]]:
             ["rotation error", *(_spread(run["rotation_error_deg"], 1, "°") for run in runs)],
         ]
         rows += [
-            [f"recall at {_length(metres)}, {degrees:g}°",
-             *(_percent(run["recall"][pair_name(metres, degrees)]) for run in runs)]
+            [
+                f"recall at {_length(metres)}, {degrees:g}°",
+                *(_percent(run["recall"][pair_name(metres, degrees)]) for run in runs),
+            ]
             for metres, degrees in RECALL_PAIRS
         ]
         kinds = {"APE (RMSE)": "ape", "APE, aligned (RMSE)": "ape_aligned", "RPE, pose to pose (RMSE)": "rpe"}
@@ -67,13 +73,18 @@ def calibration_rows(summaries: dict[str, dict]) -> list[list[str]]:
     rows = [["confidence: expected calibration error", *(_number(run["confidence"], "ece") for run in runs)]]
     for kind in ("position", "pose"):
         for level in ("0.5", "0.9", "0.99"):
-            rows.append([
-                f"{kind}: within the {100 * float(level):g}% ellipsoid",
-                *(_percent(run["covariance"][kind]["within"][level]) if run["covariance"] else "-" for run in runs),
-            ])
-        rows.append([f"{kind}: standard deviations are too small by", *(
-            _times(run["covariance"][kind]["scale"]) if run["covariance"] else "-" for run in runs
-        )])
+            rows.append(
+                [
+                    f"{kind}: within the {100 * float(level):g}% ellipsoid",
+                    *(_percent(run["covariance"][kind]["within"][level]) if run["covariance"] else "-" for run in runs),
+                ]
+            )
+        rows.append(
+            [
+                f"{kind}: standard deviations are too small by",
+                *(_times(run["covariance"][kind]["scale"]) if run["covariance"] else "-" for run in runs),
+            ]
+        )
     return rows
 
 
@@ -82,10 +93,15 @@ def latency_rows(summaries: dict[str, dict]) -> list[list[str]]:
     runs = list(summaries.values())
     stages = dict.fromkeys(stage for run in runs for stage in run["latency_ms"] if stage != "total")
     return [
-        [stage, *(
-            f"{run['latency_ms'][stage]['median']:.1f}, {run['latency_ms'][stage]['p99']:.1f}"
-            if stage in run["latency_ms"] else "-" for run in runs
-        )]
+        [
+            stage,
+            *(
+                f"{run['latency_ms'][stage]['median']:.1f}, {run['latency_ms'][stage]['p99']:.1f}"
+                if stage in run["latency_ms"]
+                else "-"
+                for run in runs
+            ),
+        ]
         for stage in [*stages, "total"]
     ]
 
@@ -102,8 +118,12 @@ def systematic_rows(summary: dict) -> list[list[str]]:
             values = [f"{factor * v:+.2f} ± {factor * e:.2f}" for v, e in zip(found[key], found[f"{key}_error"])]
             rows.append([label, f"{', '.join(values)} {unit}"])
     if summary["delay"]:
-        rows.append(["delay of the poses against the truth",
-                     f"{1e3 * summary['delay']['seconds']:+.1f} ± {1e3 * summary['delay']['error']:.1f} ms"])
+        rows.append(
+            [
+                "delay of the poses against the truth",
+                f"{1e3 * summary['delay']['seconds']:+.1f} ± {1e3 * summary['delay']['error']:.1f} ms",
+            ]
+        )
     return rows
 
 

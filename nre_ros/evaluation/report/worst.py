@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """The worst images of a run, what went wrong with each in words, and a sheet about it."""
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import cv2
 import numpy as np
 
 from nre_ros.errors import NreError
-from nre_ros.evaluation.outcomes import Outcomes
+from nre_ros.evaluation.metrics.outcomes import Outcomes
 from nre_ros.geometry import pose_error
 from nre_ros.localization.localizer import Localizer
 
@@ -89,9 +91,10 @@ def worst_queries(source, options, outcomes: Outcomes) -> list[Worst]:
     if not chosen:
         return []
     pictures: dict[str, str] = {}
-    with Localizer(
-        options.map_file, options.device, options.seed, options.retrieve, 0.0, options.config
-    ) as localizer, tempfile.TemporaryDirectory() as folder:
+    with (
+        Localizer(options.map_file, options.device, options.seed, options.retrieve, 0.0, options.config) as localizer,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         ids, poses, _ = localizer.store.global_descriptors()
         keyframes = dict(zip(ids.tolist(), poses))
         for name, image, camera in source.find({outcomes.names[k] for k in chosen}):

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """COLMAP's cameras.txt and its camera models.
 
 COLMAP puts the centre of the first pixel at (0.5, 0.5), this package at (0, 0): principal
@@ -30,9 +32,17 @@ _MODELS = {
 
 _NUMBERS = {
     # number in cameras.bin: name, number of parameters (COLMAP's sensor/models.h)
-    0: ("SIMPLE_PINHOLE", 3), 1: ("PINHOLE", 4), 2: ("SIMPLE_RADIAL", 4), 3: ("RADIAL", 5), 4: ("OPENCV", 8),
-    5: ("OPENCV_FISHEYE", 8), 6: ("FULL_OPENCV", 12), 7: ("FOV", 5), 8: ("SIMPLE_RADIAL_FISHEYE", 4),
-    9: ("RADIAL_FISHEYE", 5), 10: ("THIN_PRISM_FISHEYE", 12),
+    0: ("SIMPLE_PINHOLE", 3),
+    1: ("PINHOLE", 4),
+    2: ("SIMPLE_RADIAL", 4),
+    3: ("RADIAL", 5),
+    4: ("OPENCV", 8),
+    5: ("OPENCV_FISHEYE", 8),
+    6: ("FULL_OPENCV", 12),
+    7: ("FOV", 5),
+    8: ("SIMPLE_RADIAL_FISHEYE", 4),
+    9: ("RADIAL_FISHEYE", 5),
+    10: ("THIN_PRISM_FISHEYE", 12),
 }
 
 
@@ -54,9 +64,7 @@ def camera_from_colmap(model: str, width: int, height: int, parameters) -> Camer
     if one_focal:
         values.insert(1, values[0])
     fx, fy, cx, cy, *rest = values
-    return Camera(
-        int(width), int(height), fx, fy, cx - HALF_PIXEL, cy - HALF_PIXEL, ours, distortion(rest)
-    )
+    return Camera(int(width), int(height), fx, fy, cx - HALF_PIXEL, cy - HALF_PIXEL, ours, distortion(rest))
 
 
 def camera_of_size(cameras: list[Camera], image) -> Camera:

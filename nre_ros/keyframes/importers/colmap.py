@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """COLMAP sparse models, text or binary, with their images.
 
 pycolmap reads the model and is imported here alone, when it is needed.
@@ -13,10 +15,10 @@ import numpy as np
 
 from nre_ros.errors import CameraError, ImportSourceError, PoseError
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.builder import WITHOUT_SUPPORT, KeyframeBuilder
+from nre_ros.keyframes.building.builder import WITHOUT_SUPPORT, KeyframeBuilder
+from nre_ros.keyframes.building.point_selection import spread
 from nre_ros.keyframes.importers.cameras import HALF_PIXEL, camera_from_colmap
 from nre_ros.keyframes.importers.common import MapSource, check_folder, digest, read_image, read_list
-from nre_ros.keyframes.selection import spread
 from nre_ros.keyframes.types import Keyframe
 
 

@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """What all importers share: lists, images, and the loop that turns a source into a map file.
 
 The map is built in ``MAP.db.partial`` beside its destination, one transaction a keyframe, and
@@ -22,11 +24,11 @@ from tqdm import tqdm
 
 from nre_ros.errors import ImageError, ImportSourceError, MapError
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.builder import KeyframeBuilder
-from nre_ros.keyframes.importers.ahead import outcomes
-from nre_ros.keyframes.importers.partial import fingerprint, open_partial, remove_map
-from nre_ros.keyframes.index import update_index
-from nre_ros.keyframes.thinning import STILL, Thinning, ThinningRule
+from nre_ros.keyframes.building.builder import KeyframeBuilder
+from nre_ros.keyframes.building.culling import STILL, Thinning, ThinningRule
+from nre_ros.keyframes.importers.prefetch import outcomes
+from nre_ros.keyframes.importers.resume import fingerprint, open_partial, remove_map
+from nre_ros.keyframes.retrieval.descriptor_index import update_index
 from nre_ros.keyframes.types import Keyframe
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -87,7 +89,11 @@ class ImportReport:
 
 
 def build_map(
-    source: MapSource, builder: KeyframeBuilder, path, force: bool = False, progress: bool = True,
+    source: MapSource,
+    builder: KeyframeBuilder,
+    path,
+    force: bool = False,
+    progress: bool = True,
     thinning: ThinningRule | None = None,
 ) -> ImportReport:
     """Imports a source into the map file ``path`` and says what became of every image.
@@ -152,7 +158,11 @@ def _import(names, done, source, builder, store, thinning, report, progress) -> 
     # a bar that is redrawn fills a log file: there, one line now and then
     interval = 0.2 if sys.stderr.isatty() else 5.0
     with tqdm(
-        total=len(names), initial=report.resumed, unit="image", desc="import", mininterval=interval,
+        total=len(names),
+        initial=report.resumed,
+        unit="image",
+        desc="import",
+        mininterval=interval,
         disable=not progress,
     ) as bar:
         for outcome in outcomes(todo, source, builder, thinning):

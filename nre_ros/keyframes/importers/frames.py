@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """What all sources of posed images have in common, with depth or without."""
 
 from __future__ import annotations

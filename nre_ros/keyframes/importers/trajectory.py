@@ -1,3 +1,5 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
 """A list of stamped poses, looked up between its stamps."""
 
 from __future__ import annotations

@@ -1,0 +1,75 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The last accepted pose, kept in a small file for the next start."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nre_ros.errors import NreError, PoseError
+from nre_ros.geometry import pose_matrix, position_quaternion
+
+
+class LastPoseError(NreError):
+    """A file of the last pose that cannot be read or written."""
+
+
+@dataclass(frozen=True, eq=False)
+class LastPose:
+    """T_map_cam [4, 4] of the optical frame ``camera_frame`` in ``map_frame``, its covariance [6, 6] and stamp (ns)."""
+
+    T_map_cam: np.ndarray
+    covariance: np.ndarray
+    map_frame: str
+    camera_frame: str
+    stamp: int
+
+    def save(self, path: Path | str) -> None:
+        """Replaces the file at once, so that there is never half a pose; raises ``LastPoseError``."""
+        path = Path(path)
+        position, quaternion = position_quaternion(self.T_map_cam)
+        values = {
+            "map_frame": self.map_frame,
+            "camera_frame": self.camera_frame,
+            "stamp": self.stamp,
+            "position": position.tolist(),
+            "quaternion_xyzw": quaternion.tolist(),
+            "covariance": np.asarray(self.covariance).tolist(),
+        }
+        try:
+            unfinished = path.with_name(path.name + ".unfinished")
+            with open(unfinished, "w") as file:
+                json.dump(values, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
+        except (OSError, ValueError) as error:  # no file's name, such as "."
+            raise LastPoseError(f"the last pose cannot be written to {path}: {error}") from error
+
+    @classmethod
+    def load(cls, path: Path | str) -> LastPose | None:
+        """The pose in a file, None where there is no file; raises ``LastPoseError`` for one that is damaged."""
+        path = Path(path)
+        try:
+            values = json.loads(path.read_text())
+            T_map_cam = pose_matrix(values["position"], values["quaternion_xyzw"])
+            covariance = np.array(values["covariance"], dtype=np.float64)
+            names = values["map_frame"], values["camera_frame"], values["stamp"]
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise LastPoseError(f"the last pose cannot be read from {path}: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError, PoseError) as error:
+            raise LastPoseError(f"{path} holds no pose: {' '.join(str(error).split())}") from error
+        if covariance.shape != (6, 6) or not np.isfinite(covariance).all() or not _are(names, (str, str, int)):
+            raise LastPoseError(f"{path} holds no pose: its covariance, frames or stamp make no sense")
+        return cls(T_map_cam, covariance, *names)
+
+
+def _are(values, kinds) -> bool:
+    return all(isinstance(value, kind) for value, kind in zip(values, kinds))

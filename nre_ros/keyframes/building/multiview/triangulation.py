@@ -1,0 +1,117 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Points of one view's keypoints from their matches in other posed views.
+
+Every match gives a hypothesis (the midpoint of the two rays); the one that most views agree with is
+refined over these by Gauss-Newton on the reprojection errors (Hartley and Zisserman, chapter 12).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from nre_ros.geometry import invert
+from nre_ros.keyframes.building.multiview.keypoints import KeypointView
+
+_MAX_ERROR = 0.003
+"""Largest reprojection error, as a fraction of the focal length (2 pixels of 640)."""
+_MIN_ANGLE = np.radians(1.5)
+"""Smallest largest angle between the own ray and another."""
+_STEPS = 4
+
+
+@dataclass(frozen=True)
+class Triangulated:
+    """Of those keypoints that could be: their indices [N], points [N, 3] in the map, how many views agree [N].
+
+    The own view counts.
+    """
+
+    index: np.ndarray
+    points: np.ndarray
+    views: np.ndarray
+
+
+def triangulate(view: KeypointView, others: list[KeypointView], matches: list[np.ndarray]) -> Triangulated:
+    """Points of a view's keypoints; matches: for every other view indices [M, 2] (own, other's)."""
+    count = len(view.pixels)
+    observed = np.full((len(others) + 1, count, 2), np.nan)
+    observed[0] = view.pixels
+    for k, (other, pairs) in enumerate(zip(others, matches), start=1):
+        observed[k, pairs[:, 0]] = other.pixels[pairs[:, 1]]
+    views = [view, *others]
+    points, agree = np.full((count, 3), np.nan), np.zeros((len(views), count), dtype=bool)
+    for other, pairs in zip(others, matches):
+        guess = np.full((count, 3), np.nan)
+        guess[pairs[:, 0]] = _midpoints(view, other, pairs)
+        fits = _errors(views, guess, observed) < _MAX_ERROR
+        better = fits.sum(0) > agree.sum(0)
+        points[better], agree[:, better] = guess[better], fits[:, better]
+    for _ in range(2):  # a view that just missed may agree with the refined point
+        points = _refine(views, points, observed, agree)
+        agree = _errors(views, points, observed) < _MAX_ERROR
+    good = agree[0] & (agree.sum(0) >= 2) & (_largest_angle(views, points, agree) > _MIN_ANGLE)
+    index = np.flatnonzero(good)
+    return Triangulated(index, points[index], agree.sum(0)[index])
+
+
+def _midpoints(a: KeypointView, b: KeypointView, pairs: np.ndarray) -> np.ndarray:
+    """[M, 3] halfway between the rays where they are closest; nan where that is behind a camera."""
+    u = a.rays[pairs[:, 0]] @ a.T_map_cam[:3, :3].T
+    v = b.rays[pairs[:, 1]] @ b.T_map_cam[:3, :3].T
+    start = b.T_map_cam[:3, 3] - a.T_map_cam[:3, 3]
+    uu, vv, uv = (u * u).sum(1), (v * v).sum(1), (u * v).sum(1)
+    determinant = np.maximum(uu * vv - uv * uv, 1e-12)
+    along_a = (vv * (u @ start) - uv * (v @ start)) / determinant
+    along_b = (uv * (u @ start) - uu * (v @ start)) / determinant
+    points = 0.5 * (a.T_map_cam[:3, 3] + along_a[:, None] * u + b.T_map_cam[:3, 3] + along_b[:, None] * v)
+    points[(along_a <= 0) | (along_b <= 0)] = np.nan
+    return points
+
+
+def _errors(views, points, observed) -> np.ndarray:
+    """[V, N] reprojection errors as fractions of the focal length; inf where there is no observation."""
+    errors = np.full(observed.shape[:2], np.inf)
+    for k, view in enumerate(views):
+        T = invert(view.T_map_cam)
+        local = points @ T[:3, :3].T + T[:3, 3]
+        known = np.isfinite(local).all(1) & np.isfinite(observed[k]).all(1)
+        pixels, front, _ = view.camera.project(torch.from_numpy(local[known]))
+        difference = (pixels.numpy() - observed[k, known]) / (view.camera.fx, view.camera.fy)
+        errors[k, known] = np.where(front.numpy(), np.linalg.norm(difference, axis=1), np.inf)
+    return errors
+
+
+def _refine(views, points, observed, agree) -> np.ndarray:
+    """Gauss-Newton steps on the errors in the views that agree [V, N]."""
+    points = points.copy()
+    for _ in range(_STEPS):
+        normal = np.tile(1e-12 * np.eye(3), (len(points), 1, 1))
+        gradient = np.zeros_like(points)
+        for k, view in enumerate(views):
+            index = np.flatnonzero(agree[k])
+            T = invert(view.T_map_cam)
+            local = torch.from_numpy(points[index] @ T[:3, :3].T + T[:3, 3])
+            pixels, _, jacobian = view.camera.project(local, jacobian=True)
+            focal = np.array([view.camera.fx, view.camera.fy])
+            J = jacobian.numpy() @ T[:3, :3] / focal[:, None]
+            residual = (pixels.numpy() - observed[k, index]) / focal
+            normal[index] += np.swapaxes(J, 1, 2) @ J
+            gradient[index] += (np.swapaxes(J, 1, 2) @ residual[..., None])[..., 0]
+        step = np.linalg.solve(normal, gradient[..., None])[..., 0]
+        points = np.where((agree.sum(0) >= 2)[:, None], points - step, points)
+    return points
+
+
+def _largest_angle(views, points, agree) -> np.ndarray:
+    """[N] largest angle between the own ray and that of another view that agrees."""
+    own = points - views[0].T_map_cam[:3, 3]
+    angle = np.zeros(len(points))
+    for k, view in enumerate(views[1:], start=1):
+        ray = points - view.T_map_cam[:3, 3]
+        cosine = (ray * own).sum(1) / np.maximum(np.linalg.norm(ray, axis=1) * np.linalg.norm(own, axis=1), 1e-12)
+        angle = np.where(agree[k], np.maximum(angle, np.arccos(cosine.clip(-1, 1))), angle)
+    return angle

@@ -1,0 +1,108 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Which topics of a bag an import takes: those named, or the only fitting ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rosbags.highlevel import AnyReader
+
+from nre_ros.errors import ImportSourceError
+from nre_ros.messages.bag import CAMERA_INFO_TYPE, IMAGE_TYPES, POSE_TYPE, choose_topic, topic_listing
+from nre_ros.messages.images import is_depth
+from nre_ros.messages.torn_bag import messages_that_are_left
+
+TF_TYPE = "tf2_msgs/msg/TFMessage"
+POSE_TYPES = (POSE_TYPE, "geometry_msgs/msg/PoseWithCovarianceStamped", "nav_msgs/msg/Odometry")
+
+
+@dataclass(frozen=True)
+class ImportTopics:
+    """Topics of an import; depth and depth_info may be empty, poses is empty where /tf has them."""
+
+    image: str
+    camera_info: str
+    depth: str
+    depth_info: str
+    poses: str
+
+    def notes(self) -> tuple[str, ...]:
+        """What was chosen, in one line."""
+        chosen = [
+            ("images", self.image),
+            ("camera", self.camera_info),
+            ("depth", self.depth),
+            ("depth camera", self.depth_info),
+            ("poses", self.poses or "/tf"),
+        ]
+        return (", ".join(f"{what} from {topic}" for what, topic in chosen if topic),)
+
+
+def choose_topics(
+    reader: AnyReader, path, image: str, camera_info: str, depth: str | None, depth_info: str, poses: str
+) -> ImportTopics:
+    """The topics named (depth None: none wanted), completed where the bag has exactly one that fits.
+
+    Raises ``ImportSourceError`` that lists the bag's topics when one is missing or the choice is not clear.
+    """
+    found = {connection.topic: connection.msgtype for connection in reader.connections}
+    depths, colours = _image_topics(reader, {image, depth} - {"", None})
+    image = _choose(path, found, colours, image, IMAGE_TYPES, "image")
+    infos = [topic for topic, kind in found.items() if kind == CAMERA_INFO_TYPE]
+    sibling = sibling_info(image, infos)
+    camera_info = _choose(path, found, [sibling] if sibling else infos, camera_info, (CAMERA_INFO_TYPE,), "camera_info")
+    if depth is None:
+        depth = depth_info = ""
+    elif depth or len(depths) > 1:
+        depth = _choose(path, found, depths, depth, IMAGE_TYPES, "depth")
+    else:
+        depth = depths[0] if depths else ""
+    if depth_info:
+        depth_info = _choose(path, found, infos, depth_info, (CAMERA_INFO_TYPE,), "depth camera_info")
+    elif depth:
+        depth_info = sibling_info(depth, infos)
+    return ImportTopics(image, camera_info, depth, depth_info, _poses(path, found, poses))
+
+
+def sibling_info(topic: str, infos: list[str]) -> str:
+    """The camera_info in the namespace of an image topic, or an empty string."""
+    namespaces = [topic.rsplit("/", depth)[0] for depth in (1, 2)]  # image_raw, image_raw/compressed
+    return next((f"{name}/camera_info" for name in namespaces if f"{name}/camera_info" in infos), "")
+
+
+def _poses(path, found: dict[str, str], wanted: str) -> str:
+    if wanted:
+        return choose_topic(path, found, POSE_TYPES, wanted, "pose")
+    if TF_TYPE in found.values():
+        return ""
+    fitting = [topic for topic, kind in found.items() if kind in POSE_TYPES]
+    if len(fitting) == 1:
+        return fitting[0]
+    problem = f"several pose topics ({', '.join(sorted(fitting))}): name one" if fitting else "no /tf and no pose topic"
+    raise ImportSourceError(f"bag {path} has {problem}; it has: {topic_listing(found)}")
+
+
+def _choose(path, found: dict[str, str], fitting: list[str], wanted: str, types, what: str) -> str:
+    """As ``choose_topic``; without ``wanted`` among ``fitting``."""
+    among = found if wanted else {topic: kind for topic, kind in found.items() if topic in fitting}
+    try:
+        return choose_topic(path, among, types, wanted, what)
+    except ImportSourceError as error:
+        problem = str(error).partition("; it has:")[0]
+        raise ImportSourceError(f"{problem}; it has: {topic_listing(found)}") from None
+
+
+def _image_topics(reader: AnyReader, known: set[str]) -> tuple[list[str], list[str]]:
+    """Topics of depth images and of other images, by the first message of each."""
+    depths, colours = [], []
+    for connection in reader.connections:
+        if connection.msgtype not in IMAGE_TYPES or connection.topic in (*depths, *colours):
+            continue
+        first = None if connection.topic in known else next(messages_that_are_left(reader, [connection], []), None)
+        if first is None:  # named, or without a message
+            (depths if "depth" in connection.topic else colours).append(connection.topic)
+        else:
+            depth = is_depth(reader.deserialize(first[2], connection.msgtype))
+            (depths if depth else colours).append(connection.topic)
+    return depths, colours

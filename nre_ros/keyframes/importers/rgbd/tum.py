@@ -1,0 +1,131 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""A sequence of the TUM RGB-D benchmark as it is downloaded: rgb.txt, depth.txt, groundtruth.txt.
+
+Sturm et al., "A Benchmark for the Evaluation of RGB-D SLAM Systems", IROS 2012.  Layout, depth
+factor and intrinsics: https://cvg.cit.tum.de/data/datasets/rgbd-dataset/file_formats (depth is
+registered to colour already; the ground truth is the colour camera's optical frame).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from nre_ros.errors import ImageError, ImportSourceError, NreError
+from nre_ros.geometry import RADIAL_TANGENTIAL, Camera
+from nre_ros.keyframes.building.culling import VIDEO
+from nre_ros.keyframes.importers.common import digest, read_depth, read_image, read_list
+from nre_ros.keyframes.importers.rgbd.depth_frames import DepthFrames
+from nre_ros.keyframes.importers.rgbd.folder import check_depth_scale, one_camera, stamp_nanoseconds, tum_values
+from nre_ros.keyframes.importers.trajectory import Trajectory
+
+FILES = ("rgb.txt", "depth.txt", "groundtruth.txt")
+
+DEPTH_SCALE = 5000.0
+"""Depth value of one metre."""
+
+CAMERAS = {
+    "freiburg1": Camera(
+        640, 480, 517.3, 516.5, 318.6, 255.3, RADIAL_TANGENTIAL, (0.2624, -0.9531, -0.0054, 0.0026, 1.1633)
+    ),
+    "freiburg2": Camera(
+        640, 480, 520.9, 521.0, 325.1, 249.7, RADIAL_TANGENTIAL, (0.2312, -0.7849, -0.0033, -0.0001, 0.9172)
+    ),
+    "freiburg3": Camera(640, 480, 535.4, 539.2, 320.1, 247.6),  # its images are undistorted
+}
+"""The colour camera by the name in the sequence's folder (the benchmark's own calibration)."""
+
+MAX_OFFSET = 0.02
+"""Seconds between a colour image and its depth image (the default of the benchmark's associate.py)."""
+_MAX_GAP = 0.1
+"""Seconds between two poses of the motion capture (100 Hz) beyond which one is missing."""
+
+
+class TumSource(DepthFrames):
+    """The folder of one sequence.  cameras: COLMAP's ``cameras.txt`` for folders without freiburg1..3 in the name.
+
+    Raises ``ImportSourceError`` when a list is missing or the camera is not known.
+    """
+
+    usual_thinning = VIDEO
+
+    def __init__(self, folder, cameras=None, depth_scale: float | None = None):
+        super().__init__()
+        self.folder = Path(folder)
+        self.only_camera = _camera_of(self.folder) if cameras is None else one_camera(cameras)
+        self.depth_scale = check_depth_scale(DEPTH_SCALE if depth_scale is None else depth_scale)
+        self.stamps = {name: stamp for stamp, name in _stamped(self.folder / "rgb.txt")}
+        depths = sorted(_stamped(self.folder / "depth.txt"))
+        self._depth_stamps = np.array([stamp for stamp, _ in depths], dtype=np.int64)
+        self._depth_names = [name for _, name in depths]
+        self.trajectory, bad = _ground_truth(self.folder / "groundtruth.txt")
+        self.notes = (f"TUM RGB-D sequence: {len(self.stamps)} colour images, {len(depths)} depth images",)
+        if bad:
+            self.notes += (f"{bad} lines of groundtruth.txt are no pose and left out",)
+
+    def names(self) -> list[str]:
+        return list(self.stamps)
+
+    def describe(self) -> dict:
+        return {
+            "importer": "tum",
+            "folder": str(self.folder.resolve()),
+            "depth_scale": self.depth_scale,
+            "camera": repr(self.only_camera),
+            "lists": digest(*(self.folder / file for file in FILES)),
+        }
+
+    def pose(self, name: str) -> tuple[int, np.ndarray]:
+        return self.stamps[name], self.trajectory.at(self.stamps[name])
+
+    def camera(self, name: str) -> Camera:
+        return self.only_camera
+
+    def image(self, name: str) -> np.ndarray:
+        return read_image(self.folder / name)
+
+    def depth(self, name: str) -> np.ndarray:
+        offsets = np.abs(self._depth_stamps - self.stamps[name])
+        if not len(offsets) or offsets.min() > MAX_OFFSET * 1e9:
+            raise ImageError(f"no depth image within {MAX_OFFSET} s of this image")
+        return read_depth(self.folder / self._depth_names[int(offsets.argmin())], self.depth_scale)
+
+
+def _camera_of(folder: Path) -> Camera:
+    for name, camera in CAMERAS.items():
+        if name in folder.resolve().name:
+            return camera
+    raise ImportSourceError(
+        f"the camera of {folder} is not known: its name has none of {', '.join(CAMERAS)}; give --camera"
+    )
+
+
+def _stamped(path: Path) -> list[tuple[int, str]]:
+    """Stamp in nanoseconds and file name of each line of rgb.txt or depth.txt."""
+    entries = []
+    for line in read_list(path):
+        fields = line.split()
+        if len(fields) != 2:
+            raise ImportSourceError(f"{path}: not 'timestamp filename': {line[:80]!r}")
+        try:
+            entries.append((stamp_nanoseconds(fields[0]), fields[1]))
+        except NreError as error:
+            raise ImportSourceError(f"{path}: {error}") from None
+    return entries
+
+
+def _ground_truth(path: Path) -> tuple[Trajectory, int]:
+    """The poses, and how many lines are none."""
+    trajectory, bad = Trajectory(_MAX_GAP), 0
+    for line in read_list(path):
+        try:
+            stamp, values = tum_values(line)
+        except NreError:
+            bad += 1
+        else:
+            trajectory.add(stamp, values[:3], values[3:])
+    if not len(trajectory):
+        raise ImportSourceError(f"{path} has no pose")
+    return trajectory, bad
