@@ -50,7 +50,7 @@ def twin_rooms(options: Options) -> Table:
     begin = place_of(1) @ way.T_map_base([0.0])[0] @ CameraMount().T_base_cam
     LastPose(begin, 1e-4 * np.eye(6), MAP, OPTICAL, 1).save(last)
     session = run_session(map_path, bag, topics, folder, FASTER, {"last_pose_file": str(last)})
-    errors = list(_errors(session, read_topic(bag, topics.truth), place_of(1)).values())
+    errors = list(_errors(session, read_topic(bag, topics.ground_truth), place_of(1)).values())
     undecided = sum(0.3 < status["confidence"] < 0.7 for status in session.statuses)
     return Table(
         f"{MINUTES} minutes in the second of two equal rooms, {APART:.0f} m apart, {FASTER:g} times as fast, through DDS",
@@ -87,7 +87,7 @@ def kidnap_bag(options: Options) -> Table:
 def _replayed(title: str, map_path: Path, bag: Path, folder: Path, cut: float = 0.0) -> Table:
     topics = find_topics(bag)
     session = run_session(map_path, bag, topics, folder)
-    truth = read_topic(bag, topics.truth)
+    truth = read_topic(bag, topics.ground_truth)
     begin = min(session.sent)
     table = Table(title, ("", "", "aim"))
     errors = [(stamp, *error) for stamp, error in _errors(session, truth).items()]

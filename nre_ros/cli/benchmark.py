@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nre_ros.cli.arguments import count
+from nre_ros.cli.arguments import positive_int
 
 _DESCRIPTION = """\
 Reads a public data set as it is downloaded, builds the map with the official split, localizes the queries and
@@ -38,11 +38,11 @@ def add_parser(subparsers) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="where maps, reports and the table go")
     parser.add_argument("--scenes", default="", metavar="A,B", help="only these")
     parser.add_argument(
-        "--queries", type=count, default=0, metavar="N", help="only N evenly spaced queries of each scene"
+        "--queries", type=positive_int, default=0, metavar="N", help="only N evenly spaced queries of each scene"
     )
     parser.add_argument("--features", default="xfeat", metavar="NAME", help="of the maps (default xfeat)")
-    parser.add_argument("--points", type=count, default=500, metavar="N", help="points a keyframe (default 500)")
-    parser.add_argument("--retrieve", type=count, default=5, metavar="K", help="keyframes a query (default 5)")
+    parser.add_argument("--points", type=positive_int, default=500, metavar="N", help="points a keyframe (default 500)")
+    parser.add_argument("--retrieve", type=positive_int, default=5, metavar="K", help="keyframes a query (default 5)")
     parser.add_argument(
         "--min-confidence", type=float, default=0.5, metavar="P", help="poses of less are not accepted (default 0.5)"
     )

@@ -23,7 +23,7 @@ def add_parser(subparsers) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compares."""
-    from nre_ros.cli.tables import print_table
+    from nre_ros.cli.output import print_table
     from nre_ros.evaluation.compare import read_runs
     from nre_ros.evaluation.report import tables
     from nre_ros.evaluation.report.write import write_comparison

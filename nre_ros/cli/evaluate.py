@@ -7,8 +7,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nre_ros.cli.arguments import count
-from nre_ros.cli.replay import parameter, positive
+from nre_ros.cli.arguments import node_parameter, positive_float, positive_int
 
 _DESCRIPTION = """\
 Localizes the images of a rosbag2 (sqlite3 or MCAP, read directly and as fast as the machine allows) or of a
@@ -70,7 +69,7 @@ def _add_inputs(parser) -> None:
         metavar="CAMERAS.txt",
         help="COLMAP's cameras.txt; of several cameras each image takes the one of its size",
     )
-    group.add_argument("--every", type=count, default=1, metavar="N", help="only every Nth image (default 1)")
+    group.add_argument("--every", type=positive_int, default=1, metavar="N", help="only every Nth image (default 1)")
 
 
 def _add_truth(parser) -> None:
@@ -88,14 +87,14 @@ def _add_truth(parser) -> None:
     )
     group.add_argument(
         "--max-gap",
-        type=positive,
+        type=positive_float,
         default=0.1,
         metavar="S",
         help="seconds between two true poses beyond which nothing is interpolated (default 0.1)",
     )
     group.add_argument(
         "--wrong-beyond",
-        type=positive,
+        type=positive_float,
         nargs=2,
         default=(0.5, 5.0),
         metavar=("M", "DEG"),
@@ -107,7 +106,7 @@ def _add_localizer(parser) -> None:
     group = parser.add_argument_group("localizer")
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
     group.add_argument("--seed", type=int, default=0, help="of the random draws: same seed, same poses (default 0)")
-    group.add_argument("--retrieve", type=count, default=5, metavar="K", help="keyframes a query (default 5)")
+    group.add_argument("--retrieve", type=positive_int, default=5, metavar="K", help="keyframes a query (default 5)")
     group.add_argument(
         "--min-confidence",
         type=float,
@@ -124,12 +123,12 @@ def _add_ros(parser) -> None:
     group.add_argument(
         "--through-ros", action="store_true", help="play the bag over DDS to the node instead of reading it"
     )
-    group.add_argument("--rate", type=positive, default=1.0, help="times real time (default 1)")
+    group.add_argument("--rate", type=positive_float, default=1.0, help="times real time (default 1)")
     group.add_argument(
         "--param",
         action="append",
         default=[],
-        type=parameter,
+        type=node_parameter,
         metavar="NAME:=VALUE",
         help="a parameter of the node; may be given several times",
     )
@@ -228,7 +227,7 @@ def _path(text: str | None) -> Path | None:
 
 
 def _print(done) -> None:
-    from nre_ros.cli.tables import print_table
+    from nre_ros.cli.output import print_table
     from nre_ros.evaluation.report import tables
 
     summaries = {"nre_ros": done.summary, **done.summary.get("peers", {})}

@@ -8,8 +8,8 @@ import argparse
 import re
 import sys
 
-from nre_ros.cli.arguments import count
-from nre_ros.cli.tables import print_table
+from nre_ros.cli.arguments import non_negative_float, positive_int
+from nre_ros.cli.output import print_table
 from nre_ros.features import BACKBONES
 
 _BUILD_HELP = """The map is written to MAP.db.partial and takes its name when it is complete. An interrupted
@@ -162,20 +162,20 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
         help="xfeat (default), or nre: the published networks, once `nre_ros weights import` has them",
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network runs")
-    parser.add_argument("--points", type=count, default=500, metavar="N", help="points a keyframe (default 500)")
+    parser.add_argument("--points", type=positive_int, default=500, metavar="N", help="points a keyframe (default 500)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random draws (default 0)")
     parser.add_argument("--force", action="store_true", help="replace an existing map once the new one is complete")
     parser.add_argument("--keep-all", action="store_true", help="keep views that repeat an earlier one, too")
     parser.add_argument(
         "--thin-motion",
-        type=_not_negative,
+        type=non_negative_float,
         metavar="RAD",
         help="a view whose scene moved less than "
         "this angle in the image repeats an earlier one (default 0.004; of recordings 0.05)",
     )
     parser.add_argument(
         "--thin-overlap",
-        type=_not_negative,
+        type=non_negative_float,
         metavar="SHARE",
         help="... if it shows this share of the earlier one's points, too (default 0.95; of recordings 0.8)",
     )
@@ -187,13 +187,6 @@ def _add_refine(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="take the depth as the sensor gives it, and do not refine it against the other images",
     )
-
-
-def _not_negative(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0")
-    return value
 
 
 def _build_colmap(args) -> int:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 
-from nre_ros.cli.tables import print_table
+from nre_ros.cli.output import print_table
 
 
 def add_parser(commands) -> None:

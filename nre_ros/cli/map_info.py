@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from nre_ros.cli.tables import print_table
+from nre_ros.cli.output import print_table
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.tools.info import MapInfo
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from nre_ros.cli.tables import print_table
+from nre_ros.cli.output import print_table
 
 _SHOWN = 5
 

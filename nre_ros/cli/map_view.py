@@ -7,7 +7,7 @@ from __future__ import annotations
 import webbrowser
 from pathlib import Path
 
-from nre_ros.cli.tables import print_table
+from nre_ros.cli.output import print_table
 
 
 def add_parser(commands) -> None:
