@@ -10,7 +10,7 @@ import statistics
 import sys
 import tempfile
 import webbrowser
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -126,7 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _localize(
-    localizer: Localizer, folder: Path, name: str, cameras: Sequence[Camera], drawings: _Drawings | None
+    localizer: Localizer, folder: Path, name: str, cameras: list[Camera], drawings: _Drawings | None
 ) -> LocalizationResult:
     """Localizes one image file, and draws its sheet if that is asked for."""
     from nre_ros.keyframes.importers.cameras import camera_of_size

@@ -63,4 +63,5 @@ def _column(height: int, ids: Sequence[int], thumbnail: Callable[[int], bytes]) 
 
 def _decode(jpeg: bytes) -> npt.NDArray[np.uint8] | None:
     """Decodes a JPEG; None if there is none, or if it is damaged."""
-    return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR) if jpeg else None
+    picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR) if jpeg else None
+    return None if picture is None else picture.astype(np.uint8, copy=False)

@@ -183,7 +183,7 @@ def write_map_png(path: Path | str, title: str, sample: MapSample) -> None:
     plane = np.stack([right / np.linalg.norm(right), np.cross(up, right / np.linalg.norm(right))])
     points, positions = sample.points @ plane.T, sample.poses[:, :3, 3] @ plane.T
     figure, axes = plt.subplots(figsize=(10, 8), layout="constrained")
-    drawn = axes.scatter(*points.T, c=sample.points @ up, s=1, cmap="viridis", alpha=0.6, linewidths=0)
+    drawn = axes.scatter(points[:, 0], points[:, 1], c=sample.points @ up, s=1, cmap="viridis", alpha=0.6, linewidths=0)
     forward = sample.poses[:, :3, 2] @ plane.T
     if len(positions):
         axes.quiver(*positions.T, *forward.T, color=_BLUE, width=0.0025, scale=30)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from nre_ros.localization.result import LocalizationResult
 
-_NO_LOSS, _OUTLIER_LOSS = np.array([80, 200, 60]), np.array([60, 60, 230])
+NO_LOSS, OUTLIER_LOSS = np.array([80, 200, 60]), np.array([60, 60, 230])
 """BGR of a point with no loss, and of a point with the loss of a chance match (ln|Omega|)."""
 
 
@@ -30,7 +30,7 @@ def draw_query(image: npt.NDArray[np.uint8], result: LocalizationResult) -> npt.
     return np.vstack([drawn, text_bar(drawn.shape[1], _caption(result), height=28, scale=0.5)])
 
 
-def draw_points(image: npt.NDArray[np.uint8], result: LocalizationResult) -> npt.NDArray[np.uint8]:
+def draw_points(image: npt.NDArray[np.uint8], result: LocalizationResult, radius: int = 0) -> npt.NDArray[np.uint8]:
     """Draws the projected map points on an image.
 
     The colour goes from green (no loss: the image agrees with the pose) to red (the image does not show the point
@@ -39,19 +39,20 @@ def draw_points(image: npt.NDArray[np.uint8], result: LocalizationResult) -> npt
     Args:
         image: uint8 BGR [H, W, 3], or grey [H, W].
         result: what localizing the image gave; without a pose nothing is drawn.
+        radius: radius of a point, pixels; 0 takes one that suits the image.
 
     Returns:
         uint8 BGR [H, W, 3], a copy.
     """
-    canvas: npt.NDArray[np.uint8] = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image.copy()
+    canvas = image.copy() if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
     if result.losses is None or result.pixels is None or not result.success:
         return canvas
-    radius = max(2, round(max(image.shape[:2]) / 320))
+    radius = radius or max(2, round(max(image.shape[:2]) / 320))
     # the points of high loss first, so that they do not hide those of low loss
     for i in np.argsort(-result.losses):
         loss = float(np.clip(result.losses[i], 0, 1))
         if loss < 1:
-            colour = ((1 - loss) * _NO_LOSS + loss * _OUTLIER_LOSS).tolist()
+            colour = ((1 - loss) * NO_LOSS + loss * OUTLIER_LOSS).tolist()
             centre = tuple(int(v) for v in np.round(result.pixels[i]))
             cv2.circle(canvas, centre, radius, colour, -1, cv2.LINE_AA)
     return canvas

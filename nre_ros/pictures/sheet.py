@@ -44,7 +44,7 @@ def write_sheet(
     axes = left.subplots()
     axes.imshow(cv2.cvtColor(draw_query(image, result), cv2.COLOR_BGR2RGB))
     axes.set_axis_off()
-    top, bottom = right.subfigures(2, 1, height_ratios=(1, 1.9))
+    top, bottom = right.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.9))[:, 0]
     _draw_loss_maps(top, image, result)
     draw_from_above(bottom.subplots(), keyframes, result)
     figure.savefig(path, dpi=90)
@@ -85,9 +85,11 @@ def draw_from_above(axes: Axes, keyframes: Mapping[int, npt.NDArray[np.float64]]
         _arrows(axes, poses, colour, label)
     if result.T_map_cam is not None and result.losses is not None and result.points is not None:
         in_view = result.losses < 1
-        axes.scatter(*result.points[~in_view, :2].T, s=2, color="#dfe4ea")
+        axes.scatter(result.points[~in_view, 0], result.points[~in_view, 1], s=2, color="#dfe4ea")
         agreement = 1 - result.losses[in_view]
-        axes.scatter(*result.points[in_view, :2].T, s=3, c=agreement, cmap="RdYlGn", vmin=0, vmax=1)
+        axes.scatter(
+            result.points[in_view, 0], result.points[in_view, 1], s=3, c=agreement, cmap="RdYlGn", vmin=0, vmax=1
+        )
         _arrows(axes, result.T_map_cam[None], "#d1495b", "this camera", width=0.008)
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.05)

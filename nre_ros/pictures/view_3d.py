@@ -77,7 +77,7 @@ def write_3d_view(
     figure.write_html(path, include_plotlyjs=True, full_html=True, default_height="100vh")
 
 
-def camera_size(keyframes: npt.NDArray[np.float64], points: npt.NDArray[np.float64]) -> float:
+def camera_size(keyframes: npt.NDArray[np.float64], points: npt.NDArray[np.floating]) -> float:
     """Computes how long a camera is drawn, as a share of the scene's size.
 
     Args:
@@ -94,7 +94,7 @@ def camera_size(keyframes: npt.NDArray[np.float64], points: npt.NDArray[np.float
     return 0.03 * float(np.linalg.norm(spans)) or 0.1
 
 
-def frustum_lines(poses: npt.NDArray[np.float64], size: float) -> dict[str, npt.NDArray[np.float64]]:
+def frustum_lines(poses: npt.NDArray[np.float64], size: float) -> dict[str, npt.NDArray[np.floating]]:
     """Makes one line along the edges of all cameras' frustums, interrupted between them.
 
     Args:
@@ -111,6 +111,6 @@ def frustum_lines(poses: npt.NDArray[np.float64], size: float) -> dict[str, npt.
     return coordinates(np.concatenate(lines))
 
 
-def coordinates(points: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[np.float64]]:
+def coordinates(points: npt.NDArray[np.floating]) -> dict[str, npt.NDArray[np.floating]]:
     """Makes of points [N, 3] the keyword arguments x, y and z of plotly's traces."""
     return dict(zip("xyz", np.asarray(points).reshape(-1, 3).T))

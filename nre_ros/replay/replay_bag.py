@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -101,7 +102,7 @@ def _draw_animation(
     """Draws the animated picture; returns False, and writes nothing, if no image was localized."""
     from nre_ros.localization.localizer import Localizer
     from nre_ros.pictures.query import draw_points
-    from nre_ros.replay.animation import Frame, write_animation
+    from nre_ros.replay.animation import POINT_RADIUS, Frame, write_animation
 
     poses = {status["stamp"]: status for status in session.statuses if status["success"]}
     if not poses or session.camera is None:
@@ -111,6 +112,7 @@ def _draw_animation(
         _, keyframes, _ = localizer.store.global_descriptors()
         for stamp, image in read_images(bag, image_topic, poses):
             result = localizer.localize(image, session.camera)
-            frames.append(Frame(stamp, draw_points(image, result), poses[stamp]))
+            denoised = np.asarray(cv2.medianBlur(image, 3), dtype=np.uint8)
+            frames.append(Frame(stamp, draw_points(denoised, result, POINT_RADIUS), poses[stamp]))
     write_animation(path, frames, ground_truth, keyframes)
     return True
