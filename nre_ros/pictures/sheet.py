@@ -40,7 +40,7 @@ def write_sheet(
     from matplotlib import pyplot as plt
 
     figure = plt.figure(figsize=(15, 7.2), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1.25, 1))
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.25, 1))[0]
     axes = left.subplots()
     axes.imshow(cv2.cvtColor(draw_query(image, result), cv2.COLOR_BGR2RGB))
     axes.set_axis_off()
