@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of a run as a page of the documentation."""
+"""Writes the tables of a run as a page of the documentation."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _HEAD = """\
 # Benchmarks
 
 Written by `make bench` (`benchmarks/run.py NAMES --write-docs`);
-[benchmarks/README.md](../benchmarks/README.md) says what each measures, and what the other methods are given. How the
-figures of an evaluation are defined: [evaluation.md](evaluation.md). The tables of `accuracy` differ from it: a pose of
-ours counts if its confidence is at least 0.5, one of the others whatever its inliers; median and 90% are over all
-queries, infinite without a pose, and the 90% is the next larger of the queries' errors.
+[benchmarks/README.md](../benchmarks/README.md) describes what each benchmark measures, and what the baselines get as
+input. [evaluation.md](evaluation.md) defines the figures of an evaluation. The tables of `accuracy` differ: a pose of
+nre_ros counts if its confidence is at least 0.5, a pose of a baseline counts with any number of inliers. Median and
+90 % are over all queries; a query without a pose has an infinite error, and the 90 % is the next larger error.
 """
 
 
 def write_page(path: Path, report: dict) -> None:
-    """Writes a run's report, as ``run.py --json`` has it, as markdown: the machine, then the benchmarks' tables."""
+    """Writes the report of a run (as in ``run.py --json``) as Markdown: the machine, then the tables."""
     lines = [_HEAD, "| | |", "| --- | --- |"]
     lines += [f"| {key} | {value} |" for key, value in report["environment"].items()]
     for name, benchmark in report["benchmarks"].items():

@@ -4,7 +4,7 @@
 
 Right means within ``POSITION_BOUND`` of the scene's distance (10 cm at 2 m) and ``ROTATION_BOUND``.  A logistic
 regression weighs the evidence; its weights, and what the covariance lacks, are fitted by
-``benchmarks/run.py calibration`` on images and scenes that the figures of ``docs/confidence.md`` do not use, and lie in
+``benchmarks/run.py confidence_fit`` on images and scenes that the figures of ``docs/confidence.md`` do not use, and lie in
 ``confidence.json`` as plain numbers.
 """
 

@@ -1,10 +1,9 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Keyframes a second of the importers, and where the time goes.
+"""Keyframes a second of the importers, and the time of each stage.
 
-The whole import is timed as the command runs it; the stages are timed inside it by wrapping the
-functions that do them, in CPU time of the thread that makes the keyframe (with two threads or more each has
-one of torch's).  What is left is choosing points, coarse samples and the loop itself.
+The whole import is timed as the command runs it. The stages are timed inside it, by wrapping their functions, in CPU
+time of the thread that makes the keyframe. The rest is point selection, coarse samples and the loop itself.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ from nre_ros.keyframes.importers.rgbd import depth_frames
 from nre_ros.keyframes.importers.rgbd import folder as rgbd
 from nre_ros.keyframes.storage.store import KeyframeStore
 
-_STAGES = ("image", "depth", "features", "support", "refinement", "closer look", "global descriptor", "store")
+_STAGES = ("image", "depth", "features", "support", "refinement", "second pass", "global descriptor", "store")
 GOAL = 4.0
 """Keyframes a second of 640x480 on two cores."""
 
 
 def run(options: Options):
-    """Yields the table of rates and the one of stages."""
+    """Yields the table of rates and the table of stages."""
     rates = Table(
         "Imports of the kitchen's map frames, 640x480, 500 points each",
         (
@@ -83,7 +82,7 @@ def run(options: Options):
 
 @contextmanager
 def _clocks(builder: KeyframeBuilder):
-    """CPU seconds of the stages while the context lasts."""
+    """Measures the CPU seconds of the stages while the context lasts."""
     times, lock = defaultdict(float), Lock()
 
     def clocked(stage, function):
@@ -101,7 +100,7 @@ def _clocks(builder: KeyframeBuilder):
         for target, name, stage in (
             (builder.backbone, "extract", "features"),
             (builder_module, "global_descriptor", "global descriptor"),
-            (ImageFeatures, "sample_fine", "closer look"),
+            (ImageFeatures, "sample_fine", "second pass"),
             (KeyframeStore, "add", "store"),
             (depth_frames, "depth_support", "support"),
             (depth_frames, "refine_depth", "refinement"),
