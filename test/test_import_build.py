@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from child_process import child_process
 from keyframe_samples import CAMERA, PlaceBackbone, random_keyframe, random_pose
 
 from nre_ros.cli import map as map_command
@@ -122,7 +123,7 @@ def test_the_log_of_a_replaced_map_is_not_read_into_the_new_one(tmp_path):
         "store = KeyframeStore.create(sys.argv[1], 'old', 'old')\n"
         "store.add(random_keyframe('old', 1)); os._exit(9)\n"
     )
-    subprocess.run([sys.executable, "-c", killed, str(path), str(Path(__file__).parent)])
+    subprocess.run([sys.executable, "-c", killed, str(path), str(Path(__file__).parent)], timeout=300)
     assert (tmp_path / "m.db-wal").exists()
     build(RandomSource(count=2), path, force=True)
     assert names(path) == ["frame-0", "frame-1"] and not (tmp_path / "m.db-wal").exists()
@@ -158,7 +159,7 @@ t.build(t.RandomSource(count=100000), sys.argv[1])
 def test_a_killed_build_keeps_what_was_committed_and_goes_on(tmp_path):
     path, partial = tmp_path / "m.db", tmp_path / "m.db.partial"
     code = _KILLED.format(folder=str(Path(__file__).parent))
-    with subprocess.Popen([sys.executable, "-c", code, str(path)]) as process:
+    with child_process([sys.executable, "-c", code, str(path)]) as process:
         while not (
             partial.with_name("m.db.partial-wal").exists()
             and partial.with_name("m.db.partial-wal").stat().st_size > 200_000

@@ -216,7 +216,7 @@ def test_pycolmap_stays_out_until_a_model_is_read():
         "import sys, nre_ros.keyframes.storage.store, nre_ros.keyframes.retrieval.retriever, nre_ros.keyframes.importers.colmap\n"
         "sys.exit('pycolmap' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 0
 
 
 def test_kitchen_points_reproject_onto_their_pixels(shared):

@@ -115,7 +115,7 @@ def test_a_growing_map_is_followed(room, map_file, tmp_path):
         thread.start()
         thread.join()
         assert sorted(localizer.localize(image, CAMERA).keyframes) == [1, 2, 3]
-        subprocess.run([sys.executable, "-c", _COPY, str(path), str(map_file), "4"], check=True)
+        subprocess.run([sys.executable, "-c", _COPY, str(path), str(map_file), "4"], check=True, timeout=300)
         result = localizer.localize(image, CAMERA)
         assert sorted(result.keyframes) == [1, 2, 3, 4] and pose_error(result.T_map_cam, truth)[0] < 0.03
 
