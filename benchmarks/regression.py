@@ -199,10 +199,10 @@ def main(arguments: list[str] | None = None) -> int:
         work = (args.work or Path(temporary)).resolve()
         work.mkdir(parents=True, exist_ok=True)
         try:
-            every = [] if args.only == "gallery" else kitchen(args.shared, work)
-            if args.only != "kitchen":
-                every.append(gallery(work, args.keyframes, args.queries))
-            with checkout_of(args.before, work) as before:
+            with checkout_of(args.before, work) as before:  # first: a wrong revision is reported at once
+                every = [] if args.only == "gallery" else kitchen(args.shared, work)
+                if args.only != "kitchen":
+                    every.append(gallery(work, args.keyframes, args.queries))
                 table, found = compare(before, args.after.resolve(), every, work)
         except Failure as error:
             print(f"error: {error}", file=sys.stderr)
