@@ -78,17 +78,18 @@ def read_topic(path, topic: str, camera_frame: str = "") -> Truth:
     what the bag has when there is no such topic.
     """
     from nre_ros.keyframes.importers.bag.topics import POSE_TYPES
-    from nre_ros.messages.bag import choose_topic, stamp_of
-    from nre_ros.messages.torn_bag import messages_that_are_left, open_what_is_left
+    from nre_ros.messages.bag import choose_topic
+    from nre_ros.messages.damaged_bag import open_readable, readable_messages
+    from nre_ros.messages.stamps import header_stamp
 
     entries, frames = _Entries(), {}
-    reader, _ = open_what_is_left(path)
+    reader, _ = open_readable(path)
     with closing(reader):
         found = {connection.topic: connection.msgtype for connection in reader.connections}
         choose_topic(path, found, POSE_TYPES, topic, "ground truth")
         mount = _Mount(reader, camera_frame)
         connections = [c for c in reader.connections if c.topic == topic]
-        for connection, _, raw in messages_that_are_left(reader, connections, []):
+        for connection, _, raw in readable_messages(reader, connections, []):
             message = reader.deserialize(raw, connection.msgtype)
             pose = message.pose if connection.msgtype == POSE_TYPES[0] else message.pose.pose
             p, q = pose.position, pose.orientation
@@ -98,7 +99,7 @@ def read_topic(path, topic: str, camera_frame: str = "") -> Truth:
                 entries.refuse(problem)
                 continue
             frames[message.header.frame_id.removeprefix("/")] = True
-            entries.add(stamp_of(message), mount.of_camera(numbers, getattr(message, "child_frame_id", "")))
+            entries.add(header_stamp(message), mount.of_camera(numbers, getattr(message, "child_frame_id", "")))
     if len(frames) > 1:
         raise EvaluationError(f"ground truth {topic} changes its frame: {', '.join(frames)}")
     return entries.truth(topic, next(iter(frames), ""))

@@ -16,6 +16,7 @@ import torch
 from nre_ros.errors import ImageError
 from nre_ros.features.base import FeatureBackbone, FeatureMap, ImageFeatures, sample_descriptors
 from nre_ros.geometry import Camera
+from nre_ros.images import check_image_size
 from nre_ros.keyframes.building.depth_support import support_weights
 from nre_ros.keyframes.building.multiview.refinement import Refined
 from nre_ros.keyframes.building.point_selection import candidate_pixels, smooth_depth, spread
@@ -70,7 +71,7 @@ class KeyframeBuilder:
         features: of this image, if they are there already.  Raises ``ImageError`` for an image
         that cannot be used or is not of the camera's size.
         """
-        check_size(image, camera)
+        check_image_size(image, camera)
         features = self.backbone.extract(image) if features is None else features
         where = torch.as_tensor(np.asarray(pixels, dtype=np.float64).reshape(-1, 2))
         return Keyframe(
@@ -106,7 +107,7 @@ class KeyframeBuilder:
         [N, 2], smoothed depth [H, W], their points [N, 3] -> what other views make of the depths
         (``refine_depth``); those told precisely are preferred.
         """
-        check_size(image, camera)
+        check_image_size(image, camera)
         if depth.shape != image.shape[:2]:
             size = f"{depth.shape[1]}x{depth.shape[0]}"
             raise ImageError(f"depth of {size} pixels, image of {image.shape[1]}x{image.shape[0]}")
@@ -154,13 +155,6 @@ def lift_pixels(pixels: np.ndarray, z: np.ndarray, camera: Camera, T_map_cam: np
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
     return tensor.cpu().numpy().astype(np.float32)
-
-
-def check_size(image: np.ndarray, camera: Camera) -> None:
-    """``ImageError`` unless the image has the size that the camera's intrinsics are for."""
-    height, width = image.shape[:2]
-    if (width, height) != (camera.width, camera.height):
-        raise ImageError(f"image of {width}x{height} pixels, its camera has {camera.width}x{camera.height}")
 
 
 def _thumbnail(image: np.ndarray) -> bytes:

@@ -13,8 +13,9 @@ from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.building.point_selection import spread
 from nre_ros.keyframes.types import Keyframe
-from nre_ros.messages.camera_info import camera_of
-from nre_ros.messages.images import depth_array, image_array
+from nre_ros.messages.camera_info import camera_from_info
+from nre_ros.messages.depth_images import depth_array
+from nre_ros.messages.images import image_array
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +43,10 @@ def keyframe_of(
     """The keyframe of a message with an image.
 
     stamp: its own, nanoseconds.  T_map_frame: of the frame that its pose ``T_frame_cam`` and its points are in.
-    rectified: as for ``camera_of``.  Raises ``ImageError`` or ``CameraError`` for what cannot be a keyframe.
+    rectified: as for ``camera_from_info``.  Raises ``ImageError`` or ``CameraError`` for what cannot be a keyframe.
     """
     image = image_array(message.image if message.image.data else message.compressed_image)
-    camera = camera_of(message.camera_info, rectified)
+    camera = camera_from_info(message.camera_info, rectified)
     T_map_cam = T_map_frame @ T_frame_cam
     if len(message.points):
         given = points_of(message)

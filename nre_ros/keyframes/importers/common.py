@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from nre_ros.errors import ImageError, ImportSourceError, MapError
 from nre_ros.geometry import Camera
+from nre_ros.images import decode_image
 from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.building.culling import STILL, Thinning, ThinningRule
 from nre_ros.keyframes.importers.prefetch import outcomes
@@ -199,15 +200,7 @@ def _decode(path: Path, flags: int) -> np.ndarray:
         data = path.read_bytes()
     except OSError as error:
         raise ImageError(f"image {path} cannot be read: {error.strerror}") from error
-    # OpenCV decodes what there is of a truncated file and fills the rest with grey
-    torn_jpeg = data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
-    torn_png = data.startswith(b"\x89PNG") and b"IEND" not in data[-64:]
-    if torn_jpeg or torn_png:
-        raise ImageError(f"image {path} is truncated")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    if image is None:
-        raise ImageError(f"image {path} cannot be decoded ({len(data)} bytes)")
-    return image
+    return decode_image(data, flags, f"image {path}")
 
 
 def read_list(path) -> list[str]:

@@ -12,7 +12,7 @@ from threading import Lock
 import numpy as np
 
 from nre_ros.errors import NreError
-from nre_ros.keyframes.building.builder import check_size
+from nre_ros.images import check_image_size
 from nre_ros.keyframes.building.multiview.views import View, likely_neighbours, neighbours
 
 _CACHE_BYTES = 64 * 2**20
@@ -39,7 +39,7 @@ class ViewCache:
                 return self._views[name]
         T_map_cam, camera = self._where(name)
         image = self._image(name) if image is None else image
-        check_size(image, camera)
+        check_image_size(image, camera)
         view = self._make(image, camera, T_map_cam)
         with self._lock:
             view = self._views.setdefault(name, view)  # another thread may have been first

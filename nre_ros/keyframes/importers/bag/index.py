@@ -18,9 +18,8 @@ from nre_ros.errors import NreError
 from nre_ros.keyframes.importers.bag.topics import POSE_TYPES, TF_TYPE, ImportTopics
 from nre_ros.keyframes.importers.rgbd.folder import QUATERNION_TOLERANCE
 from nre_ros.keyframes.importers.trajectory import Trajectory
-from nre_ros.messages.bag import stamp_of
-from nre_ros.messages.stamps import stamp_nanoseconds
-from nre_ros.messages.torn_bag import messages_that_are_left
+from nre_ros.messages.damaged_bag import readable_messages
+from nre_ros.messages.stamps import header_stamp, stamp_nanoseconds
 from nre_ros.messages.transform_buffer import TransformBuffer
 
 _PATIENCE = 5 * 10**9
@@ -96,7 +95,7 @@ class BagIndexer:
 
     def _messages(self, *topics: str):
         connections = [c for c in self._reader.connections if c.topic in topics]
-        return messages_that_are_left(self._reader, connections, self.index.damage) if connections else iter(())
+        return readable_messages(self._reader, connections, self.index.damage) if connections else iter(())
 
     def _walk(self) -> None:
         """Transforms go into the buffer, images wait until those after them have come."""
@@ -107,12 +106,12 @@ class BagIndexer:
             if connection.msgtype == TF_TYPE:
                 self._insert(message, static=False)
             elif connection.topic == self._topics.image:
-                stamp = stamp_of(message)
+                stamp = header_stamp(message)
                 if stamp not in self.index.images:
                     self.index.images[stamp] = ImageEntry(log_time, message.header.frame_id.removeprefix("/"))
                     waiting.append(stamp)
             else:
-                self.index.depths[stamp_of(message)] = log_time, message.header.frame_id.removeprefix("/")
+                self.index.depths[header_stamp(message)] = log_time, message.header.frame_id.removeprefix("/")
             while waiting and self.index.images[waiting[0]].log_time < log_time - _PATIENCE:
                 self._locate(waiting.popleft())
         while waiting:
@@ -157,7 +156,7 @@ class BagIndexer:
         ):
             self._bad_poses += 1
         else:
-            self._trajectory.add(stamp_of(message), position, quaternion)
+            self._trajectory.add(header_stamp(message), position, quaternion)
 
     def _locate(self, stamp: int) -> None:
         """Fills in the poses of an image, in every frame that may be the map's, or the problem."""

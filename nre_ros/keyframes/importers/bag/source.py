@@ -21,13 +21,15 @@ from nre_ros.keyframes.importers.rgbd.depth_frames import DepthFrames
 try:
     from nre_ros.keyframes.importers.bag.index import BagIndexer
     from nre_ros.keyframes.importers.bag.topics import choose_topics
-    from nre_ros.messages.bag import stamp_of, topic_listing
-    from nre_ros.messages.torn_bag import messages_that_are_left, open_what_is_left
+    from nre_ros.messages.bag import topic_listing
+    from nre_ros.messages.damaged_bag import open_readable, readable_messages
+    from nre_ros.messages.stamps import header_stamp
 except ImportError as error:
     raise ImportSourceError(f"reading bags needs rosbags ({error}): pip install rosbags") from error
-from nre_ros.messages.camera_info import camera_of
-from nre_ros.messages.images import depth_array, image_array
-from nre_ros.messages.stamps import seconds_of
+from nre_ros.messages.camera_info import camera_from_info
+from nre_ros.messages.depth_images import depth_array
+from nre_ros.messages.images import image_array
+from nre_ros.messages.stamps import seconds_text
 
 MAX_DEPTH_OFFSET = 0.02
 """Seconds between an image and its depth image."""
@@ -56,12 +58,12 @@ class BagFrames:
     ):
         self.path = Path(bag)
         self._lock = Lock()  # of the reader
-        self._reader, problem = open_what_is_left(self.path)
+        self._reader, problem = open_readable(self.path)
         self.topics = choose_topics(self._reader, self.path, image, camera_info, depth, depth_info, poses)
         frames = (frame,) if frame else () if self.topics.poses else _USUAL_FRAMES
         self.index = BagIndexer(self._reader, self.topics, frames, pose_of).run()
         self.frame_id = self._map_frame()
-        self.names = [seconds_of(stamp) for stamp in sorted(self.index.images)]
+        self.names = [seconds_text(stamp) for stamp in sorted(self.index.images)]
         self._stamps = dict(zip(self.names, sorted(self.index.images)))
         self._depth_stamps = np.array(sorted(self.index.depths), dtype=np.int64)
         self.only_camera = self._camera(self.topics.camera_info)
@@ -130,7 +132,7 @@ class BagFrames:
                 found = list(self._reader.messages(connections, start=log_time, stop=log_time + 1))
             for connection, _, raw in found:
                 message = self._reader.deserialize(raw, connection.msgtype)
-                if stamp_of(message) == stamp:
+                if header_stamp(message) == stamp:
                     return message
         except Exception as error:  # whatever the reader makes of damaged bytes
             raise ImageError(f"message cannot be read: {' '.join(str(error).split())[:200]}") from error
@@ -140,9 +142,9 @@ class BagFrames:
         """The camera of the first CameraInfo that is one."""
         problem = "has no message"
         connections = [connection for connection in self._reader.connections if connection.topic == topic]
-        for connection, _, raw in messages_that_are_left(self._reader, connections, []):
+        for connection, _, raw in readable_messages(self._reader, connections, []):
             try:
-                return camera_of(self._reader.deserialize(raw, connection.msgtype))
+                return camera_from_info(self._reader.deserialize(raw, connection.msgtype))
             except NreError as error:
                 problem = f"has no camera: {error}"
         raise ImportSourceError(f"topic {topic} of bag {self.path} {problem}")

@@ -10,8 +10,8 @@ from rosbags.highlevel import AnyReader
 
 from nre_ros.errors import ImportSourceError
 from nre_ros.messages.bag import CAMERA_INFO_TYPE, IMAGE_TYPES, POSE_TYPE, choose_topic, topic_listing
-from nre_ros.messages.images import is_depth
-from nre_ros.messages.torn_bag import messages_that_are_left
+from nre_ros.messages.damaged_bag import readable_messages
+from nre_ros.messages.depth_images import is_depth
 
 TF_TYPE = "tf2_msgs/msg/TFMessage"
 POSE_TYPES = (POSE_TYPE, "geometry_msgs/msg/PoseWithCovarianceStamped", "nav_msgs/msg/Odometry")
@@ -99,7 +99,7 @@ def _image_topics(reader: AnyReader, known: set[str]) -> tuple[list[str], list[s
     for connection in reader.connections:
         if connection.msgtype not in IMAGE_TYPES or connection.topic in (*depths, *colours):
             continue
-        first = None if connection.topic in known else next(messages_that_are_left(reader, [connection], []), None)
+        first = None if connection.topic in known else next(readable_messages(reader, [connection], []), None)
         if first is None:  # named, or without a message
             (depths if "depth" in connection.topic else colours).append(connection.topic)
         else:
