@@ -41,7 +41,9 @@ def depth_array(message: ImageMessage | CompressedImageMessage) -> npt.NDArray[n
     Raises:
         ImageError: The message is no depth image or is damaged.
     """
-    return _compressed_depth(message) if hasattr(message, "format") else _raw_depth(message)
+    if isinstance(message, CompressedImageMessage):
+        return _compressed_depth(message)
+    return _raw_depth(message)
 
 
 def _raw_depth(message: ImageMessage) -> npt.NDArray[np.float32]:

@@ -65,7 +65,9 @@ def image_array(message: ImageMessage | CompressedImageMessage) -> npt.NDArray[n
     Raises:
         ImageError: The image has an unknown encoding, is damaged or holds depth.
     """
-    return _compressed_array(message) if hasattr(message, "format") else _raw_array(message)
+    if isinstance(message, CompressedImageMessage):
+        return _compressed_array(message)
+    return _raw_array(message)
 
 
 def _raw_array(message: ImageMessage) -> npt.NDArray[np.uint8]:

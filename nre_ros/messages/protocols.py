@@ -9,7 +9,7 @@ fields, so that functions that take one of these types work with and without ROS
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 class Time(Protocol):
@@ -49,6 +49,7 @@ class ImageMessage(Protocol):
     data: Any  # array.array of rclpy, numpy array of rosbags
 
 
+@runtime_checkable
 class CompressedImageMessage(Protocol):
     """sensor_msgs/CompressedImage; ``data`` is a buffer with an image file."""
 
