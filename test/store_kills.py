@@ -22,7 +22,8 @@ from keyframe_samples import PlaceBackbone, random_keyframe
 from test_store import assert_same
 
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.importers.common import MapSource, build_map
+from nre_ros.keyframes.importers.build_map import build_map
+from nre_ros.keyframes.importers.map_source import MapSource
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.tools.verify import verify_map
 

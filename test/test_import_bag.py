@@ -15,7 +15,7 @@ from nre_ros.errors import ImageError, ImportSourceError, NreError, PoseError
 from nre_ros.gallery import Gallery, build_room, mapping_poses
 from nre_ros.geometry import Camera, pose_matrix
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.importers.common import build_map
+from nre_ros.keyframes.importers.build_map import build_map
 
 pytest.importorskip("rosbags", reason="needs rosbags to write and read bags")
 from bag_samples import (
@@ -29,7 +29,8 @@ from bag_samples import (
 )
 
 from nre_ros.gallery.bag import camera_info_message, image_message, pose_message, tf_message
-from nre_ros.keyframes.importers.bag.source import BagFrames, bag_source
+from nre_ros.keyframes.importers.bag.recording import BagRecording
+from nre_ros.keyframes.importers.bag.source import bag_source
 
 CAMERA = Camera(160, 120, 130.0, 131.0, 79.5, 59.5)
 DEPTH_CAMERA = Camera(160, 120, 146.0, 146.0, 79.5, 59.5)
@@ -153,7 +154,7 @@ def test_depth_of_its_own_camera_is_reprojected(tmp_path, gallery, frames):
             (stamp, "/camera/depth/camera_info", "info", camera_info_message(stamp, "depth_optical", DEPTH_CAMERA))
         )
     source = bag_source(write_messages(tmp_path / "bag", messages))
-    assert source.frames.topics.depth_info == "/camera/depth/camera_info"
+    assert source.recording.topics.depth_info == "/camera/depth/camera_info"
     for name, (_, _, _, T) in zip(source.names(), frames):
         assert_on_the_surface(source.keyframe(name, builder()), gallery, T, tolerance=0.01)
     unrelated = [message for message in messages if message[1] != "/camera/depth/camera_info"]
@@ -188,7 +189,7 @@ def test_topics_are_the_only_ones_or_have_to_be_named(tmp_path, frames):
     with pytest.raises(ImportSourceError, match="several image topics .*name one; it has: .*/left/image_raw.*/tf"):
         bag_source(bag)
     chosen = bag_source(bag, image="/camera/color/image_raw/compressed")
-    assert chosen.frames.topics.camera_info == "/camera/color/camera_info"
+    assert chosen.recording.topics.camera_info == "/camera/color/camera_info"
     with pytest.raises(ImportSourceError, match="no image topic /nothing; it has: .*/camera/depth/image"):
         bag_source(bag, image="/nothing")
     with pytest.raises(ImportSourceError, match="no pose topic /nothing; it has"):
@@ -201,26 +202,24 @@ def test_topics_are_the_only_ones_or_have_to_be_named(tmp_path, frames):
         bag_source(infoless)
 
 
-def test_transforms_that_miss_or_go_in_circles_are_told(tmp_path, frames):
+def test_missing_transforms_and_loops_of_transforms_are_reported(tmp_path, frames):
     static = without(messages_of(frames), "/tf")
     bag = write_messages(tmp_path / "missing", static)
     with pytest.raises(ImportSourceError, match="no image of .* has a pose: .*odom.*does not exist"):
         bag_source(write_messages(tmp_path / "none", static + [(START, "/tf", "tf", tf_message(START, []))]))
     assert bag.exists()
-    circle = [("odom", "wheel", np.eye(4)), ("base", "link", np.eye(4)), ("link", "base", np.eye(4))]
-    around = [
-        (at, "/tf", "tf", tf_message(at, circle)) for stamp, *_ in frames for at in (stamp - 10**7, stamp + 10**7)
-    ]
+    loop = [("odom", "wheel", np.eye(4)), ("base", "link", np.eye(4)), ("link", "base", np.eye(4))]
+    around = [(at, "/tf", "tf", tf_message(at, loop)) for stamp, *_ in frames for at in (stamp - 10**7, stamp + 10**7)]
     with pytest.raises(ImportSourceError, match="no image of .* has a pose: .*contains a loop"):
-        bag_source(write_messages(tmp_path / "circle", static + around))
-    # a look-up that ends within the circle finds an answer, as tf2's does
+        bag_source(write_messages(tmp_path / "loop", static + around))
+    # a look-up that ends within the loop finds an answer, as tf2's does
     short = [
         (at, "/tf", "tf", tf_message(at, [("odom", "base", np.eye(4)), ("base", "odom", np.eye(4))]))
         for stamp, *_ in frames
         for at in (stamp - 10**7, stamp + 10**7)
     ]
     source = bag_source(write_messages(tmp_path / "short", static + short))
-    assert any("the transforms go in a circle: odom -> base -> odom" in note for note in source.notes)
+    assert any("the transforms contain a loop: odom -> base -> odom" in note for note in source.notes)
     # the transforms end before the last image: it is left out, the others are there
     early = [message for message in messages_of(frames) if message[1] != "/tf" or message[0] < frames[3][0]]
     source = bag_source(write_messages(tmp_path / "early", early))
@@ -230,7 +229,7 @@ def test_transforms_that_miss_or_go_in_circles_are_told(tmp_path, frames):
     assert (report.keyframes, len(report.skipped)) == (3, 1)
 
 
-def test_what_is_wrong_with_single_messages_is_told_and_the_rest_imported(tmp_path, frames):
+def test_faults_of_single_messages_are_reported_and_the_rest_is_imported(tmp_path, frames):
     messages = without(messages_of(frames), "/tf")
     for i, (stamp, *_, T) in enumerate(frames):
         pose = pose_message(stamp, "map", T)
@@ -312,17 +311,18 @@ def test_files_that_are_no_bag(tmp_path, content):
     for name in ("a.mcap", "a.db3", "a.bag", "a.txt"):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ImportSourceError, match=name) as error:
-            BagFrames(tmp_path / name)
+            BagRecording(tmp_path / name)
         assert "\n" not in str(error.value)
     with pytest.raises(ImportSourceError, match="does not exist"):
-        BagFrames(tmp_path / "none")
+        BagRecording(tmp_path / "none")
 
 
 def test_kitchens_bag_gives_the_folders_keyframes(tmp_path, shared):
     """Four frames of the walk, as a bag and as a folder: the same points and descriptors, hence the same poses."""
     from nre_ros.features import choose_device, load_backbone
-    from nre_ros.keyframes.importers.cameras import read_cameras_txt
-    from nre_ros.keyframes.importers.rgbd.folder import RgbdSource, parse_tum_line
+    from nre_ros.keyframes.importers.colmap.cameras import read_cameras_txt
+    from nre_ros.keyframes.importers.rgbd.folder import RgbdFolderSource
+    from nre_ros.keyframes.importers.text_trajectory import parse_tum_pose
 
     K = shared / "data/kitchen"
     names = (K / "map.txt").read_text().split()[:40:13]
@@ -331,12 +331,12 @@ def test_kitchens_bag_gives_the_folders_keyframes(tmp_path, shared):
     (tmp_path / "poses.txt").write_text("\n".join(lines))
     frames = []
     for name, line in zip(names, lines):
-        stamp, T = parse_tum_line(line)
+        stamp, T = parse_tum_pose(line)
         depth = cv2.imread(str((K / "depth" / name).with_suffix(".png")), cv2.IMREAD_UNCHANGED) / np.float32(1000)
         frames.append((stamp, (K / "images" / name).read_bytes(), depth, T))
     camera = read_cameras_txt(K / "sparse/cameras.txt")[1]
     bag = bag_source(write_messages(tmp_path / "bag", rgbd_messages(frames, camera, T_BASE_CAM, T_MAP_ODOM)))
-    folder = RgbdSource(
+    folder = RgbdFolderSource(
         K / "images", K / "depth", tmp_path / "poses.txt", tmp_path / "list.txt", K / "sparse/cameras.txt"
     )
     backbone = load_backbone("xfeat", choose_device("cpu"))

@@ -9,7 +9,7 @@ import torch
 
 from nre_ros.errors import CameraError, ImportSourceError
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.importers.cameras import camera_from_colmap, read_cameras_txt, write_cameras_txt
+from nre_ros.keyframes.importers.colmap.cameras import camera_from_colmap, read_cameras_txt, write_cameras_txt
 
 MODELS = {
     "SIMPLE_PINHOLE": [500, 320, 240],

@@ -15,10 +15,10 @@ from scipy.spatial.transform import Rotation
 from nre_ros.errors import CameraError, ImageError, ImportSourceError, PoseError
 from nre_ros.geometry import invert
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.importers.cameras import read_cameras_txt
+from nre_ros.keyframes.importers.colmap.cameras import read_cameras_txt
 
 pycolmap = pytest.importorskip("pycolmap", reason="needs pycolmap to read COLMAP models")
-from nre_ros.keyframes.importers.colmap import ColmapSource  # noqa: E402
+from nre_ros.keyframes.importers.colmap.model_source import ColmapSource  # noqa: E402
 
 K = np.array([[300.0, 0, 159.3], [0, 310.0, 121.7], [0, 0, 1]])  # our pixel convention
 DISTORTION = np.array([-0.1, 0.03, 0.002, -0.001])
@@ -124,7 +124,7 @@ def test_every_common_camera_of_text_and_binary_models_projects_as_colmaps(model
     theirs = pycolmap.Camera(model=name, width=320, height=240, params=MODELS[name])
     points = np.array([point.xyz for point in reconstruction.points3D.values()])
     for folder in (sparse, binary):
-        T_map_cam, camera = ColmapSource(folder, images).where("b.png")
+        T_map_cam, camera = ColmapSource(folder, images).pose_and_camera("b.png")
         local = points @ invert(T_map_cam)[:3, :3].T + invert(T_map_cam)[:3, 3]
         found, front, _ = camera.project(torch.as_tensor(local))
         assert front.all()
@@ -138,7 +138,7 @@ def test_a_pose_that_is_not_finite_is_told(model):
     text[1] = " ".join([*fields[:5], "nan", *fields[6:]])
     (sparse / "images.txt").write_text("\n".join(text) + "\n")
     with pytest.raises((PoseError, ImportSourceError), match="not finite|cannot be read"):
-        ColmapSource(sparse, images).where("b.png")
+        ColmapSource(sparse, images).pose_and_camera("b.png")
 
 
 def test_a_list_restricts_and_unknown_names_are_left_out_one_by_one(model, tmp_path):

@@ -19,8 +19,9 @@ from scipy.spatial.transform import Rotation
 from nre_ros.errors import EvaluationError, NreError
 from nre_ros.evaluation.metrics.outcomes import pose_matrices
 from nre_ros.geometry import interpolate_poses, pose_matrix
-from nre_ros.keyframes.importers.common import numbered_lines
-from nre_ros.keyframes.importers.rgbd.folder import QUATERNION_TOLERANCE, tum_values
+from nre_ros.keyframes.importers.pose_checks import QUATERNION_TOLERANCE
+from nre_ros.keyframes.importers.text_files import numbered_lines
+from nre_ros.keyframes.importers.text_trajectory import parse_tum_numbers
 
 MAX_GAP = 0.1
 """Seconds between two true poses beyond which nothing is interpolated."""
@@ -64,7 +65,7 @@ def read_tum(path) -> Truth:
     entries = _Entries()
     for number, line in _numbered_lines(path):
         try:
-            entries.add(*tum_values(line))
+            entries.add(*parse_tum_numbers(line))
         except NreError as error:
             entries.refuse(f"line {number}: {error}")
     return entries.truth(str(path))
@@ -128,7 +129,7 @@ def read_listed(path, names: list[str]) -> tuple[Truth, dict[str, int], bool]:
     by_time, by_place = _Entries(), _Entries()
     for place, (number, line) in enumerate(lines, start=1):
         try:
-            stamp, pose = tum_values(line)
+            stamp, pose = parse_tum_numbers(line)
             by_time.add(stamp, pose)
             by_place.add(place, pose)
         except NreError as error:

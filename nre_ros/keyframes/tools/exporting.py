@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from nre_ros.errors import MapError
 from nre_ros.geometry import invert, position_quaternion
-from nre_ros.keyframes.importers.cameras import HALF_PIXEL, write_cameras_txt
+from nre_ros.keyframes.importers.colmap.cameras import HALF_PIXEL, write_cameras_txt
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.types import Keyframe
 from nre_ros.messages.stamps import seconds_text
