@@ -152,6 +152,7 @@ class KeyframeBuilder:
             size = f"{depth.shape[1]}x{depth.shape[0]}"
             raise ImageError(f"depth of {size} pixels, image of {image.shape[1]}x{image.shape[0]}")
         features = self.backbone.extract(image, detect=True)
+        assert features.detection is not None  # since it was asked for
         T_map_cam = np.asarray(T_map_cam, dtype=np.float64)
         pixels, points = self._choose_points(features.detection, depth, camera, T_map_cam, support, refine)
         return self.build(name, stamp, image, camera, T_map_cam, pixels, points, features=features)
@@ -167,11 +168,12 @@ class KeyframeBuilder:
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Pixels [N, 2] and their points [N, 3]: detected, with smooth depth, distributed, confirmed and precise."""
         count, size = self.points_per_keyframe, (camera.width, camera.height)
-        detected, scores = candidate_pixels(detection)
+        detected, detection_scores = candidate_pixels(detection)
         smoothed = smooth_depth(depth)
         z = smoothed[detected[:, 1], detected[:, 0]].astype(np.float64)
-        self.tally[WITHOUT_DEPTH] += int((z[select_distributed(detected, scores, count, *size)] == 0).sum())
-        pixels, scores, z = detected[z > 0].astype(np.float64), scores[z > 0], z[z > 0]
+        self.tally[WITHOUT_DEPTH] += int((z[select_distributed(detected, detection_scores, count, *size)] == 0).sum())
+        scores: npt.NDArray[np.floating] = detection_scores[z > 0]
+        pixels, z = detected[z > 0].astype(np.float64), z[z > 0]
         points = lift_pixels(pixels, z, camera, T_map_cam)
         confirmed = np.ones(len(points), dtype=int)
         if support is not None:

@@ -37,6 +37,7 @@ class TriangulatedSource(PosedImageSource):
         image = self.image(name)
         pixels, triangulated = self.triangulate(name, image)
         features = builder.backbone.extract(image, detect=True)
+        assert features.detection is not None  # since it was asked for
         x, y = np.rint(pixels).astype(int).T
         detection = features.detection.cpu().numpy()
         detection = detection[y.clip(0, camera.height - 1), x.clip(0, camera.width - 1)]

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from nre_ros.geometry import Camera, invert
+from nre_ros.keyframes.building.multiview.views import grey_image
 
 MAX_SIDE = 1600
 """Longer side (pixels) to which larger images are reduced before keypoints are detected."""
@@ -55,12 +56,13 @@ class KeypointView:
             camera: its camera.
             T_map_cam: [4, 4] its pose.
         """
-        grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        grey = grey_image(image)
         scale = min(1.0, MAX_SIDE / max(grey.shape))
         if scale < 1:
-            grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            reduced = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            grey = np.asarray(reduced, dtype=np.uint8)
         # doubling the image must not shift the keypoints by half a pixel of it
-        sift = cv2.SIFT_create(nfeatures=_MAX_KEYPOINTS, enable_precise_upscale=True)
+        sift = cv2.SIFT.create(nfeatures=_MAX_KEYPOINTS, enable_precise_upscale=True)
         keypoints, descriptors = sift.detectAndCompute(grey, None)
         pixels = np.array([keypoint.pt for keypoint in keypoints], dtype=np.float64).reshape(-1, 2)
         pixels = (pixels + 0.5) / (grey.shape[1] / camera.width, grey.shape[0] / camera.height) - 0.5

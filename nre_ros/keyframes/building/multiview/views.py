@@ -56,17 +56,23 @@ class View:
             camera: its camera.
             T_map_cam: [4, 4] its pose.
         """
-        grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        grey = grey_image(image)
         scale = MAX_SIDE / max(grey.shape)
         if scale < 1:
             size = [max(1, round(side * scale)) for side in grey.shape[::-1]]
-            grey, camera = cv2.resize(grey, size, interpolation=cv2.INTER_AREA), camera.resized(*size)
+            grey = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+            camera = camera.resized(*size)
         return cls(grey, camera, np.asarray(T_map_cam, dtype=np.float64))
 
     @property
     def nbytes(self) -> int:
         """Memory in bytes."""
         return self.grey.nbytes
+
+
+def grey_image(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Returns the grey values [H, W] of an image, BGR [H, W, 3] or grey already."""
+    return image if image.ndim == 2 else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), dtype=np.uint8)
 
 
 def neighbours(

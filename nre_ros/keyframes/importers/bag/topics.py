@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rosbags.highlevel import AnyReader
 
@@ -129,6 +130,6 @@ def _image_topics(reader: AnyReader, named: set[str]) -> tuple[list[str], list[s
         if first is None:  # named by the user, or without a message
             (depths if "depth" in connection.topic else colours).append(connection.topic)
         else:
-            depth = is_depth(reader.deserialize(first[2], connection.msgtype))
-            (depths if depth else colours).append(connection.topic)
+            message: Any = reader.deserialize(first[2], connection.msgtype)
+            (depths if is_depth(message) else colours).append(connection.topic)
     return depths, colours

@@ -129,7 +129,7 @@ def _read_model(sparse: Path) -> pycolmap.Reconstruction:
 
 def _pose(image: pycolmap.Image) -> npt.NDArray[np.float64]:
     """``T_map_cam`` [4, 4] of COLMAP's world-to-camera pose."""
-    cam_from_world = image.cam_from_world
+    cam_from_world: Any = image.cam_from_world
     # a property up to pycolmap 3.11, a method since
     cam_from_world = cam_from_world() if callable(cam_from_world) else cam_from_world
     matrix = np.asarray(cam_from_world.inverse().matrix(), dtype=np.float64)
