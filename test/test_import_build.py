@@ -129,7 +129,7 @@ def test_the_log_of_a_replaced_map_is_not_read_into_the_new_one(tmp_path):
     assert names(path) == ["frame-0", "frame-1"] and not (tmp_path / "m.db-wal").exists()
 
 
-def test_an_empty_list_and_a_folder_as_map(tmp_path):
+def test_an_empty_list_and_a_folder_as_map_are_refused(tmp_path):
     with pytest.raises(ImportSourceError, match="no images"):
         build(RandomSource(count=0), tmp_path / "m.db")
     with pytest.raises(MapError, match="folder"):
@@ -248,6 +248,17 @@ def test_map_build_and_info(rgbd_folder, capsys):
     assert (info["keyframes"], info["points"], info["frame_id"], info["schema_version"]) == (2, 100, "map", 2)
     with pytest.raises(MapError, match="does not exist"):
         command("map", "info", folder / "none.db")
+
+
+def test_the_old_names_of_the_culling_options_work_with_a_warning(capsys):
+    parser = argparse.ArgumentParser(prog="nre_ros")
+    map_command.add_parser(parser.add_subparsers(required=True))
+    words = ["map", "build", "colmap", "x", "--images", "y", "-o", "m.db"]
+    args = parser.parse_args([*words, "--thin-motion", "0.1", "--thin-overlap", "0.5"])
+    assert (args.cull_motion, args.cull_overlap) == (0.1, 0.5)
+    assert "--thin-motion is deprecated, use --cull-motion" in capsys.readouterr().err
+    args = parser.parse_args([*words, "--cull-motion", "0.2"])
+    assert (args.cull_motion, args.cull_overlap) == (0.2, None) and not capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

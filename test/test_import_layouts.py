@@ -102,7 +102,7 @@ def test_a_tum_sequence_is_recognised_and_associated(tum, gallery, poses):
     assert any("3 lines of groundtruth.txt" in note for note in source.notes)
 
 
-def test_a_tum_image_without_pose_or_depth_is_told(tum):
+def test_a_tum_image_without_pose_or_depth_is_reported(tum):
     source = rgbd_folder_source(tum)
     with pytest.raises(ImportSourceError, match="no pose at this image's time: the nearest is 2.7"):
         source.keyframe(source.names()[3], KeyframeBuilder(PlaceBackbone()))
@@ -193,13 +193,13 @@ def test_sequences_of_seven_scenes_are_chosen(scene):
         ("-1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n", "rigid"),
     ],
 )
-def test_poses_that_are_none(scene, text, match):
+def test_files_that_are_no_pose_are_reported(scene, text, match):
     (scene / "seq-02/frame-000000.pose.txt").write_text(text)
     with pytest.raises(PoseError, match=match):
         rgbd_folder_source(scene, sequences="test").pose("seq-02/frame-000000.color.png")
 
 
-def test_a_folder_of_the_gallery_and_one_of_nobody(tmp_path, gallery, poses):
+def test_a_folder_of_the_demo_is_recognised_and_an_unknown_one_refused(tmp_path, gallery, poses):
     camera = Camera(160, 120, 130.0, 131.0, 79.5, 59.5)
     write_rgbd(tmp_path / "own", gallery, camera, poses[:2])
     source = rgbd_folder_source(tmp_path / "own")

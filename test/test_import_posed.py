@@ -54,13 +54,13 @@ def test_a_text_model_without_points(tmp_path):
         ("a.jpg", ImageError, "cannot be read"),
     ],
 )
-def test_what_cannot_be_imported_is_told_image_by_image(tmp_path, name, error, words):
+def test_images_that_cannot_be_used_are_reported_one_by_one(tmp_path, name, error, words):
     source = ColmapPosesSource(colmap_folder(tmp_path), tmp_path)
     with pytest.raises(error, match=words):
         source.keyframe(name, KeyframeBuilder(None))
 
 
-def test_models_that_are_none_are_told_at_once(tmp_path):
+def test_folders_that_are_no_model_are_refused_at_once(tmp_path):
     with pytest.raises(ImportSourceError, match="neither cameras.txt nor cameras.bin"):
         ColmapPosesSource(tmp_path, tmp_path)
     colmap_folder(tmp_path, "1 1 0 0 0 0 0 zero 1 a.jpg\n")
@@ -91,7 +91,7 @@ def test_binary_models_read_as_pycolmap_writes_them(tmp_path, shared):
         (tmp_path / name).write_bytes(data)
 
 
-def test_an_unknown_model_of_cameras_bin_spoils_its_own_images_alone(tmp_path):
+def test_an_unsupported_camera_of_cameras_bin_affects_only_its_images(tmp_path):
     colmap_folder(tmp_path)
     fov = struct.pack("<IiQQ5d", 1, 7, 640, 480, *range(5))
     pinhole = struct.pack("<IiQQ4d", 2, 1, 640, 480, 500, 500, 320, 240)
@@ -200,7 +200,7 @@ def test_a_loop_of_rigs_is_reported(tmp_path):
         ({"records_camera": "soon, left, a.jpg\n"}, "not a whole number"),
     ],
 )
-def test_folders_that_are_no_kapture_are_told_at_once(tmp_path, changes, words):
+def test_folders_that_are_no_kapture_are_refused_at_once(tmp_path, changes, words):
     with pytest.raises(ImportSourceError, match=words):
         KaptureSource(kapture_folder(tmp_path, **changes))
 

@@ -226,18 +226,20 @@ def _add_bag_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _bag_source(args: argparse.Namespace) -> MapSource:
+    from nre_ros.keyframes.importers.bag.options import BagOptions
     from nre_ros.keyframes.importers.bag.source import bag_source
 
-    return bag_source(
-        args.bag,
-        args.image,
-        args.camera_info,
-        None if args.mono else args.depth,
-        args.depth_info,
-        args.poses,
-        args.pose_of,
-        args.frame,
+    options = BagOptions(
+        image=args.image,
+        camera_info=args.camera_info,
+        depth=args.depth,
+        depth_info=args.depth_info,
+        use_depth=not args.mono,
+        poses=args.poses,
+        pose_of=args.pose_of,
+        frame=args.frame,
     )
+    return bag_source(args.bag, options)
 
 
 def _add_no_refine(parser: argparse.ArgumentParser) -> None:

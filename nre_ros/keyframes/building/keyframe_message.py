@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,21 @@ from nre_ros.keyframes.types import Keyframe
 from nre_ros.messages.camera_info import camera_from_info
 from nre_ros.messages.depth_images import depth_array
 from nre_ros.messages.images import image_array
+from nre_ros.messages.protocols import CameraInfoMessage, CompressedImageMessage, Header, ImageMessage
+
+
+class KeyframeMessage(Protocol):
+    """nre_ros/Keyframe, of rclpy or from a bag; the message's definition explains the fields."""
+
+    header: Header
+    name: str
+    image: ImageMessage
+    compressed_image: CompressedImageMessage
+    camera_info: CameraInfoMessage
+    depth: ImageMessage
+    points: Sequence[float]
+    pixels: Sequence[float]
+    point_ids: Sequence[int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +51,7 @@ class MessagePoints:
     ids: npt.NDArray[np.int64] | None
 
     @classmethod
-    def from_message(cls, message: Any) -> MessagePoints:
+    def from_message(cls, message: KeyframeMessage) -> MessagePoints:
         """Reads the points of a Keyframe message.
 
         Raises:
@@ -59,13 +75,13 @@ class MessagePoints:
         return np.flatnonzero(((self.pixels >= -0.5) & (self.pixels < size - 0.5)).all(axis=1))
 
 
-def has_image(message: Any) -> bool:
+def has_image(message: KeyframeMessage) -> bool:
     """Returns whether a Keyframe message contains an image; a message without an image moves a keyframe."""
     return bool(message.image.data) or bool(message.compressed_image.data)
 
 
 def keyframe_from_message(
-    message: Any,
+    message: KeyframeMessage,
     stamp: int,
     T_map_frame: npt.NDArray[np.float64],
     T_frame_cam: npt.NDArray[np.float64],

@@ -5,10 +5,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from threading import Lock
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -99,12 +99,16 @@ class ViewCache(Generic[V]):
         """Returns at most ``count`` views, by name, that may see the same surfaces, judged by their poses alone."""
         return self._others(name, lambda pose, poses, _: likely_neighbours(pose, poses, count))
 
-    def _others(self, name: str, choose: Callable[[Any, Any, Any], list[int]]) -> dict[str, V]:
+    def _others(
+        self,
+        name: str,
+        choose: Callable[[npt.NDArray[np.float64], npt.NDArray[np.float64], Sequence[Camera]], list[int]],
+    ) -> dict[str, V]:
         """The views that ``choose`` (own pose, other poses, other cameras -> indices) selects."""
         poses, cameras = self._poses
         place = self._names.index(name)
         views = {}
-        for i in choose(poses[place], np.delete(poses, place, axis=0), np.delete(cameras, place)):
+        for i in choose(poses[place], np.delete(poses, place, axis=0), [*cameras[:place], *cameras[place + 1 :]]):
             try:
                 other = self._names[i + (i >= place)]
                 views[other] = self.view(other)
@@ -113,10 +117,10 @@ class ViewCache(Generic[V]):
         return views
 
     @cached_property
-    def _poses(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.object_]]:
+    def _poses(self) -> tuple[npt.NDArray[np.float64], list[Camera | None]]:
         """Poses [V, 4, 4] and cameras [V] of all names, in their order; nan and None where there is none."""
         poses = np.full((len(self._names), 4, 4), np.nan)
-        cameras = np.empty(len(self._names), dtype=object)
+        cameras: list[Camera | None] = [None] * len(self._names)
         for i, name in enumerate(self._names):
             try:
                 poses[i], cameras[i] = self._pose_and_camera(name)

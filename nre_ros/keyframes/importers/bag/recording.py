@@ -16,6 +16,7 @@ from nre_ros.errors import ImageError, ImportSourceError, NreError, PoseError
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.depth_registration import register_depth
 from nre_ros.keyframes.importers.bag.index import BagIndexer
+from nre_ros.keyframes.importers.bag.options import BagOptions
 from nre_ros.keyframes.importers.bag.topics import choose_topics
 from nre_ros.keyframes.importers.image_files import check_depth_size, nearest_stamp
 from nre_ros.messages.bag import topic_listing
@@ -38,14 +39,7 @@ class BagRecording:
 
     Args:
         bag: rosbag2 folder, or one of its files.
-        image: topic of the images; for this and the next four arguments see ``choose_topics``.
-        camera_info: topic of their CameraInfo.
-        depth: topic of the depth images; None: depth is not used.
-        depth_info: topic of the depth camera's CameraInfo.
-        poses: topic of poses.
-        pose_of: frame whose poses the pose topic contains; empty: the message's child frame, or the camera.
-        frame: the map's frame; empty: ``map`` if transforms lead there from the camera, else ``odom``; the pose
-            topic's own frame if there is a pose topic.
+        options: topics and frames that the user named.
 
     Attributes:
         names: the images' stamps in seconds, in their order.
@@ -58,23 +52,13 @@ class BagRecording:
         ImportSourceError: The bag cannot be read, or topics, camera or poses are missing.
     """
 
-    def __init__(
-        self,
-        bag: Path | str,
-        image: str = "",
-        camera_info: str = "",
-        depth: str | None = "",
-        depth_info: str = "",
-        poses: str = "",
-        pose_of: str = "",
-        frame: str = "",
-    ) -> None:
+    def __init__(self, bag: Path | str, options: BagOptions = BagOptions()) -> None:
         self.path = Path(bag)
         self._lock = Lock()  # of the reader
         self._reader, problem = open_readable(self.path)
-        self.topics = choose_topics(self._reader, self.path, image, camera_info, depth, depth_info, poses)
-        frames = (frame,) if frame else () if self.topics.poses else _USUAL_FRAMES
-        self._index = BagIndexer(self._reader, self.topics, frames, pose_of).run()
+        self.topics = choose_topics(self._reader, self.path, options)
+        frames = (options.frame,) if options.frame else () if self.topics.poses else _USUAL_FRAMES
+        self._index = BagIndexer(self._reader, self.topics, frames, options.pose_of).run()
         self.frame_id = self._map_frame()
         stamps = sorted(self._index.images)
         self.names = [seconds_text(stamp) for stamp in stamps]

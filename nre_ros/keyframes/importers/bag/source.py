@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from nre_ros.errors import ImportSourceError
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.culling import VIDEO
+from nre_ros.keyframes.importers.bag.options import BagOptions
 from nre_ros.keyframes.importers.depth_source import DepthSource
 from nre_ros.keyframes.importers.map_source import PosedImageSource
 from nre_ros.keyframes.importers.triangulated_source import TriangulatedSource
@@ -68,18 +70,18 @@ class BagImageSource(_BagSource, TriangulatedSource):
     """The images of a bag without depth: points are triangulated between images that overlap."""
 
 
-def bag_source(*arguments: Any, **options: Any) -> BagDepthSource | BagImageSource:
+def bag_source(bag: Path | str, options: BagOptions = BagOptions()) -> BagDepthSource | BagImageSource:
     """Opens a bag and makes its source, with depth if the bag has any.
 
     Args:
-        *arguments: as of ``BagRecording``.
-        **options: as of ``BagRecording``.
+        bag: rosbag2 folder, or one of its files.
+        options: topics and frames that the user named.
 
     Returns:
         The source.
 
     Raises:
-        ImportSourceError: The bag cannot be used.
+        ImportSourceError: The bag cannot be read, or topics, camera or poses are missing.
     """
-    recording = BagRecording(*arguments, **options)
+    recording = BagRecording(bag, options)
     return BagDepthSource(recording) if recording.topics.depth else BagImageSource(recording)

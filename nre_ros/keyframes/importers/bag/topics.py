@@ -12,6 +12,7 @@ from typing import Any
 from rosbags.highlevel import AnyReader
 
 from nre_ros.errors import ImportSourceError
+from nre_ros.keyframes.importers.bag.options import BagOptions
 from nre_ros.messages.bag import CAMERA_INFO_TYPE, IMAGE_TYPES, POSE_TYPE, choose_topic, topic_listing
 from nre_ros.messages.damaged_bag import readable_messages
 from nre_ros.messages.depth_images import is_depth
@@ -50,19 +51,13 @@ class ImportTopics:
         return ", ".join(f"{what} from {topic}" for what, topic in chosen if topic)
 
 
-def choose_topics(
-    reader: AnyReader, path: Path | str, image: str, camera_info: str, depth: str | None, depth_info: str, poses: str
-) -> ImportTopics:
+def choose_topics(reader: AnyReader, path: Path | str, wanted: BagOptions) -> ImportTopics:
     """Completes the topics that the user named, where the bag has exactly one topic that fits.
 
     Args:
         reader: the open bag.
         path: the bag, for messages.
-        image: topic of the images; empty: the only one.
-        camera_info: topic of their CameraInfo; empty: the one beside the images, or the only one.
-        depth: topic of the depth images; empty: the only one if there is any; None: no depth.
-        depth_info: topic of their CameraInfo; empty: the one beside the depth images if there is any.
-        poses: topic of the poses; empty: /tf, or the only pose topic of a bag without /tf.
+        wanted: the topics that the user named.
 
     Returns:
         The topics.
@@ -71,22 +66,23 @@ def choose_topics(
         ImportSourceError: A topic is missing, or the choice is not clear; the message lists the bag's topics.
     """
     found = {connection.topic: connection.msgtype for connection in reader.connections}
-    depths, colours = _image_topics(reader, {topic for topic in (image, depth) if topic})
-    image = _choose(path, found, colours, image, IMAGE_TYPES, "image")
+    named = {wanted.image, wanted.depth if wanted.use_depth else ""} - {""}
+    depths, colours = _image_topics(reader, named)
+    image = _choose(path, found, colours, wanted.image, IMAGE_TYPES, "image")
     infos = [topic for topic, kind in found.items() if kind == CAMERA_INFO_TYPE]
     sibling = sibling_info(image, infos)
-    camera_info = _choose(path, found, [sibling] if sibling else infos, camera_info, (CAMERA_INFO_TYPE,), "camera_info")
-    if depth is None:
-        depth = depth_info = ""
-    elif depth or len(depths) > 1:
-        depth = _choose(path, found, depths, depth, IMAGE_TYPES, "depth")
-    else:
-        depth = depths[0] if depths else ""
-    if depth_info:
-        depth_info = _choose(path, found, infos, depth_info, (CAMERA_INFO_TYPE,), "depth camera_info")
+    fitting = [sibling] if sibling else infos
+    camera_info = _choose(path, found, fitting, wanted.camera_info, (CAMERA_INFO_TYPE,), "camera_info")
+    depth = depth_info = ""
+    if wanted.use_depth and (wanted.depth or len(depths) > 1):
+        depth = _choose(path, found, depths, wanted.depth, IMAGE_TYPES, "depth")
+    elif wanted.use_depth and depths:
+        depth = depths[0]
+    if wanted.use_depth and wanted.depth_info:
+        depth_info = _choose(path, found, infos, wanted.depth_info, (CAMERA_INFO_TYPE,), "depth camera_info")
     elif depth:
         depth_info = sibling_info(depth, infos)
-    return ImportTopics(image, camera_info, depth, depth_info, _choose_poses(path, found, poses))
+    return ImportTopics(image, camera_info, depth, depth_info, _choose_poses(path, found, wanted.poses))
 
 
 def sibling_info(topic: str, infos: Collection[str]) -> str:
