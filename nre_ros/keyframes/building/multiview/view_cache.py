@@ -102,7 +102,7 @@ class ViewCache(Generic[V]):
     def _others(
         self,
         name: str,
-        choose: Callable[[npt.NDArray[np.float64], npt.NDArray[np.float64], Sequence[Camera]], list[int]],
+        choose: Callable[[npt.NDArray[np.float64], npt.NDArray[np.float64], Sequence[Camera | None]], list[int]],
     ) -> dict[str, V]:
         """The views that ``choose`` (own pose, other poses, other cameras -> indices) selects."""
         poses, cameras = self._poses

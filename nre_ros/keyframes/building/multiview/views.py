@@ -79,7 +79,7 @@ def neighbours(
     points: npt.NDArray[np.floating],
     T_map_cam: npt.NDArray[np.float64],
     poses: npt.NDArray[np.float64],
-    cameras: Sequence[Camera],
+    cameras: Sequence[Camera | None],
     count: int,
 ) -> list[int]:
     """Chooses views that see the points of a view well and from other places.
@@ -91,7 +91,7 @@ def neighbours(
         points: [N, 3] points of the map that the view sees.
         T_map_cam: [4, 4] pose of the view.
         poses: [V, 4, 4] poses of the others; nan for a view without a pose.
-        cameras: [V] cameras of the others.
+        cameras: [V] cameras of the others; None for a view without a pose.
         count: largest number of views to choose.
 
     Returns:
@@ -105,6 +105,8 @@ def neighbours(
     scores = np.zeros(len(likeliest))
     likeliest_cameras = [cameras[i] for i in likeliest]
     for camera in dict.fromkeys(likeliest_cameras):  # all views of one camera at once: usually there is only one
+        if camera is None:
+            continue
         same = np.array([other == camera for other in likeliest_cameras])
         scores[same] = _scores(points, T_map_cam, poses[likeliest[same]], camera)
     chosen: list[int] = []
