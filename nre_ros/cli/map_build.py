@@ -269,8 +269,8 @@ _IMPORTERS = (
     _Importer(
         "rgbd",
         "from colour and depth images with poses",
-        "Build a map from a sequence of TUM RGB-D or a scene of 7-Scenes as they are downloaded, or from colour images, "
-        "depth images of the same names (.png, 16 bit, aligned with the colour images) and poses.",
+        "Build a map from a sequence of TUM RGB-D or a scene of 7-Scenes as they are downloaded, or from colour "
+        "images, depth images of the same names (.png, 16 bit, aligned with the colour images) and poses.",
         _add_rgbd_arguments,
         _rgbd_source,
         usage="nre_ros map build rgbd FOLDER -o MAP.db [options]\n"

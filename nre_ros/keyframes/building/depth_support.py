@@ -60,11 +60,11 @@ def depth_support(
         height, width = view.depth.shape
         x, y = np.rint(pixels.numpy()).astype(np.int64).T
         inside = in_front.numpy() & (x >= 0) & (y >= 0) & (x < width) & (y < height)
-        seen = np.zeros(len(points), dtype=np.float32)
-        seen[inside] = view.depth[y[inside], x[inside]]
-        difference = seen / np.maximum(local[:, 2], 1e-9) - 1.0
-        confirmed += (seen > 0) & (np.abs(difference) <= _TOLERANCE)
-        contradicted += (seen > 0) & (difference > _TOLERANCE)
+        measured = np.zeros(len(points), dtype=np.float32)
+        measured[inside] = view.depth[y[inside], x[inside]]
+        difference = measured / np.maximum(local[:, 2], 1e-9) - 1.0
+        confirmed += (measured > 0) & (np.abs(difference) <= _TOLERANCE)
+        contradicted += (measured > 0) & (difference > _TOLERANCE)
     return confirmed, contradicted
 
 

@@ -26,9 +26,9 @@ def select_distributed(
 ) -> npt.NDArray[np.intp]:
     """Selects the best candidates, distributed over the image.
 
-    The image is divided into square cells. The first round takes the best candidate of every cell, the second round the
-    second best, and so on; within a round the better scores come first. Of candidates on one and the same pixel only the
-    best is taken.
+    The image is divided into square cells. The first round takes the best candidate of every cell, the second round
+    the second best, and so on. Within a round the better scores come first. Of several candidates on one pixel only the best
+    is taken.
 
     Args:
         pixels: [N, 2] the candidates.

@@ -26,17 +26,17 @@ from nre_ros.keyframes.types import Keyframe
 _CACHE_BYTES = 64 * 2**20
 """Memory for depth images that neighbouring images are compared with."""
 _REACH = 60
-"""Images before and after one among which its witnesses are sought."""
-_WITNESS_MOTION = (0.1, 0.25)
-"""Least motion of the first and of the second witness on either side: metres / depth + radians."""
+"""Images before and after an image among which its neighbours are sought."""
+_NEIGHBOUR_MOTION = (0.1, 0.25)
+"""Least motion of the first and of the second neighbour on either side: metres / depth + radians."""
 _MAX_MOTION = 0.8
-"""Motion (in the same unit) beyond which no further witness is sought on a side."""
+"""Motion (in the same unit) beyond which no further neighbour is sought on a side."""
 
 
 class DepthSource(PosedImageSource):
     """Posed images with depth.
 
-    Points are preferred that the depth images shortly before and after confirm (the image's witnesses).
+    Points are preferred that depth images shortly before and after confirm.
 
     Attributes:
         refine: whether depths are refined against the colour images of other views.
@@ -69,7 +69,7 @@ class DepthSource(PosedImageSource):
             depth,
             camera,
             T_map_cam,
-            lambda points: depth_support(points, self._witnesses(name, T_map_cam, depth)),
+            lambda points: depth_support(points, self._neighbouring_depths(name, T_map_cam, depth)),
             partial(self.refine_depths, name, image) if self.refine else None,
         )
         if not len(keyframe.points):
@@ -128,7 +128,7 @@ class DepthSource(PosedImageSource):
                 poses.append(None)
         return {name: i for i, name in enumerate(names)}, poses
 
-    def _witnesses(
+    def _neighbouring_depths(
         self, name: str, T_map_cam: npt.NDArray[np.float64], depth: npt.NDArray[np.float32]
     ) -> list[DepthView]:
         """Depth images that see the same scene from other places, up to two on either side in the sequence."""
@@ -136,13 +136,13 @@ class DepthSource(PosedImageSource):
         names = list(places)
         scene_depth = float(np.median(depth[depth > 0])) if (depth > 0).any() else 1.0
         views = []
-        for i, T_map_witness in _moved_images(poses, places[name], T_map_cam, scene_depth):
+        for i, T_map_other in _moved_images(poses, places[name], T_map_cam, scene_depth):
             try:
-                camera, witness = self.camera(names[i]), self._cached_depth(names[i])
+                camera, other = self.camera(names[i]), self._cached_depth(names[i])
             except NreError:
                 continue  # reported when the image itself is imported
-            if witness.shape == (camera.height, camera.width):
-                views.append(DepthView(T_map_witness, camera, witness))
+            if other.shape == (camera.height, camera.width):
+                views.append(DepthView(T_map_other, camera, other))
         return views
 
 
@@ -152,9 +152,9 @@ def _moved_images(
     T_map_cam: npt.NDArray[np.float64],
     scene_depth: float,
 ) -> Iterator[tuple[int, npt.NDArray[np.float64]]]:
-    """Yields place and pose of the nearest images on both sides that have moved by ``_WITNESS_MOTION``."""
+    """Yields place and pose of the nearest images on both sides that have moved by ``_NEIGHBOUR_MOTION``."""
     for side in (-1, 1):
-        wanted = list(_WITNESS_MOTION)
+        wanted = list(_NEIGHBOUR_MOTION)
         for i in range(place + side, place + side * (_REACH + 1), side):
             if not (0 <= i < len(poses) and wanted):
                 break

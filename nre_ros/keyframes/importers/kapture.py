@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Maps from kapture folders: cameras, rigs, trajectories and images; points are triangulated from the known poses.
 
-Format 1.1: https://github.com/naver/kapture/blob/main/kapture_format.adoc. Poses of trajectories.txt lead from the world
-to the device, those of rigs.txt from the rig to the sensor; a rig may be part of another. Camera models and the place of
-the first pixel are COLMAP's.
+Format 1.1: https://github.com/naver/kapture/blob/main/kapture_format.adoc. Poses of trajectories.txt lead from the
+world to the device, those of rigs.txt from the rig to the sensor. A rig may be part of another rig. Camera models and
+the place of the first pixel are COLMAP's.
 """
 
 from __future__ import annotations

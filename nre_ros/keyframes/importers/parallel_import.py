@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several threads make the keyframes of an import; the results come in the order of the images.
 
-One keyframe keeps one core busy for most of its time, and a second torch thread helps little. Two keyframes at once with
-one torch thread each are therefore done sooner than one after the other with two threads. The result depends on the
-order of the images alone, not on which thread was first.
+One keyframe keeps one core busy for most of its time, and a second torch thread helps little. Two keyframes at once
+with one torch thread each are therefore done sooner than one after the other with two threads. The result depends on
+the order of the images alone, not on which thread was first.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ def resume_path(path: Path) -> Path:
 def source_fingerprint(source: MapSource, builder: KeyframeBuilder, culling: CullingRule | None = None) -> str:
     """Describes everything that the keyframes of an import depend on.
 
-    ``build_map`` writes the fingerprint into the map (metadata ``source``). A resume file is continued only by an import
-    of the same fingerprint.
+    ``build_map`` writes the fingerprint into the map (metadata ``source``). Only an import of the same fingerprint
+    continues a resume file.
 
     Args:
         source: where the images come from.

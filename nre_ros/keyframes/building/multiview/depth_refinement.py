@@ -3,10 +3,10 @@
 """Refinement of a depth sensor's depths against other posed views.
 
 The noise of a depth camera is correlated over tens of pixels and has a bias, which smoothing does not remove. In views
-from other places the error appears as a shift along the epipolar line. The patch around a pixel is compared with the other
-views over the plausible range of its depth. The sum of the correlations is the log-likelihood, the sensor's depth is the
-prior. Since the noise is correlated, each result also corrects the pixels around it (Gaussian process regression:
-Rasmussen and Williams 2006, equation 2.23).
+from other places the error appears as a shift along the epipolar line. The patch around a pixel is compared with the
+other views over the plausible range of its depth. The sum of the correlations is the log-likelihood, the sensor's depth
+is the prior. Since the noise is correlated, each result also corrects the pixels around it (Gaussian process
+regression: Rasmussen and Williams 2006, equation 2.23).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _RANGE = 3.0
 _STEPS = 17
 """Hypotheses in the range: half a pixel apart along the epipolar line at 10 degrees. Twice as many gain nothing."""
 _SHARPNESS = 20.0
-"""Log-likelihood of a full correlation with one view. From 10 to 80 the depths are equally good: the peak of a view that
-fits is far narrower than the prior."""
+"""Log-likelihood of a full correlation with one view. From 10 to 80 the depths are equally good: the peak of a view
+that fits is far narrower than the prior."""
 _CHANCE_CORRELATION = 0.5
 """Correlations up to this value occur by chance and are ignored."""
 

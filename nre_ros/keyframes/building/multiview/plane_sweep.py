@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plane sweep: how well the patches around pixels fit other views, over a range of depths.
 
-A patch moves through the other view along its epipolar line. It lies on the plane that the surface has at its pixel, and
-is compared by normalised cross-correlation (Collins, "A Space-Sweep Approach to True Multi-Image Matching", CVPR 1996;
-patches with normals as in Schoenberger et al., "Pixelwise View Selection for Unstructured Multi-View Stereo", ECCV 2016).
+A patch moves through the other view along its epipolar line. The patch lies on the plane that the surface has at its
+pixel, and is compared by normalised cross-correlation (Collins, "A Space-Sweep Approach to True Multi-Image Matching",
+CVPR 1996). Patches with normals are those of Schoenberger et al., "Pixelwise View Selection for Unstructured Multi-View
+Stereo", ECCV 2016.
 """
 
 from __future__ import annotations
@@ -127,8 +128,8 @@ def _sweep(patches: Patches, relative: torch.Tensor, other: View) -> torch.Tenso
     centres, valid = _epipolar_line(other.camera, rays[:, 0], patches.inverse[:, :1], relative, t)
     size = centres.new_tensor([other.camera.width, other.camera.height])
     inside = valid[:, None] & ((centres >= _BORDER) & (centres <= size - 1 - _BORDER)).all(-1)
-    theirs = _sample(other.grey, centres[:, :, None], _offsets() @ affine.mT)
-    score, contrast = _correlation(patches.values, theirs)
+    other_values = _sample(other.grey, centres[:, :, None], _offsets() @ affine.mT)
+    score, contrast = _correlation(patches.values, other_values)
     return torch.where(inside & fits[:, None] & contrast, score.double(), 0.0)
 
 
@@ -181,12 +182,13 @@ def _sample(grey: npt.NDArray[np.uint8], centres: torch.Tensor, offsets: torch.T
     return F.grid_sample(image, pairs, padding_mode="border", align_corners=False).reshape(grid.shape[1:])
 
 
-def _correlation(mine: torch.Tensor, theirs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _correlation(values: torch.Tensor, other_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Normalised cross-correlations [N, D] of patches [N, P] with [N, D, P], and where both have contrast."""
-    count = mine.shape[1]
-    mine = mine - mine.mean(1, keepdim=True)
-    own = mine.square().mean(1)[:, None]
-    product, mean = (theirs @ torch.stack([mine, torch.ones_like(mine)], dim=-1) / count).unbind(-1)
-    variance = torch.linalg.vector_norm(theirs, dim=-1).square() / count - mean.square()
+    count = values.shape[1]
+    values = values - values.mean(1, keepdim=True)
+    own_variance = values.square().mean(1)[:, None]
+    product, mean = (other_values @ torch.stack([values, torch.ones_like(values)], dim=-1) / count).unbind(-1)
+    other_variance = torch.linalg.vector_norm(other_values, dim=-1).square() / count - mean.square()
     least = _MIN_CONTRAST**2
-    return product / (own * variance.clamp_min(least)).clamp_min(least**2).sqrt(), (own > least) & (variance > least)
+    correlation = product / (own_variance * other_variance.clamp_min(least)).clamp_min(least**2).sqrt()
+    return correlation, (own_variance > least) & (other_variance > least)

@@ -164,9 +164,9 @@ def _scores(
     projected, in_front, _ = camera.project(torch.from_numpy(local))
     pixels = projected.numpy()
     inside = in_front.numpy() & ((pixels >= 0) & (pixels <= (camera.width - 1, camera.height - 1))).all(-1)
-    ours, theirs = points - T_map_cam[:3, 3], points - poses[:, None, :3, 3]
-    lengths = np.linalg.norm(ours, axis=-1) * np.linalg.norm(theirs, axis=-1)
-    angle = np.arccos(((ours * theirs).sum(-1) / np.maximum(lengths, 1e-12)).clip(-1, 1))
+    own_rays, other_rays = points - T_map_cam[:3, 3], points - poses[:, None, :3, 3]
+    lengths = np.linalg.norm(own_rays, axis=-1) * np.linalg.norm(other_rays, axis=-1)
+    angle = np.arccos(((own_rays * other_rays).sum(-1) / np.maximum(lengths, 1e-12)).clip(-1, 1))
     share = inside.mean(-1)
     scores = np.zeros(len(poses))
     for i in np.flatnonzero(share >= _MIN_OVERLAP):

@@ -3,10 +3,10 @@
 """Maps from 7-Scenes as it is downloaded: seq-XX/frame-XXXXXX.{color.png,depth.png,pose.txt}.
 
 Shotton et al., "Scene Coordinate Regression Forests for Camera Relocalization in RGB-D Images", CVPR 2013,
-https://www.microsoft.com/en-us/research/project/rgb-d-dataset-7-scenes/. The data set names a default depth camera (focal
-length 585, centre 320, 240), no calibration and no registration. Its poses are the depth camera's (KinectFusion tracked
-the depth camera). The colour camera and its place are those that the field uses (DSAC*, Brachmann and Rother, PAMI 2021;
-ACE): focal length 525 and the extrinsics of another Kinect,
+https://www.microsoft.com/en-us/research/project/rgb-d-dataset-7-scenes/. The data set names a default depth camera
+(focal length 585, centre 320, 240), no calibration and no registration. Its poses are the depth camera's (KinectFusion
+tracked the depth camera). The colour camera and its place are those that the field uses (DSAC*, Brachmann and Rother,
+PAMI 2021; ACE): focal length 525 and the extrinsics of another Kinect,
 https://projet.liris.cnrs.fr/voir/activities-dataset/kinect-calibration.html.
 """
 
