@@ -27,8 +27,8 @@ def select_distributed(
     """Selects the best candidates, distributed over the image.
 
     The image is divided into square cells. The first round takes the best candidate of every cell, the second round
-    the second best, and so on. Within a round the better scores come first. Of several candidates on one pixel only the best
-    is taken.
+    the second best, and so on. Within a round the better scores come first. Of several candidates on one pixel only the
+    best is taken.
 
     Args:
         pixels: [N, 2] the candidates.
