@@ -221,7 +221,7 @@ def test_images_of_other_places_have_no_pose_in_a_map_of_a_kitchen(shared, tmp_p
     from skimage import data
 
     from nre_ros.cli import main
-    from nre_ros.keyframes.importers.cameras import read_cameras_txt
+    from nre_ros.keyframes.importers.colmap.cameras import read_cameras_txt
 
     kitchen, map_file = shared / "data/kitchen", tmp_path / "kitchen.db"
     few = (kitchen / "map.txt").read_text().split()[::5]

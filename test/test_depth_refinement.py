@@ -1,13 +1,13 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Refined depths: the truth where other views tell it, the sensor's where they do not."""
+"""Refined depths: the true depth where other views show it, the sensor's where they do not."""
 
 import numpy as np
 import pytest
 from keyframe_samples import CAMERA
 from plane_views import pose, render, texture
 
-from nre_ros.keyframes.building.multiview.refinement import NOISE, refine_depth
+from nre_ros.keyframes.building.multiview.depth_refinement import NOISE, refine_depth
 from nre_ros.keyframes.building.multiview.views import View, neighbours
 
 POSES = [pose(0.25, 0.0, 0.0, -5), pose(-0.2, 0.1, 0.05, 4), pose(0.0, -0.25, 0.0, 0, 6)]
@@ -19,7 +19,11 @@ def scene():
     """A view, its true depth, and three others from 0.25 m away."""
     surface = texture()
     grey, depth = render(surface, np.eye(4))
-    return View.of(grey, CAMERA, np.eye(4)), depth, [View.of(render(surface, T)[0], CAMERA, T) for T in POSES]
+    return (
+        View.from_image(grey, CAMERA, np.eye(4)),
+        depth,
+        [View.from_image(render(surface, T)[0], CAMERA, T) for T in POSES],
+    )
 
 
 def at(depth):
@@ -35,7 +39,7 @@ def test_a_biased_sensor_is_corrected(scene, bias):
     assert np.median(refined.deviation) < 0.5 * NOISE
 
 
-def test_without_texture_the_sensor_is_believed(scene):
+def test_without_texture_the_sensors_depth_remains(scene):
     view, depth, others = scene
     flat = [View(np.full_like(view.grey, 90), other.camera, other.T_map_cam) for other in (view, *others)]
     refined = refine_depth(flat[0], depth, PIXELS, flat[1:])
@@ -43,17 +47,17 @@ def test_without_texture_the_sensor_is_believed(scene):
     np.testing.assert_allclose(refined.deviation, NOISE)
 
 
-def test_views_of_something_else_and_no_views_change_little():
+def test_views_of_another_scene_and_no_views_change_little():
     fine = (1, 2, 4)  # within a patch large blots are slopes, which all look alike
     grey, depth = render(texture(0, blots=fine), np.eye(4))
-    view = View.of(grey, CAMERA, np.eye(4))
-    strange = [View.of(render(texture(7, blots=fine), T)[0], CAMERA, T) for T in POSES]
+    view = View.from_image(grey, CAMERA, np.eye(4))
+    strange = [View.from_image(render(texture(7, blots=fine), T)[0], CAMERA, T) for T in POSES]
     changes = np.abs(refine_depth(view, depth, PIXELS, strange).depth / at(depth) - 1)
     assert np.median(changes) < 0.4 * NOISE and np.quantile(changes, 0.9) < 1.5 * NOISE
     np.testing.assert_allclose(refine_depth(view, depth, PIXELS, []).depth, at(depth), rtol=1e-6)
 
 
-def test_what_is_told_corrects_what_is_not_told_nearby(scene):
+def test_a_refined_depth_corrects_depths_nearby_that_have_no_texture(scene):
     view, depth, others = scene
     grey = view.grey.copy()
     blank = (slice(190, 211), slice(270, 291))  # around pixel (280, 200), wider than a patch
@@ -64,7 +68,7 @@ def test_what_is_told_corrects_what_is_not_told_nearby(scene):
     assert abs(refined.depth[index] / at(depth)[index] - 1) < 0.013  # 0.02 before
 
 
-def test_pixels_without_depth_stay_without(scene):
+def test_pixels_without_depth_stay_without_depth(scene):
     view, depth, others = scene
     holes = depth.copy()
     holes[:, :320] = 0
@@ -72,18 +76,18 @@ def test_pixels_without_depth_stay_without(scene):
     np.testing.assert_array_equal(refined.depth > 0, PIXELS[:, 0] >= 320)
 
 
-def test_large_images_are_reduced_and_tell_the_same(scene):
+def test_large_images_are_reduced_and_give_the_same_depths(scene):
     _, depth, _ = scene
     large, surface = CAMERA.resized(1920, 1440), texture()
     grey, depth = render(surface, np.eye(4), large)
-    views = [View.of(render(surface, T, large)[0], large, T) for T in POSES]
-    refined = refine_depth(View.of(grey, large, np.eye(4)), 0.985 * depth, 3 * PIXELS, views)
+    views = [View.from_image(render(surface, T, large)[0], large, T) for T in POSES]
+    refined = refine_depth(View.from_image(grey, large, np.eye(4)), 0.985 * depth, 3 * PIXELS, views)
     truth = depth[3 * PIXELS[:, 1].astype(int), 3 * PIXELS[:, 0].astype(int)]
     assert views[0].grey.shape == (720, 960)
     assert np.quantile(np.abs(refined.depth / truth - 1), 0.9) < 3e-3
 
 
-def test_neighbours_see_the_same_from_elsewhere():
+def test_neighbours_see_the_same_surfaces_from_other_places():
     points = np.random.default_rng(0).uniform((-1, -1, 2), (1, 1, 3), (300, 3))
     poses = np.stack(
         [

@@ -69,6 +69,6 @@ def test_the_nearer_surface_wins_and_missing_depth_stays_missing():
     assert (smooth_depth(found)[top:bottom, column - 1 : column + 2] == 0).all()
 
 
-def test_two_cameras_in_one_place_are_one():
+def test_equal_cameras_in_one_place_leave_depth_as_it_is():
     depth = np.random.default_rng(0).uniform(1, 3, (120, 160)).astype(np.float32)
     np.testing.assert_allclose(register_depth(depth, COLOUR, COLOUR, np.eye(4)), depth, rtol=1e-6)

@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plane sweep: how well the patches around pixels fit other views, over a range of depths.
 
-A patch is moved through the other view along its epipolar line, on the plane that the surface
-has at its pixel, and compared by normalised cross-correlation (Collins, "A Space-Sweep Approach to True
-Multi-Image Matching", CVPR 1996; patches with normals as in Schoenberger et al., "Pixelwise View
-Selection for Unstructured Multi-View Stereo", ECCV 2016).
+A patch moves through the other view along its epipolar line. The patch lies on the plane that the surface has at its
+pixel, and is compared by normalised cross-correlation (Collins, "A Space-Sweep Approach to True Multi-Image Matching",
+CVPR 1996). Patches with normals are those of Schoenberger et al., "Pixelwise View Selection for Unstructured Multi-View
+Stereo", ECCV 2016.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
@@ -22,23 +23,32 @@ from nre_ros.keyframes.building.multiview.views import View
 _REACH, _SPACING = 3, 1.5
 """A patch has 2 reach + 1 samples a side, ``spacing`` pixels apart."""
 _BORDER = 4.0
-"""Pixels that a patch's centre must lie inside the other image."""
+"""Least distance (pixels) of a patch's centre from the border of the other image."""
 _MAX_ZOOM = 4.0
 """Largest ratio of the patch's areas in the two views."""
 _MIN_CONTRAST = 2.0
-"""Standard deviation (grey values) below which a patch shows nothing but noise."""
+"""Standard deviation (grey values) below which a patch shows only noise."""
 _STEP = 2.0
-"""Pixels from a patch's centre to where its plane is looked at."""
+"""Distance (pixels) from a patch's centre to the two places that define its plane."""
 _PATCHES_AT_ONCE = 50_000
-"""Bounds the memory, not the result."""
+"""Patches times hypotheses that are compared at once; bounds the memory, not the result."""
 
 
-def inverse_depth_planes(depth: np.ndarray, pixels: np.ndarray, reach: int = 10) -> torch.Tensor:
-    """[N, 3] float64: 1/z at pixels [N, 2] of depth [H, W] (0: none) and its slopes along x and y.
+def inverse_depth_planes(
+    depth: npt.NDArray[np.floating], pixels: npt.NDArray[np.float64], reach: int = 10
+) -> torch.Tensor:
+    """Fits planes to a depth image.
 
-    In a plane's image the inverse depth is linear in the (undistorted) pixel: least squares over
-    a window, without depths that differ by more than a tenth, slopes drawn towards zero.  Rows of
-    pixels without depth are 0.
+    In a plane's image the inverse depth is linear in the (undistorted) pixel. The fit is least squares over a window,
+    without depths that differ by more than a tenth, and with slopes drawn towards zero.
+
+    Args:
+        depth: [H, W] metres along z, 0 where there is none.
+        pixels: [N, 2] centres of the windows.
+        reach: half of the window's side in pixels.
+
+    Returns:
+        [N, 3] float64: inverse depth at the pixel and its slopes along x and y; 0 for pixels without depth.
     """
     height, width = depth.shape
     span = torch.arange(-reach, reach + 1)
@@ -60,20 +70,23 @@ def inverse_depth_planes(depth: np.ndarray, pixels: np.ndarray, reach: int = 10)
 
 @dataclass(frozen=True)
 class Patches:
-    """The patches around N pixels of a view, which several others are compared with.
+    """The patches around N pixels of a view, which are compared with several other views.
 
-    values: [N, P] float32 grey; corners: [N, 3, 3] rays with z = 1 at the pixel, right of it and
-    below it; inverse: [N, 3] inverse depths there.
+    Attributes:
+        T_map_cam: [4, 4] pose of the view.
+        values: [N, P] float32 grey values.
+        corners: [N, 3, 3] rays with z = 1 at the pixel, right of it and below it.
+        inverse: [N, 3] inverse depths at the corners.
     """
 
-    T_map_cam: np.ndarray
+    T_map_cam: npt.NDArray[np.float64]
     values: torch.Tensor
     corners: torch.Tensor
     inverse: torch.Tensor
 
     @classmethod
-    def of(cls, view: View, pixels: torch.Tensor, planes: torch.Tensor) -> Patches:
-        """Around pixels [N, 2] float64; planes: [N, 3] from ``inverse_depth_planes``."""
+    def from_view(cls, view: View, pixels: torch.Tensor, planes: torch.Tensor) -> Patches:
+        """Cuts out the patches around pixels [N, 2] float64 with planes [N, 3] from ``inverse_depth_planes``."""
         steps = pixels.new_tensor([[0, 0], [_STEP, 0], [0, _STEP]])
         rays = view.camera.rays(pixels[:, None] + steps)
         values = _sample(view.grey, pixels[:, None] + _offsets())
@@ -87,10 +100,16 @@ class Patches:
         return Patches(self.T_map_cam, self.values[block], self.corners[block], self.inverse[block])
 
 
-def sweep(patches: Patches, relative: torch.Tensor, other: View) -> torch.Tensor:
-    """Correlations [N, D] float64 in [-1, 1] of patches with another view; 0 where none can be told.
+def plane_sweep(patches: Patches, relative: torch.Tensor, other: View) -> torch.Tensor:
+    """Compares patches with another view over a range of depths.
 
-    Hypothesis d has the patches' inverse depths times 1 + relative [d], D >= 3, evenly spaced.
+    Args:
+        patches: the patches.
+        relative: [D] evenly spaced, D >= 3; hypothesis d has the patches' inverse depths times 1 + relative[d].
+        other: the other view.
+
+    Returns:
+        Correlations [N, D] float64 in [-1, 1]; 0 where the patch is out of view or shows no texture.
     """
     blocks = [torch.zeros(0, len(relative), dtype=torch.float64)]
     step = max(1, _PATCHES_AT_ONCE // len(relative))
@@ -109,16 +128,18 @@ def _sweep(patches: Patches, relative: torch.Tensor, other: View) -> torch.Tenso
     centres, valid = _epipolar_line(other.camera, rays[:, 0], patches.inverse[:, :1], relative, t)
     size = centres.new_tensor([other.camera.width, other.camera.height])
     inside = valid[:, None] & ((centres >= _BORDER) & (centres <= size - 1 - _BORDER)).all(-1)
-    theirs = _sample(other.grey, centres[:, :, None], _offsets() @ affine.mT)
-    score, contrast = _correlation(patches.values, theirs)
+    other_values = _sample(other.grey, centres[:, :, None], _offsets() @ affine.mT)
+    score, contrast = _correlation(patches.values, other_values)
     return torch.where(inside & fits[:, None] & contrast, score.double(), 0.0)
 
 
-def _epipolar_line(camera: Camera, rays, inverse, relative, t) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pixels [N, D, 2] of the hypotheses, and which points are in view at all of them [N].
+def _epipolar_line(
+    camera: Camera, rays: torch.Tensor, inverse: torch.Tensor, relative: torch.Tensor, t: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pixels [N, D, 2] of the hypotheses, and whether a point is in view at all of them [N].
 
-    Three are projected, and a parabola put through them: over a few percent of the depth that is
-    right to a hundredth of a pixel.
+    Three hypotheses are projected, and a parabola connects them: over a few percent of the depth it is right to a
+    hundredth of a pixel.
     """
     ends = relative[[0, len(relative) // 2, -1]]
     scaled = inverse * (1 + ends)
@@ -137,12 +158,12 @@ def _epipolar_line(camera: Camera, rays, inverse, relative, t) -> tuple[torch.Te
 
 
 def _offsets() -> torch.Tensor:
-    """[P, 2] float64 pixels."""
+    """Offsets [P, 2] float64 of a patch's samples from its centre, in pixels."""
     span = torch.arange(-_REACH, _REACH + 1, dtype=torch.float64) * _SPACING
     return torch.stack(torch.meshgrid(span, span, indexing="xy"), dim=-1).reshape(-1, 2)
 
 
-def _sample(grey: np.ndarray, centres: torch.Tensor, offsets: torch.Tensor | None = None) -> torch.Tensor:
+def _sample(grey: npt.NDArray[np.uint8], centres: torch.Tensor, offsets: torch.Tensor | None = None) -> torch.Tensor:
     """Grey values [N, D, P] float32 at centres [N, D, 1, 2] + offsets [N, P, 2]; without offsets [N, P] at centres."""
     height, width = grey.shape
     scale = centres.new_tensor([2 / width, 2 / height])
@@ -161,12 +182,13 @@ def _sample(grey: np.ndarray, centres: torch.Tensor, offsets: torch.Tensor | Non
     return F.grid_sample(image, pairs, padding_mode="border", align_corners=False).reshape(grid.shape[1:])
 
 
-def _correlation(mine: torch.Tensor, theirs: torch.Tensor):
-    """Normalised cross-correlations [N, D] of patches [N, P] with [N, D, P], and where both show something."""
-    count = mine.shape[1]
-    mine = mine - mine.mean(1, keepdim=True)
-    own = mine.square().mean(1)[:, None]
-    product, mean = (theirs @ torch.stack([mine, torch.ones_like(mine)], dim=-1) / count).unbind(-1)
-    variance = torch.linalg.vector_norm(theirs, dim=-1).square() / count - mean.square()
+def _correlation(values: torch.Tensor, other_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Normalised cross-correlations [N, D] of patches [N, P] with [N, D, P], and where both have contrast."""
+    count = values.shape[1]
+    values = values - values.mean(1, keepdim=True)
+    own_variance = values.square().mean(1)[:, None]
+    product, mean = (other_values @ torch.stack([values, torch.ones_like(values)], dim=-1) / count).unbind(-1)
+    other_variance = torch.linalg.vector_norm(other_values, dim=-1).square() / count - mean.square()
     least = _MIN_CONTRAST**2
-    return product / (own * variance.clamp_min(least)).clamp_min(least**2).sqrt(), (own > least) & (variance > least)
+    correlation = product / (own_variance * other_variance.clamp_min(least)).clamp_min(least**2).sqrt()
+    return correlation, (own_variance > least) & (other_variance > least)

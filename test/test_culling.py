@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Which views count as duplicates: motion and overlap in closed form, and what an import makes of them."""
+"""Keyframe culling: motion and overlap in closed form, and which images an import leaves out."""
 
 from dataclasses import replace
 
@@ -12,9 +12,9 @@ from scipy.spatial.transform import Rotation
 
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.building.culling import STILL, Thinning, ThinningRule, view_motion, view_overlap
-from nre_ros.keyframes.building.depth_support import DepthView, depth_support, support_weights
-from nre_ros.keyframes.importers.common import MapSource, build_map
+from nre_ros.keyframes.building.culling import STILL_IMAGES, CullingRule, KeyframeCuller, view_motion, view_overlap
+from nre_ros.keyframes.importers.build_map import build_map
+from nre_ros.keyframes.importers.map_source import MapSource
 from nre_ros.keyframes.storage.store import KeyframeStore
 
 CAMERA = Camera(640, 480, 500.0, 500.0, 319.5, 239.5)
@@ -54,27 +54,27 @@ def test_overlap_is_the_share_of_points_in_the_new_image():
     assert view_overlap(points, pose((0, np.pi, 0)), CAMERA) == 0.0
 
 
-def test_a_view_repeats_the_keyframe_that_it_equals_and_no_other():
-    thinning = Thinning(ThinningRule(0.01, 0.9))
+def test_a_view_is_a_duplicate_of_the_keyframe_that_it_equals_and_of_no_other():
+    culler = KeyframeCuller(CullingRule(0.01, 0.9))
     for i in range(40):  # more than the arrays begin with
         T = pose((0, 0, 0), (float(i), 0, 0))
-        thinning.keep(f"k{i}", T, wall(2.0) + T[:3, 3])
-    assert thinning.twin(pose((0, 0.004, 0), (23.001, 0, 0)), CAMERA) == "k23"
-    assert thinning.twin(pose((0, 0.02, 0), (23.0, 0, 0)), CAMERA) is None
-    assert thinning.twin(pose((0, 0, 0.2), (23.0, 0, 0)), CAMERA) is None  # about the optical axis
-    assert thinning.twin(pose((0, 0, 0), (23.5, 0, 0)), CAMERA) is None
+        culler.add(f"k{i}", T, wall(2.0) + T[:3, 3])
+    assert culler.find_duplicate(pose((0, 0.004, 0), (23.001, 0, 0)), CAMERA) == "k23"
+    assert culler.find_duplicate(pose((0, 0.02, 0), (23.0, 0, 0)), CAMERA) is None
+    assert culler.find_duplicate(pose((0, 0, 0.2), (23.0, 0, 0)), CAMERA) is None  # about the optical axis
+    assert culler.find_duplicate(pose((0, 0, 0), (23.5, 0, 0)), CAMERA) is None
     narrow = Camera(640, 480, 6000.0, 6000.0, 319.5, 239.5)  # sees a part of the keyframe's points
-    assert thinning.twin(pose((0, 0, 0), (23.0, 0, 0)), narrow) is None
-    keeping_all = Thinning(ThinningRule(0.0, 0.9))
-    keeping_all.keep("k", np.eye(4), wall(2.0))
-    assert keeping_all.twin(np.eye(4), CAMERA) is None
+    assert culler.find_duplicate(pose((0, 0, 0), (23.0, 0, 0)), narrow) is None
+    keeping_all = KeyframeCuller(CullingRule(0.0, 0.9))
+    keeping_all.add("k", np.eye(4), wall(2.0))
+    assert keeping_all.find_duplicate(np.eye(4), CAMERA) is None
 
 
 class Standing(MapSource):
     """Keyframes seen from where ``steps`` say, in metres along x before a wall at 2 m."""
 
-    def __init__(self, steps, told, interrupt=None):
-        self.steps, self.told, self.interrupt, self.made = steps, told, interrupt, []
+    def __init__(self, steps, poses_known, interrupt=None):
+        self.steps, self.poses_known, self.interrupt, self.made = steps, poses_known, interrupt, []
 
     def names(self):
         return [f"f{i}" for i in range(len(self.steps))]
@@ -82,8 +82,8 @@ class Standing(MapSource):
     def describe(self):
         return {}
 
-    def where(self, name):
-        return (pose((0, 0, 0), (self.steps[int(name[1:])], 0, 0)), CAMERA) if self.told else None
+    def pose_and_camera(self, name):
+        return (pose((0, 0, 0), (self.steps[int(name[1:])], 0, 0)), CAMERA) if self.poses_known else None
 
     def keyframe(self, name, builder):
         if name == self.interrupt:
@@ -99,26 +99,26 @@ class Standing(MapSource):
 STEPS = [0.0, 0.001, 0.5, 0.002, 0.501, 1.0]
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_duplicates_are_left_out_of_a_map_and_named(tmp_path, told):
-    source = Standing(STEPS, told)
+@pytest.mark.parametrize("poses_known", [True, False])
+def test_near_duplicates_are_left_out_of_a_map_and_reported(tmp_path, poses_known):
+    source = Standing(STEPS, poses_known)
     report = build_map(source, KeyframeBuilder(PlaceBackbone()), tmp_path / "m.db", progress=False)
-    assert report.thinned == {"f1": "f0", "f3": "f0", "f4": "f2"}
+    assert report.near_duplicates == {"f1": "f0", "f3": "f0", "f4": "f2"}
     assert (report.keyframes, report.tally["made"]) == (3, 3)
-    # told where an image was taken, no feature of a duplicate is computed
-    assert sorted(source.made) == (["f0", "f2", "f5"] if told else [f"f{i}" for i in range(6)])
+    # with known poses no features of a near-duplicate are computed
+    assert sorted(source.made) == (["f0", "f2", "f5"] if poses_known else [f"f{i}" for i in range(6)])
     everything = build_map(
-        Standing(STEPS, told),
+        Standing(STEPS, poses_known),
         KeyframeBuilder(PlaceBackbone()),
         tmp_path / "all.db",
         progress=False,
-        thinning=ThinningRule(0.0),
+        culling=CullingRule(0.0),
     )
-    assert everything.keyframes == 6 and not everything.thinned
+    assert everything.keyframes == 6 and not everything.near_duplicates
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_keyframes_made_at_once_are_thinned_as_one_after_the_other(tmp_path, told):
+@pytest.mark.parametrize("poses_known", [True, False])
+def test_keyframes_made_in_parallel_are_culled_as_in_sequence(tmp_path, poses_known):
     steps = np.random.default_rng(3).uniform(0, 0.15, 24).round(3)  # the rule's limit is 0.008
     reports, threads = [], torch.get_num_threads()
     for count in (1, 4):
@@ -126,59 +126,40 @@ def test_keyframes_made_at_once_are_thinned_as_one_after_the_other(tmp_path, tol
         try:
             reports.append(
                 build_map(
-                    Standing(steps, told), KeyframeBuilder(PlaceBackbone()), tmp_path / f"{count}.db", progress=False
+                    Standing(steps, poses_known),
+                    KeyframeBuilder(PlaceBackbone()),
+                    tmp_path / f"{count}.db",
+                    progress=False,
                 )
             )
         finally:
             torch.set_num_threads(threads)
         with KeyframeStore.open(tmp_path / f"{count}.db") as store:
-            reports[-1] = reports[-1].thinned, reports[-1].tally, list(store.names())
+            reports[-1] = reports[-1].near_duplicates, reports[-1].tally, list(store.names())
     assert reports[0] == reports[1] and 3 < len(reports[0][0]) < 20
 
 
-def test_an_interrupted_import_thins_as_an_uninterrupted_one(tmp_path):
+def test_an_interrupted_import_culls_as_an_uninterrupted_one(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         build_map(Standing(STEPS, True, "f2"), KeyframeBuilder(PlaceBackbone()), tmp_path / "m.db", progress=False)
     report = build_map(Standing(STEPS, True), KeyframeBuilder(PlaceBackbone()), tmp_path / "m.db", progress=False)
-    assert report.thinned == {"f1": "f0", "f3": "f0", "f4": "f2"} and report.resumed == 1
+    assert report.near_duplicates == {"f1": "f0", "f3": "f0", "f4": "f2"} and report.resumed == 1
     with KeyframeStore.open(tmp_path / "m.db") as store:
         assert list(store.names()) == ["f0", "f2", "f5"]
 
 
-def test_kitchens_map_frames_all_stay(shared):
-    """Every 8th frame of a walk, chosen by hand: the usual rule takes none of them for a duplicate."""
-    from nre_ros.keyframes.importers.rgbd.folder import RgbdSource
+def test_no_map_image_of_the_kitchen_is_culled(shared):
+    """Every 8th image of a walk, chosen by hand: the default rule takes none of them for a duplicate."""
+    from nre_ros.keyframes.importers.rgbd.folder import RgbdFolderSource
 
     K = shared / "data/kitchen"
-    source = RgbdSource(K / "images", K / "depth", K / "map_poses.txt", K / "map.txt", K / "sparse/cameras.txt")
-    thinning = Thinning(STILL)
+    source = RgbdFolderSource(K / "images", K / "depth", K / "map_poses.txt", K / "map.txt", K / "sparse/cameras.txt")
+    culler = KeyframeCuller(STILL_IMAGES)
     y, x = np.mgrid[12:480:24, 16:640:32].reshape(2, -1)
     camera = source.camera("")
     for name in source.names():
         T, depth = source.pose(name)[1], source.depth(name)[y, x]
-        assert thinning.twin(T, camera) is None
+        assert culler.find_duplicate(T, camera) is None
         rays = np.stack([(x - camera.cx) / camera.fx, (y - camera.cy) / camera.fy, np.ones(len(x))], axis=1)
-        thinning.keep(name, T, (rays * depth[:, None])[depth > 0] @ T[:3, :3].T + T[:3, 3])
+        culler.add(name, T, (rays * depth[:, None])[depth > 0] @ T[:3, :3].T + T[:3, 3])
     assert len(source.names()) == 63
-
-
-def test_depth_images_confirm_contradict_or_say_nothing():
-    camera = Camera(64, 48, 50.0, 50.0, 31.5, 23.5)
-    depth = np.full((48, 64), 2.0, np.float32)
-    depth[:, 40:] = 1.0
-    depth[:8] = 0.0
-    view = DepthView(pose((0, 0, 0), (0, 0, -1.0)), camera, depth)
-    points = np.array(
-        [
-            [0, 0, 1.02],
-            [0, 0, 0.5],  # on the surface within the tolerance; looked through
-            [0.4, 0, 1.0],  # behind the nearer panel: hidden
-            [0, -0.8, 1.0],
-            [5.0, 0, 1.0],
-            [0, 0, -3.0],  # no depth there; beside the image; behind the camera
-        ]
-    )
-    confirmed, contradicted = depth_support(points, [view, view])
-    np.testing.assert_array_equal(confirmed, [2, 0, 0, 0, 0, 0])
-    np.testing.assert_array_equal(contradicted, [0, 2, 0, 0, 0, 0])
-    np.testing.assert_array_equal(support_weights(np.array([2, 0, 1, 0]), np.array([0, 2, 2, 0])), [1.0, 0.1, 0.1, 0.5])

@@ -1,38 +1,49 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Kapture folders: cameras, rigs, trajectories and images; points are triangulated from the known poses.
+"""Maps from kapture folders: cameras, rigs, trajectories and images; points are triangulated from the known poses.
 
-Format 1.1: https://github.com/naver/kapture/blob/main/kapture_format.adoc.  Poses of trajectories.txt
-lead from the world to the device, those of rigs.txt from the rig to the sensor; a rig may be a
-part of another.  Camera models are COLMAP's, and so is the place of the first pixel.
+Format 1.1: https://github.com/naver/kapture/blob/main/kapture_format.adoc. Poses of trajectories.txt lead from the
+world to the device, those of rigs.txt from the rig to the sensor. A rig may be part of another rig. Camera models and
+the place of the first pixel are COLMAP's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nre_ros.errors import CameraError, ImportSourceError, NreError, PoseError
 from nre_ros.geometry import Camera, invert
-from nre_ros.keyframes.importers.cameras import camera_from_colmap, usable_camera
-from nre_ros.keyframes.importers.common import check_folder, digest, read_image, read_lines, read_list
-from nre_ros.keyframes.importers.posed.colmap_poses import checked_pose
-from nre_ros.keyframes.importers.posed.posed_frames import PosedFrames
+from nre_ros.keyframes.importers.colmap.cameras import camera_from_colmap
+from nre_ros.keyframes.importers.image_files import read_image
+from nre_ros.keyframes.importers.lookup import look_up
+from nre_ros.keyframes.importers.pose_checks import pose_from_wxyz
+from nre_ros.keyframes.importers.text_files import check_folder, digest, read_list
+from nre_ros.keyframes.importers.triangulated_source import TriangulatedSource
 
 _MAX_NESTING = 8
-"""Rigs within rigs; beyond that it is a ring."""
+"""Rigs within rigs; a deeper chain is taken for a loop."""
 
 
-class KaptureSource(PosedFrames):
-    """The camera records of a kapture folder, in the order of their stamps, or those of ``list_path`` alone.
+class KaptureSource(TriangulatedSource):
+    """The camera records of a kapture folder, in the order of their stamps.
 
-    folder: with ``sensors/`` in it.  Names are the paths of the records; stamps are the
-    records' own.  A record without pose or camera is left out when its turn comes.  Raises
-    ``ImportSourceError`` when a required file is missing or a line is none of its file.
+    Names are the image paths of the records, stamps are the records' own. A record without pose or camera is left out
+    when it is imported.
+
+    Args:
+        folder: folder that contains ``sensors/``.
+        list_path: file of image names, to import only these.
+
+    Raises:
+        ImportSourceError: A required file is missing, or a line does not belong in its file.
     """
 
-    def __init__(self, folder, list_path=None):
+    def __init__(self, folder: Path | str, list_path: Path | str | None = None) -> None:
         self.folder = check_folder(folder)
         sensors = check_folder(self.folder / "sensors")
         files = {name: sensors / f"{name}.txt" for name in ("sensors", "trajectories", "records_camera", "rigs")}
@@ -57,12 +68,15 @@ class KaptureSource(PosedFrames):
         self._digest = digest(*files.values())
 
     def names(self) -> list[str]:
+        """Returns the names of the images; see ``MapSource``."""
         return list(self.records) if self.list is None else self.list
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
+        """Returns what the keyframes depend on; see ``MapSource``."""
         return {"importer": "kapture", "folder": str(self.folder.resolve()), "files": self._digest}
 
-    def pose(self, name: str) -> tuple[int, np.ndarray]:
+    def pose(self, name: str) -> tuple[int, npt.NDArray[np.float64]]:
+        """Returns stamp and pose of an image; see ``PosedImageSource``."""
         stamp, device = self._record(name)
         T_cam_map = self._from_world(stamp, device, 0)
         if T_cam_map is None:
@@ -70,36 +84,35 @@ class KaptureSource(PosedFrames):
         return stamp, invert(T_cam_map)
 
     def camera(self, name: str) -> Camera:
+        """Returns the camera of an image; see ``PosedImageSource``."""
         _, device = self._record(name)
-        return usable_camera(self.cameras, device, "sensors.txt")
+        return look_up(self.cameras, device, f"sensors.txt has no camera {device}", CameraError)
 
-    def image(self, name: str) -> np.ndarray:
+    def image(self, name: str) -> npt.NDArray[np.uint8]:
+        """Returns the pixels of an image; see ``PosedImageSource``."""
         return read_image(self.images / name)
 
     def _record(self, name: str) -> tuple[int, str]:
-        if name not in self.records:
-            raise ImportSourceError(f"records_camera.txt of {self.folder} has no image of that name")
-        return self.records[name]
+        return look_up(self.records, name, f"records_camera.txt of {self.folder} has no image of that name")
 
-    def _from_world(self, stamp: int, device: str, nesting: int) -> np.ndarray | None:
-        """T_device_map [4, 4] from the device's own trajectory or that of a rig which it is on."""
+    def _from_world(self, stamp: int, device: str, nesting: int) -> npt.NDArray[np.float64] | None:
+        """T_device_map [4, 4] from the device's own trajectory, or from that of a rig it is mounted on."""
         if (stamp, device) in self.poses:
             return _transform(self.poses[stamp, device], f"pose of {device} at {stamp}")
         if nesting > _MAX_NESTING:
-            raise PoseError(f"rigs.txt leads in a ring from {device}")
+            raise PoseError(f"rigs.txt has a loop at {device}")
         for rig, pose in self.rigs.get(device, ()):
             T_rig_map = self._from_world(stamp, rig, nesting + 1)
             if T_rig_map is not None:
-                return _transform(pose, f"pose of {device} on {rig}") @ T_rig_map
+                T_device_map: npt.NDArray[np.float64] = _transform(pose, f"pose of {device} on {rig}") @ T_rig_map
+                return T_device_map
         return None
 
 
 def _rows(path: Path, count: int) -> list[list[str]]:
-    """The comma-separated lines of a file; ``ImportSourceError`` for one that has fewer fields than ``count``."""
+    """The comma-separated fields of a file's lines; ``ImportSourceError`` for a line of fewer fields than ``count``."""
     rows = []
-    for line in read_lines(path):
-        if line.startswith("#"):
-            continue
+    for line in read_list(path):
         fields = [field.strip() for field in line.split(",")]
         if len(fields) < count:
             raise ImportSourceError(f"{path}: line of {len(fields)} fields, expected {count}: {line[:80]!r}")
@@ -115,8 +128,8 @@ def _stamp(text: str, path: Path) -> int:
 
 
 def _read_sensors(path: Path) -> dict[str, Camera | CameraError]:
-    """Sensor id -> camera, or the reason why it is none."""
-    cameras = {}
+    """Sensor id -> camera, or the reason why the camera cannot be used."""
+    cameras: dict[str, Camera | CameraError] = {}
     for sensor, _, kind, *parameters in _rows(path, 3):
         if kind != "camera":
             continue
@@ -129,13 +142,13 @@ def _read_sensors(path: Path) -> dict[str, Camera | CameraError]:
     return cameras
 
 
-def _transform(fields: list[str], what: str) -> np.ndarray:
+def _transform(fields: Sequence[str], what: str) -> npt.NDArray[np.float64]:
     """[4, 4] of qw qx qy qz tx ty tz; ``PoseError`` if they are no pose."""
     try:
         values = np.array([float(field) for field in fields])
     except ValueError:
         raise PoseError(f"{what} is incomplete: {', '.join(fields)}") from None
     try:
-        return checked_pose(values[:4], values[4:])
+        return pose_from_wxyz(values[:4], values[4:])
     except PoseError as error:
         raise PoseError(f"{what}: {error}") from None
