@@ -28,7 +28,7 @@ from nre_ros.keyframes.importers.colmap import model_source as colmap
 from nre_ros.keyframes.importers.rgbd import folder as rgbd
 from nre_ros.keyframes.storage.store import KeyframeStore
 
-_STAGES = ("image", "depth", "features", "support", "refinement", "closer look", "global descriptor", "store")
+_STAGES = ("image", "depth", "features", "support", "refinement", "second pass", "global descriptor", "store")
 GOAL = 4.0
 """Keyframes a second of 640x480 on two cores."""
 
@@ -101,7 +101,7 @@ def _clocks(builder: KeyframeBuilder):
         for target, name, stage in (
             (builder.backbone, "extract", "features"),
             (builder_module, "global_descriptor", "global descriptor"),
-            (ImageFeatures, "sample_fine", "closer look"),
+            (ImageFeatures, "sample_fine", "second pass"),
             (KeyframeStore, "add", "store"),
             (depth_source, "depth_support", "support"),
             (depth_source, "refine_depth", "refinement"),
