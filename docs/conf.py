@@ -3,6 +3,7 @@
 """Sphinx configuration of the documentation: ``make docs``, or ``rosdoc2 build --package-path .``."""
 
 import importlib.util
+import os
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -11,15 +12,16 @@ from pathlib import Path
 def find_root() -> Path:
     """Returns the root of the repository.
 
-    Sphinx reads this file in docs/. rosdoc2 executes a copy of docs/ in another folder; the root is then the working
-    directory, one of its parents, or rosdoc2's argument ``--package-path``.
+    Sphinx reads this file in docs/. rosdoc2 and the test read a copy of docs/ in another folder. The root is then an
+    argument (rosdoc2's ``--package-path``), the folder where the command was called, or on Python's path.
     """
-    here, working = Path(__file__).resolve(), Path.cwd().resolve()
-    for folder in (*here.parents, working, *working.parents, *(Path(text).resolve() for text in sys.argv[1:])):
+    called = Path(os.environ.get("PWD", "."))  # Sphinx has changed the working directory
+    candidates = [*Path(__file__).resolve().parents, *(called / text for text in sys.argv[1:]), called, *called.parents]
+    for folder in (*candidates, *map(Path, sys.path)):
         manifest = folder / "package.xml"
         if manifest.is_file() and ElementTree.parse(manifest).findtext("name") == "nre_ros":
-            return folder
-    raise SystemExit("docs/conf.py: found no package.xml of nre_ros; run Sphinx or rosdoc2 in the repository")
+            return folder.resolve()
+    raise RuntimeError("docs/conf.py: found no package.xml of nre_ros; run Sphinx or rosdoc2 in the repository")
 
 
 ROOT = find_root()
@@ -89,3 +91,15 @@ rosdoc2_settings = {
     "enable_exhale": False,
     "support_markdown": False,
 }
+
+
+def _insert_changelog(app, docname, source):
+    """Puts CHANGELOG.rst, which is outside docs/ and so not in a copy of docs/, into its page."""
+    if docname == "changelog":
+        text = (ROOT / "CHANGELOG.rst").read_text(encoding="utf-8").split("\n", 4)[4]  # without the title
+        source[0] = source[0].replace("@CHANGELOG@", text.strip("\n"))
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.connect("source-read", _insert_changelog)
