@@ -75,6 +75,7 @@ autodoc_mock_imports = [name for name in LIBRARIES if importlib.util.find_spec(n
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!nre_ros\b).*"),
     (r"py:.*", r"nre_ros\.(msg|srv|node|cli)\b.*"),
+    (r"py:.*", r"nre_ros\..*\b_\w+"),  # private ones
 ]
 
 # --- HTML ------------------------------------------------------------------------------------
@@ -100,6 +101,14 @@ def _insert_changelog(app, docname, source):
         source[0] = source[0].replace("@CHANGELOG@", text.strip("\n"))
 
 
+def _escape_bars(app, what, name, obj, options, lines):
+    """Keeps the bars of ln|Omega| in docstrings: reStructuredText takes them for a substitution."""
+    for i, line in enumerate(lines):
+        parts = line.split("``")  # every second one is literal
+        lines[i] = "``".join(part if k % 2 else part.replace("|", r"\|") for k, part in enumerate(parts))
+
+
 def setup(app):
     """Called by Sphinx."""
     app.connect("source-read", _insert_changelog)
+    app.connect("autodoc-process-docstring", _escape_bars)
