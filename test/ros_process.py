@@ -36,8 +36,8 @@ from nre_ros.geometry import Camera, pose_error
 from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.retrieval.retriever import GLOBAL_DESCRIPTOR
 from nre_ros.keyframes.storage.store import KeyframeStore
-from nre_ros.node.bootstrap import clean_environment
 from nre_ros.node.conversions import stamp_message, stamp_nanoseconds, transform_message
+from nre_ros.ros_environment import clean_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTICAL = "camera_color_optical_frame"

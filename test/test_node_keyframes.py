@@ -120,7 +120,7 @@ def test_adjusted_poses_move_what_is_localized(world, start, tmp_path):
             return all(np.allclose(store.get(store.find(name)).T_map_cam, motion @ T) for name, T in poses.items())
 
     wait_for(all_moved)
-    assert "is refused" not in node.words
+    assert "is rejected" not in node.words
     robot.call(Trigger, "clear", Trigger.Request())
     status = robot.ask(jpeg_image(world.image, robot.now()))
     assert_pose(matrix_of_pose(status.pose.pose), motion @ world.T_map_cam)
@@ -139,23 +139,23 @@ def test_what_cannot_be_a_keyframe_is_told_and_the_next_one_is_taken(world, star
     good = with_depth(world, "good", PLACES[0])
     nan = with_depth(world, "nan", PLACES[0])
     nan.pose.position.x = float("nan")
-    refused(nan, "keyframe 'nan' is refused: pose is not finite")
-    refused(message("unknown", PLACES[0]), "keyframe 'unknown' is refused: the map has no keyframe of that name")
+    refused(nan, "keyframe 'nan' is rejected: pose is not finite")
+    refused(message("unknown", PLACES[0]), "keyframe 'unknown' is rejected: the map has no keyframe of that name")
     nothing = message("nothing", PLACES[0])
     nothing.compressed_image = jpeg_image(world.image, 0)
-    refused(nothing, "keyframe 'nothing' is refused: there are neither points nor depth")
+    refused(nothing, "keyframe 'nothing' is rejected: there are neither points nor depth")
     small = with_depth(world, "small", PLACES[0])
     small.depth.height = 120
     small.depth.data = small.depth.data[: 120 * 640]
-    refused(small, "keyframe 'small' is refused: depth of 320x120 pixels, image of 320x240")
+    refused(small, "keyframe 'small' is rejected: depth of 320x120 pixels, image of 320x240")
     uneven = with_points(world, "uneven", PLACES[0])
     uneven.pixels = uneven.pixels[:-1]
-    refused(uneven, "keyframe 'uneven' is refused: 1200 numbers of points, 799 of pixels and 400 ids")
+    refused(uneven, "keyframe 'uneven' is rejected: 1200 numbers of points, 799 of pixels and 400 ids")
     refused(with_depth(world, "", PLACES[0]), "a keyframe needs a name")
-    refused(with_depth(world, "lost", PLACES[0], "nowhere"), "is refused: it is in nowhere, not in the map: ")
+    refused(with_depth(world, "lost", PLACES[0], "nowhere"), "is rejected: it is in nowhere, not in the map: ")
     uncalibrated = with_depth(world, "raw", PLACES[0])
     uncalibrated.camera_info = camera_info(k=[0.0] * 9)
-    refused(uncalibrated, "keyframe 'raw' is refused: camera_info of frame")
+    refused(uncalibrated, "keyframe 'raw' is rejected: camera_info of frame")
     assert names(path) == before
 
     robot.say(good, "keyframes")

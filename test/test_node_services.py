@@ -41,6 +41,8 @@ def test_on_request_nothing_is_localized_unasked(world, start):
         time.sleep(0.2)
     assert not robot.statuses
     answer = relocalize(robot, 30.0, world.image)
+    drops = dict(zip(answer.status.dropped_reasons, answer.status.dropped_counts))
+    assert drops["mode"] >= 3, "the images before the call"
     assert answer.success and "localized at 0.05 0.15 1.30 in room" in answer.message
     assert answer.status.pose_valid and answer.status.state == LocalizationStatus.LOCALIZED
     assert_pose(matrix_of_pose(answer.status.pose.pose), world.T_map_cam)
@@ -134,11 +136,11 @@ def test_the_last_pose_is_where_the_next_run_begins(world, start, tmp_path):
     np.testing.assert_allclose(saved["position"], world.T_map_cam[:3, 3], atol=0.03)
     assert [path.name for path in tmp_path.glob("last_pose*")] == [file.name]
 
-    # fifty images would have to agree, were there no hint
+    # fifty images would have to agree, without the initial pose
     node, robot = start(last_pose_file=file, first_fixes=50)
     status = robot.ask(jpeg_image(world.image, robot.now()))
     assert status.pose_valid and 0 <= status.metres < 0.05
-    assert f"by {file} the camera is at" in node.words
+    assert f"{file}: initial pose of the camera at" in node.words
     assert node.stop() == 0
 
     # a damaged file is told, and the robot is found without it

@@ -16,10 +16,12 @@ import yaml
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
 
+from rcl_interfaces.srv import GetParameters
+from rclpy.parameter import parameter_value_to_python
 from ros_process import ROOT, NodeProcess, Robot, jpeg_image
 
 from nre_ros.cli.node import add_parser, ros_arguments
-from nre_ros.node.declarations import DECLARATIONS
+from nre_ros.node.parameters import DECLARATIONS, DEPRECATED_NAMES
 
 
 def refused(folder, *ros_args, **parameters) -> str:
@@ -83,6 +85,38 @@ def test_the_parameter_file_shows_every_parameter_with_its_default():
     assert list(parameters) == [entry.name for entry in DECLARATIONS]
     for entry in DECLARATIONS:
         assert parameters[entry.name] == entry.default and type(parameters[entry.name]) is type(entry.default)
+
+
+def test_deprecated_parameter_names_are_accepted_with_one_warning_each(world, tmp_path):
+    """In a parameter file, beside the default file that has the present names, and while the node runs."""
+    old = tmp_path / "old.yaml"
+    values = {"agreement": 0.99, "max_rival": 0.3, "inflation": 2.0, "floor_metres": 0.03, "follow_odometry": True}
+    old.write_text(yaml.safe_dump({"/**": {"ros__parameters": values}}))
+    files = ("--params-file", str(ROOT / "config/localize.yaml"), "--params-file", str(old))
+    with (
+        NodeProcess(tmp_path, "-r", "__ns:=/old", *files, map_file=world.map_file, max_metres=0.4) as node,
+        Robot("/old") as robot,
+    ):
+        node.wait_ready()
+        given = {**values, "max_metres": 0.4}
+        assert set(given) == set(DEPRECATED_NAMES)
+        for name in given:
+            assert node.words.count(f"parameter {name} is deprecated: its name is now {DEPRECATED_NAMES[name]}") == 1
+        request = GetParameters.Request(names=[DEPRECATED_NAMES[name] for name in given])
+        answer = robot.call(GetParameters, "get_parameters", request)
+        assert [parameter_value_to_python(value) for value in answer.values] == list(given.values())
+
+        assert robot.set_parameter("max_rival", 0.25).successful
+        node.wait_for("max_rival is deprecated")
+        request = GetParameters.Request(names=["max_alternative_share"])
+        (value,) = robot.call(GetParameters, "get_parameters", request).values
+        assert parameter_value_to_python(value) == 0.25
+        assert not robot.set_parameter("max_rival", 2.0).successful
+
+
+def test_a_deprecated_parameter_name_with_a_value_out_of_range_is_refused(tmp_path):
+    words = refused(tmp_path, inflation=-1.0)
+    assert "inflation (now covariance_inflation)" in words
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

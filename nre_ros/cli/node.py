@@ -60,18 +60,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print_parameters() -> int:
-    from nre_ros.node import bootstrap
+    from nre_ros import ros_environment
 
-    bootstrap.prepare()
-    from nre_ros.node.parameter_table import markdown
+    ros_environment.prepare()
+    from nre_ros.node.parameters import markdown_table
 
-    print(markdown(), end="")
+    print(markdown_table(), end="")
     return 0
 
 
 def ros_arguments(arguments: argparse.Namespace) -> list[str]:
     """The arguments as ROS takes them; of two values of a parameter the later one counts."""
-    from nre_ros.node.bootstrap import config_file
+    from nre_ros.ros_environment import config_file
 
     given = ["--ros-args"]
     params_file = arguments.params_file or config_file("localize.yaml")

@@ -9,9 +9,23 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nre_ros.features import FeatureGrid
-from nre_ros.gate.fix import AT_BASE, Alternative, Fix
 from nre_ros.geometry import position_quaternion
 from nre_ros.localization.evidence import Evidence
+
+
+@dataclass(frozen=True, eq=False)
+class Alternative:
+    """Another pose that explains the same image nearly as well.
+
+    Attributes:
+        T_map_cam: Pose [4, 4] of the camera.
+        share: Probability of this pose beside the others of the image, 0 to 1.
+        covariance: [6, 6] as of ``LocalizationResult``; None if the pose went through the coarse stage alone.
+    """
+
+    T_map_cam: np.ndarray
+    share: float = 0.0
+    covariance: np.ndarray | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -57,31 +71,6 @@ class LocalizationResult:
     @property
     def success(self) -> bool:
         return self.T_map_cam is not None
-
-    def fix(
-        self, stamp: int, T_odom_cam: np.ndarray | None = None, camera: str = "", T_base_cam: np.ndarray = AT_BASE
-    ) -> Fix | None:
-        """What the gate judges, None where there is nothing; arguments as of ``Fix``.
-
-        Without a pose that is the first of two places one of which must be meant: odometry may know which.
-        """
-        if self.success:
-            return Fix(
-                stamp,
-                self.T_map_cam,
-                self.covariance,
-                self.confidence,
-                T_odom_cam,
-                camera,
-                T_base_cam,
-                self.alternatives,
-            )
-        if len(self.alternatives) < 2:
-            return None
-        first, *others = self.alternatives
-        return Fix(
-            stamp, first.T_map_cam, first.covariance, self.confidence, T_odom_cam, camera, T_base_cam, tuple(others)
-        )
 
     def to_json(self) -> dict:
         """The fields of one line of ``nre_ros localize``'s output (without the image's name)."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nre_ros.gate.fix import Alternative
 from nre_ros.geometry import Camera, invert
 from nre_ros.keyframes.types import KeyframeStack
 from nre_ros.localization.confidence import load_model
 from nre_ros.localization.evidence import Evidence, gather
+from nre_ros.localization.result import Alternative
 from nre_ros.nre.estimator import Estimate
 from nre_ros.nre.rivals import ALIKE
 

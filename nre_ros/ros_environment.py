@@ -41,7 +41,7 @@ def set_prefix_path() -> None:
 
 def config_file(name: str) -> Path | None:
     """A file of config/, in the source tree or the installed package; None where there is none."""
-    candidates = [Path(__file__).resolve().parents[2] / "config" / name]
+    candidates = [Path(__file__).resolve().parents[1] / "config" / name]
     try:
         from ament_index_python.packages import get_package_share_directory
 
