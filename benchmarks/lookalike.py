@@ -19,7 +19,6 @@ from nre_ros.gallery.room import SIZE, build_room
 from nre_ros.gallery.sensor import Sensor
 from nre_ros.gallery.trajectory import CameraMount, OdometryNoise, drifting_odometry, mapping_poses, robot_loop
 from nre_ros.gate.gate import Gate
-from nre_ros.gate.hypotheses import poses_of
 from nre_ros.gate.observation import Observation
 from nre_ros.geometry import Camera, pose_error
 from nre_ros.keyframes.retrieval.pose_prior import PosePrior
@@ -92,12 +91,11 @@ class _Count:
 
     def judge(self, stamp: int, result, truth: np.ndarray, T_odom_cam) -> None:
         decision = self.gate.judge(Observation(stamp, T_odom_cam=T_odom_cam), result)
-        poses = poses_of(result)
-        if poses is None:
+        if not decision.judged:
             return
         self._believed += decision.accepted
         self._wrong += decision.accepted and is_wrong(decision.T_map_cam, truth)
-        self._kept_back += not (decision.accepted or is_wrong(poses.T_map_cam, truth))
+        self._kept_back += not (decision.accepted or is_wrong(result.hypotheses[0].T_map_cam, truth))
         self._jumps += decision.accepted and decision.jump
 
     def row(self) -> tuple:

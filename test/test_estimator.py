@@ -14,7 +14,7 @@ from nre_ros.features import FeatureMap
 from nre_ros.gallery import Gallery, build_room, camera_pose
 from nre_ros.geometry import Camera, invert, pose_error
 from nre_ros.keyframes.types import stack_keyframes
-from nre_ros.localization.verdict import judge
+from nre_ros.localization.verdict import reach_verdict
 from nre_ros.nre import EstimatorConfig, NREEstimator
 
 
@@ -46,7 +46,7 @@ def test_rendered_views_are_localized_within_centimetres(room, stack, queries, q
     estimate = NREEstimator(room.backbone).localize(features, stack, CAMERA)
     metres, degrees = errors(estimate, truth)
     assert metres < 0.03 and degrees < 0.6 and estimate.reason == ""
-    assert judge(estimate, stack, CAMERA, 0.5).confidence > 0.9
+    assert reach_verdict(estimate, 0.5).confidence > 0.9
     assert set(estimate.milliseconds) == {"maps", "consensus", "coarse", "fine", "verdict"}
     # the covariance knows the size of its own error: within 5 sigma, and of the order of centimetres
     sigma = estimate.covariance.diagonal().sqrt()
@@ -127,9 +127,9 @@ def test_cost_and_support_do_not_depend_on_the_order_of_the_keyframes(room, quer
     assert errors(NREEstimator(room.backbone).localize(features, stack, CAMERA), truth)[0] < 0.03
 
 
-def unsupported(estimate, stack) -> bool:
+def unsupported(estimate) -> bool:
     """Either no pose, or one that the verdict refuses; with words in both cases."""
-    verdict = judge(estimate, stack, CAMERA, 0.5)
+    verdict = reach_verdict(estimate, 0.5)
     return (
         bool(verdict.reason)
         and "\n" not in verdict.reason
@@ -147,7 +147,7 @@ def test_images_of_nothing_in_the_map_give_no_pose(room, stack, kind):
         "other scene": lambda: other.render(CAMERA, camera_pose([0, 0, 1.5], 2.0, -1.2)).image,
     }[kind]()
     estimate = NREEstimator(room.backbone).localize(room.backbone.extract(image), stack, CAMERA)
-    assert unsupported(estimate, stack)
+    assert unsupported(estimate)
 
 
 def taking(stack, rows):
@@ -173,7 +173,7 @@ def test_fewer_than_four_points(room, stack, queries, count):
 
 def test_four_points_are_tried_and_not_believed(room, stack, queries):
     four = taking(stack, slice(0, 4))
-    assert unsupported(NREEstimator(room.backbone).localize(queries[0][0], four, CAMERA), four)
+    assert unsupported(NREEstimator(room.backbone).localize(queries[0][0], four, CAMERA))
 
 
 @pytest.mark.parametrize("place", ["one point", "line"])

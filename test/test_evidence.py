@@ -16,7 +16,7 @@ from nre_ros.keyframes.types import KeyframeStack
 from nre_ros.localization import confidence
 from nre_ros.localization.confidence import ConfidenceModel, load_model
 from nre_ros.localization.evidence import NUMBERS, gather
-from nre_ros.localization.verdict import judge
+from nre_ros.localization.verdict import reach_verdict
 from nre_ros.nre import Estimate
 from nre_ros.nre.rivals import Rival, best_agreement
 
@@ -57,6 +57,10 @@ def scene(losses: torch.Tensor, pixels: torch.Tensor, moved: float = 0.0, **chan
         valid=torch.ones(len(pixels), dtype=torch.bool),
         by_chance=torch.zeros(len(pixels)),
         fine_values=1 - losses,
+        sample_maps=torch.zeros(1, 2, 2),
+        sample_points=torch.zeros(1, dtype=torch.long),
+        keyframes=stack,
+        camera=CAMERA,
         stages={"coarse_irls": (coarse, 0.0)},
     )
     return Estimate(**{**fields, **changes}), stack
@@ -78,7 +82,7 @@ def by_accident(share: float = 0.1):
 
 def test_a_pose_that_explains_everything():
     estimate, stack = everywhere(moved=3.0)
-    evidence = gather(estimate, stack, CAMERA)
+    evidence = gather(estimate)
     assert evidence.support == 768 and evidence.places_count == 20 * 15
     assert evidence.share == evidence.expected == evidence.regions == 1.0
     assert evidence.keyframes == pytest.approx(4.0) and evidence.rival == 0.0
@@ -91,25 +95,25 @@ def test_a_pose_that_explains_everything():
 
 
 def test_points_that_chance_explains_are_no_evidence():
-    estimate, stack = everywhere(by_chance=torch.full((768,), 0.4))
-    assert gather(estimate, stack, CAMERA).share == pytest.approx(0.6)
-    estimate, stack = everywhere(0.3, by_chance=torch.full((768,), 0.9))
-    assert gather(estimate, stack, CAMERA).share == 0.0
+    estimate, _ = everywhere(by_chance=torch.full((768,), 0.4))
+    assert gather(estimate).share == pytest.approx(0.6)
+    estimate, _stack = everywhere(0.3, by_chance=torch.full((768,), 0.9))
+    assert gather(estimate).share == 0.0
 
 
 def test_points_at_one_place_are_one_witness():
     heap = (
         torch.full((300, 2), 100.0).double() + torch.rand(300, 2, generator=torch.Generator().manual_seed(1)).double()
     )
-    evidence = gather(*scene(torch.full((300,), 0.2), heap), CAMERA)
+    evidence = gather(scene(torch.full((300,), 0.2), heap)[0])
     assert evidence.support == 300 and evidence.places_count == 1
 
 
 def test_a_region_that_shows_something_else_is_told():
     """The left half of the image agrees, the right half does not: half of the regions, and of the points."""
     pixels = grid()
-    estimate, stack = scene(torch.where(pixels[:, 0] < 320, 0.2, 0.9), pixels)
-    evidence = gather(estimate, stack, CAMERA)
+    estimate, _stack = scene(torch.where(pixels[:, 0] < 320, 0.2, 0.9), pixels)
+    evidence = gather(estimate)
     assert evidence.share == pytest.approx(0.5) and 0.35 < evidence.regions < 0.65
     assert evidence.keyframes == pytest.approx(2.0)  # the stack is sorted by columns: two keyframes agree, two do not
 
@@ -121,7 +125,7 @@ def test_points_that_cannot_be_expected_do_not_count_against_a_pose():
     estimate, stack = scene(torch.where(disagree, 0.9, 0.2), pixels)
     for change in (-1.0, 0.1):
         directions = torch.where(disagree[:, None], change * stack.directions, stack.directions)
-        evidence = gather(estimate, replace(stack, directions=directions), CAMERA)
+        evidence = gather(replace(estimate, keyframes=replace(stack, directions=directions)))
         assert evidence.expected == 1.0 and evidence.regions == 1.0 and evidence.share == pytest.approx(0.5)
 
 
@@ -138,12 +142,12 @@ def test_the_rival_is_weighed_by_the_keyframe_that_agrees_most(rival_share):
     losses = torch.full((768,), 0.9)
     losses[: round(rival_share * stack.counts[0])] = 0.2
     elsewhere = torch.eye(4).double()
-    evidence = gather(replace(estimate, rival=rival_at(elsewhere, losses, estimate, stack)), stack, CAMERA)
+    evidence = gather(replace(estimate, rival=rival_at(elsewhere, losses, estimate, stack)))
     assert evidence.rival == pytest.approx(rival_share)
 
 
 def test_no_support_at_all():
-    evidence = gather(*everywhere(0.0), CAMERA)
+    evidence = gather(everywhere(0.0)[0])
     assert evidence.support == evidence.places_count == 0 and np.isfinite(evidence.numbers()).all()
 
 
@@ -199,8 +203,8 @@ def test_a_model_of_other_evidence_is_refused(tmp_path):
 def test_the_packages_model_tells_plain_cases_apart():
     fitted = load_model()
     assert (fitted.scale > 0).all() and fitted.inflation > 0
-    sure = gather(*everywhere(0.9), CAMERA).numbers()
-    chance = gather(*by_accident(), CAMERA).numbers()
+    sure = gather(everywhere(0.9)[0]).numbers()
+    chance = gather(by_accident()[0]).numbers()
     assert fitted.probability(sure) > 0.95 and fitted.probability(chance) < 0.05
 
 
@@ -208,16 +212,16 @@ def test_the_packages_model_tells_plain_cases_apart():
 
 
 def test_verdicts():
-    estimate, stack = everywhere(0.9)
-    good = judge(estimate, stack, CAMERA, 0.5)
+    estimate, _stack = everywhere(0.9)
+    good = reach_verdict(estimate, 0.5)
     assert good.reason == "" and good.alternatives == ()
     np.testing.assert_allclose(
         good.covariance, load_model().covariance(estimate.covariance.numpy(), good.evidence.numbers())
     )
-    few = judge(*by_accident(0.05), CAMERA, 0.5)
+    few = reach_verdict(by_accident(0.05)[0], 0.5)
     assert few.confidence < 0.5 and f"{few.evidence.support} points at {few.evidence.places_count} places" in few.reason
-    assert "covariance" in judge(replace(estimate, covariance=None), stack, CAMERA, 0.5).reason
-    none = judge(Estimate(reason="nothing seen"), stack, CAMERA, 0.0)
+    assert "covariance" in reach_verdict(replace(estimate, covariance=None), 0.5).reason
+    none = reach_verdict(Estimate(reason="nothing seen"), 0.0)
     assert none.reason == "nothing seen" and none.confidence == 0.0
 
 
@@ -226,7 +230,7 @@ def test_two_places_that_look_alike_are_both_told_of():
     elsewhere = torch.eye(4).double()
     elsewhere[0, 3] = 12.0
     rival = rival_at(elsewhere, estimate.losses, estimate, stack, 100 * estimate.covariance)
-    verdict = judge(replace(estimate, rival=rival), stack, CAMERA, 0.9)
+    verdict = reach_verdict(replace(estimate, rival=rival), 0.9)
     assert verdict.confidence == pytest.approx(0.5, abs=0.03) and "elsewhere" in verdict.reason
     # this one could be believed without the other: both are given, for those who know more (odometry)
     first, other = verdict.alternatives
@@ -242,7 +246,7 @@ def test_a_weaker_second_pose_is_told_beside_the_accepted_one():
     losses = torch.full((768,), 0.9)
     losses[: int(0.6 * stack.counts[0])] = 0.2
     rival = rival_at(torch.eye(4).double(), losses, estimate, stack)
-    verdict = judge(replace(estimate, rival=rival), stack, CAMERA, 0.5)
+    verdict = reach_verdict(replace(estimate, rival=rival), 0.5)
     assert verdict.reason == "" and 0.5 < verdict.confidence < 1.0
     (other,) = verdict.alternatives
     assert 0 < other.share < 0.35

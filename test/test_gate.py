@@ -13,7 +13,6 @@ from scipy.stats import chi2
 from nre_ros.errors import PoseError
 from nre_ros.gate.decision import State
 from nre_ros.gate.gate import Gate
-from nre_ros.gate.hypotheses import poses_of
 from nre_ros.gate.motion import MotionModel
 from nre_ros.gate.observation import Observation
 from nre_ros.gate.settings import GateSettings, SettingsError
@@ -444,15 +443,14 @@ def test_a_miss_before_the_first_pose_is_not_being_lost():
 # --- what is judged -----------------------------------------------------------------------------
 
 
-def test_the_poses_of_a_result_are_its_own_and_the_alternatives_or_those_of_an_ambiguous_image():
-    first, second = Alternative(motion(), 0.5, SURE), Alternative(motion([1, 0, 0]), 0.5)
-    good = poses_of(LocalizationResult(motion(), SURE, 0.9, alternatives=(second,)))
-    assert np.array_equal(good.T_map_cam, motion()) and good.alternatives == (second,)
-    ambiguous = poses_of(LocalizationResult(reason="two places", confidence=0.45, alternatives=(first, second)))
-    assert ambiguous.T_map_cam is first.T_map_cam and ambiguous.covariance is SURE
-    assert ambiguous.alternatives == (second,) and ambiguous.largest_alternative_share == 0.5
-    assert poses_of(LocalizationResult(reason="dark")) is None
-    assert poses_of(LocalizationResult(reason="doubtful", alternatives=(second,))) is None
+def test_the_hypotheses_of_a_result_are_its_pose_and_alternatives_or_those_of_an_ambiguous_image():
+    first, second = Alternative(motion(), 0.5, SURE), Alternative(motion([1, 0, 0]), 0.4)
+    own, other = LocalizationResult(motion(), SURE, 0.9, alternatives=(second,)).hypotheses
+    assert own.covariance is SURE and own.share == pytest.approx(0.6) and other is second
+    ambiguous = LocalizationResult(reason="two places", confidence=0.45, alternatives=(first, second))
+    assert ambiguous.hypotheses == (first, second)
+    assert LocalizationResult(reason="dark").hypotheses == ()
+    assert LocalizationResult(reason="doubtful", alternatives=(second,)).hypotheses == ()
 
 
 def test_an_image_without_a_pose_is_not_judged_and_counts_as_missed():

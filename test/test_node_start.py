@@ -93,8 +93,9 @@ def test_deprecated_parameter_names_are_accepted_with_one_warning_each(world, tm
     values = {"agreement": 0.99, "max_rival": 0.3, "inflation": 2.0, "floor_metres": 0.03, "follow_odometry": True}
     old.write_text(yaml.safe_dump({"/**": {"ros__parameters": values}}))
     files = ("--params-file", str(ROOT / "config/localize.yaml"), "--params-file", str(old))
+    map_file = ("-p", f"map_file:={world.map_file}")  # the last value of a parameter counts
     with (
-        NodeProcess(tmp_path, "-r", "__ns:=/old", *files, map_file=world.map_file, max_metres=0.4) as node,
+        NodeProcess(tmp_path, "-r", "__ns:=/old", *files, *map_file, max_metres=0.4) as node,
         Robot("/old") as robot,
     ):
         node.wait_ready()

@@ -30,13 +30,12 @@ from nre_ros.errors import PoseError
 from nre_ros.gate.aliasing import AliasedPlaces
 from nre_ros.gate.decision import Decision, State
 from nre_ros.gate.hypotheses import (
-    ImagePoses,
     PoseHypothesis,
     body_odometry,
     fault_of,
     hypotheses_of,
+    largest_alternative_share,
     min_covariance,
-    poses_of,
 )
 from nre_ros.gate.motion import (
     BodyPose,
@@ -50,7 +49,7 @@ from nre_ros.gate.motion import (
 from nre_ros.gate.observation import Observation
 from nre_ros.gate.settings import GateSettings
 from nre_ros.gate.stamp_order import StampOrder
-from nre_ros.localization.frames import covariance_of_frame
+from nre_ros.geometry import covariance_of_frame
 from nre_ros.pose_faults import covariance_fault, pose_fault
 
 if TYPE_CHECKING:
@@ -195,40 +194,44 @@ class Gate:
             The decision, with the accepted pose.
         """
         with self._lock:
-            poses = poses_of(result)
-            if poses is None:
+            if not result.hypotheses:
                 return Decision(False, self.miss(observation), result.reason, judged=False)
-            fault = fault_of(observation, result.confidence, poses, self._settings)
+            fault = fault_of(observation, result, self._settings)
             if fault:
                 return Decision(False, self._state, f"rejected: {fault}")
             time_remark = self._check_order(observation.stamp)
             reading, odometry_remark = self._track.read(observation.stamp, body_odometry(observation))
             self._update_lost(observation.stamp, reading)
-            hypotheses = list(hypotheses_of(observation, result.confidence, poses, reading, self._settings))
-            decision = self._weigh(poses, hypotheses)
+            hypotheses = list(hypotheses_of(observation, result, reading, self._settings))
+            decision = self._weigh(hypotheses, largest_alternative_share(result))
             remarks = [remark for remark in (time_remark, odometry_remark) if remark]
             return replace(decision, reason="; ".join([decision.reason, *remarks])) if remarks else decision
 
     # --- comparison with the prediction -------------------------------------------------------------
 
-    def _weigh(self, poses: ImagePoses, hypotheses: list[PoseHypothesis]) -> Decision:
-        """Compares the poses of an image with the prediction, and accepts one or collects evidence."""
+    def _weigh(self, hypotheses: list[PoseHypothesis], share: float) -> Decision:
+        """Compares the poses of an image with the prediction, and accepts one or collects evidence.
+
+        Args:
+            hypotheses: The first pose of the image, and the alternatives that can be judged.
+            share: Share of the most probable alternative.
+        """
         first = hypotheses[0]
         if self._accepted is None:
-            return self._collect(poses, first, False, None, "no pose has been accepted yet")
+            return self._collect(share, first, False, None, "no pose has been accepted yet")
         prediction = predict(self._accepted, first.body.stamp, first.body.reading, self._settings.motion)
         gaps = [difference(prediction, h.body.T_map_base, h.body.covariance) for h in hypotheses]
         best = min(range(len(gaps)), key=lambda i: gaps[i].mahalanobis)
         best = 0 if gaps[0].mahalanobis <= self._threshold else best
         gap, hypothesis = gaps[best], hypotheses[best]
         if gap.mahalanobis > self._threshold:
-            return self._collect(poses, first, True, gaps[0], self._comparison(prediction, gaps[0]), prediction)
+            return self._collect(share, first, True, gaps[0], self._comparison(prediction, gaps[0]), prediction)
         reason = self._comparison(prediction, gap)
         if self._state == State.LOST or prediction.stddev > self._settings.max_prediction_stddev:
             # a pose far from an uncertain prediction is as good as a jump
             jump = gap.metres > self._settings.max_prediction_stddev
             reason = f"it agrees with a prediction that is too uncertain to confirm it: {reason}"
-            return self._collect(poses, hypothesis, jump, gap, reason, prediction)
+            return self._collect(share, hypothesis, jump, gap, reason, prediction)
         self._refute_run(prediction, hypothesis.body)
         if best:
             reason = f"one of {len(hypotheses) - 1} alternative poses agrees: {reason}"
@@ -238,7 +241,7 @@ class Gate:
 
     def _collect(
         self,
-        poses: ImagePoses,
+        share: float,
         hypothesis: PoseHypothesis,
         jump: bool,
         gap: PoseDifference | None,
@@ -247,7 +250,6 @@ class Gate:
     ) -> Decision:
         """Adds a pose to the run of those that agree with each other, and accepts it if they are enough."""
         body, settings = hypothesis.body, self._settings
-        share = poses.largest_alternative_share
         if share > settings.max_alternative_share:
             reason = f"not accepted yet: {reason}; an alternative pose of the image has a share of {share:.0%}"
             return self._decision(False, gap, jump, reason)

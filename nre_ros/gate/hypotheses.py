@@ -15,8 +15,7 @@ import numpy.typing as npt
 from nre_ros.gate.motion import BodyPose, OdometryReading, position_stddev, rotation_stddev
 from nre_ros.gate.observation import Observation
 from nre_ros.gate.settings import GateSettings
-from nre_ros.geometry import invert
-from nre_ros.localization.frames import covariance_of_frame
+from nre_ros.geometry import covariance_of_frame, invert
 from nre_ros.pose_faults import covariance_fault, pose_fault
 
 if TYPE_CHECKING:
@@ -24,26 +23,6 @@ if TYPE_CHECKING:
 
 _COARSE_COVARIANCE = np.diag([0.1**2] * 3 + [math.radians(2.0) ** 2] * 3)
 """Added to the first pose's covariance for an alternative that went through the coarse stage alone."""
-
-
-@dataclass(frozen=True, eq=False)
-class ImagePoses:
-    """The first pose of an image, and its alternatives.
-
-    Attributes:
-        T_map_cam: First pose [4, 4] of the camera.
-        covariance: Its covariance [6, 6] as reported.
-        alternatives: Other poses that explain the image nearly as well.
-    """
-
-    T_map_cam: npt.NDArray[np.float64]
-    covariance: npt.NDArray[np.float64]
-    alternatives: tuple[Alternative, ...]
-
-    @property
-    def largest_alternative_share(self) -> float:
-        """Share of the most probable alternative, 0 without one."""
-        return max((other.share for other in self.alternatives), default=0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,39 +40,24 @@ class PoseHypothesis:
     body: BodyPose
 
 
-def poses_of(result: LocalizationResult) -> ImagePoses | None:
-    """The poses of a localization result, None where it has none.
-
-    A result without a pose may name two or more alternatives, one of which must be right.  Odometry may decide
-    between them, so that the first of them counts as the first pose.
-    """
-    # a covariance that is missing becomes NaN, which the gate rejects
-    if result.T_map_cam is not None:
-        return ImagePoses(result.T_map_cam, np.asarray(result.covariance), result.alternatives)
-    if len(result.alternatives) < 2:
-        return None
-    first, *others = result.alternatives
-    return ImagePoses(first.T_map_cam, np.asarray(first.covariance), tuple(others))
-
-
-def fault_of(observation: Observation, confidence: float, poses: ImagePoses, settings: GateSettings) -> str:
-    """Why the first pose of an image cannot be judged, empty if it can; faults of odometry are found elsewhere."""
+def fault_of(observation: Observation, result: LocalizationResult, settings: GateSettings) -> str:
+    """Why the first pose of a result cannot be judged, empty if it can; faults of odometry are found elsewhere."""
+    first = result.hypotheses[0]
     if observation.stamp <= 0:
         return f"its stamp is {observation.stamp} ns"
-    if not np.isfinite(confidence):
-        return f"its confidence is {confidence}"
+    if not np.isfinite(result.confidence):
+        return f"its confidence is {result.confidence}"
     return (
-        pose_fault("its pose", poses.T_map_cam)
-        or covariance_fault("its covariance", poses.covariance)
+        pose_fault("its pose", first.T_map_cam)
+        or covariance_fault("its covariance", _covariance_of(first))
         or pose_fault("the camera's pose on the robot", observation.T_base_cam)
-        or uncertainty_fault(poses.covariance, settings)
+        or uncertainty_fault(_covariance_of(first), settings)
     )
 
 
 def hypotheses_of(
     observation: Observation,
-    confidence: float,
-    poses: ImagePoses,
+    result: LocalizationResult,
     reading: OdometryReading | None,
     settings: GateSettings,
 ) -> Iterator[PoseHypothesis]:
@@ -101,30 +65,35 @@ def hypotheses_of(
 
     Args:
         observation: The image.
-        confidence: Confidence of the localization result.
-        poses: The poses of that result.
+        result: Its localization result, with one hypothesis at least.
         reading: Odometry at the image's stamp.
         settings: Settings of the gate.
     """
+    first, *others = result.hypotheses
     T_cam_base = invert(np.asarray(observation.T_base_cam, dtype=np.float64))
-    own = np.asarray(poses.covariance, dtype=np.float64)
-    weighted = [(poses.T_map_cam, own, confidence)]
-    first_share = max(1 - sum(other.share for other in poses.alternatives), 1e-9)
-    for other in poses.alternatives:
+    own = np.asarray(first.covariance, dtype=np.float64)
+    weighted = [(first.T_map_cam, own, result.confidence)]
+    first_share = max(1 - sum(other.share for other in others), 1e-9)
+    for other in others:
         if other.share < settings.min_alternative_share or pose_fault("", other.T_map_cam):
             continue
         covariance = own + _COARSE_COVARIANCE
         if other.covariance is not None and not covariance_fault("", other.covariance):
             covariance = other.covariance
         if not uncertainty_fault(covariance, settings):
-            weighted.append((other.T_map_cam, covariance, min(confidence * other.share / first_share, 1.0)))
-    for pose, reported, pose_confidence in weighted:
+            weighted.append((other.T_map_cam, covariance, min(result.confidence * other.share / first_share, 1.0)))
+    for pose, reported, confidence in weighted:
         T_map_cam = np.asarray(pose, dtype=np.float64)
         covariance = settings.covariance_inflation**2 * np.asarray(reported, dtype=np.float64)
         covariance = covariance + min_covariance(settings)
         of_base = covariance_of_frame(covariance, T_map_cam, T_cam_base)
-        body = BodyPose(observation.stamp, T_map_cam @ T_cam_base, of_base, reading, pose_confidence)
+        body = BodyPose(observation.stamp, T_map_cam @ T_cam_base, of_base, reading, confidence)
         yield PoseHypothesis(T_map_cam, covariance, body)
+
+
+def largest_alternative_share(result: LocalizationResult) -> float:
+    """Share of the most probable alternative to the first pose, 0 without one."""
+    return max((other.share for other in result.hypotheses[1:]), default=0.0)
 
 
 def min_covariance(settings: GateSettings) -> npt.NDArray[np.float64]:
@@ -155,3 +124,8 @@ def body_odometry(observation: Observation) -> npt.NDArray[np.float64] | None:
         return None
     T_cam_base = invert(np.asarray(observation.T_base_cam, dtype=np.float64))
     return np.asarray(observation.T_odom_cam, dtype=np.float64) @ T_cam_base
+
+
+def _covariance_of(first: Alternative) -> npt.NDArray[np.float64]:
+    """Its covariance, an array of another shape where it has none: a fault."""
+    return np.asarray(first.covariance, dtype=np.float64)

@@ -21,8 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
-from nre_ros.geometry import invert, pose_error
-from nre_ros.localization.frames import covariance_of_frame
+from nre_ros.geometry import covariance_of_frame, invert, pose_error
 from nre_ros.pose_faults import pose_fault
 
 _MIN_JUMP_METRES = 0.1

@@ -74,8 +74,9 @@ NUMBERS = tuple(field.name for field in fields(Evidence))[3:]
 """Names of what is weighed."""
 
 
-def gather(estimate: Estimate, keyframes: KeyframeStack, camera: Camera) -> Evidence:
+def gather(estimate: Estimate) -> Evidence:
     """The evidence of an estimate that has a pose and a covariance."""
+    keyframes, camera = estimate.keyframes, estimate.camera
     losses, by_chance = estimate.losses, estimate.by_chance
     supporting, in_view = losses < SUPPORT, losses < 1.0
     support, count = int(supporting.sum()), int(in_view.sum())

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from nre_ros.features import FeatureGrid
 from nre_ros.geometry import position_quaternion
@@ -15,17 +16,17 @@ from nre_ros.localization.evidence import Evidence
 
 @dataclass(frozen=True, eq=False)
 class Alternative:
-    """Another pose that explains the same image nearly as well.
+    """One of several poses that explain the same image.
 
     Attributes:
-        T_map_cam: Pose [4, 4] of the camera.
-        share: Probability of this pose beside the others of the image, 0 to 1.
-        covariance: [6, 6] as of ``LocalizationResult``; None if the pose went through the coarse stage alone.
+        T_map_cam: ``[4, 4]`` float64 pose of the camera's optical frame in the map.
+        share: Its probability beside the other poses of the image, in [0, 1].
+        covariance: ``[6, 6]`` as of ``LocalizationResult``; None where the pose is only as precise as the coarse stage.
     """
 
-    T_map_cam: np.ndarray
+    T_map_cam: npt.NDArray[np.float64]
     share: float = 0.0
-    covariance: np.ndarray | None = field(default=None, repr=False)
+    covariance: npt.NDArray[np.float64] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,18 @@ class LocalizationResult:
     @property
     def success(self) -> bool:
         return self.T_map_cam is not None
+
+    @property
+    def hypotheses(self) -> tuple[Alternative, ...]:
+        """The poses that the validation gate may judge, the most probable first; empty where there is none.
+
+        An accepted pose comes first, its alternatives after it. Without an accepted pose there are hypotheses only where
+        one of several poses must be right: odometry may tell which.
+        """
+        if self.T_map_cam is None:
+            return self.alternatives if len(self.alternatives) > 1 else ()
+        share = 1 - sum(other.share for other in self.alternatives)
+        return (Alternative(self.T_map_cam, share, self.covariance), *self.alternatives)
 
     def to_json(self) -> dict:
         """The fields of one line of ``nre_ros localize``'s output (without the image's name)."""

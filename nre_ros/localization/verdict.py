@@ -1,61 +1,70 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Whether an estimate is believed: probably right, and with a covariance that says something."""
+"""The verdict on one estimate: it becomes a pose, or the reason why there is none."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
-
-from nre_ros.geometry import Camera, invert
-from nre_ros.keyframes.types import KeyframeStack
+from nre_ros.geometry import invert
 from nre_ros.localization.confidence import load_model
 from nre_ros.localization.evidence import Evidence, gather
-from nre_ros.localization.result import Alternative
+from nre_ros.localization.result import Alternative, LocalizationResult
 from nre_ros.nre.estimator import Estimate
 from nre_ros.nre.rivals import ALIKE
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """confidence: the probability that the pose is right; reason: why there is no pose (empty when there is one).
+def reach_verdict(estimate: Estimate, min_confidence: float) -> LocalizationResult:
+    """Accepts an estimate that is probably right and whose covariance is bounded, and refuses others.
 
-    covariance: [6, 6] of a pose that is believed.  alternatives: other poses that explain the image nearly as well;
-    where it is they alone that make the pose doubtful, this one comes first among them.
-    evidence: None where the estimate has no pose or no covariance.
+    Args:
+        estimate: What the estimator found.
+        min_confidence: An estimate with a lower probability of being right is refused, in [0, 1].
+
+    Returns:
+        The result. Where an alternative pose is the only reason for a refusal, ``alternatives`` holds both poses, the
+        estimate's first.
     """
-
-    confidence: float
-    reason: str
-    covariance: np.ndarray | None = None
-    alternatives: tuple[Alternative, ...] = ()
-    evidence: Evidence | None = None
-
-
-def judge(estimate: Estimate, keyframes: KeyframeStack, camera: Camera, min_confidence: float) -> Verdict:
-    """The verdict on an estimate from ``keyframes`` for an image of ``camera``."""
+    keyframes = estimate.keyframes
+    if keyframes is None:
+        return LocalizationResult(reason=estimate.reason)
+    common = dict(points_considered=len(keyframes), keyframes=keyframes.ids, cost=estimate.cost)
     if estimate.T_cam_map is None:
-        return Verdict(0.0, estimate.reason)
+        return LocalizationResult(reason=estimate.reason, **common)
     if estimate.covariance is None:
-        return Verdict(0.0, "the loss has no clear minimum at the pose, its covariance is unbounded")
-    model, evidence = load_model(), gather(estimate, keyframes, camera)
+        reason = "the loss has no clear minimum at the pose, its covariance is unbounded"
+        return LocalizationResult(reason=reason, **common)
+    model, evidence = load_model(), gather(estimate)
     numbers = evidence.numbers()
     confidence, share = float(model.probability(numbers)), float(model.share(evidence.rival))
     covariance = model.covariance(estimate.covariance.cpu().numpy(), numbers)
-    other = ()
-    if evidence.rival >= ALIKE:
+    T_map_cam = invert(estimate.T_cam_map).cpu().numpy()
+    alternatives: tuple[Alternative, ...] = ()
+    if estimate.rival is not None and evidence.rival >= ALIKE:
         T, second = invert(estimate.rival.T_cam_map).cpu().numpy(), estimate.rival.covariance
         second = None if second is None else model.covariance(second.cpu().numpy(), numbers)
-        other = (Alternative(T, 1 - share, second),)
-    if confidence >= min_confidence:
-        return Verdict(confidence, "", covariance, other, evidence)
-    if other and confidence / share >= min_confidence:  # without the other pose it would be believed
-        other = (Alternative(invert(estimate.T_cam_map).cpu().numpy(), share, covariance), *other)
-    return Verdict(confidence, _doubt(confidence, min_confidence, evidence), None, other, evidence)
+        alternatives = (Alternative(T, 1 - share, second),)
+    common.update(confidence=confidence, evidence=evidence)
+    if confidence < min_confidence:
+        if alternatives and confidence / share >= min_confidence:  # accepted, but for the alternative
+            alternatives = (Alternative(T_map_cam, share, covariance), *alternatives)
+        reason = _refusal(confidence, min_confidence, evidence)
+        return LocalizationResult(reason=reason, alternatives=alternatives, **common)
+    in_front = estimate.valid
+    return LocalizationResult(
+        T_map_cam=T_map_cam,
+        covariance=covariance,
+        alternatives=alternatives,
+        points_used=estimate.support,
+        points=keyframes.points[in_front].cpu().numpy(),
+        pixels=estimate.pixels[in_front].cpu().numpy(),
+        losses=estimate.losses[in_front].cpu().numpy(),
+        sample_maps=estimate.sample_maps.cpu().numpy(),
+        sample_pixels=estimate.pixels[estimate.sample_points].cpu().numpy(),
+        sample_grid=estimate.grid,
+        **common,
+    )
 
 
-def _doubt(confidence: float, wanted: float, evidence: Evidence) -> str:
+def _refusal(confidence: float, wanted: float, evidence: Evidence) -> str:
     reason = (
         f"confidence {confidence:.2f} is below {wanted:.2f}: {evidence.support} points at {evidence.places_count} "
         f"places of the image support the pose, {100 * evidence.share:.0f}% of those in view"

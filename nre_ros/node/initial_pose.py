@@ -20,8 +20,7 @@ from nre_ros.gate.gate import Gate
 from nre_ros.gate.hypotheses import body_odometry
 from nre_ros.gate.last_pose import LastPose
 from nre_ros.gate.observation import Observation
-from nre_ros.geometry import invert
-from nre_ros.localization.frames import covariance_of_frame
+from nre_ros.geometry import covariance_of_frame, invert
 from nre_ros.node.conversions import matrix_of_pose, stamp_nanoseconds
 from nre_ros.node.interfaces import RosInterfaces
 from nre_ros.node.logs import ThrottledLogger

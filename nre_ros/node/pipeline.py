@@ -22,11 +22,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from nre_ros.errors import ImageError, MapError, NreError
 from nre_ros.gate.decision import Decision, State
 from nre_ros.gate.gate import Gate
-from nre_ros.gate.hypotheses import poses_of
 from nre_ros.gate.observation import Observation
-from nre_ros.geometry import Camera
+from nre_ros.geometry import Camera, map_to_odom
 from nre_ros.keyframes.retrieval.pose_prior import PosePrior
-from nre_ros.localization.frames import map_to_odom
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.messages.camera_info import camera_of
 from nre_ros.messages.images import check_size, image_array
@@ -179,7 +177,7 @@ class ImagePipeline:
                 result = self._drop(observation, ImageDrop.INTERNAL_ERROR, internal_error(error))
         started = time.perf_counter()
         if observation.odometry_fault:
-            self._look_up_odometry(observation, math.inf if poses_of(result) else 0)
+            self._look_up_odometry(observation, math.inf if result.hypotheses else 0)
         waited = {"odometry": (time.perf_counter() - started) * 1e3}
         return replace(result, milliseconds={**result.milliseconds, **waited})
 

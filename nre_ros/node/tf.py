@@ -22,7 +22,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.time import Time
 from tf2_msgs.msg import TFMessage
 
-from nre_ros.localization.frames import covariance_of_frame
+from nre_ros.geometry import covariance_of_frame
 from nre_ros.messages.transform_buffer import (
     ConnectivityError,
     ExtrapolationError,

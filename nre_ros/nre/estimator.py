@@ -52,6 +52,7 @@ class Estimate:
     sample_maps, sample_points, grid: loss maps [S, H, W] of a few points (fractions of ln|Omega|),
     their indices [S], and where the maps' cells lie in the query; for pictures.
     milliseconds: per stage.
+    keyframes, camera: what it was made from; None where there was nothing to make it from.
     """
 
     T_cam_map: torch.Tensor | None = None
@@ -69,6 +70,8 @@ class Estimate:
     sample_points: torch.Tensor | None = field(default=None, repr=False)
     grid: FeatureGrid | None = None
     milliseconds: dict[str, float] = field(default_factory=dict)
+    keyframes: KeyframeStack | None = field(default=None, repr=False)
+    camera: Camera | None = None
 
     @property
     def support(self) -> int:
@@ -120,6 +123,10 @@ class NREEstimator:
         the configuration's.  Input that cannot be used (too few points, shapes that do not fit
         together, features that are not finite) gives an estimate without a pose that names it.
         """
+        estimate = self._localize(query, keyframes, camera, seed, prior, use_re)
+        return replace(estimate, keyframes=keyframes, camera=camera)
+
+    def _localize(self, query, keyframes, camera, seed, prior, use_re) -> Estimate:
         watch = Stopwatch(query.coarse.data.device)
         problem = _problem(query, keyframes, self.backbone)
         if problem:
