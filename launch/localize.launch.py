@@ -52,7 +52,9 @@ def generate_launch_description():
             description="Use the time of /clock (simulation, bag with --clock)",
         ),
         DeclareLaunchArgument(
-            "log_level", default_value="info", description="Lowest severity that is logged: debug, info, warn, error, fatal"
+            "log_level",
+            default_value="info",
+            description="Lowest severity that is logged: debug, info, warn, error, fatal",
         ),
         DeclareLaunchArgument(
             "autostart",

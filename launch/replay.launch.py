@@ -40,7 +40,9 @@ def generate_launch_description():
         ),
         DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node and its topics"),
         DeclareLaunchArgument(
-            "log_level", default_value="info", description="Lowest severity that is logged: debug, info, warn, error, fatal"
+            "log_level",
+            default_value="info",
+            description="Lowest severity that is logged: debug, info, warn, error, fatal",
         ),
         DeclareLaunchArgument(
             "rviz", default_value="true", description="Also start RViz with the package's configuration"

@@ -41,10 +41,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--params-file", metavar="FILE", help="YAML file of parameters (default: the package's config/localize.yaml)"
     )
     parser.add_argument(
-        "--parameters", action="store_true", help="print all parameters with their defaults as a Markdown table, then exit"
+        "--parameters",
+        action="store_true",
+        help="print all parameters with their defaults as a Markdown table, then exit",
     )
     parser.add_argument(
-        "--ros-args", nargs=argparse.REMAINDER, default=[], metavar="...", help="all arguments that follow are passed to ROS"
+        "--ros-args",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="...",
+        help="all arguments that follow are passed to ROS",
     )
     parser.set_defaults(func=run)
     return parser

@@ -31,6 +31,7 @@ from nre_ros.geometry import Camera, invert
 from nre_ros.keyframes.retrieval.retriever import PosePrior, Retriever, global_descriptor
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.types import stack_keyframes
+from nre_ros.localization.confidence import load_model
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.localization.verdict import reach_verdict
 from nre_ros.nre import Estimate, EstimatorConfig, NREEstimator
@@ -180,7 +181,11 @@ class Localizer:
         """
         estimate = self.estimate(image, camera, prior, retrieve=retrieve)
         started = perf_counter()
-        result = reach_verdict(estimate, self.min_confidence if min_confidence is None else min_confidence)
+        result = reach_verdict(
+            estimate,
+            load_model(self.backbone.name),
+            self.min_confidence if min_confidence is None else min_confidence,
+        )
         milliseconds = dict(estimate.milliseconds)
         milliseconds["verdict"] = milliseconds.get("verdict", 0.0) + (perf_counter() - started) * 1e3
         return replace(result, milliseconds=milliseconds)

@@ -1,23 +1,26 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The verdict on one estimate: it becomes a pose, or the reason why there is none."""
+"""The verdict on one estimate: the estimate is accepted as a pose, or refused with a reason."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nre_ros.geometry import invert
-from nre_ros.localization.confidence import load_model
+from nre_ros.localization.confidence import ConfidenceModel
 from nre_ros.localization.evidence import Evidence, gather
 from nre_ros.localization.result import Alternative, LocalizationResult
-from nre_ros.nre.estimator import Estimate
-from nre_ros.nre.rivals import ALIKE
+from nre_ros.nre.alternatives import REPORTED_FROM
+from nre_ros.nre.estimate import Estimate
 
 
-def reach_verdict(estimate: Estimate, min_confidence: float) -> LocalizationResult:
-    """Accepts an estimate that is probably right and whose covariance is bounded, and refuses others.
+def reach_verdict(estimate: Estimate, model: ConfidenceModel, min_confidence: float) -> LocalizationResult:
+    """Accepts an estimate that is probably right and whose covariance is bounded, and refuses any other.
 
     Args:
         estimate: What the estimator found.
-        min_confidence: An estimate with a lower probability of being right is refused, in [0, 1].
+        model: Gives the confidence and the inflation of the covariance.
+        min_confidence: An estimate with a lower confidence is refused, in [0, 1].
 
     Returns:
         The result. Where an alternative pose is the only reason for a refusal, ``alternatives`` holds both poses, the
@@ -26,49 +29,56 @@ def reach_verdict(estimate: Estimate, min_confidence: float) -> LocalizationResu
     keyframes = estimate.keyframes
     if keyframes is None:
         return LocalizationResult(reason=estimate.reason)
-    common = dict(points_considered=len(keyframes), keyframes=keyframes.ids, cost=estimate.cost)
+    result = LocalizationResult(points_considered=len(keyframes), keyframes=keyframes.ids, cost=estimate.cost)
     if estimate.T_cam_map is None:
-        return LocalizationResult(reason=estimate.reason, **common)
+        return replace(result, reason=estimate.reason)
     if estimate.covariance is None:
-        reason = "the loss has no clear minimum at the pose, its covariance is unbounded"
-        return LocalizationResult(reason=reason, **common)
-    model, evidence = load_model(), gather(estimate)
+        return replace(result, reason="the loss has no clear minimum at the pose, its covariance is unbounded")
+    evidence = gather(estimate)
     numbers = evidence.numbers()
-    confidence, share = float(model.probability(numbers)), float(model.share(evidence.rival))
-    covariance = model.covariance(estimate.covariance.cpu().numpy(), numbers)
-    T_map_cam = invert(estimate.T_cam_map).cpu().numpy()
+    confidence, share = float(model.probability(numbers)), float(model.share(evidence.alternative_score))
+    result = replace(result, confidence=confidence, evidence=evidence)
+    pose = Alternative(
+        invert(estimate.T_cam_map).cpu().numpy(),
+        share,
+        model.covariance(estimate.covariance.cpu().numpy(), numbers),
+    )
     alternatives: tuple[Alternative, ...] = ()
-    if estimate.rival is not None and evidence.rival >= ALIKE:
-        T, second = invert(estimate.rival.T_cam_map).cpu().numpy(), estimate.rival.covariance
-        second = None if second is None else model.covariance(second.cpu().numpy(), numbers)
-        alternatives = (Alternative(T, 1 - share, second),)
-    common.update(confidence=confidence, evidence=evidence)
-    if confidence < min_confidence:
-        if alternatives and confidence / share >= min_confidence:  # accepted, but for the alternative
-            alternatives = (Alternative(T_map_cam, share, covariance), *alternatives)
-        reason = _refusal(confidence, min_confidence, evidence)
-        return LocalizationResult(reason=reason, alternatives=alternatives, **common)
-    in_front = estimate.valid
-    return LocalizationResult(
-        T_map_cam=T_map_cam,
-        covariance=covariance,
-        alternatives=alternatives,
-        points_used=estimate.support,
+    other = estimate.alternative
+    if other is not None and evidence.alternative_score >= REPORTED_FROM:
+        covariance = None if other.covariance is None else model.covariance(other.covariance.cpu().numpy(), numbers)
+        alternatives = (Alternative(invert(other.T_cam_map).cpu().numpy(), 1 - share, covariance),)
+    if not confidence >= min_confidence:
+        if alternatives and confidence / share >= min_confidence:
+            alternatives = (pose, *alternatives)
+        return replace(result, reason=_refusal(confidence, min_confidence, evidence), alternatives=alternatives)
+    return replace(
+        _with_points(result, estimate), T_map_cam=pose.T_map_cam, covariance=pose.covariance, alternatives=alternatives
+    )
+
+
+def _with_points(result: LocalizationResult, estimate: Estimate) -> LocalizationResult:
+    """The result with the points that the estimate's pose puts in front of the camera."""
+    keyframes, in_front, samples = estimate.keyframes, estimate.valid, estimate.sample_points
+    assert keyframes is not None and in_front is not None and samples is not None
+    assert estimate.pixels is not None and estimate.losses is not None and estimate.sample_maps is not None
+    return replace(
+        result,
+        points_used=estimate.inlier_count,
         points=keyframes.points[in_front].cpu().numpy(),
         pixels=estimate.pixels[in_front].cpu().numpy(),
         losses=estimate.losses[in_front].cpu().numpy(),
         sample_maps=estimate.sample_maps.cpu().numpy(),
-        sample_pixels=estimate.pixels[estimate.sample_points].cpu().numpy(),
+        sample_pixels=estimate.pixels[samples].cpu().numpy(),
         sample_grid=estimate.grid,
-        **common,
     )
 
 
 def _refusal(confidence: float, wanted: float, evidence: Evidence) -> str:
     reason = (
-        f"confidence {confidence:.2f} is below {wanted:.2f}: {evidence.support} points at {evidence.places_count} "
-        f"places of the image support the pose, {100 * evidence.share:.0f}% of those in view"
+        f"confidence {confidence:.2f} is below {wanted:.2f}: {evidence.inliers} inliers at {evidence.inlier_blocks} "
+        f"places of the image, {100 * evidence.inlier_ratio:.0f}% of the points in view"
     )
-    if evidence.rival >= ALIKE:
-        reason += f"; {100 * evidence.rival:.0f}% as many support one elsewhere"
+    if evidence.alternative_score >= REPORTED_FROM:
+        reason += f"; an alternative pose has {100 * evidence.alternative_score:.0f}% as many"
     return reason

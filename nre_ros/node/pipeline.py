@@ -24,10 +24,11 @@ from nre_ros.gate.decision import Decision, State
 from nre_ros.gate.gate import Gate
 from nre_ros.gate.observation import Observation
 from nre_ros.geometry import Camera, map_to_odom
+from nre_ros.images import check_image_size
 from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.localization.result import LocalizationResult
-from nre_ros.messages.camera_info import camera_of
-from nre_ros.messages.images import check_size, image_array
+from nre_ros.messages.camera_info import camera_from_info
+from nre_ros.messages.images import image_array
 from nre_ros.msg import LocalizationStatus
 from nre_ros.node.camera_input import CameraInput
 from nre_ros.node.clock_monitor import ClockMonitor
@@ -208,12 +209,12 @@ class ImagePipeline:
             raise ImageError("image has no message")
         started = time.perf_counter()
         image = image_array(observation.message)
-        camera = camera_of(info, value_of(self._node, "rectified"))
+        camera = camera_from_info(info, value_of(self._node, "rectified"))
         # the camera object of the image before, where nothing has changed: it keeps what it has computed
         if camera != self._cameras.get(observation.camera_name):
             self._cameras[observation.camera_name] = camera
         camera = self._cameras[observation.camera_name]
-        check_size(image, camera)
+        check_image_size(image, camera)
         decoded = time.perf_counter()
         result = self._engine.localize(image, camera, prior)
         observation.image, observation.camera = image, camera
