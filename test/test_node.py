@@ -133,7 +133,7 @@ def test_jpeg_images_below_a_remapped_topic(world, start):
     robot.publish_odometry(odometry(), stamp)
     status = robot.ask(jpeg_image(world.image, stamp))
     assert_pose(matrix_of_pose(status.pose.pose), world.T_map_cam)
-    assert "/the_camera/image/compressed" in node.words
+    assert "/the_camera/image/compressed" in node.output
 
 
 def test_the_same_image_by_both_transports_is_localized_once(world, start):
@@ -149,7 +149,7 @@ def test_the_same_image_by_both_transports_is_localized_once(world, start):
     assert stamp not in stamps and later in stamps
 
 
-def test_the_newest_image_wins_and_none_is_queued(world, start):
+def test_a_newer_image_replaces_the_waiting_one_and_both_are_counted(world, start):
     _, robot = start()
     robot.ask(jpeg_image(world.image, robot.now()))
     before = len(robot.statuses)
@@ -225,7 +225,7 @@ def test_lost_and_found(world, start):
     assert robot.ask(jpeg_image(world.image, robot.now())).state == LocalizationStatus.LOCALIZED
 
 
-def test_the_service_answers_and_leaves_the_node_as_it_was(world, start):
+def test_the_service_localize_image_does_not_change_the_node(world, start):
     _, robot = start()
     message = raw_image(world.image, 0)
     status = robot.localize_image(message, camera_info())
@@ -278,11 +278,11 @@ def test_a_bag_that_starts_again_is_followed(world, start):
         robot.publish_odometry(odometry(), stamp)
         status = robot.ask(jpeg_image(world.image, stamp))
         assert status.pose_valid
-    assert "the stamps of the images went back by 100.0 s" in node.words
+    assert "the stamps of the images went back by 100.0 s" in node.output
     stamp = now - 99 * 10**9
     robot.publish_odometry(odometry(), stamp)
     assert robot.ask(jpeg_image(world.image, stamp)).reason == ""
-    assert "behind this node's clock" in node.words
+    assert "behind this node's clock" in node.output
 
 
 def test_intrinsics_may_change_while_running(world, start):
@@ -322,7 +322,7 @@ def test_min_confidence_is_obeyed_at_once(world, start):
     assert not status.pose_valid and "confidence" in status.reason and status.confidence > 0
 
 
-def test_other_places_are_told_apart(world, start):
+def test_images_of_two_places_get_their_own_poses(world, start):
     """Two images from two places: each its own pose, none the one before."""
     _, robot = start()
     places = [camera_pose([0.0, -0.5, 1.25], 0.1), camera_pose([0.1, 0.6, 1.25], -0.1)]

@@ -51,22 +51,22 @@ def test_an_initial_pose_is_confirmed_by_one_image(world, start):
     # a few decimetres off, in the map's frame
     off = T_map_base.copy()
     off[:3, 3] += 0.2, -0.2, 0.1
-    robot.say(stated(off, "room", robot.now()), "initialpose")
+    robot.publish_once(stated(off, "room", robot.now()), "initialpose")
     status = localize()
     assert status.pose_valid and 0 < status.mahalanobis < status.mahalanobis_limit
     assert 0.2 < status.metres < 0.5 and status.metres == pytest.approx(0.3, abs=0.05)
     assert_pose(matrix_of_pose(status.pose.pose), world.T_map_cam)
-    assert "initialpose: initial pose of the camera at" in node.words
+    assert "initialpose: initial pose of the camera at" in node.output
 
     # in a frame that TF connects with the map
     T_room_site = camera_pose([1.0, 2.0, 0.5], 0.4)
     robot.publish_transform(T_room_site, "room", "site", robot.now(), static=True)
-    robot.say(stated(invert(T_room_site) @ T_map_base, "site"), "initialpose")
+    robot.publish_once(stated(invert(T_room_site) @ T_map_base, "site"), "initialpose")
     status = localize()
     assert status.pose_valid and 0 <= status.metres < 0.05
 
     # elsewhere: one image does not confirm it
-    robot.say(stated(T_map_base @ camera_pose([3.0, 0, 0], 0), "room"), "initialpose")
+    robot.publish_once(stated(T_map_base @ camera_pose([3.0, 0, 0], 0), "room"), "initialpose")
     status = localize()
     assert not status.pose_valid and status.mahalanobis > status.mahalanobis_limit
     assert "not accepted yet" in status.reason
@@ -76,13 +76,13 @@ def test_invalid_initial_poses_are_rejected_with_the_reason(world, start):
     node, robot = start(transform_timeout=0.1)
     wrong = stated(np.eye(4), "room")
     wrong.pose.pose.position.x = float("nan")
-    robot.say(wrong, "initialpose")
+    robot.publish_once(wrong, "initialpose")
     node.wait_for("initialpose is rejected: pose is not finite")
     wrong = stated(np.eye(4), "room")
     wrong.pose.covariance[0] = -1.0
-    robot.say(wrong, "initialpose")
+    robot.publish_once(wrong, "initialpose")
     node.wait_for("initialpose is rejected: its covariance has a negative variance")
-    robot.say(stated(np.eye(4), "nowhere"), "initialpose")
+    robot.publish_once(stated(np.eye(4), "nowhere"), "initialpose")
     status = robot.ask(jpeg_image(world.image, robot.now()))
     assert status.pose_valid, "the rejected pose leaves the node as it was"
     node.wait_for("initialpose is rejected: it is in nowhere, not in the map: ")
