@@ -16,7 +16,6 @@ from nre_ros.keyframes.types import KeyframeStack
 from nre_ros.localization import confidence
 from nre_ros.localization.confidence import ConfidenceModel, load_model, read_model
 from nre_ros.localization.evidence import NUMBERS, gather
-from nre_ros.localization.result import Alternative, LocalizationResult
 from nre_ros.localization.verdict import reach_verdict
 from nre_ros.nre import Estimate
 from nre_ros.nre.alternatives import AlternativePose
@@ -268,17 +267,3 @@ def test_right_means_ten_centimetres_at_two_metres():
     assert confidence.POSITION_BOUND * 2.0 == pytest.approx(0.10)
     assert math.degrees(confidence.ROTATION_BOUND) == pytest.approx(5.0)
     assert chi2.ppf(0.9, 6) == pytest.approx(10.64, abs=0.01)  # what docs/confidence.md says of the ellipsoids
-
-
-def test_what_the_gate_is_given():
-    """The pose; or, where two places must be reported apart, the first with the second beside it; or nothing."""
-    pose, covariance = np.eye(4), np.eye(6)
-    first, second = Alternative(pose, 0.5, covariance), Alternative(2 * pose, 0.5)
-    good = LocalizationResult(T_map_cam=pose, covariance=covariance, confidence=0.9, alternatives=(second,))
-    assert good.fix(7).T_map_cam is pose and good.fix(7).alternatives == (second,) and good.fix(7).stamp == 7
-    either = LocalizationResult(reason="two places", confidence=0.45, alternatives=(first, second))
-    fix = either.fix(7, camera="front")
-    assert fix.T_map_cam is pose and fix.covariance is covariance and fix.alternatives == (second,)
-    assert fix.confidence == 0.45 and fix.camera == "front"
-    assert LocalizationResult(reason="dark").fix(7) is None
-    assert LocalizationResult(reason="doubtful", alternatives=(second,)).fix(7) is None

@@ -85,24 +85,6 @@ class LocalizationResult:
         share = 1 - sum(other.share for other in self.alternatives)
         return (Alternative(self.T_map_cam, share, self.covariance), *self.alternatives)
 
-    def fix(self, stamp: int, T_odom_cam=None, camera: str = "", T_base_cam=None):
-        """What the gate judges, None where there is nothing; arguments as of ``Fix``."""
-        from nre_ros.gate.fix import AT_BASE, Fix
-
-        if not self.hypotheses:
-            return None
-        first, *others = self.hypotheses
-        return Fix(
-            stamp,
-            first.T_map_cam,
-            first.covariance,
-            self.confidence,
-            T_odom_cam,
-            camera,
-            AT_BASE if T_base_cam is None else T_base_cam,
-            tuple(others),
-        )
-
     def to_json(self) -> dict:
         """The fields of one line of ``nre_ros localize``'s output (without the image's name)."""
         position = quaternion = covariance = None
