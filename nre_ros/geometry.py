@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.spatial.transform import Rotation
 
@@ -334,3 +335,39 @@ def pose_error(T_a, T_b) -> tuple[float, float]:
     T_a, T_b = np.asarray(T_a, dtype=np.float64), np.asarray(T_b, dtype=np.float64)
     angle = Rotation.from_matrix(T_a[:3, :3].T @ T_b[:3, :3]).magnitude()
     return float(np.linalg.norm(T_a[:3, 3] - T_b[:3, 3])), float(angle)
+
+
+def map_to_odom(T_map_cam: npt.NDArray[np.float64], T_odom_cam: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Computes the transform ``T_map_odom`` that puts the camera where it was localized (REP-105).
+
+    Args:
+        T_map_cam: ``[4, 4]`` pose of the camera in the map.
+        T_odom_cam: ``[4, 4]`` pose of the camera in the odometry frame (odom->base->camera) at the same time.
+
+    Returns:
+        ``[4, 4]`` float64.
+    """
+    return T_map_cam @ invert(T_odom_cam)
+
+
+def covariance_of_frame(
+    covariance: npt.NDArray[np.float64], T_map_cam: npt.NDArray[np.float64], T_cam_frame: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Moves the covariance of the camera's pose to a frame that is rigidly mounted to the camera.
+
+    A small rotation w of the camera about its own centre moves the origin of the other frame, which lies at l (map's
+    axes) from the camera, by w x l. Both frames share the rotation (Barfoot, State Estimation for Robotics, 2017,
+    section 7.1.4, the adjoint in axes of the map).
+
+    Args:
+        covariance: ``[6, 6]`` of (x, y, z, rotation about x, y, z) in the map's axes, metres and radians.
+        T_map_cam: ``[4, 4]`` pose of the camera in the map.
+        T_cam_frame: ``[4, 4]`` pose of the other frame in the camera's frame.
+
+    Returns:
+        ``[6, 6]`` covariance of the other frame's pose, in the same order and axes.
+    """
+    x, y, z = T_map_cam[:3, :3] @ T_cam_frame[:3, 3]
+    jacobian = np.eye(6)
+    jacobian[:3, 3:] = [[0, z, -y], [-z, 0, x], [y, -x, 0]]  # -skew(l)
+    return jacobian @ covariance @ jacobian.T

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The whole estimator on rendered views with exact truth, and on input that cannot give a pose."""
 
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -9,13 +10,16 @@ import pytest
 import torch
 from synthetic import CAMERA, QUERIES, opencv_pixels, small_room
 
-from nre_ros.errors import CameraError
+from nre_ros.errors import CameraError, NreError
 from nre_ros.features import FeatureMap
 from nre_ros.gallery import Gallery, build_room, camera_pose
 from nre_ros.geometry import Camera, invert, pose_error
 from nre_ros.keyframes.types import stack_keyframes
-from nre_ros.localization.verdict import judge
+from nre_ros.localization.confidence import load_model
+from nre_ros.localization.verdict import reach_verdict
 from nre_ros.nre import EstimatorConfig, NREEstimator
+
+MODEL = load_model("xfeat")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +50,7 @@ def test_rendered_views_are_localized_within_centimetres(room, stack, queries, q
     estimate = NREEstimator(room.backbone).localize(features, stack, CAMERA)
     metres, degrees = errors(estimate, truth)
     assert metres < 0.03 and degrees < 0.6 and estimate.reason == ""
-    assert judge(estimate, stack, CAMERA, 0.5).confidence > 0.9
+    assert reach_verdict(estimate, MODEL, 0.5).confidence > 0.9
     assert set(estimate.milliseconds) == {"maps", "consensus", "coarse", "fine", "verdict"}
     # the covariance knows the size of its own error: within 5 sigma, and of the order of centimetres
     sigma = estimate.covariance.diagonal().sqrt()
@@ -62,9 +66,9 @@ def test_projections_and_support_are_those_of_the_pose(room, stack, queries):
     np.testing.assert_allclose(estimate.pixels.numpy()[seen], expected, atol=1e-6)
     assert estimate.losses.shape == (len(stack),) and (estimate.losses <= 1).all()
     assert (
-        estimate.support
+        estimate.inlier_count
         == int((estimate.losses < 0.5).sum())
-        > 10 * float(estimate.by_chance[estimate.losses < 1].sum())
+        > 10 * float(estimate.false_match_rate[estimate.losses < 1].sum())
     )
     # a map point seen in the query supports the pose more often than not
     away = opencv_pixels(stack.points.numpy(), np.linalg.inv(truth))
@@ -97,7 +101,7 @@ def test_the_same_seed_gives_the_same_pose_bit_for_bit(room, stack, queries):
     estimator = NREEstimator(room.backbone)
     first, again = (estimator.localize(features, stack, CAMERA, 7) for _ in range(2))
     assert torch.equal(first.T_cam_map, again.T_cam_map) and torch.equal(first.covariance, again.covariance)
-    assert first.cost == again.cost and first.support == again.support
+    assert first.cost == again.cost and first.inlier_count == again.inlier_count
 
 
 def test_a_call_leaves_torch_as_it_was(room, stack, queries):
@@ -127,9 +131,9 @@ def test_cost_and_support_do_not_depend_on_the_order_of_the_keyframes(room, quer
     assert errors(NREEstimator(room.backbone).localize(features, stack, CAMERA), truth)[0] < 0.03
 
 
-def unsupported(estimate, stack) -> bool:
+def unsupported(estimate) -> bool:
     """Either no pose, or one that the verdict refuses; with words in both cases."""
-    verdict = judge(estimate, stack, CAMERA, 0.5)
+    verdict = reach_verdict(estimate, MODEL, 0.5)
     return (
         bool(verdict.reason)
         and "\n" not in verdict.reason
@@ -147,7 +151,7 @@ def test_images_of_nothing_in_the_map_give_no_pose(room, stack, kind):
         "other scene": lambda: other.render(CAMERA, camera_pose([0, 0, 1.5], 2.0, -1.2)).image,
     }[kind]()
     estimate = NREEstimator(room.backbone).localize(room.backbone.extract(image), stack, CAMERA)
-    assert unsupported(estimate, stack)
+    assert unsupported(estimate)
 
 
 def taking(stack, rows):
@@ -168,12 +172,12 @@ def taking(stack, rows):
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_fewer_than_four_points(room, stack, queries, count):
     estimate = NREEstimator(room.backbone).localize(queries[0][0], taking(stack, slice(0, count)), CAMERA)
-    assert estimate.T_cam_map is None and str(count) in estimate.reason and estimate.support == 0
+    assert estimate.T_cam_map is None and str(count) in estimate.reason and estimate.inlier_count == 0
 
 
 def test_four_points_are_tried_and_not_believed(room, stack, queries):
     four = taking(stack, slice(0, 4))
-    assert unsupported(NREEstimator(room.backbone).localize(queries[0][0], four, CAMERA), four)
+    assert unsupported(NREEstimator(room.backbone).localize(queries[0][0], four, CAMERA))
 
 
 @pytest.mark.parametrize("place", ["one point", "line"])
@@ -256,7 +260,7 @@ def test_cameras_without_focal_length_do_not_come_into_being():
 def test_both_fine_maps_lead_to_the_pose(room, stack, queries, monkeypatch, like):
     """Whether all points count as seen from like views, which looks for them in both maps, or none does."""
     everyone = torch.full((len(stack),), like)
-    monkeypatch.setattr("nre_ros.nre.estimator.like_views", lambda *_: everyone)
+    monkeypatch.setattr("nre_ros.nre.fine.compatible_views", lambda *_: everyone)
     for features, truth in queries:
         metres, degrees = errors(NREEstimator(room.backbone).localize(features, stack, CAMERA), truth)
         assert metres < 0.02 and degrees < 0.3
@@ -268,3 +272,14 @@ def test_keyframes_without_points_among_others_do_no_harm(room, queries):
     empty = replace(first, points=first.points[:0], coarse=first.coarse[:0], fine=first.fine[:0])
     stack = stack_keyframes([empty, *room.keyframes, empty])
     assert errors(NREEstimator(room.backbone).localize(features, stack, CAMERA), truth)[0] < 0.03
+
+
+def test_a_window_that_does_not_fit_the_backbone_is_refused(room):
+    class Enlarging(type(room.backbone)):
+        fine_enlarge = 3
+
+    backbone = copy(room.backbone)
+    backbone.__class__ = Enlarging
+    with pytest.raises(NreError, match="window_size=16 must be a multiple of 6 for the features xfeat"):
+        NREEstimator(backbone)
+    NREEstimator(backbone, EstimatorConfig(window_size=12))

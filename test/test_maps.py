@@ -55,7 +55,7 @@ def test_maps_are_scipys_softmax(descriptors, features):
 
 def test_omega_counts_the_category_outside_the_image():
     maps = nre_maps(torch.zeros(1, 12 * 17), 12, 17, GRID)
-    assert maps.chance == pytest.approx(np.log(12 * 17 + 1))
+    assert maps.outlier_loss == pytest.approx(np.log(12 * 17 + 1))
     np.testing.assert_allclose(maps.loss, np.log(12 * 17), atol=1e-4)  # a flat map is just below it
 
 

@@ -63,10 +63,10 @@ from nre_ros.node.localize_node import main
 
 localize = localizer.Localizer.localize
 
-def with_room_for_two(self, image, camera, prior=None):
-    if self.retrieve > 2:
+def with_room_for_two(self, image, camera, prior=None, *, retrieve, **options):
+    if retrieve > 2:
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
-    return localize(self, image, camera, prior)
+    return localize(self, image, camera, prior, retrieve=retrieve, **options)
 
 localizer.Localizer.localize = with_room_for_two
 localizer.Localizer.warm_up = lambda self: None

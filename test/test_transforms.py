@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from nre_ros.localization.frames import covariance_of_frame, map_to_odom
+from nre_ros.geometry import covariance_of_frame, map_to_odom
 from nre_ros.messages.transform_buffer import ConnectivityError, ExtrapolationError, FrameLookupError, TransformBuffer
 
 SECOND = 10**9

@@ -11,6 +11,7 @@ from nre_ros.features.base import FeatureBackbone, FeatureGrid, FeatureMap, Imag
 
 __all__ = [
     "BACKBONES",
+    "DEFAULT_BACKBONE",
     "FeatureBackbone",
     "FeatureGrid",
     "FeatureMap",
@@ -31,6 +32,9 @@ def _nre(device):
 
     return NREBackbone(device)
 
+
+DEFAULT_BACKBONE = "xfeat"
+"""The backbone of new maps, where none is named."""
 
 BACKBONES = {"xfeat": _xfeat, "nre": _nre}
 """Name -> constructor that takes a device; the network's package is imported only when asked for."""

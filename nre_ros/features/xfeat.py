@@ -45,12 +45,12 @@ class XFeatBackbone(FeatureBackbone):
 
     name = "xfeat"
     coarse_channels = 64
-    fine_channels = 24
+    fine_map_channels = 24
     coarse_temperature = 0.03
     fine_temperature = 0.12
     fine_enlarge = 2
-    closer_channels = 64
-    closer_temperature = 0.02
+    second_pass_channels = 64
+    second_pass_temperature = 0.02
 
     def __init__(self, device: torch.device, max_imsize: int = MAX_IMSIZE):
         self.device = device
@@ -83,11 +83,11 @@ class XFeatBackbone(FeatureBackbone):
             if reduced is not grey:
                 detection = F.interpolate(detection, size=grey.shape[2:], mode="bilinear")
             detection = detection[0, 0].contiguous()
-        closer_look = cache(partial(self._closer_look, grey, 2 * scale, reduced.shape[2:])) if fine else None
-        return ImageFeatures(coarse_map, fine_map, detection, closer_look)
+        second_pass = cache(partial(self._second_pass, grey, 2 * scale, reduced.shape[2:])) if fine else None
+        return ImageFeatures(coarse_map, fine_map, detection, second_pass)
 
     @torch.inference_mode()
-    def _closer_look(self, grey: torch.Tensor, scale: float, reduced: torch.Size) -> FeatureMap:
+    def _second_pass(self, grey: torch.Tensor, scale: float, reduced: torch.Size) -> FeatureMap:
         # exactly twice the size of what the other maps are of, so that all have as many cells
         enlarged = _resample(grey, scale)[:, :, : 2 * reduced[0], : 2 * reduced[1]]
         return _feature_map(self._coarse(self._early(self._normalised(enlarged))), _COARSE, enlarged, scale)

@@ -13,8 +13,7 @@ import numpy as np
 from nre_ros.gate.fix import Fix
 from nre_ros.gate.motion import Reading, Waypoint, position_spread, turn_spread
 from nre_ros.gate.settings import GateSettings
-from nre_ros.geometry import invert
-from nre_ros.localization.frames import covariance_of_frame
+from nre_ros.geometry import covariance_of_frame, invert
 from nre_ros.pose_faults import covariance_fault, pose_fault
 
 _COARSE = np.diag([0.1**2] * 3 + [math.radians(2.0) ** 2] * 3)

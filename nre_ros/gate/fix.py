@@ -12,24 +12,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from nre_ros.localization.result import Alternative
 from nre_ros.pose_faults import covariance_fault, pose_fault
 
 AT_BASE = np.eye(4)
 """Of a camera that is the body itself."""
 AT_BASE.flags.writeable = False
-
-
-@dataclass(frozen=True, eq=False)
-class Alternative:
-    """Another pose [4, 4] that explains the same image.
-
-    share: in [0, 1], its probability beside the others of the image.  covariance: [6, 6], None for one that is only as
-    precise as the coarse stage.
-    """
-
-    T_map_cam: np.ndarray
-    share: float = 0.0
-    covariance: np.ndarray | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,7 +39,7 @@ from nre_ros.gate.motion import (
     predict,
 )
 from nre_ros.gate.settings import GateSettings
-from nre_ros.localization.frames import covariance_of_frame
+from nre_ros.geometry import covariance_of_frame
 from nre_ros.pose_faults import covariance_fault, pose_fault
 
 _BACKWARDS = 10**9

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from nre_ros.geometry import invert, pose_error
-from nre_ros.localization.frames import covariance_of_frame
+from nre_ros.geometry import covariance_of_frame, invert, pose_error
 from nre_ros.pose_faults import pose_fault
 
 _SLACK_METRES = 0.1

@@ -7,11 +7,26 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from nre_ros.features import FeatureGrid
-from nre_ros.gate.fix import AT_BASE, Alternative, Fix
 from nre_ros.geometry import position_quaternion
 from nre_ros.localization.evidence import Evidence
+
+
+@dataclass(frozen=True, eq=False)
+class Alternative:
+    """One of several poses that explain the same image.
+
+    Attributes:
+        T_map_cam: ``[4, 4]`` float64 pose of the camera's optical frame in the map.
+        share: Its probability beside the other poses of the image, in [0, 1].
+        covariance: ``[6, 6]`` as of ``LocalizationResult``; None where the pose is only as precise as the coarse stage.
+    """
+
+    T_map_cam: npt.NDArray[np.float64]
+    share: float = 0.0
+    covariance: npt.NDArray[np.float64] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -58,29 +73,34 @@ class LocalizationResult:
     def success(self) -> bool:
         return self.T_map_cam is not None
 
-    def fix(
-        self, stamp: int, T_odom_cam: np.ndarray | None = None, camera: str = "", T_base_cam: np.ndarray = AT_BASE
-    ) -> Fix | None:
-        """What the gate judges, None where there is nothing; arguments as of ``Fix``.
+    @property
+    def hypotheses(self) -> tuple[Alternative, ...]:
+        """The poses that the validation gate may judge, the most probable first; empty where there is none.
 
-        Without a pose that is the first of two places one of which must be meant: odometry may know which.
+        An accepted pose comes first, its alternatives after it. Without an accepted pose there are hypotheses only where
+        one of several poses must be right: odometry may tell which.
         """
-        if self.success:
-            return Fix(
-                stamp,
-                self.T_map_cam,
-                self.covariance,
-                self.confidence,
-                T_odom_cam,
-                camera,
-                T_base_cam,
-                self.alternatives,
-            )
-        if len(self.alternatives) < 2:
+        if self.T_map_cam is None:
+            return self.alternatives if len(self.alternatives) > 1 else ()
+        share = 1 - sum(other.share for other in self.alternatives)
+        return (Alternative(self.T_map_cam, share, self.covariance), *self.alternatives)
+
+    def fix(self, stamp: int, T_odom_cam=None, camera: str = "", T_base_cam=None):
+        """What the gate judges, None where there is nothing; arguments as of ``Fix``."""
+        from nre_ros.gate.fix import AT_BASE, Fix
+
+        if not self.hypotheses:
             return None
-        first, *others = self.alternatives
+        first, *others = self.hypotheses
         return Fix(
-            stamp, first.T_map_cam, first.covariance, self.confidence, T_odom_cam, camera, T_base_cam, tuple(others)
+            stamp,
+            first.T_map_cam,
+            first.covariance,
+            self.confidence,
+            T_odom_cam,
+            camera,
+            AT_BASE if T_base_cam is None else T_base_cam,
+            tuple(others),
         )
 
     def to_json(self) -> dict:

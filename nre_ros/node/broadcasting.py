@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from rclpy.node import Node
 
-from nre_ros.localization.frames import covariance_of_frame
+from nre_ros.geometry import covariance_of_frame
 from nre_ros.node.entities import Entities
 from nre_ros.node.parameters import value_of
 from nre_ros.node.transforms import TransformError, Transforms

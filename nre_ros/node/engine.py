@@ -14,7 +14,7 @@ import torch
 from rclpy.node import Node
 
 from nre_ros.errors import MapError
-from nre_ros.features import choose_device, load_backbone
+from nre_ros.features import DEFAULT_BACKBONE, FeatureBackbone, choose_device, load_backbone
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.retrieval.retriever import PosePrior
 from nre_ros.keyframes.storage.database import sidecars
@@ -24,7 +24,6 @@ from nre_ros.localization.localizer import Localizer
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.node.diagnostics import device_facts
 from nre_ros.node.parameters import ParameterError, value_of
-from nre_ros.nre import NREEstimator
 from nre_ros.process import return_memory
 
 _AGAIN_SECONDS = 60.0
@@ -47,6 +46,7 @@ class Engine:
         if value_of(node, "create_map"):
             _create_map(node)
         self._localizer = self._load(value_of(node, "map_file"))
+        self._retrieve = value_of(node, "retrieve")
 
     def __str__(self) -> str:
         localizer = self._localizer
@@ -64,7 +64,7 @@ class Engine:
         return self._localizer.store
 
     @property
-    def backbone(self):
+    def backbone(self) -> FeatureBackbone:
         """The network."""
         return self._localizer.backbone
 
@@ -82,10 +82,15 @@ class Engine:
         """As ``Localizer.localize``; out of memory it takes fewer keyframes, and at last the CPU, and says so."""
         self._try_all_again()
         self._count = len(self.store)
-        self._localizer.min_confidence = value_of(self._node, "min_confidence")
         while True:
             try:
-                return self._localizer.localize(image, camera, prior)
+                return self._localizer.localize(
+                    image,
+                    camera,
+                    prior,
+                    retrieve=self._retrieve,
+                    min_confidence=value_of(self._node, "min_confidence"),
+                )
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error) or not self._can_do_with_less():
                     raise
@@ -107,6 +112,7 @@ class Engine:
             )
         self._localizer.close()
         self._localizer = loaded
+        self._retrieve = value_of(self._node, "retrieve")
         self.limitation = ""
         self._free()
 
@@ -116,15 +122,15 @@ class Engine:
 
     def release(self) -> None:
         """Frees the device; ``acquire`` has to come before the next image."""
-        self._localizer.backbone = self._localizer.estimator = None
+        self._localizer.release_device()
         self._free()
 
     def acquire(self) -> None:
         """Takes the device (again), the one that was asked for; raises ``NreError``."""
-        if self._localizer.backbone is None:
+        if not self._localizer.has_device:
             self.limitation = ""
-            self._localizer.retrieve = value_of(self._node, "retrieve")
-            self._move(choose_device(value_of(self._node, "device")))
+            self._retrieve = value_of(self._node, "retrieve")
+            self._localizer.move_to(choose_device(value_of(self._node, "device")))
             self._localizer.warm_up()
 
     def close(self) -> None:
@@ -134,7 +140,7 @@ class Engine:
         if written:
             with suppress(MapError):
                 KeyframeStore.open(path, readonly=False, cache_bytes=0).close()
-        self._localizer.backbone = self._localizer.estimator = None
+        self._localizer.release_device()
         self._free()
 
     # --- loading ------------------------------------------------------------------------------------
@@ -149,12 +155,6 @@ class Engine:
         self._count = len(localizer.store)
         return localizer
 
-    def _move(self, device: torch.device) -> None:
-        localizer = self._localizer
-        localizer.device = device
-        localizer.backbone = load_backbone(localizer.store.metadata()["backbone"], device)
-        localizer.estimator = NREEstimator(localizer.backbone)
-
     @staticmethod
     def _free() -> None:
         gc.collect()
@@ -165,18 +165,18 @@ class Engine:
     # --- memory -------------------------------------------------------------------------------------
 
     def _can_do_with_less(self) -> bool:
-        return self._localizer.retrieve > 1 or self.device.type != "cpu"
+        return self._retrieve > 1 or self.device.type != "cpu"
 
     def _do_with_less(self) -> None:
         """Half the keyframes, hence half the points; when it is down to one, the CPU with all of them."""
-        localizer, wanted = self._localizer, value_of(self._node, "retrieve")
+        wanted = value_of(self._node, "retrieve")
         where = self.device
-        if localizer.retrieve > 1:
-            localizer.retrieve //= 2
-            self.limitation = f"out of memory on {where}: {localizer.retrieve} of {wanted} keyframes an image"
+        if self._retrieve > 1:
+            self._retrieve //= 2
+            self.limitation = f"out of memory on {where}: {self._retrieve} of {wanted} keyframes an image"
         else:
-            localizer.retrieve = wanted
-            self._move(torch.device("cpu"))
+            self._retrieve = wanted
+            self._localizer.move_to("cpu")
             self.limitation = f"out of memory on {where}: on cpu"
         self._free()
         self._again = time.monotonic() + _AGAIN_SECONDS
@@ -186,13 +186,12 @@ class Engine:
         if not self.limitation or time.monotonic() < self._again:
             return
         self.limitation = ""
-        self._localizer.retrieve = value_of(self._node, "retrieve")
+        self._retrieve = value_of(self._node, "retrieve")
         wanted = choose_device(value_of(self._node, "device"))
         if wanted != self.device:
             try:
-                self._move(wanted)
-            except RuntimeError as error:
-                self._move(torch.device("cpu"))
+                self._localizer.move_to(wanted)
+            except RuntimeError as error:  # it stays where it is, on the CPU
                 self.limitation, self._again = f"{wanted}: {error}", time.monotonic() + _AGAIN_SECONDS
 
 
@@ -212,7 +211,7 @@ def _create_map(node: Node) -> None:
     path = Path(value_of(node, "map_file"))
     if not path.name or path.exists():
         return
-    backbone = load_backbone("xfeat")
+    backbone = load_backbone(DEFAULT_BACKBONE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -17,8 +17,7 @@ from rclpy.qos import QoSProfile
 from nre_ros.errors import NreError, PoseError
 from nre_ros.gate.gate import Gate
 from nre_ros.gate.last_pose import LastPose
-from nre_ros.geometry import invert
-from nre_ros.localization.frames import covariance_of_frame
+from nre_ros.geometry import covariance_of_frame, invert
 from nre_ros.node.broadcasting import FrameLookups, Frames
 from nre_ros.node.conversions import matrix_of_pose, stamp_nanoseconds
 from nre_ros.node.entities import Entities

@@ -18,7 +18,7 @@ from functools import partial
 from rclpy.lifecycle import LifecycleNode
 
 from nre_ros.gate.gate import Gate, State
-from nre_ros.localization.frames import map_to_odom
+from nre_ros.geometry import map_to_odom
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.msg import LocalizationStatus
 from nre_ros.node import gating

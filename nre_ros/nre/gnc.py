@@ -55,8 +55,8 @@ SIGMAS = (
 )
 """The published schedule of scales, in cells."""
 
-SMALLEST_GAIN, ROUGH_GAIN = 1e-6, 1e-4
-"""A scale is done when a step gains less than this share of the loss; the second for what is only a start."""
+FINAL_GAIN, INTERMEDIATE_GAIN = 1e-6, 1e-4
+"""A scale is done when a step gains less than this fraction of the loss; the second one for poses that are refined again."""
 _FLATTEST = 0.05
 """Smallest eigenvalue of A_n, as a share of the IRLS weight."""
 _DAMPING_START, _DAMPING_MIN, _DAMPING_MAX = 1e-3, 1e-6, 1e2
@@ -87,6 +87,25 @@ class Refined:
     steps: torch.Tensor
 
 
+@dataclass(frozen=True)
+class RefinedPose:
+    """One pose after its last stage, with what its covariance is computed from.
+
+    Attributes:
+        T: ``[4, 4]`` pose ``T_cam_map``.
+        cost: Smoothed loss E_sigma, NaN where nothing was refined.
+        points: ``[M, 3]`` the points that took part.
+        windows: Their loss windows.
+        sigma: Scale of the last refinement, in cells.
+    """
+
+    T: torch.Tensor
+    cost: float
+    points: torch.Tensor
+    windows: LocalMaps
+    sigma: float
+
+
 def sigma_schedule(sigma_max: float, sigma_min: float) -> tuple[float, ...]:
     """The published scales within [sigma_min, sigma_max], largest first."""
     return tuple(sigma for sigma in SIGMAS if sigma_min <= sigma <= sigma_max)
@@ -100,7 +119,7 @@ def newton_schedule(sigma_max: float, sigma_min: float) -> tuple[float, ...]:
 
 def cut_windows(
     loss: torch.Tensor,
-    chance: float,
+    outlier_loss: float,
     grid: FeatureGrid,
     cells: torch.Tensor,
     radius: int,
@@ -121,7 +140,7 @@ def cut_windows(
     inside = ((y >= 0) & (y < height))[..., :, None] & ((x >= 0) & (x < width))[..., None, :]
     index = y.clamp(0, height - 1)[..., :, None] * width + x.clamp(0, width - 1)[..., None, :]
     base = rows[:, None, None] * (height * width)
-    values = chance - loss.reshape(-1)[index + base]
+    values = outlier_loss - loss.reshape(-1)[index + base]
     return LocalMaps(torch.where(inside, values, torch.zeros_like(values)), origin, grid)
 
 
@@ -190,7 +209,7 @@ def curvature(moments: torch.Tensor, sigma: float, smallest: float | None = None
 
 
 def refine(
-    T, points, camera: Camera, maps, grid: FeatureGrid, sigmas: tuple[float, ...], gain: float = SMALLEST_GAIN
+    T, points, camera: Camera, maps, grid: FeatureGrid, sigmas: tuple[float, ...], gain: float = FINAL_GAIN
 ) -> Refined:
     """Minimises E_sigma from the start poses T [B, 4, 4] for every sigma, largest first.
 

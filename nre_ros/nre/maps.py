@@ -40,9 +40,9 @@ class NREMaps:
     grid: FeatureGrid
 
     @property
-    def chance(self) -> float:
+    def outlier_loss(self) -> float:
         """ln|Omega|: what a point pays outside the image, the loss of knowing nothing."""
-        return chance_loss(*self.loss.shape[1:])
+        return outlier_loss(*self.loss.shape[1:])
 
     def __getitem__(self, rows: torch.Tensor) -> NREMaps:
         """The maps of some of the points, by their indices [M]."""
@@ -73,7 +73,7 @@ class NREMaps:
         return lowest, cells
 
 
-def chance_loss(height: int, width: int) -> float:
+def outlier_loss(height: int, width: int) -> float:
     """ln|Omega| of a map of height x width cells and the category 'not in the image'."""
     return math.log(height * width + 1)
 
@@ -170,7 +170,7 @@ def reprojection_error_maps(maps: NREMaps, value: float = 1e-3) -> NREMaps:
     best cell, and forgetting the rest of the map, would tell.
     """
     flat = maps.loss.flatten(1)
-    plain = torch.full_like(flat, maps.chance)
+    plain = torch.full_like(flat, maps.outlier_loss)
     plain.scatter_(1, flat.argmin(dim=1, keepdim=True), value)
     return NREMaps(plain.reshape(maps.loss.shape), maps.entropy, maps.grid)
 
@@ -195,5 +195,5 @@ def sample_loss(loss: torch.Tensor, cells: torch.Tensor, valid: torch.Tensor) ->
     right, down = int(width > 1), width * int(height > 1)
     top = torch.lerp(flat[corner], flat[corner + right], fx)
     bottom = torch.lerp(flat[corner + down], flat[corner + down + right], fx)
-    outside = torch.full((), chance_loss(height, width), dtype=loss.dtype, device=loss.device)
+    outside = torch.full((), outlier_loss(height, width), dtype=loss.dtype, device=loss.device)
     return torch.where(inside, torch.lerp(top, bottom, fy), outside)

@@ -19,8 +19,8 @@ from nre_ros.errors import ImageError
 from nre_ros.features.base import sample_descriptors
 from nre_ros.geometry import PINHOLE, RADIAL_TANGENTIAL, Camera, invert, transform
 from nre_ros.keyframes.types import KeyframeStack
-from nre_ros.nre.consensus import score_poses
 from nre_ros.nre.estimator import NREEstimator
+from nre_ros.nre.problem import PoseProblem
 
 _BACKGROUND = 128
 """Cells of the source image that stand for all of them in the reverse direction of matching."""
@@ -64,9 +64,8 @@ def localize_pair(
     }
     output["gt_cost"] = None
     if gt_pose is not None and len(stack):
-        maps = estimator.maps(query, stack, use_re)
-        T = _tensor(gt_pose).to(stack.points)
-        output["gt_cost"] = float(score_poses(T[None], stack.points, maps.loss, maps, target_camera)[0])
+        problem = PoseProblem(stack.points, estimator.maps(query, stack, use_re), target_camera)
+        output["gt_cost"] = float(problem.mean_losses(_tensor(gt_pose).to(stack.points)[None])[0])
     return {**output, "estimate": estimate, "reason": estimate.reason}
 
 
