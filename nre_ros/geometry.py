@@ -156,7 +156,7 @@ class Camera:
         distorted, d_xy = self._distort(xy, jacobian)
         focal = points.new_tensor([self.fx, self.fy])
         pixels = distorted * focal + points.new_tensor([self.cx, self.cy])
-        if not jacobian:
+        if d_xy is None:
             return pixels, valid, None
         d_xy = d_xy * focal[:, None]
         # d(x/z, y/z)/d(x, y, z) = [I | -(x/z, y/z)] / z
@@ -182,6 +182,7 @@ class Camera:
                 xy = target / angle * torch.tan(angle)
             for _ in range(iterations):
                 distorted, d_xy = self._distort(xy, True)
+                assert d_xy is not None
                 step = _solve_2x2(d_xy, distorted - target)
                 xy = xy - step
                 # on a GPU the answer would take longer than the remaining steps

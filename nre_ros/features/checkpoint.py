@@ -244,13 +244,13 @@ def _names_of_classes(data: bytes) -> set[str]:
     if zipfile.is_zipfile(streams[0]):
         with zipfile.ZipFile(streams[0]) as archive:
             streams = [io.BytesIO(archive.read(entry)) for entry in archive.namelist() if entry.endswith("data.pkl")]
-    names = set()
+    names: set[str] = set()
     for stream in streams:
         stream.seek(0)
         try:
             while True:
                 operations = pickletools.genops(stream)
-                names.update(name.replace(" ", ".") for code, name, _ in operations if code.name == "GLOBAL")
+                names.update(str(name).replace(" ", ".") for code, name, _ in operations if code.name == "GLOBAL")
         except ValueError:  # behind the last pickle
             pass
     return names

@@ -55,7 +55,7 @@ class BasicConv2d(nn.Module):
         height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
         padding = (height // 2, width // 2)
         self.conv = nn.Conv2d(inputs, outputs, (height, width), stride, padding, bias=False)
-        self.bn = nn.BatchNorm2d(outputs, eps=1e-3)
+        self.bn: nn.Module = nn.BatchNorm2d(outputs, eps=1e-3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.relu(self.bn(self.conv(x)), inplace=True)
@@ -227,8 +227,11 @@ class InceptionNetwork(nn.Module):
 def fuse_batch_norms(network: InceptionNetwork) -> InceptionNetwork:
     """Folds each batch normalisation into the convolution before it; the outputs stay the same."""
     for module in network.modules():
-        if isinstance(module, BasicConv2d):
-            module.conv, module.bn = fuse_conv_bn_eval(module.conv, module.bn), nn.Identity()
-    head, norm = network.cnn[-2:]
-    network.cnn[-2], network.cnn[-1] = fuse_conv_bn_eval(head, norm), nn.Identity()
+        if isinstance(module, BasicConv2d) and isinstance(module.bn, nn.BatchNorm2d):
+            module.conv = fuse_conv_bn_eval(module.conv, module.bn)
+            module.bn = nn.Identity()
+    head, norm = network.cnn[-2], network.cnn[-1]
+    assert isinstance(head, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+    network.cnn[-2] = fuse_conv_bn_eval(head, norm)
+    network.cnn[-1] = nn.Identity()
     return network

@@ -97,8 +97,8 @@ def max_coarse_side(checkpoint: Checkpoint) -> int:
 
 
 def _prepared(checkpoint: Checkpoint, device: torch.device) -> InceptionNetwork:
-    network = fuse_batch_norms(checkpoint.network())
-    return network.to(device, memory_format=torch.channels_last)
+    network = fuse_batch_norms(checkpoint.network()).to(device)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
 
 
 def _pass(network: InceptionNetwork, rgb: torch.Tensor, max_side: int) -> FeatureMap:

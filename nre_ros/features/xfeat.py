@@ -31,7 +31,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nre_ros.features.base import MAX_IMSIZE, FeatureBackbone, FeatureGrid, FeatureMap, ImageFeatures, check_image
 
-_COARSE = FeatureGrid(stride=8, offset=3.25)
+_CELL = 8
+"""Pixels of a coarse cell."""
+_COARSE = FeatureGrid(stride=_CELL, offset=3.25)
 _FINE = FeatureGrid(stride=4, offset=1.5)
 """Where the cells lie in the network's input (measured: docs/estimator.md)."""
 _MULTIPLE = 32
@@ -69,7 +71,7 @@ class XFeatBackbone(FeatureBackbone):
         network.load_state_dict(state)
         network = _fuse_batch_norms(network.eval().requires_grad_(False))
         # with the channels innermost the convolutions take 0.6 of the time on a CPU
-        self.network = network.to(device, memory_format=torch.channels_last)
+        self.network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
 
     @torch.inference_mode()
     def extract(self, image: npt.NDArray[np.uint8], detect: bool = False, fine: bool = True) -> ImageFeatures:
@@ -119,8 +121,8 @@ class XFeatBackbone(FeatureBackbone):
 
     def _detection(self, x: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
         """[1, 1, H, W] probability of a corner at each pixel times the reliability of its surroundings."""
-        keypoints = self.network.keypoint_head(self.network._unfold2d(x, ws=_COARSE.stride))
-        corners = F.pixel_shuffle(keypoints.softmax(1)[:, :-1], _COARSE.stride)
+        keypoints = self.network.keypoint_head(self.network._unfold2d(x, ws=_CELL))
+        corners = F.pixel_shuffle(keypoints.softmax(1)[:, :-1], _CELL)
         return corners * F.interpolate(self.network.heatmap_head(coarse), size=corners.shape[2:], mode="bilinear")
 
 

@@ -152,7 +152,9 @@ class Localizer:
             return
         size = (keyframe.camera.width, keyframe.camera.height)
         thumbnail = cv2.imdecode(np.frombuffer(keyframe.thumbnail, np.uint8), cv2.IMREAD_COLOR)
-        self.localize(cv2.resize(thumbnail, size, interpolation=cv2.INTER_CUBIC), keyframe.camera)
+        assert thumbnail is not None
+        image = cv2.resize(thumbnail, size, interpolation=cv2.INTER_CUBIC)
+        self.localize(image.astype(np.uint8, copy=False), keyframe.camera)
 
     def localize(
         self,

@@ -112,7 +112,7 @@ class LocalizationResult:
     def to_json(self) -> dict[str, object]:
         """The fields of one line of ``nre_ros localize``'s output, without the image's name."""
         position = quaternion = covariance = None
-        if self.success:
+        if self.T_map_cam is not None and self.covariance is not None:
             position, quaternion = (array.tolist() for array in position_quaternion(self.T_map_cam))
             covariance = self.covariance.tolist()
         return {

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from nre_ros.errors import NreError
 from nre_ros.nre.gnc import sigma_schedule
@@ -85,7 +86,9 @@ def load_config(path: Path | str) -> EstimatorConfig:
     if not isinstance(values, dict):
         raise NreError(f"configuration {path}: it is no list of settings")
     known = {field.name for field in fields(EstimatorConfig)}
-    settings = {_RENAMED.get(name, name): value for name, value in values.items() if name not in _WITHOUT_EFFECT}
+    settings: dict[str, Any] = {
+        str(_RENAMED.get(name, name)): value for name, value in values.items() if name not in _WITHOUT_EFFECT
+    }
     unknown = sorted(set(settings) - known, key=str)
     for field in fields(EstimatorConfig):
         if field.name in settings and not _fits(settings[field.name], field.default):

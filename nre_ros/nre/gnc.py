@@ -175,6 +175,7 @@ def window_moments(
         the cells by the left increment; and the pixels ``[B, N, 2]``.
     """
     pixels, valid, d_project = camera.project(transform(T, points), jacobian=True)
+    assert d_project is not None
     J = pose_jacobian(T, points, d_project) / maps.grid.stride
     rx, ry, gx, gy = _gaussians(pixels, valid, maps, sigma)
     x_powers = torch.stack([gx, gx * rx, gx * rx * rx], -1)
@@ -333,15 +334,21 @@ def _descend(
         finished = gained.abs() <= gain * model[0].abs()
         damping = torch.where(accepted, (damping * 0.2).clamp_min(_DAMPING_MIN), damping * 10)
         T = torch.where(accepted[:, None, None], T_new, T)
-        model = tuple(
-            torch.where(accepted.reshape(-1, *[1] * (old.dim() - 1)), new, old) for new, old in zip(new_model, model)
-        )
+        model = _where(accepted, new_model, model)
         steps = steps + accepted
         active = active & ~finished & (damping < _DAMPING_MAX)
         # asking a GPU whether all are done would make it wait: there, the few spare steps are cheaper
         if not active.is_cuda and not bool(active.any()):
             break
     return T, model[0], steps
+
+
+def _where(accepted: torch.Tensor, new: _Model, old: _Model) -> _Model:
+    """The new model of the accepted poses [B], the old one of the others."""
+    cost, gradient, newton, irls = (
+        torch.where(accepted.reshape(-1, *[1] * (b.dim() - 1)), a, b) for a, b in zip(new, old)
+    )
+    return cost, gradient, newton, irls
 
 
 def _step(model: _Model, damping: torch.Tensor) -> torch.Tensor:
