@@ -25,13 +25,14 @@ endif
 # CMake and ninja come from PyPI into the venv.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test bench clean distclean FORCE
+.PHONY: help setup demo test bench docs clean distclean FORCE
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    a camera in a small synthetic room is localized through ROS 2: table and picture"
 	@echo "make test    the test suite (ARGS='-k name' goes to pytest)"
 	@echo "make bench   accuracy beside other methods, and speed: docs/benchmarks.md (ARGS='lookalike' or --list: others)"
+	@echo "make docs    the documentation site: build/docs/index.html"
 	@echo "make setup   only what the others do first: $(VENV) with ROS 2 and torch, and the package in it"
 	@echo "make clean   remove build products; make distclean removes $(VENV) too"
 	@echo
@@ -48,8 +49,13 @@ test: setup
 bench: setup
 	$(BIN)/python benchmarks/run.py $(if $(ARGS),$(ARGS),accuracy speed --queries 21 --write-docs)
 
+# The pages of modules that are gone must not stay.
+docs: setup
+	rm -rf docs/reference/api
+	$(BIN)/python -m sphinx -W --keep-going -b html docs build/docs $(ARGS)
+
 clean:
-	rm -rf build install log dist demo_output *.egg-info .pytest_cache
+	rm -rf docs/reference/api build install log dist demo_output *.egg-info .pytest_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean

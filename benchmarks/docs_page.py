@@ -13,7 +13,7 @@ _HEAD = """\
 # Benchmarks
 
 Written by `make bench` (`benchmarks/run.py NAMES --write-docs`);
-[benchmarks/README.md](../benchmarks/README.md) says what each measures, and what the other methods are given. How the
+`benchmarks/README.md` says what each measures, and what the other methods are given. How the
 figures of an evaluation are defined: [evaluation.md](evaluation.md). The tables of `accuracy` differ from it: a pose of
 ours counts if its confidence is at least 0.5, one of the others whatever its inliers; median and 90% are over all
 queries, infinite without a pose, and the 90% is the next larger of the queries' errors.

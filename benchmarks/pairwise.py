@@ -15,7 +15,7 @@ from nre_ros.evaluation.baselines.localizer import PeerLocalizer
 from nre_ros.features import load_backbone
 from nre_ros.geometry import RADIAL_TANGENTIAL, Camera, invert, pose_error, transform
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.importers.common import read_image
+from nre_ros.keyframes.importers.image_files import read_image
 from nre_ros.keyframes.types import stack_keyframes
 from nre_ros.nre import NREEstimator
 

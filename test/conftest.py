@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from time_limits import pytest_unconfigure  # noqa: F401 - a hook of pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 

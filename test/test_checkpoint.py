@@ -238,7 +238,9 @@ def test_blob_id_is_gits(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"coarse\0" * 1000)
     try:
-        expected = subprocess.run(["git", "hash-object", "--no-filters", path], capture_output=True, text=True)
+        expected = subprocess.run(
+            ["git", "hash-object", "--no-filters", path], capture_output=True, text=True, timeout=60
+        )
     except FileNotFoundError:
         pytest.skip("needs git")
     assert git_blob_id(path.read_bytes()) == expected.stdout.strip()

@@ -115,7 +115,7 @@ def test_a_growing_map_is_followed(room, map_file, tmp_path):
         thread.start()
         thread.join()
         assert sorted(localizer.localize(image, CAMERA).keyframes) == [1, 2, 3]
-        subprocess.run([sys.executable, "-c", _COPY, str(path), str(map_file), "4"], check=True)
+        subprocess.run([sys.executable, "-c", _COPY, str(path), str(map_file), "4"], check=True, timeout=300)
         result = localizer.localize(image, CAMERA)
         assert sorted(result.keyframes) == [1, 2, 3, 4] and pose_error(result.T_map_cam, truth)[0] < 0.03
 
@@ -221,7 +221,7 @@ def test_images_of_other_places_have_no_pose_in_a_map_of_a_kitchen(shared, tmp_p
     from skimage import data
 
     from nre_ros.cli import main
-    from nre_ros.keyframes.importers.cameras import read_cameras_txt
+    from nre_ros.keyframes.importers.colmap.cameras import read_cameras_txt
 
     kitchen, map_file = shared / "data/kitchen", tmp_path / "kitchen.db"
     few = (kitchen / "map.txt").read_text().split()[::5]

@@ -63,13 +63,13 @@ BAD_IMAGES = {
     "zero size": (lambda w, t: without(raw_image(w.image, t), width=0, height=0, step=0, data=[]), "0x0 pixels"),
     "short data": (lambda w, t: without(raw_image(w.image, t), data=bytes(1000)), "1000 bytes, 960 x 240 = 230400"),
     "short step": (lambda w, t: without(raw_image(w.image, t), step=320), "step of 320 bytes"),
-    "other size": (lambda w, t: raw_image(w.image[:120, :160].copy(), t), "160x120 but camera_info says 320x240"),
+    "other size": (lambda w, t: raw_image(w.image[:120, :160].copy(), t), "160x120 but its intrinsics are for 320x240"),
     "truncated JPEG": (lambda w, t: truncated(jpeg_image(w.image, t), 0.6), "truncated"),
     "empty JPEG": (lambda w, t: truncated(jpeg_image(w.image, t), 0), "0 bytes"),
     "text for JPEG": (lambda w, t: without(jpeg_image(w.image, t), data=b"not a picture"), "cannot be decoded"),
     "no stamp": (lambda w, t: raw_image(w.image, 0), "no time stamp"),
     "black": (lambda w, t: raw_image(np.zeros_like(w.image), t), ""),
-    "tiny": (lambda w, t: raw_image(w.image[:9, :9].copy(), t), "9x9 but camera_info says 320x240"),
+    "tiny": (lambda w, t: raw_image(w.image[:9, :9].copy(), t), "9x9 but its intrinsics are for 320x240"),
 }
 
 
@@ -102,7 +102,7 @@ BAD_INFOS = {
     "infinite distortion": (dict(d=[math.inf, 0.0, 0.0, 0.0]), "not finite"),
     "three coefficients": (dict(d=[0.1, 0.1, 0.1]), "got 3"),
     "unknown model": (dict(distortion_model="fovmodel", d=[0.9]), "'fovmodel'"),
-    "other size": (dict(width=640, height=480), "320x240 but camera_info says 640x480"),
+    "other size": (dict(width=640, height=480), "320x240 but its intrinsics are for 640x480"),
     "no size": (dict(width=0, height=0), "0x0"),
 }
 

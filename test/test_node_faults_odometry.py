@@ -112,7 +112,7 @@ def test_camera_info_that_comes_late_or_changes(world, node, robot):
     """Intrinsics for half the size meanwhile: the images wait for the right ones."""
     half = camera_info(width=160, height=120)
     status = robot.ask(jpeg_image(world.image, robot.now()), half)
-    assert not status.pose_valid and "320x240 but camera_info says 160x120" in status.reason
+    assert not status.pose_valid and "320x240 but its intrinsics are for 160x120" in status.reason
     assert_next_good_image_is_posed(world, robot)
 
 

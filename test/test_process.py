@@ -37,7 +37,9 @@ def run(**settings) -> dict:
     ours = ("MALLOC_", "GLIBC_TUNABLES", "OMP_WAIT_POLICY")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     environment |= {"PYTHONPATH": str(ROOT), **settings}
-    run = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True, timeout=300
+    )
     return json.loads(run.stdout)
 
 

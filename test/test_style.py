@@ -12,5 +12,7 @@ pytest.importorskip("ruff", reason="needs ruff (requirements/test.txt)")
 
 
 def test_the_linter_has_nothing_to_say():
-    run = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", ROOT], capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--no-cache", ROOT], capture_output=True, text=True, timeout=300
+    )
     assert run.returncode == 0, run.stdout + run.stderr

@@ -14,7 +14,7 @@ from rclpy.qos import QoSProfile
 
 from nre_ros.errors import MapError, NreError
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.building.from_message import has_image, keyframe_of
+from nre_ros.keyframes.building.keyframe_message import has_image, keyframe_from_message
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.msg import Keyframe
 from nre_ros.node.broadcasting import FrameLookups, Frames
@@ -135,7 +135,7 @@ class Mapper:
             store.update_pose(known, T_map_frame @ T_frame_cam)
             return "moved"
         stamp, rectified = stamp_nanoseconds(message.header.stamp), value_of(self._node, "rectified")
-        keyframe = keyframe_of(message, stamp, T_map_frame, T_frame_cam, self._building(), rectified)
+        keyframe = keyframe_from_message(message, stamp, T_map_frame, T_frame_cam, self._building(), rectified)
         if known is None:
             store.add(keyframe)
             return "added"

@@ -14,10 +14,11 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from nre_ros.errors import ImageError, MapError, NreError
 from nre_ros.geometry import Camera
+from nre_ros.images import check_image_size
 from nre_ros.keyframes.retrieval.retriever import PosePrior
 from nre_ros.localization.result import LocalizationResult
-from nre_ros.messages.camera_info import camera_of
-from nre_ros.messages.images import check_size, image_array
+from nre_ros.messages.camera_info import camera_from_info
+from nre_ros.messages.images import image_array
 from nre_ros.node.engine import Engine
 from nre_ros.node.parameters import value_of
 
@@ -54,8 +55,8 @@ class Verdicts:
                 raise ImageError("no camera_info has come yet")
             started = time.perf_counter()
             image = image_array(message)
-            camera = self._same(name, camera_of(info, value_of(self._node, "rectified")))
-            check_size(image, camera)
+            camera = self._same(name, camera_from_info(info, value_of(self._node, "rectified")))
+            check_image_size(image, camera)
             decoded = time.perf_counter()
             result = self._engine.localize(image, camera, prior)
             result = replace(result, milliseconds={"decode": (decoded - started) * 1e3, **result.milliseconds})

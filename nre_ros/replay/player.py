@@ -47,7 +47,8 @@ def main() -> int:
 def _play(arguments) -> int:
     import rclpy
 
-    from nre_ros.messages.bag import open_bag, stamp_of
+    from nre_ros.messages.bag import open_bag
+    from nre_ros.messages.stamps import header_stamp
 
     node = rclpy.create_node("bag_player")
     with open_bag(arguments.bag) as reader:
@@ -64,7 +65,7 @@ def _play(arguments) -> int:
             if connection.topic in publishers:
                 publishers[connection.topic].publish(bytes(raw))
             if connection.topic == arguments.image:
-                stamp = stamp_of(reader.deserialize(raw, connection.msgtype))
+                stamp = header_stamp(reader.deserialize(raw, connection.msgtype))
                 _tell(event="image", stamp=stamp, monotonic=time.monotonic())
     time.sleep(_SETTLE_SECONDS)  # what is still in the queues goes out
     node.destroy_node()
