@@ -123,7 +123,7 @@ def test_grey_is_colour_with_equal_channels(xfeat):
     assert torch.equal(one.coarse.data, three.coarse.data) and torch.equal(one.fine.data, three.fine.data)
 
 
-def test_views_of_other_arrays_are_read_right(xfeat):
+def test_views_with_negative_strides_are_read_right(xfeat):
     image = photograph("coffee")
     mirrored = image[:, ::-1]  # negative strides
     assert torch.equal(xfeat.extract(mirrored).coarse.data, xfeat.extract(mirrored.copy()).coarse.data)
@@ -166,7 +166,7 @@ def test_blank_images_give_finite_features(xfeat, value):
         (np.zeros((1, 64, 64, 3), np.uint8), "1, 64"),
     ],
 )
-def test_what_is_no_image_is_refused_by_name(xfeat, image, named):
+def test_anything_but_an_image_is_refused_by_name(xfeat, image, named):
     with pytest.raises(ImageError, match=named):
         xfeat.extract(image)
 
