@@ -7,7 +7,7 @@ Conventions (the whole package keeps them):
 * ``T_b_a`` maps coordinates of frame a into frame b: ``x_b = R x_a + t``, a 4x4 matrix.
 * Camera frames are optical frames (REP-103): z forward, x right, y down.
 * Pixel (0, 0) is the centre of the first pixel.
-* Quaternions are x y z w, as ROS has them.  Metres and radians.
+* Quaternions are x y z w, as ROS has them. Metres and radians.
 
 Camera models: pinhole; radial-tangential with 4, 5 or 8 coefficients in OpenCV's order
 (k1 k2 p1 p2 [k3 [k4 k5 k6]], ROS ``plumb_bob`` and ``rational_polynomial``); equidistant
@@ -107,8 +107,8 @@ class Camera:
     def max_radius(self) -> float:
         """Largest |(x, y) / z| up to which the distortion is one-to-one; inf if everywhere.
 
-        Beyond it the polynomial folds back, and a point far outside the field of view would seem to lie inside the image.
-        For the fisheye it is the tangent of the largest angle.
+        Beyond it the polynomial folds back, and a point far outside the field of view would seem to lie inside the
+        image. For the fisheye it is the tangent of the largest angle.
         """
         if self.model == PINHOLE or not any(self.distortion):
             return math.inf
@@ -141,8 +141,8 @@ class Camera:
 
         Returns:
             Pixels ``[..., 2]``; a mask ``[...]`` that is false behind the camera (z < ``MIN_DEPTH``) and beyond
-            ``max_radius``, where pixels are finite but meaningless; and d pixels / d points ``[..., 2, 3]``, None unless
-            asked for.
+            ``max_radius``, where pixels are finite but meaningless; and d pixels / d points ``[..., 2, 3]``, None
+            unless asked for.
         """
         z = points[..., 2]
         front = z >= MIN_DEPTH

@@ -3,9 +3,9 @@
 """Reads the checkpoints of the published networks, without PyTorch Lightning and without running what they hold.
 
 A Lightning file is a pickle: besides ``state_dict`` and ``hyper_parameters`` it may name classes of Lightning and
-OmegaConf (containers of settings, callbacks). torch's restricted unpickler reads it. Classes of these two packages become
-containers that do nothing, and any other name is refused. Lightning 1.2.10, which wrote the published files, wrote the
-settings as a plain dictionary that keeps OmegaConf's containers (read from the source of both).
+OmegaConf (containers of settings, callbacks). torch's restricted unpickler reads it. Classes of these two packages
+become containers that do nothing, and any other name is refused. Lightning 1.2.10, which wrote the published files,
+wrote the settings as a plain dictionary that keeps OmegaConf's containers (read from the source of both).
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         path: The file.
 
     Raises:
-        WeightsError: The file cannot be read, is no checkpoint, holds code, or has weights that are not finite or do not
-            fit its network.
+        WeightsError: The file cannot be read, is no checkpoint, holds code, or has weights that are not finite or do
+            not fit its network.
     """
     path = Path(path)
     try:
@@ -239,7 +239,7 @@ def _stand_ins(data: bytes) -> AbstractContextManager[object]:
 
 
 def _names_of_classes(data: bytes) -> set[str]:
-    """'module.name' of all classes and functions in the pickles of a PyTorch file, an archive or one from before torch 1.6."""
+    """'module.name' of all classes and functions in the pickles of a PyTorch file, also of one from before torch 1.6."""
     streams = [io.BytesIO(data)]
     if zipfile.is_zipfile(streams[0]):
         with zipfile.ZipFile(streams[0]) as archive:

@@ -3,16 +3,16 @@
 """The published NRE networks: an Inception-v3 trunk, cut where the checkpoint says, and a 1x1 convolution.
 
 Architecture: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016, with torchvision's
-order and names of layers, adapted as Germain et al. did (CVPR 2021). Every convolution and pooling is padded to keep its
-input's size (divided by its stride), and
+order and names of layers, adapted as Germain et al. did (CVPR 2021). Every convolution and pooling is padded to keep
+its input's size (divided by its stride), and
 
 - coarse: max-pooling after Conv2d_2b and, unless left out, after Conv2d_4a; Mixed_7a at stride 1,
   its pooled branch passed through unpooled;
 - fine: no pooling, Conv2d_3b with 3x3 kernels, cut at Mixed_5d at the latest.
 
 Geometry: a k x k kernel padded by (k - 1) / 2 is centred on cell s i of its input, for a stride s (k is odd throughout,
-in the pooling layers too). All receptive fields of cell i of the output are therefore centred at pixel ``stride * i`` of
-the input: stride 16 at Mixed_7a, 2 in the fine network, offset 0 in both.
+in the pooling layers too). All receptive fields of cell i of the output are therefore centred at pixel ``stride * i``
+of the input: stride 16 at Mixed_7a, 2 in the fine network, offset 0 in both.
 """
 
 from __future__ import annotations
@@ -184,8 +184,8 @@ def layer_names(level: str) -> list[str]:
 class InceptionNetwork(nn.Module):
     """The network of one level, up to its extraction layer.
 
-    It turns a normalised RGB image ``[B, 3, H, W]`` into features ``[B, channels, ~H / stride, ~W / stride]``. The features
-    are not of unit length: their dot products are the logits of a correspondence map.
+    It turns a normalised RGB image ``[B, 3, H, W]`` into features ``[B, channels, ~H / stride, ~W / stride]``. The
+    features are not of unit length: their dot products are the logits of a correspondence map.
 
     Args:
         level: coarse or fine.

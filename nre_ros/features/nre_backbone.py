@@ -86,8 +86,8 @@ class NREBackbone(FeatureBackbone):
 def max_coarse_side(checkpoint: Checkpoint) -> int:
     """Computes the longer side of the image, in pixels, at which the published code runs its coarse network.
 
-    It is the side whose feature map has ``resize`` cells, as the published code computes it: back through the layers that
-    halve, n cells come from 2 n - 1, and Mixed_7a counts although it halves nothing.
+    It is the side whose feature map has ``resize`` cells, as the published code computes it: back through the layers
+    that halve, n cells come from 2 n - 1, and Mixed_7a counts although it halves nothing.
     """
     if checkpoint.resize is None:
         return _MAX_COARSE_SIDE
@@ -98,7 +98,7 @@ def max_coarse_side(checkpoint: Checkpoint) -> int:
 
 def _prepared(checkpoint: Checkpoint, device: torch.device) -> InceptionNetwork:
     network = fuse_batch_norms(checkpoint.network()).to(device)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stub
 
 
 def _pass(network: InceptionNetwork, rgb: torch.Tensor, max_side: int) -> FeatureMap:

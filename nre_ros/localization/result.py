@@ -35,10 +35,10 @@ class LocalizationResult:
 
     Attributes:
         T_map_cam: ``[4, 4]`` float64 pose of the camera's optical frame in the map; None without a pose.
-        covariance: ``[6, 6]`` float64 of (x, y, z, rotation about x, y, z), both in the map's axes, metres and radians, as
-            geometry_msgs/PoseWithCovariance has it; None without a pose.
-        confidence: Probability that the pose is right (``confidence.py`` defines right). It is also given where the pose
-            was refused.
+        covariance: ``[6, 6]`` float64 of (x, y, z, rotation about x, y, z), both in the map's axes, metres and radians,
+            as geometry_msgs/PoseWithCovariance has it; None without a pose.
+        confidence: Probability that the pose is right (``confidence.py`` defines right). It is also given where the
+            pose was refused.
         reason: One line that says why there is no pose; empty with one.
         alternatives: Distinct poses that explain the image nearly as well. Where there is no pose because one of two
             poses must be right, both of them.
@@ -83,8 +83,8 @@ class LocalizationResult:
     def hypotheses(self) -> tuple[Alternative, ...]:
         """The poses that the validation gate may judge, the most probable first; empty where there is none.
 
-        An accepted pose comes first, its alternatives after it. Without an accepted pose there are hypotheses only where
-        one of several poses must be right: odometry may tell which.
+        An accepted pose comes first, its alternatives after it. Without an accepted pose there are hypotheses only
+        where one of several poses must be right: odometry may tell which.
         """
         if self.T_map_cam is None:
             return self.alternatives if len(self.alternatives) > 1 else ()

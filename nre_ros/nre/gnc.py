@@ -57,7 +57,7 @@ SIGMAS = (
 """The published schedule of scales, in cells."""
 
 FINAL_GAIN, INTERMEDIATE_GAIN = 1e-6, 1e-4
-"""A scale is done when a step gains less than this fraction of the loss; the second one for poses that are refined again."""
+"""A scale is done when a step gains less than this fraction of the loss; the second is for poses refined again later."""
 _FLATTEST = 0.05
 """Smallest eigenvalue of A_n, as a share of the IRLS weight."""
 _DAMPING_START, _DAMPING_MIN, _DAMPING_MAX = 1e-3, 1e-6, 1e2

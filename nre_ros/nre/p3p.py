@@ -28,8 +28,8 @@ def solve_p3p(rays: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, t
         points: ``[B, 3, 3]`` float64 points in the map frame, one a row.
 
     Returns:
-        ``T_cam_map`` ``[B, 4, 4, 4]``, four candidates a triplet, and their validity ``[B, 4]``. Candidates that are not
-        valid hold the identity.
+        ``T_cam_map`` ``[B, 4, 4, 4]``, four candidates a triplet, and their validity ``[B, 4]``. Candidates that are
+        not valid hold the identity.
     """
     scale = _triangle_size(points)
     usable = scale > 0

@@ -63,9 +63,9 @@ def localize_pair(
 
     Returns:
         The published keys: ``P3P``, ``coarse_irls`` and ``fine_irls``, those stages that were reached, each
-        {"pose": {"R" ``[3, 3]``, "t" ``[3]``, "K" ``[3, 3]``, "dist_coeffs" ``[4]``}, "cost"}, and ``gt_cost`` (mean loss
-        of the points at ``gt_pose``, or None). Beside them ``estimate``, the whole ``Estimate``, and ``reason``, why
-        there is no pose.
+        {"pose": {"R" ``[3, 3]``, "t" ``[3]``, "K" ``[3, 3]``, "dist_coeffs" ``[4]``}, "cost"}, and ``gt_cost`` (mean
+        loss of the points at ``gt_pose``, or None). Beside them ``estimate``, the whole ``Estimate``, and ``reason``,
+        why there is no pose.
 
     Raises:
         ImageError: An image cannot be read or used.
