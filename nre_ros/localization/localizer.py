@@ -92,9 +92,10 @@ class Localizer:
         Raises:
             NreError: The device was released and ``move_to`` was not called since.
         """
-        if self._estimator is None:
+        estimator = self._estimator  # read once: a thread that uses the backbone may ask while the device is released
+        if estimator is None:
             raise NreError("the localizer has released its device: call move_to before localizing")
-        return self._estimator
+        return estimator
 
     @property
     def backbone(self) -> FeatureBackbone:
