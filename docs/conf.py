@@ -49,6 +49,7 @@ extensions = [
 exclude_patterns = ["_build", "_ext", "_templates", "Thumbs.db", ".DS_Store"]
 templates_path = ["_templates"]
 nitpicky = True
+smartquotes = False  # of a help text they would make one dash of the two of an option
 interface_root = str(ROOT)  # of the extension interface_reference
 
 # --- Markdown --------------------------------------------------------------------------------

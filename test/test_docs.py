@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The documentation builds without a warning, its links lead somewhere, and the notebook runs."""
 
+import ast
 import os
 import re
 import shutil
@@ -85,3 +86,27 @@ def test_the_notebook_runs_and_localizes_its_image(monkeypatch):
     assert "pose found: False" in text
     pictures = [output for output in outputs if "image/jpeg" in output.get("data", {})]
     assert len(pictures) == 3
+
+
+def constants(folder) -> list[str]:
+    """The string constants of the Python files below a folder; values within them become ``...``."""
+    found = []
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = (part.value if isinstance(part, ast.Constant) else "..." for part in node.values)
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+def test_messages_in_troubleshooting_are_those_of_the_program():
+    texts = "\n".join(constants(ROOT / "nre_ros"))
+    page = (ROOT / "docs/troubleshooting.md").read_text()
+    tables = re.findall(r"^\| (?:message|`\w+`) contains .*\n\| ---.*\n((?:\|.*\n)+)", page, re.MULTILINE)
+    assert len(tables) == 5
+    cells = [row.split(" | ")[0].strip("| ") for table in tables for row in table.splitlines()]
+    quoted = [text for cell in cells if not cell.startswith("(") for text in re.findall(r"`([^`]+)`", cell)]
+    assert len(quoted) > 25
+    assert [text for text in quoted if text not in texts] == []

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
+import textwrap
 from collections.abc import Iterator
 
 from docutils import nodes
@@ -54,19 +56,23 @@ class CommandLineReference(Directive):
             usage = parser.format_usage().removeprefix("usage: ").rstrip()
             section += nodes.literal_block(usage, usage, language="text")
             section += self._options(parser)
+            if parser.epilog:
+                section += self._text(parser.epilog)
             sections.append(section)
             self.state.document.note_explicit_target(section, section)
         return sections
 
     @staticmethod
     def _text(description: str) -> list[nodes.Node]:
-        """Returns a description as paragraphs; indented ones stay as they are typed."""
+        """Returns a description or epilog: paragraphs, and indented lines as they are typed."""
         result: list[nodes.Node] = []
-        for part in description.strip().split("\n\n"):
-            if part.startswith("  "):
-                result.append(nodes.literal_block(part, part, language="text"))
+        lines = description.strip("\n").splitlines()
+        for indented, group in itertools.groupby(filter(str.strip, lines), lambda line: line.startswith("  ")):
+            text = textwrap.dedent("\n".join(group))
+            if indented:
+                result.append(nodes.literal_block(text, text, language="text"))
             else:
-                result.append(nodes.paragraph(text=" ".join(part.split())))
+                result.append(nodes.paragraph(text=" ".join(text.split())))
         return result
 
     @staticmethod
