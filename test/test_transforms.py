@@ -20,7 +20,7 @@ IDENTITY = [0.0, 0.0, 0.0, 1.0]
 
 def motion(rng):
     T = np.eye(4)
-    T[:3, :3] = Rotation.random(random_state=rng).asmatrix_of_transform()
+    T[:3, :3] = Rotation.random(random_state=rng).as_matrix()
     T[:3, 3] = rng.normal(size=3)
     return T
 
@@ -59,7 +59,7 @@ def test_between_two_stamps_motion_is_linear_and_rotation_uniform():
     buffer = TransformBuffer()
     for stamp, angle, x in ((0, 0.3, 1.0), (SECOND, 1.7, 5.0)):
         T = shift(x)
-        T[:3, :3] = Rotation.from_rotvec(angle * axis).asmatrix_of_transform()
+        T[:3, :3] = Rotation.from_rotvec(angle * axis).as_matrix()
         insert(buffer, T, "odom", "base", START + stamp)
     for nanoseconds in (1, 250_000_000, 999_999_999):
         part = nanoseconds / SECOND
