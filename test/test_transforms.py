@@ -26,7 +26,7 @@ def motion(rng):
 
 
 def insert(buffer, T, parent, child, stamp=START, static=False):
-    return buffer.insert(stamp, parent, child, T[:3, 3], Rotation.frommatrix_of_transform(T[:3, :3]).as_quat(), static)
+    return buffer.insert(stamp, parent, child, T[:3, 3], Rotation.from_matrix(T[:3, :3]).as_quat(), static)
 
 
 def shift(x):
@@ -65,7 +65,7 @@ def test_between_two_stamps_motion_is_linear_and_rotation_uniform():
         part = nanoseconds / SECOND
         T = buffer.lookup("odom", "base", START + nanoseconds)
         assert T[0, 3] == pytest.approx(1 + 4 * part, abs=1e-12)
-        rotation = Rotation.frommatrix_of_transform(T[:3, :3]).as_rotvec()
+        rotation = Rotation.from_matrix(T[:3, :3]).as_rotvec()
         np.testing.assert_allclose(rotation, (0.3 + 1.4 * part) * axis, atol=1e-9)
 
 
@@ -74,7 +74,7 @@ def test_rotation_takes_the_short_way_whatever_the_sign_of_the_quaternion():
     buffer.insert(START, "odom", "base", [0, 0, 0], IDENTITY)
     buffer.insert(START + SECOND, "odom", "base", [0, 0, 0], -Rotation.from_rotvec([0, 0, 0.4]).as_quat())
     T = buffer.lookup("odom", "base", START + SECOND // 2)
-    np.testing.assert_allclose(Rotation.frommatrix_of_transform(T[:3, :3]).as_rotvec(), [0, 0, 0.2], atol=1e-12)
+    np.testing.assert_allclose(Rotation.from_matrix(T[:3, :3]).as_rotvec(), [0, 0, 0.2], atol=1e-12)
 
 
 def test_transforms_may_arrive_out_of_order():
