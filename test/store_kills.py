@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from keyframe_samples import PlaceBackbone, random_keyframe
 
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.importers.common import MapSource, build_map
+from nre_ros.keyframes.importers.build_map import build_map
+from nre_ros.keyframes.importers.map_source import MapSource
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.tools.verify import verify_map
 

@@ -13,12 +13,14 @@ import numpy as np
 from nre_ros.errors import EvaluationError, ImageError, NreError
 from nre_ros.evaluation.inputs import Query
 from nre_ros.geometry import Camera
+from nre_ros.images import check_image_size
 from nre_ros.keyframes.importers.bag.topics import sibling_info
-from nre_ros.messages.bag import CAMERA_INFO_TYPE, IMAGE_TYPES, choose_topic, stamp_of
-from nre_ros.messages.camera_info import camera_of
-from nre_ros.messages.images import check_size, image_array, is_depth
-from nre_ros.messages.stamps import seconds_of
-from nre_ros.messages.torn_bag import messages_that_are_left, open_what_is_left
+from nre_ros.messages.bag import CAMERA_INFO_TYPE, IMAGE_TYPES, choose_topic
+from nre_ros.messages.camera_info import camera_from_info
+from nre_ros.messages.damaged_bag import open_readable, readable_messages
+from nre_ros.messages.depth_images import is_depth
+from nre_ros.messages.images import image_array
+from nre_ros.messages.stamps import header_stamp, seconds_text
 
 
 class BagInput:
@@ -33,7 +35,7 @@ class BagInput:
 
     def __init__(self, path, image: str = "", camera_info: str = "", every: int = 1):
         self.path, self.every = Path(path), every
-        reader, problem = open_what_is_left(self.path)
+        reader, problem = open_readable(self.path)
         with closing(reader):
             found = {connection.topic: connection.msgtype for connection in reader.connections}
             if not found or reader.message_count == 0:
@@ -74,7 +76,7 @@ class BagInput:
                 repeated += stamp in seen
                 if stamp not in seen:
                     seen.add(stamp)
-                    yield Query(seconds_of(stamp), stamp, lambda message=message, info=info: _load(message, info))
+                    yield Query(seconds_text(stamp), stamp, lambda message=message, info=info: _load(message, info))
         if repeated:
             self.damage.append(f"bag {self.path}: {repeated} images have the stamp of another one and are left out")
 
@@ -82,34 +84,34 @@ class BagInput:
         """Those images again, for pictures; what cannot be read is left out."""
         left = set(names)
         for stamp, message, info in self._messages():
-            if seconds_of(stamp) in left:
-                left.discard(seconds_of(stamp))
+            if seconds_text(stamp) in left:
+                left.discard(seconds_text(stamp))
                 try:
-                    yield seconds_of(stamp), *_load(message, info)
+                    yield seconds_text(stamp), *_load(message, info)
                 except NreError:
                     continue
             if not left:
                 return
 
     def _messages(self) -> Iterator[tuple]:
-        reader, _ = open_what_is_left(self.path)
+        reader, _ = open_readable(self.path)
         with closing(reader):
             infos = [c for c in reader.connections if c.topic == self.camera_info]
             info = next((reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages(infos)), None)
             connections = [c for c in reader.connections if c.topic in (self.image, self.camera_info)]
-            for connection, log_time, raw in messages_that_are_left(reader, connections, self.damage):
+            for connection, log_time, raw in readable_messages(reader, connections, self.damage):
                 message = reader.deserialize(raw, connection.msgtype)
                 if connection.topic == self.camera_info:
                     info = message
                 else:
-                    yield stamp_of(message) or log_time, message, info
+                    yield header_stamp(message) or log_time, message, info
 
     def _span(self, reader) -> tuple[int, int, str]:
         """Stamps of the first image and, by the recording's length, about the last one; the images' frame."""
         connections = [c for c in reader.connections if c.topic == self.image]
         for connection, log_time, raw in reader.messages(connections):
             message = reader.deserialize(raw, connection.msgtype)
-            first = stamp_of(message) or log_time
+            first = header_stamp(message) or log_time
             return first, first + reader.end_time - log_time, message.header.frame_id
         raise EvaluationError(f"bag {self.path} has no message on {self.image}")
 
@@ -118,8 +120,8 @@ def _load(message, info) -> tuple[np.ndarray, Camera]:
     """As the node does it."""
     if info is None:
         raise ImageError("there is no camera_info message")
-    image, camera = image_array(message), camera_of(info)
-    check_size(image, camera)
+    image, camera = image_array(message), camera_from_info(info)
+    check_image_size(image, camera)
     return image, camera
 
 

@@ -19,8 +19,9 @@ from scipy.spatial.transform import Rotation
 from nre_ros.errors import EvaluationError, NreError
 from nre_ros.evaluation.metrics.outcomes import pose_matrices
 from nre_ros.geometry import interpolate_poses, pose_matrix
-from nre_ros.keyframes.importers.common import numbered_lines
-from nre_ros.keyframes.importers.rgbd.folder import QUATERNION_TOLERANCE, tum_values
+from nre_ros.keyframes.importers.pose_checks import QUATERNION_TOLERANCE
+from nre_ros.keyframes.importers.text_files import numbered_lines
+from nre_ros.keyframes.importers.text_trajectory import parse_tum_numbers
 
 MAX_GAP = 0.1
 """Seconds between two true poses beyond which nothing is interpolated."""
@@ -64,7 +65,7 @@ def read_tum(path) -> Truth:
     entries = _Entries()
     for number, line in _numbered_lines(path):
         try:
-            entries.add(*tum_values(line))
+            entries.add(*parse_tum_numbers(line))
         except NreError as error:
             entries.refuse(f"line {number}: {error}")
     return entries.truth(str(path))
@@ -78,17 +79,18 @@ def read_topic(path, topic: str, camera_frame: str = "") -> Truth:
     what the bag has when there is no such topic.
     """
     from nre_ros.keyframes.importers.bag.topics import POSE_TYPES
-    from nre_ros.messages.bag import choose_topic, stamp_of
-    from nre_ros.messages.torn_bag import messages_that_are_left, open_what_is_left
+    from nre_ros.messages.bag import choose_topic
+    from nre_ros.messages.damaged_bag import open_readable, readable_messages
+    from nre_ros.messages.stamps import header_stamp
 
     entries, frames = _Entries(), {}
-    reader, _ = open_what_is_left(path)
+    reader, _ = open_readable(path)
     with closing(reader):
         found = {connection.topic: connection.msgtype for connection in reader.connections}
         choose_topic(path, found, POSE_TYPES, topic, "ground truth")
         mount = _Mount(reader, camera_frame)
         connections = [c for c in reader.connections if c.topic == topic]
-        for connection, _, raw in messages_that_are_left(reader, connections, []):
+        for connection, _, raw in readable_messages(reader, connections, []):
             message = reader.deserialize(raw, connection.msgtype)
             pose = message.pose if connection.msgtype == POSE_TYPES[0] else message.pose.pose
             p, q = pose.position, pose.orientation
@@ -98,7 +100,7 @@ def read_topic(path, topic: str, camera_frame: str = "") -> Truth:
                 entries.refuse(problem)
                 continue
             frames[message.header.frame_id.removeprefix("/")] = True
-            entries.add(stamp_of(message), mount.of_camera(numbers, getattr(message, "child_frame_id", "")))
+            entries.add(header_stamp(message), mount.of_camera(numbers, getattr(message, "child_frame_id", "")))
     if len(frames) > 1:
         raise EvaluationError(f"ground truth {topic} changes its frame: {', '.join(frames)}")
     return entries.truth(topic, next(iter(frames), ""))
@@ -127,7 +129,7 @@ def read_listed(path, names: list[str]) -> tuple[Truth, dict[str, int], bool]:
     by_time, by_place = _Entries(), _Entries()
     for place, (number, line) in enumerate(lines, start=1):
         try:
-            stamp, pose = tum_values(line)
+            stamp, pose = parse_tum_numbers(line)
             by_time.add(stamp, pose)
             by_place.add(place, pose)
         except NreError as error:

@@ -15,8 +15,9 @@ import numpy as np
 
 from nre_ros.errors import EvaluationError, NreError
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.importers.cameras import camera_of_size, read_cameras_txt
-from nre_ros.keyframes.importers.common import check_folder, image_names, read_image
+from nre_ros.keyframes.importers.colmap.cameras import camera_of_size, read_cameras_txt
+from nre_ros.keyframes.importers.image_files import read_image
+from nre_ros.keyframes.importers.text_files import check_folder, image_names
 
 
 @dataclass(frozen=True)

@@ -107,12 +107,11 @@ def with_localizer(localizer: Localizer) -> Callable[[Query], dict]:
     The localizer is told to give every pose that it has: which ones would have been accepted is a matter of
     their confidence, and is decided when the outcomes are looked at.
     """
-    localizer.min_confidence = 0.0
 
     def localize(query: Query) -> dict:
         try:
             image, camera = query.load()
-            result = localizer.localize(image, camera)
+            result = localizer.localize(image, camera, min_confidence=0.0)
         except NreError as error:
             result = LocalizationResult(reason=str(error))
         return result.to_json()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nre_ros.evaluation.bag_input import BagInput
 from nre_ros.evaluation.records import RecordFile
-from nre_ros.messages.stamps import seconds_of
+from nre_ros.messages.stamps import seconds_text
 from nre_ros.replay.bag import BagTopics
 from nre_ros.replay.session import read_session, run_session
 
@@ -50,7 +50,7 @@ def record_session(
     session = read_session(folder / SESSION)
     with RecordFile(path) as records:
         for status in session.statuses:
-            if seconds_of(status["stamp"]) not in records.done:
+            if seconds_text(status["stamp"]) not in records.done:
                 records.write(_record(status))
     done.write_text(f"{len(session.sent)} images sent\n", encoding="utf-8")
 
@@ -63,7 +63,7 @@ def images_sent(folder: Path) -> int:
 def _record(status: dict) -> dict:
     covariance = status["covariance"]
     return {
-        "image": seconds_of(status["stamp"]),
+        "image": seconds_text(status["stamp"]),
         "stamp": status["stamp"],
         "success": status["success"],
         "position": status["position"],

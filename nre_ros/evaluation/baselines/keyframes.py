@@ -20,11 +20,12 @@ from nre_ros.errors import EvaluationError
 from nre_ros.evaluation.baselines.keypoints import Keypoints, Peer
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.builder import lift_pixels
-from nre_ros.keyframes.building.multiview.refinement import NEIGHBOURS, refine_depth
+from nre_ros.keyframes.building.multiview.depth_refinement import NEIGHBOURS, refine_depth
 from nre_ros.keyframes.building.multiview.triangulation import triangulate
 from nre_ros.keyframes.building.multiview.view_cache import ViewCache
 from nre_ros.keyframes.building.point_selection import smooth_depth
-from nre_ros.keyframes.importers.common import check_folder, read_depth, read_image
+from nre_ros.keyframes.importers.image_files import read_depth, read_image
+from nre_ros.keyframes.importers.text_files import check_folder
 from nre_ros.keyframes.storage.store import KeyframeStore
 
 _NEIGHBOURS = 8
@@ -108,7 +109,7 @@ class _Triangulation:
 
     def lift(self, name: str, keypoints: Keypoints) -> tuple[np.ndarray, np.ndarray]:
         view = self._views.view(name)  # the peer finds the same keypoints again: it draws no random numbers
-        others = list(self._views.likely(name, _NEIGHBOURS).values())
+        others = list(self._views.likely_neighbours(name, _NEIGHBOURS).values())
         matches = [self._peer.match(view.keypoints, other.keypoints) for other in others]
         found = triangulate(view, others, matches)
         points, known = np.full((len(view.pixels), 3), np.nan), np.zeros(len(view.pixels), dtype=bool)

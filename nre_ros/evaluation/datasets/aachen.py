@@ -15,8 +15,9 @@ from nre_ros.errors import EvaluationError, ImportSourceError
 from nre_ros.evaluation.datasets.scene import Published, Scene, SubmittedDataset
 from nre_ros.evaluation.inputs import Frame, PosedInput
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.importers.cameras import camera_from_colmap
-from nre_ros.keyframes.importers.common import check_folder, read_image, read_list
+from nre_ros.keyframes.importers.colmap.cameras import camera_from_colmap
+from nre_ros.keyframes.importers.image_files import read_image
+from nre_ros.keyframes.importers.text_files import check_folder, read_list
 
 IMAGES, MODEL = Path("images/images_upright"), Path("3D-models/aachen_v_1_1")
 CONDITIONS = ("day", "night")
@@ -38,7 +39,7 @@ class Aachen(SubmittedDataset):
     )
 
     def scenes(self, root: Path, wanted: tuple[str, ...] = ()) -> list[Scene]:
-        from nre_ros.keyframes.importers.colmap import ColmapSource
+        from nre_ros.keyframes.importers.colmap.model_source import ColmapSource
 
         root = check_folder(root)
         source = ColmapSource(root / MODEL, root / IMAGES)

@@ -12,7 +12,8 @@ from pathlib import Path
 from nre_ros.errors import EvaluationError, NreError
 from nre_ros.evaluation.datasets.scene import Dataset, Scene
 from nre_ros.evaluation.evaluate import Evaluation, Options, evaluate
-from nre_ros.keyframes.importers.common import build_map, made_of
+from nre_ros.keyframes.importers.build_map import build_map
+from nre_ros.keyframes.importers.resume_file import source_fingerprint
 from nre_ros.keyframes.storage.store import KeyframeStore
 
 TABLE, SUBMISSION = "table.md", "submission.txt"
@@ -53,7 +54,7 @@ def run_benchmark(
 
 def _map_of(scene: Scene, options: Options, builder, maps: dict[str, Path]) -> Path:
     """The scene's map; scenes whose sources are the same share one."""
-    source = made_of(scene.source, builder)
+    source = source_fingerprint(scene.source, builder)
     if source not in maps:
         path = options.output / f"{scene.name}.db"
         for note in scene.source.notes:

@@ -14,7 +14,8 @@ from scipy.spatial.transform import Rotation
 from nre_ros.errors import EvaluationError
 from nre_ros.evaluation.inputs import PosedInput
 from nre_ros.geometry import invert
-from nre_ros.keyframes.importers.common import MapSource, check_folder
+from nre_ros.keyframes.importers.map_source import MapSource
+from nre_ros.keyframes.importers.text_files import check_folder
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """7-Scenes (Shotton et al., CVPR 2013): RGB-D maps of the training sequences, the test sequences as queries.
 
-The layout, the cameras and the poses are the importer's (``keyframes.importers.seven_scenes``).
+The layout, the cameras and the poses are the importer's (``keyframes.importers.rgbd.seven_scenes``).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from nre_ros.evaluation.metrics.calibration import confidence_calibration, covar
 from nre_ros.evaluation.metrics.outcomes import Outcomes, Shared, pose_matrices, pose_numbers
 from nre_ros.evaluation.metrics.systematic import delay, findings, offset
 from nre_ros.evaluation.metrics.trajectory import by_evo, trajectory_errors
-from nre_ros.messages.stamps import seconds_of
+from nre_ros.messages.stamps import seconds_text
 
 _POSE = ("x", "y", "z", "qx", "qy", "qz", "qw")
 
@@ -51,7 +51,7 @@ def write_tum(path: Path, outcomes: Outcomes) -> None:
     numbers = pose_numbers(outcomes.poses)
     for k in np.flatnonzero(outcomes.accepted):
         stamp = int(outcomes.stamps[k])
-        time = seconds_of(stamp) if stamp else str(k)
+        time = seconds_text(stamp) if stamp else str(k)
         lines.append(" ".join([time, *map(repr, numbers[k].tolist())]))
     Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
