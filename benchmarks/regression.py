@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -90,6 +91,8 @@ def gallery(work: Path, keyframes: int, queries: int) -> Inputs:
     from nre_ros.gallery.rgbd import write_rgbd
     from nre_ros.gallery.trajectory import CameraMount
 
+    for name in ("room", "room_queries"):  # of an earlier run
+        shutil.rmtree(work / name, ignore_errors=True)
     room, sensor = Gallery(build_room(0)), Sensor(noise=2.0)
     mapped = write_rgbd(work / "room", room, CAMERA, mapping_poses(keyframes=keyframes, seed=0), sensor=sensor, seed=0)
     seconds = np.linspace(0.0, 30.0, queries, endpoint=False)

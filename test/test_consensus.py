@@ -44,13 +44,13 @@ def errors(T_cam_map, truth):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_pose_is_found_among_outliers_and_maps_with_two_dips(seed):
+def test_pose_is_found_among_outliers_and_maps_with_two_minima(seed):
     points, maps, truth = problem(seed=seed)
     metres, degrees = errors(run(points, maps).T[0], truth)
     assert metres < 0.02 and degrees < 0.5
 
 
-def test_a_share_of_the_points_is_enough_and_is_the_best_share():
+def test_the_most_informative_share_of_the_points_is_used_and_is_enough():
     points, maps, truth = problem(count=400, outliers=0.2, twins=0.0)
     loss = maps.loss.clone()
     loss[::2] = CHANCE - 0.2 * (CHANCE - loss[::2])  # every second map tells little
@@ -110,7 +110,7 @@ def test_sharp_maps_are_drawn_more_often_and_flat_ones_still_are(solved):
     assert sharp > 1.5 * middle > 0 and middle > 20 * flat
 
 
-def test_the_seed_decides(solved):
+def test_the_same_seed_draws_the_same_triplets(solved):
     points, maps, _ = problem()
     first, again, _ = (run(points, maps, seed=seed) for seed in (3, 3, 4))
     assert torch.equal(first.T, again.T) and torch.equal(first.cost, again.cost)
@@ -143,7 +143,7 @@ def test_flat_maps_give_no_pose():
     assert len(found.T) == 0 and len(found.rows) == 0
 
 
-def test_flat_maps_do_not_take_part():
+def test_points_with_flat_maps_are_not_used():
     points, maps, truth = problem(count=100, outliers=0, twins=0)
     loss = maps.loss.numpy().copy()
     loss[:70] = np.log(HEIGHT * WIDTH)
@@ -163,7 +163,7 @@ def test_collinear_points_give_no_pose():
     assert len(run(line, maps).T) == 0
 
 
-def test_points_far_beside_the_camera_cost_chance_in_single_precision_too():
+def test_points_far_beside_the_camera_have_the_outlier_loss_in_single_precision_too():
     """A rational model's polynomials overflow there; a map of a town has such points for some pose."""
     lens = (0.3, -0.1, 0.0011, -0.0007, 0.02, 0.5, -0.05, 0.01)
     camera = Camera(320, 240, 260.0, 258.0, 161.0, 118.0, RADIAL_TANGENTIAL, lens)

@@ -214,7 +214,7 @@ def test_compressed_depth_is_refused():
         ({"data": array.array("B")}, "has 0 bytes"),
     ],
 )
-def test_wrong_image_messages_are_refused_in_words(changes, words):
+def test_invalid_image_messages_are_refused_with_the_reason(changes, words):
     message = raw_message(random_pixels((24, 32, 3)), "bgr8")
     for name, value in changes.items():
         setattr(message, name, value)
@@ -289,7 +289,7 @@ def test_binning_and_region_of_interest_move_pixels_as_the_sensor_does():
         ({"width": 0}, "0x480"),
     ],
 )
-def test_wrong_intrinsics_are_refused_in_words(changes, words):
+def test_invalid_intrinsics_are_refused_with_the_reason(changes, words):
     with pytest.raises(CameraError, match=words) as caught:
         camera_from_info(info_message(**changes))
     assert "\n" not in str(caught.value)
@@ -322,7 +322,7 @@ def test_poses_keep_their_values():
     )
 
 
-def test_a_pose_message_that_is_no_motion_is_refused():
+def test_an_invalid_pose_message_is_refused():
     message = pose_message(np.eye(4))
     message.position.y = float("nan")
     with pytest.raises(PoseError, match="nan"):

@@ -58,7 +58,7 @@ def test_rendered_views_are_localized_within_centimetres(room, stack, queries, q
     assert (np.abs(off) < 5 * sigma[:3].numpy()).all() and sigma[:3].max() < 0.05
 
 
-def test_projections_and_support_are_those_of_the_pose(room, stack, queries):
+def test_projections_and_inliers_are_those_of_the_pose(room, stack, queries):
     features, truth = queries[0]
     estimate = NREEstimator(room.backbone).localize(features, stack, CAMERA)
     seen = estimate.valid.numpy()
@@ -119,13 +119,13 @@ def test_a_call_leaves_torch_as_it_was(room, stack, queries):
         EstimatorConfig(window_size=8),
     ],
 )
-def test_options_change_the_way_and_not_the_place(room, stack, queries, config):
+def test_every_option_leads_to_the_pose(room, stack, queries, config):
     for features, truth in queries:
         metres, degrees = errors(NREEstimator(room.backbone, config).localize(features, stack, CAMERA), truth)
         assert metres < 0.06 and degrees < 1.2
 
 
-def test_cost_and_support_do_not_depend_on_the_order_of_the_keyframes(room, queries):
+def test_the_order_of_the_keyframes_does_not_matter(room, queries):
     features, truth = queries[0]
     stack = stack_keyframes(room.keyframes[::-1])
     assert errors(NREEstimator(room.backbone).localize(features, stack, CAMERA), truth)[0] < 0.03
@@ -142,7 +142,7 @@ def unsupported(estimate) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["noise", "black", "white", "other scene"])
-def test_images_of_nothing_in_the_map_give_no_pose(room, stack, kind):
+def test_images_that_show_nothing_of_the_map_give_no_pose(room, stack, kind):
     other = Gallery(build_room(seed=9, pixels_per_metre=60, furniture=False))
     image = {
         "noise": lambda: np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8),
@@ -170,18 +170,18 @@ def taking(stack, rows):
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_fewer_than_four_points(room, stack, queries, count):
+def test_fewer_than_four_points_give_no_pose(room, stack, queries, count):
     estimate = NREEstimator(room.backbone).localize(queries[0][0], taking(stack, slice(0, count)), CAMERA)
     assert estimate.T_cam_map is None and str(count) in estimate.reason and estimate.inlier_count == 0
 
 
-def test_four_points_are_tried_and_not_believed(room, stack, queries):
+def test_a_pose_from_four_points_is_refused(room, stack, queries):
     four = taking(stack, slice(0, 4))
     assert unsupported(NREEstimator(room.backbone).localize(queries[0][0], four, CAMERA))
 
 
 @pytest.mark.parametrize("place", ["one point", "line"])
-def test_points_that_no_pose_can_be_computed_from(room, stack, queries, place):
+def test_coincident_and_collinear_points_give_no_pose(room, stack, queries, place):
     steps = torch.arange(len(stack), dtype=torch.float64)[:, None]
     points = {"one point": torch.ones(1, 3).double().expand(len(stack), 3), "line": steps * torch.ones(1, 3).double()}
     estimate = NREEstimator(room.backbone).localize(queries[0][0], replace(stack, points=points[place].clone()), CAMERA)
@@ -189,7 +189,7 @@ def test_points_that_no_pose_can_be_computed_from(room, stack, queries, place):
 
 
 @pytest.mark.parametrize("config", [EstimatorConfig(), EstimatorConfig(use_re=True), EstimatorConfig(skip_gnc=True)])
-def test_flat_maps(room, stack, queries, config):
+def test_flat_maps_give_no_pose(room, stack, queries, config):
     """Every cell of the query has the same features."""
     features = queries[0][0]
     flat = torch.full_like(features.coarse.data, 1 / np.sqrt(len(features.coarse.data)))
@@ -206,7 +206,7 @@ def spoilt(tensor, value):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("where", ["coarse", "fine"])
-def test_query_features_that_are_not_finite(room, stack, queries, where, value):
+def test_query_features_that_are_not_finite_are_named(room, stack, queries, where, value):
     features = queries[0][0]
     map_ = getattr(features, where)
     features = replace(features, **{where: FeatureMap(spoilt(map_.data, value), map_.grid)})
@@ -215,7 +215,7 @@ def test_query_features_that_are_not_finite(room, stack, queries, where, value):
 
 
 @pytest.mark.parametrize("where", ["points", "coarse", "fine", "background"])
-def test_keyframes_that_are_not_finite(room, stack, queries, where):
+def test_keyframes_that_are_not_finite_are_named(room, stack, queries, where):
     broken = replace(stack, **{where: spoilt(getattr(stack, where), float("nan"))})
     estimate = NREEstimator(room.backbone).localize(queries[0][0], broken, CAMERA)
     assert estimate.T_cam_map is None and "not finite" in estimate.reason
@@ -235,7 +235,7 @@ def test_keyframes_that_are_not_finite(room, stack, queries, where):
         ("background", (256, 64)),
     ],
 )
-def test_keyframes_of_wrong_shape(room, stack, queries, where, shape):
+def test_keyframes_of_wrong_shape_give_no_pose(room, stack, queries, where, shape):
     """Each is named with the shape that it has."""
     tensor = getattr(stack, where)
     shape = tuple(tensor.shape[i] if side == -1 else side for i, side in enumerate(shape))
@@ -244,14 +244,14 @@ def test_keyframes_of_wrong_shape(room, stack, queries, where, shape):
     assert estimate.T_cam_map is None and estimate.reason
 
 
-def test_query_features_of_other_length(room, stack, queries):
+def test_query_features_of_another_length_are_named(room, stack, queries):
     features = queries[0][0]
     features = replace(features, coarse=FeatureMap(features.coarse.data[:32], features.coarse.grid))
     estimate = NREEstimator(room.backbone).localize(features, stack, CAMERA)
     assert estimate.T_cam_map is None and "[1200, 64], expected [1200, 32]" in estimate.reason
 
 
-def test_cameras_without_focal_length_do_not_come_into_being():
+def test_cameras_without_focal_length_are_refused():
     with pytest.raises(CameraError, match="fx=0"):
         Camera(320, 240, 0.0, 258.0, 161.0, 118.0)
 
@@ -266,7 +266,7 @@ def test_both_fine_maps_lead_to_the_pose(room, stack, queries, monkeypatch, like
         assert metres < 0.02 and degrees < 0.3
 
 
-def test_keyframes_without_points_among_others_do_no_harm(room, queries):
+def test_keyframes_without_points_do_not_disturb_the_others(room, queries):
     features, truth = queries[0]
     first = room.keyframes[0]
     empty = replace(first, points=first.points[:0], coarse=first.coarse[:0], fine=first.fine[:0])

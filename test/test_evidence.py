@@ -16,7 +16,6 @@ from nre_ros.keyframes.types import KeyframeStack
 from nre_ros.localization import confidence
 from nre_ros.localization.confidence import ConfidenceModel, load_model, read_model
 from nre_ros.localization.evidence import NUMBERS, gather
-from nre_ros.localization.result import Alternative, LocalizationResult
 from nre_ros.localization.verdict import reach_verdict
 from nre_ros.nre import Estimate
 from nre_ros.nre.alternatives import AlternativePose
@@ -83,7 +82,7 @@ def by_accident(share: float = 0.1):
     return replace(estimate, losses=torch.where(estimate.losses < 0.5, 0.38, 0.9)), stack
 
 
-def test_a_pose_that_explains_everything():
+def test_the_evidence_of_a_pose_that_explains_everything():
     estimate, stack = everywhere(shift=3.0)
     evidence = gather(estimate)
     assert evidence.inliers == 768 and evidence.inlier_blocks == 20 * 15
@@ -97,14 +96,14 @@ def test_a_pose_that_explains_everything():
     assert evidence.log_rotation_deviation == pytest.approx(math.log(math.sqrt(3e-6)))
 
 
-def test_points_that_chance_explains_are_no_evidence():
+def test_expected_false_matches_are_no_evidence():
     estimate, _ = everywhere(false_match_rate=torch.full((768,), 0.4))
     assert gather(estimate).inlier_ratio == pytest.approx(0.6)
-    estimate, _stack = everywhere(0.3, false_match_rate=torch.full((768,), 0.9))
+    estimate, _ = everywhere(0.3, false_match_rate=torch.full((768,), 0.9))
     assert gather(estimate).inlier_ratio == 0.0
 
 
-def test_points_at_one_place_are_one_witness():
+def test_inliers_at_one_place_count_once():
     heap = (
         torch.full((300, 2), 100.0).double() + torch.rand(300, 2, generator=torch.Generator().manual_seed(1)).double()
     )
@@ -112,7 +111,7 @@ def test_points_at_one_place_are_one_witness():
     assert evidence.inliers == 300 and evidence.inlier_blocks == 1
 
 
-def test_a_region_that_shows_something_else_is_told():
+def test_a_region_without_inliers_is_not_confirmed():
     """The left half of the image agrees, the right half does not: half of the regions, and of the points."""
     pixels = grid()
     estimate, _stack = scene(torch.where(pixels[:, 0] < 320, 0.2, 0.9), pixels)
@@ -123,7 +122,7 @@ def test_a_region_that_shows_something_else_is_told():
     )  # the stack is sorted by columns: two keyframes agree, two do not
 
 
-def test_points_that_cannot_be_expected_do_not_count_against_a_pose():
+def test_points_without_a_compatible_view_do_not_count_against_a_pose():
     """Those that a keyframe saw from the other side, or ten times as near, may look like anything."""
     pixels = grid()
     disagree = pixels[:, 0] > 320
@@ -145,7 +144,7 @@ def alternative_at(T, losses, estimate, stack, covariance=None):
 
 
 @pytest.mark.parametrize("relative_score", [0.0, 0.25, 1.0])
-def test_the_rival_is_weighed_by_the_keyframe_that_agrees_most(relative_score):
+def test_the_alternative_is_scored_by_its_best_keyframe(relative_score):
     """It may be a place of which the map shows one keyframe only."""
     estimate, stack = everywhere()
     losses = torch.full((768,), 0.9)
@@ -155,7 +154,7 @@ def test_the_rival_is_weighed_by_the_keyframe_that_agrees_most(relative_score):
     assert evidence.alternative_score == pytest.approx(relative_score)
 
 
-def test_no_support_at_all():
+def test_the_evidence_of_a_pose_without_inliers_is_finite():
     evidence = gather(everywhere(0.0)[0])
     assert evidence.inliers == evidence.inlier_blocks == 0 and np.isfinite(evidence.numbers()).all()
 
@@ -183,7 +182,7 @@ def numbers(**values) -> np.ndarray:
     return np.array([values.get(name, 0.0) for name in NUMBERS])
 
 
-def test_the_probability_is_the_logistic_function_and_is_shared_with_the_rival():
+def test_the_probability_is_logistic_and_is_shared_with_the_alternative():
     for share in (0.0, 0.5, 1.0):
         expected = 1 / (1 + math.exp(1 - 2 * share))
         assert model().probability(numbers(inlier_ratio=share)) == pytest.approx(expected)
@@ -191,7 +190,7 @@ def test_the_probability_is_the_logistic_function_and_is_shared_with_the_rival()
     assert model().share(0.0) == 1.0 and model().share(0.5) == pytest.approx(16 / 17)
 
 
-def test_the_covariance_is_inflated_the_more_the_fewer_points_agree():
+def test_fewer_inliers_inflate_the_covariance_more():
     reported = np.diag([1.0, 2, 3, 4, 5, 6]) * 1e-6
     np.testing.assert_allclose(model().covariance(reported, numbers(inlier_ratio=1.0)), 4 * reported)
     several = model().covariance(np.stack([reported, reported]), np.stack([numbers(inlier_ratio=0.5), numbers()]))
@@ -210,7 +209,14 @@ def test_a_model_of_other_evidence_is_refused(tmp_path):
             read_model(other)
 
 
-def test_the_packages_model_tells_plain_cases_apart():
+def test_a_backbone_without_a_fit_of_its_own_gets_a_warning():
+    load_model.cache_clear()
+    with pytest.warns(UserWarning, match="fitted to the features xfeat, not to nre"):
+        other = load_model("nre")
+    np.testing.assert_array_equal(other.weights, load_model("xfeat").weights)
+
+
+def test_the_fitted_model_separates_plain_cases():
     fitted = load_model("xfeat")
     assert (fitted.scale > 0).all() and fitted.inflation > 0
     sure = gather(everywhere(0.9)[0]).numbers()
@@ -221,8 +227,8 @@ def test_the_packages_model_tells_plain_cases_apart():
 # --- the verdict ----------------------------------------------------------------------------------------
 
 
-def test_verdicts():
-    estimate, _stack = everywhere(0.9)
+def test_estimates_are_accepted_or_refused_with_a_reason():
+    estimate, _ = everywhere(0.9)
     good = reach_verdict(estimate, MODEL, 0.5)
     assert good.reason == "" and good.alternatives == ()
     np.testing.assert_allclose(
@@ -237,14 +243,14 @@ def test_verdicts():
     assert none.reason == "nothing seen" and none.confidence == 0.0
 
 
-def test_two_places_that_look_alike_are_both_told_of():
+def test_two_equal_poses_are_both_reported():
     estimate, stack = everywhere(0.9)
     elsewhere = torch.eye(4).double()
     elsewhere[0, 3] = 12.0
     alternative = alternative_at(elsewhere, estimate.losses, estimate, stack, 100 * estimate.covariance)
     verdict = reach_verdict(replace(estimate, alternative=alternative), MODEL, 0.9)
     assert verdict.confidence == pytest.approx(0.5, abs=0.03) and "alternative pose" in verdict.reason
-    # this one could be believed without the other: both are given, for those who know more (odometry)
+    # this one could be accepted without the other: both are reported, for odometry may tell which is right
     first, other = verdict.alternatives
     assert first.share == pytest.approx(0.5) and other.share == pytest.approx(0.5)
     np.testing.assert_allclose(first.T_map_cam, np.eye(4))
@@ -253,7 +259,7 @@ def test_two_places_that_look_alike_are_both_told_of():
     np.testing.assert_allclose(other.T_map_cam[:3, 3], [-12, 0, 0])
 
 
-def test_a_weaker_second_pose_is_told_beside_the_accepted_one():
+def test_a_weaker_alternative_is_reported_beside_the_accepted_pose():
     estimate, stack = everywhere(0.9)
     losses = torch.full((768,), 0.9)
     losses[: int(0.6 * stack.counts[0])] = 0.2
@@ -268,17 +274,3 @@ def test_right_means_ten_centimetres_at_two_metres():
     assert confidence.POSITION_BOUND * 2.0 == pytest.approx(0.10)
     assert math.degrees(confidence.ROTATION_BOUND) == pytest.approx(5.0)
     assert chi2.ppf(0.9, 6) == pytest.approx(10.64, abs=0.01)  # what docs/confidence.md says of the ellipsoids
-
-
-def test_what_the_gate_is_given():
-    """The pose; or, where two places must be reported apart, the first with the second beside it; or nothing."""
-    pose, covariance = np.eye(4), np.eye(6)
-    first, second = Alternative(pose, 0.5, covariance), Alternative(2 * pose, 0.5)
-    good = LocalizationResult(T_map_cam=pose, covariance=covariance, confidence=0.9, alternatives=(second,))
-    assert good.fix(7).T_map_cam is pose and good.fix(7).alternatives == (second,) and good.fix(7).stamp == 7
-    either = LocalizationResult(reason="two places", confidence=0.45, alternatives=(first, second))
-    fix = either.fix(7, camera="front")
-    assert fix.T_map_cam is pose and fix.covariance is covariance and fix.alternatives == (second,)
-    assert fix.confidence == 0.45 and fix.camera == "front"
-    assert LocalizationResult(reason="dark").fix(7) is None
-    assert LocalizationResult(reason="doubtful", alternatives=(second,)).fix(7) is None

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """XFeat as a dense backbone: sizes, shifts, and where its cells lie in the image."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import pytest
@@ -123,7 +125,7 @@ def test_grey_is_colour_with_equal_channels(xfeat):
     assert torch.equal(one.coarse.data, three.coarse.data) and torch.equal(one.fine.data, three.fine.data)
 
 
-def test_views_of_other_arrays_are_read_right(xfeat):
+def test_views_with_negative_strides_are_read_right(xfeat):
     image = photograph("coffee")
     mirrored = image[:, ::-1]  # negative strides
     assert torch.equal(xfeat.extract(mirrored).coarse.data, xfeat.extract(mirrored.copy()).coarse.data)
@@ -166,7 +168,7 @@ def test_blank_images_give_finite_features(xfeat, value):
         (np.zeros((1, 64, 64, 3), np.uint8), "1, 64"),
     ],
 )
-def test_what_is_no_image_is_refused_by_name(xfeat, image, named):
+def test_anything_but_an_image_is_refused_by_name(xfeat, image, named):
     with pytest.raises(ImageError, match=named):
         xfeat.extract(image)
 
@@ -180,3 +182,18 @@ def test_unknown_backbones_and_devices_are_refused():
         assert choose_device("auto").type == "cpu"
         with pytest.raises(NreError, match="cuda"):
             choose_device("cuda")
+
+
+def test_threads_that_share_a_backbone_do_not_disturb_each_other(xfeat):
+    """As the node's estimator and its keyframe thread do."""
+    images = [photograph(name, 320, 240) for name in ("astronaut", "coffee", "chelsea")]
+
+    def features(image):
+        found = xfeat.extract(image, detect=True)
+        return found.coarse.data, found.fine.data, found.second_pass().data, found.detection
+
+    alone = [features(image) for image in images]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(features, images * 2))
+    for expected, found in zip(alone * 2, together):
+        assert all(torch.equal(a, b) for a, b in zip(expected, found))

@@ -116,7 +116,7 @@ def brute_force(scene: Scene, T, n: int, temperature: float, enlarge: int) -> np
 
 
 @pytest.mark.parametrize("temperature, enlarge", [(1.0, 2), (0.05, 2), (0.05, 1), (0.05, 4)])
-def test_values_are_the_definitions(temperature, enlarge):
+def test_values_agree_with_a_direct_computation(temperature, enlarge):
     """Points near the border too: their coarse windows and interpolation reach beyond the maps."""
     scene = Scene(40, margin=17.0)
     maps, kept = scene.windows(scene.truth, temperature, enlarge=enlarge)
@@ -144,7 +144,7 @@ def test_points_behind_the_camera_are_left_out():
 
 
 @pytest.mark.parametrize("window_size", [8, 32])
-def test_the_window_has_the_size_asked_for(window_size):
+def test_a_window_has_window_size_plus_one_cells_along_a_side(window_size):
     scene = Scene(margin=60.0)
     maps, kept = scene.windows(window_size=window_size, temperature=0.05)
     assert maps.values.shape == (1, len(kept), window_size + 1, window_size + 1)
@@ -153,7 +153,7 @@ def test_the_window_has_the_size_asked_for(window_size):
     assert near.sum() > 50 and np.abs(off[near]).max() < 1.5
 
 
-def test_a_point_that_the_coarse_map_does_not_see_there_weighs_nothing():
+def test_a_point_without_coarse_probability_there_has_no_weight():
     scene = Scene(20)
     loss = scene.coarse.loss.clone()
     loss[:10] = CHANCE

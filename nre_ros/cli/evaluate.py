@@ -136,7 +136,9 @@ def _add_ros(parser) -> None:
 
 
 def _add_peers(parser) -> None:
-    group = parser.add_argument_group("peers: other methods on the same retrieved keyframes (requirements/peers.txt)")
+    group = parser.add_argument_group(
+        "peers: other methods on the same retrieved keyframes (requirements/baselines.txt)"
+    )
     group.add_argument(
         "--peers",
         nargs="?",

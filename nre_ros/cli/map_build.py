@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nre_ros.cli.arguments import count
 from nre_ros.cli.tables import print_table
-from nre_ros.features import BACKBONES
+from nre_ros.features import BACKBONES, DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
     from nre_ros.keyframes.building.culling import CullingRule
@@ -67,7 +67,7 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--features",
         choices=sorted(BACKBONES),
-        default="xfeat",
+        default=DEFAULT_BACKBONE,
         help="xfeat (default), or nre: the published networks, after `nre_ros weights import`",
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network runs")

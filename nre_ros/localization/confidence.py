@@ -16,6 +16,7 @@ import warnings
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -104,8 +105,8 @@ class ConfidenceModel:
 def load_model(backbone: str) -> ConfidenceModel:
     """Loads the package's fitted model for the estimates of a backbone.
 
-    A backbone that it was not fitted to gets it all the same, with a warning: the confidence then ranks poses, but is no
-    calibrated probability.
+    A backbone that it was not fitted to gets it all the same, with a warning: the confidence then ranks poses, but is
+    no calibrated probability.
 
     Args:
         backbone: Name of the features.
@@ -132,5 +133,7 @@ def read_model(path: Path) -> ConfidenceModel:
     stored = json.loads(path.read_text(encoding="utf-8"))
     if stored.pop("version") != VERSION or tuple(stored.pop("numbers")) != NUMBERS:
         raise ValueError(f"{path} was fitted to other evidence than version {VERSION}: {', '.join(NUMBERS)}")
-    lists = {name: np.array(stored.pop(name), dtype=np.float64) for name in ("mean", "scale", "weights")}
+    lists: dict[str, Any] = {
+        name: np.array(stored.pop(name), dtype=np.float64) for name in ("mean", "scale", "weights")
+    }
     return ConfidenceModel(**lists, **stored)

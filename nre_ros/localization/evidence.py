@@ -92,7 +92,6 @@ def gather(estimate: Estimate) -> Evidence:
         estimate: An estimate with a pose and a covariance.
     """
     pose = _Inliers(estimate)
-    ratio, compatible_ratio, regions = pose.ratio(), pose.compatible_ratio(), pose.confirmed_regions()
     distance, blocks = pose.distance(), pose.blocks()
     assert estimate.covariance is not None and estimate.fine_margins is not None
     deviations = estimate.covariance.diagonal().clamp_min(0).sqrt()
@@ -102,10 +101,10 @@ def gather(estimate: Estimate) -> Evidence:
         inliers=pose.count,
         inlier_blocks=blocks,
         distance=distance,
-        inlier_ratio=ratio,
+        inlier_ratio=pose.ratio(),
         log_inlier_blocks=math.log1p(blocks),
-        compatible_inlier_ratio=compatible_ratio,
-        confirmed_regions=regions,
+        compatible_inlier_ratio=pose.compatible_ratio(),
+        confirmed_regions=pose.confirmed_regions(),
         fine_margin=float(estimate.fine_margins.median()) if len(estimate.fine_margins) else 0.0,
         inlier_loss=pose.mean_loss(),
         effective_keyframes=pose.effective_keyframes(),

@@ -92,9 +92,10 @@ class Localizer:
         Raises:
             NreError: The device was released and ``move_to`` was not called since.
         """
-        if self._estimator is None:
+        estimator = self._estimator  # read once: a thread that uses the backbone may ask while the device is released
+        if estimator is None:
             raise NreError("the localizer has released its device: call move_to before localizing")
-        return self._estimator
+        return estimator
 
     @property
     def backbone(self) -> FeatureBackbone:
@@ -152,7 +153,9 @@ class Localizer:
             return
         size = (keyframe.camera.width, keyframe.camera.height)
         thumbnail = cv2.imdecode(np.frombuffer(keyframe.thumbnail, np.uint8), cv2.IMREAD_COLOR)
-        self.localize(cv2.resize(thumbnail, size, interpolation=cv2.INTER_CUBIC), keyframe.camera)
+        assert thumbnail is not None
+        image = cv2.resize(thumbnail, size, interpolation=cv2.INTER_CUBIC)
+        self.localize(image.astype(np.uint8, copy=False), keyframe.camera)
 
     def localize(
         self,

@@ -13,9 +13,9 @@ from std_msgs.msg import Header
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.node.conversions import stamp_message
+from nre_ros.node.interfaces import DisplayTopic, RateLimiter
 from nre_ros.node.parameters import value_of
 from nre_ros.node.ros_libraries import LIBRARIES
-from nre_ros.node.topics import Pace, Topic
 from nre_ros.pictures.point_colours import point_colours
 
 MAX_POINTS = 200_000
@@ -36,15 +36,15 @@ class PointClouds:
 
     def __init__(self, node: Node, frame: str):
         self._node, self._frame = node, frame
-        self._map = Topic(node, PointCloud2, "map_points", latched=True)
-        self._fix = Topic(node, PointCloud2, "fix_points")
-        self._pace = Pace()
-        self._published: tuple[str, int] | None = None  # path and revision of the map that was sent
+        self._map = DisplayTopic(node, PointCloud2, "map_points", latched=True)
+        self._fix = DisplayTopic(node, PointCloud2, "fix_points")
+        self._rate = RateLimiter()
+        self._published: tuple[str, tuple[int, int]] | None = None  # path and revision of the map that was sent
 
     @property
-    def wanted(self) -> bool:
+    def has_subscribers(self) -> bool:
         """Whether somebody subscribes to one of the topics."""
-        return self._map.wanted or self._fix.wanted
+        return self._map.has_subscribers or self._fix.has_subscribers
 
     def update(self, result: LocalizationResult, stamp: int, store: KeyframeStore) -> None:
         """Publishes the map's points where they have changed, and the points that an image saw.
@@ -57,10 +57,10 @@ class PointClouds:
         Raises:
             MapError: The map cannot be read.
         """
-        if not self.wanted or not self._pace.allows(value_of(self._node, "debug_rate")):
+        if not self.has_subscribers or not self._rate.allows(value_of(self._node, "debug_rate")):
             return
         self.publish_map(store, stamp)
-        if self._fix.wanted and result.success:
+        if self._fix.has_subscribers and result.success:
             self._fix.publish(fix_cloud(result, self._header(stamp)))
 
     def publish_map(self, store: KeyframeStore, stamp: int = 0) -> None:
@@ -74,7 +74,7 @@ class PointClouds:
             MapError: The map cannot be read.
         """
         revision = str(store.path), store.revision
-        if not self._map.wanted or revision == self._published:
+        if not self._map.has_subscribers or revision == self._published:
             return
         self._map.publish(map_cloud(store, self._header(stamp)))
         self._published = revision
@@ -95,6 +95,7 @@ def fix_cloud(result: LocalizationResult, header: Header) -> PointCloud2:
         result: A result with a pose.
         header: Stamp and frame of the message.
     """
+    assert result.points is not None and result.losses is not None  # of a result with a pose
     in_view = np.flatnonzero(result.losses < 1)
     losses = result.losses[in_view].clip(0, 1).astype(np.float32)
     shade = (255 * losses).astype(np.uint8)

@@ -9,7 +9,7 @@ import math
 import torch
 
 from nre_ros.nre.config import EstimatorConfig
-from nre_ros.nre.gnc import INTERMEDIATE_GAIN, Refined, RefinedPose, newton_schedule, refine
+from nre_ros.nre.gnc import INTERMEDIATE_GAIN, LocalMaps, Refined, RefinedPose, newton_schedule, refine
 from nre_ros.nre.problem import PoseProblem
 
 _UNREFINED_RADIUS, _UNREFINED_SIGMA = 4, 1.0
@@ -28,7 +28,7 @@ def refine_in_coarse_maps(
         sigmas: Scales in cells, largest first.
     """
 
-    def windows(cells: torch.Tensor, sigma: float):
+    def windows(cells: torch.Tensor, sigma: float) -> LocalMaps:
         return problem.windows(cells, math.ceil(3 * sigma) + 1, rows)
 
     return refine(T, problem.points[rows], problem.camera, windows, problem.maps.grid, sigmas, INTERMEDIATE_GAIN)

@@ -144,8 +144,8 @@ def _evenly(count: int, wanted: int, device: torch.device) -> torch.Tensor:
 def _enough(found: Hypotheses, drawn: int, used: PoseProblem) -> bool:
     """Whether a triplet of inliers of the best pose has almost surely been drawn.
 
-    The stopping rule of RANSAC (Fischler and Bolles, 1981): with a share w of inliers, all of ``drawn`` triplets contain
-    an outlier with probability (1 - w^3)^drawn.
+    The stopping rule of RANSAC (Fischler and Bolles, 1981): with a share w of inliers, all of ``drawn`` triplets
+    contain an outlier with probability (1 - w^3)^drawn.
     """
     if not drawn or not len(found.T):
         return False

@@ -17,7 +17,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict
 
-from nre_ros.node import bootstrap
+from nre_ros import ros_environment
 
 
 def main() -> int:
@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("output")
     parser.add_argument("--camera-info", required=True, metavar="TOPIC")
     arguments = parser.parse_args()
-    bootstrap.prepare()
+    ros_environment.prepare()
     import rclpy
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 

@@ -15,7 +15,7 @@ import json
 import sys
 import time
 
-from nre_ros.node import bootstrap
+from nre_ros import ros_environment
 
 _CLOCK_PERIOD = 0.025
 """40 Hz, what `ros2 bag play --clock` does by default."""
@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("--image", required=True, help="topic whose messages are told about")
     parser.add_argument("--wait-for", nargs="*", default=[], metavar="TOPIC", help="begin when these have a listener")
     arguments = parser.parse_args()
-    bootstrap.prepare()
+    ros_environment.prepare()
     import rclpy
     from rclpy.executors import ExternalShutdownException
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nre_ros.node.bootstrap import clean_environment
+from nre_ros.ros_environment import clean_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 

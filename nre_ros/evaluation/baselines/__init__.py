@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Other ways to localize, on the same map: keypoints matched to the retrieved keyframes, then PoseLib.
 
-Apart from the product: nothing else imports this room, and what it needs is in requirements/peers.txt.
+Apart from the product: nothing else imports this room, and what it needs is in requirements/baselines.txt.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def run_peers(source, options, truth_of, images: MapImages) -> dict[str, Outcome
             peer = make_peer(name, str(choose_device(options.device)))
             localizer = PeerLocalizer(peer, images.image, images.lifter(peer), options.seed)
         except PeerMissing as missing:
-            print(f"note: {name} is left out: {missing} (requirements/peers.txt)", file=sys.stderr)
+            print(f"note: {name} is left out: {missing} (requirements/baselines.txt)", file=sys.stderr)
             continue
         path = options.output / f"{name}.jsonl"
         localize_all(

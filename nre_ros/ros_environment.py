@@ -1,15 +1,15 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The environment that ROS needs, where no setup file of a ROS installation has provided it.
+"""Sets the environment variables that ROS needs, if no setup file of a ROS installation has done so.
 
-After ``pip install`` the message libraries lie in the ``lib`` folder of the Python environment,
-and with the ROS wheels all of ROS does.  Two variables have to say so:
+After ``pip install`` the message libraries are in the ``lib`` folder of the Python environment; with the ROS wheels
+all of ROS is.  Two variables must name that folder:
 
-* ``LD_LIBRARY_PATH``: rosidl opens a message's type support by its bare file name.  The loader
-  reads the variable when a program starts, so that Python has to be started once more.  The ROS
-  wheels do that by themselves and mark it with ``_ROS_WHEELS_BOOTSTRAP_COMPLETE``; a program of
-  another environment that inherits the mark believes it done, and ``import rclpy`` fails there.
-* ``AMENT_PREFIX_PATH``: what ``get_package_share_directory`` searches; the wheels leave it unset.
+* ``LD_LIBRARY_PATH``: rosidl opens a message's type support by its file name without a folder.  The loader reads the
+  variable when a program starts, so that Python must be started once more.  The ROS wheels do that by themselves and
+  set ``_ROS_WHEELS_BOOTSTRAP_COMPLETE``.  A program of another environment that inherits this variable is not started
+  once more, and ``import rclpy`` fails there.
+* ``AMENT_PREFIX_PATH``: searched by ``get_package_share_directory``; the wheels leave it unset.
 
 A sourced ROS installation with a colcon workspace has set both, and nothing is changed.
 """
@@ -26,7 +26,7 @@ _RESTARTED = "_NRE_ROS_RESTARTED"
 
 
 def install_prefix() -> Path | None:
-    """The prefix that our messages are installed below; None where they have not been generated."""
+    """The prefix below which our messages are installed; None where they have not been generated."""
     spec = importlib.util.find_spec("nre_ros.msg")
     if spec is None or spec.origin is None:
         return None
@@ -35,13 +35,13 @@ def install_prefix() -> Path | None:
 
 
 def set_prefix_path() -> None:
-    """Completes ``AMENT_PREFIX_PATH``: enough where the loader finds the libraries already."""
+    """Completes ``AMENT_PREFIX_PATH``, which is enough where the loader finds the libraries already."""
     _complete("AMENT_PREFIX_PATH", "")
 
 
 def config_file(name: str) -> Path | None:
-    """A file of config/, in the source tree or the installed package; None where there is none."""
-    candidates = [Path(__file__).resolve().parents[2] / "config" / name]
+    """The path of a file in config/, of the source tree or the installed package; None where there is none."""
+    candidates = [Path(__file__).resolve().parents[1] / "config" / name]
     try:
         from ament_index_python.packages import get_package_share_directory
 
@@ -53,11 +53,11 @@ def config_file(name: str) -> Path | None:
 
 
 def prepare() -> None:
-    """Call before the first ``import rclpy`` of a program, from its entry point.
+    """Sets both variables; a program calls it at its entry point, before the first ``import rclpy``.
 
-    Sets ``AMENT_PREFIX_PATH`` and, where the message libraries are out of the loader's sight, starts
-    this very command once more with ``LD_LIBRARY_PATH`` set (it does not return then).  Does
-    nothing where no messages are installed: the import that follows says what is missing.
+    If the loader cannot find the message libraries, the same command is started once more with ``LD_LIBRARY_PATH``
+    set, and the call does not return.  Nothing is done where no messages are installed: the import that follows
+    reports what is missing.
     """
     set_prefix_path()
     if _complete("LD_LIBRARY_PATH", "lib") and _RESTARTED not in os.environ:
@@ -71,10 +71,15 @@ def prepare() -> None:
 
 
 def clean_environment(**changes: str | None) -> dict[str, str]:
-    """This process's environment without what the wheels and ``prepare`` have put into it.
+    """The environment of this process without what the wheels and ``prepare`` have added, for child processes.
 
-    For child processes: a Python of this environment sets up what it needs by itself, and other
-    programs are not to find our libraries.  ``changes`` are set on top; None removes a variable.
+    A Python of this environment sets what it needs by itself, and other programs must not find our libraries.
+
+    Args:
+        **changes: Variables to set; None removes a variable.
+
+    Returns:
+        The variables for a child process.
     """
     environment = dict(os.environ)
     environment.pop(_WHEELS_MARK, None)
@@ -94,9 +99,12 @@ def clean_environment(**changes: str | None) -> dict[str, str]:
 
 
 def _complete(name: str, folder: str) -> bool:
-    """Adds our prefix and that of the wheels, each with ``folder``, to a search path; False if it has both.
+    """Adds our prefix and that of the wheels, each with ``folder``, to a search path.
 
-    Ours goes to the front and the wheels to the end: a workspace overlays the ROS that it was built on.
+    Ours goes to the front and that of the wheels to the end: a workspace overlays the ROS that it was built on.
+
+    Returns:
+        False if the path has both already.
     """
     before = [entry for entry in os.environ.get(name, "").split(os.pathsep) if entry]
     entries = list(before)
