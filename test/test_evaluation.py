@@ -21,8 +21,9 @@ from nre_ros.evaluation.bag_input import BagInput
 from nre_ros.evaluation.evaluate import describe_run, used_min_confidence
 from nre_ros.evaluation.ground_truth import read_tum_of_list
 from nre_ros.evaluation.inputs import ImageListInput
+from nre_ros.evaluation.metrics import summarize
 from nre_ros.evaluation.options import EvaluationOptions
-from nre_ros.evaluation.output_folder import prepare_output_folder
+from nre_ros.evaluation.output_folder import prepare_output_folder, read_evaluations
 from nre_ros.evaluation.records import read_records
 from nre_ros.gallery.bag import camera_info_message
 from nre_ros.keyframes.storage.store import KeyframeStore
@@ -181,6 +182,15 @@ def test_baselines_can_be_added_to_a_run_but_not_with_other_map_images(tmp_path)
     prepare_output_folder(tmp_path, {"seed": 0, "baselines": {"map_images": "b"}})
 
 
+def test_baselines_can_be_added_to_a_run_of_version_0_1(tmp_path):
+    """Version 0.1 wrote the key ``peers`` into run.json."""
+    (tmp_path / "run.json").write_text(json.dumps({"seed": 0, "peers": {"map_images": "a"}}))
+    prepare_output_folder(tmp_path, {"seed": 0, "baselines": {"map_images": "a"}})
+    (tmp_path / "run.json").write_text(json.dumps({"seed": 0, "peers": {"map_images": "a"}}))
+    with pytest.raises(EvaluationError, match='baselines: map_images "a", now "b"'):
+        prepare_output_folder(tmp_path, {"seed": 0, "baselines": {"map_images": "b"}})
+
+
 def test_another_list_of_the_same_length_is_refused(folder, tmp_path, capsys):
     images = folder / "list"
     for k, name in enumerate(("0.jpg", "1.jpg")):
@@ -263,6 +273,24 @@ def test_compare_shows_two_runs_in_every_figure(folder, done, tmp_path, capsys):
     page = (tmp_path / "both.html").read_text()
     assert page.count("<svg") == 5 and "run compared with other" in page
     assert re.search(r"position error +\S+ / .* cm .*\S+ / .* cm", capsys.readouterr().out)
+
+
+def test_compare_reads_an_evaluation_of_version_0_1(done, tmp_path, capsys):
+    """The stored folder was written by version 0.1, with baselines under the key ``peers``."""
+    folder = Path(__file__).parent / "evaluation_0_1"
+    stored = json.loads((folder / "summary.json").read_text())
+    runs, summaries = read_evaluations([folder])
+    (summary,) = summaries.values()
+    assert summary["baselines"] == stored["peers"] and list(stored["peers"]) == ["SIFT + ratio test"]
+    assert summary["about"]["baselines"] == stored["about"]["peers"] and "peers" not in summary
+    (results,) = runs.values()
+    figures = summarize(results)
+    for name in ("shares", "wrong_beyond", "recall", "delays", "reasons"):
+        assert figures[name] == stored[name]
+    for name in ("position_error_m", "rotation_error_deg", "median_of_all"):
+        assert figures[name] == pytest.approx(stored[name], rel=1e-9)
+    assert main(["compare", str(folder), str(done), "-o", str(tmp_path / "both.html")]) == 0
+    assert "evaluation_0_1 compared with run" in (tmp_path / "both.html").read_text()
 
 
 @pytest.mark.parametrize("run, named", [("nowhere", "no evaluation found"), ("torn", "not a summary")])
