@@ -22,13 +22,13 @@ from nre_ros.features import load_backbone
 from nre_ros.features.base import ImageFeatures
 from nre_ros.keyframes.building import builder as builder_module
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.importers import colmap
-from nre_ros.keyframes.importers.common import build_map
-from nre_ros.keyframes.importers.rgbd import depth_frames
+from nre_ros.keyframes.importers import depth_source
+from nre_ros.keyframes.importers.build_map import build_map
+from nre_ros.keyframes.importers.colmap import model_source as colmap
 from nre_ros.keyframes.importers.rgbd import folder as rgbd
 from nre_ros.keyframes.storage.store import KeyframeStore
 
-_STAGES = ("image", "depth", "features", "support", "refinement", "closer look", "global descriptor", "store")
+_STAGES = ("image", "depth", "features", "support", "refinement", "second pass", "global descriptor", "store")
 GOAL = 4.0
 """Keyframes a second of 640x480 on two cores."""
 
@@ -101,10 +101,10 @@ def _clocks(builder: KeyframeBuilder):
         for target, name, stage in (
             (builder.backbone, "extract", "features"),
             (builder_module, "global_descriptor", "global descriptor"),
-            (ImageFeatures, "sample_fine", "closer look"),
+            (ImageFeatures, "sample_fine", "second pass"),
             (KeyframeStore, "add", "store"),
-            (depth_frames, "depth_support", "support"),
-            (depth_frames, "refine_depth", "refinement"),
+            (depth_source, "depth_support", "support"),
+            (depth_source, "refine_depth", "refinement"),
             (rgbd, "read_image", "image"),
             (colmap, "read_image", "image"),
             (rgbd, "read_depth", "depth"),
@@ -113,9 +113,9 @@ def _clocks(builder: KeyframeBuilder):
         yield times
 
 
-def _rgbd(options: Options) -> rgbd.RgbdSource:
+def _rgbd(options: Options) -> rgbd.RgbdFolderSource:
     kitchen = options.data("data/kitchen")
-    return rgbd.RgbdSource(
+    return rgbd.RgbdFolderSource(
         kitchen / "images",
         kitchen / "depth",
         kitchen / "map_poses.txt",
@@ -124,7 +124,7 @@ def _rgbd(options: Options) -> rgbd.RgbdSource:
     )
 
 
-def _raw_rgbd(options: Options) -> rgbd.RgbdSource:
+def _raw_rgbd(options: Options) -> rgbd.RgbdFolderSource:
     source = _rgbd(options)
     source.refine = False
     return source

@@ -15,11 +15,12 @@ from scenes import evenly_spaced
 from nre_ros.features import load_backbone
 from nre_ros.geometry import invert, pose_error
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.importers.colmap import ColmapSource
-from nre_ros.keyframes.importers.common import build_map, read_image
-from nre_ros.keyframes.importers.posed.colmap_poses import PosedSource
-from nre_ros.keyframes.importers.posed.kapture import KaptureSource
-from nre_ros.keyframes.importers.posed.posed_frames import PosedFrames
+from nre_ros.keyframes.importers.build_map import build_map
+from nre_ros.keyframes.importers.colmap.model_source import ColmapSource
+from nre_ros.keyframes.importers.colmap.poses_source import ColmapPosesSource
+from nre_ros.keyframes.importers.image_files import read_image
+from nre_ros.keyframes.importers.kapture import KaptureSource
+from nre_ros.keyframes.importers.triangulated_source import TriangulatedSource
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.localizer import Localizer
 
@@ -60,7 +61,7 @@ def lund_door(options: Options) -> Table:
         others = options.folder / "others.db"
         _leave_out(whole, others, name, backbone)
         pixels, points, T_true = _observations(source, name)
-        camera = source.where(name)[1]
+        camera = source.pose_and_camera(name)[1]
         with Localizer(others, options.device, options.seed) as localizer:
             result = localizer.localize(read_image(folder / "images" / name), camera)
         others.unlink()
@@ -86,7 +87,9 @@ def lund_door(options: Options) -> Table:
 def fountain(options: Options) -> Table:
     """Posed images without depth; surveyed poses."""
     folder = options.data("data/fountain")
-    sources = [PosedSource(folder / "sparse", folder / "images", folder / file) for file in ("map.txt", "query.txt")]
+    sources = [
+        ColmapPosesSource(folder / "sparse", folder / "images", folder / file) for file in ("map.txt", "query.txt")
+    ]
     return _posed(options, "fountain, posed images without depth", *sources, within=1.0)
 
 
@@ -97,7 +100,9 @@ def virtual_gallery(options: Options) -> Table:
     return _posed(options, "virtual_gallery from kapture, a rig of two cameras", *sources, within=5.0)
 
 
-def _posed(options: Options, title: str, source: PosedFrames, queries: PosedFrames, within: float) -> Table:
+def _posed(
+    options: Options, title: str, source: TriangulatedSource, queries: TriangulatedSource, within: float
+) -> Table:
     """Position errors of the queries of one source in the map of another; to reach: all ``within`` centimetres."""
     path = options.folder / "posed.db"
     builder = KeyframeBuilder(load_backbone("xfeat", options.device), seed=options.seed)
@@ -140,7 +145,7 @@ def _leave_out(whole, path, name: str, backbone) -> None:
 def _observations(source: ColmapSource, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Our pixels [N, 2] and points [N, 3] that the model has in an image, and its true T_map_cam [4, 4]."""
     pixels, ids = source.observations(name)
-    return pixels, np.array([source.points[i].xyz for i in ids]), source.where(name)[0]
+    return pixels, np.array([source.points[i].xyz for i in ids]), source.pose_and_camera(name)[0]
 
 
 def _distances(T_map_cam: np.ndarray, points: np.ndarray, pixels: np.ndarray, camera) -> np.ndarray:

@@ -24,7 +24,7 @@ from common import ROOT, Options, Table, UsageError
 from node_bags import kidnap_bag, kitchen_bag, twin_rooms
 from scenes import kitchen
 
-from nre_ros.node.bootstrap import clean_environment, config_file
+from nre_ros.ros_environment import clean_environment, config_file
 
 MINUTES = 10.0
 """Of the stream."""

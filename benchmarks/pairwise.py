@@ -15,7 +15,7 @@ from nre_ros.evaluation.baselines.localizer import BaselineLocalizer
 from nre_ros.features import load_backbone
 from nre_ros.geometry import RADIAL_TANGENTIAL, Camera, invert, pose_error, transform
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.importers.common import read_image
+from nre_ros.keyframes.importers.image_files import read_image
 from nre_ros.keyframes.types import stack_keyframes
 from nre_ros.nre import NREEstimator
 
@@ -35,12 +35,12 @@ def moulin_rouge(options: Options) -> Table:
     camera = _camera(target, sample["target_K"], sample["target_dist"])
     truth = invert(sample["target_P"].astype(np.float64))
     estimator = NREEstimator(backbone)
-    columns = ("seed", "angle [deg]", "distance [units]", "supporting points", "time [s]")
+    columns = ("seed", "angle [deg]", "distance [units]", "inliers", "time [s]")
     table = Table("moulin_rouge, one keyframe", columns)
     for seed in range(options.seed, options.seed + SEEDS):
         seconds, estimate = timed(lambda: estimator.localize(backbone.extract(target), stack, camera, seed))
         T = None if estimate.T_cam_map is None else invert(estimate.T_cam_map).cpu().numpy()
-        table.rows.append((seed, *_error(T, truth), estimate.support, seconds))
+        table.rows.append((seed, *_error(T, truth), estimate.inlier_count, seconds))
     angles, distances = (np.array([row[k] for row in table.rows]) for k in (1, 2))
     table.rows.append(("median", float(np.median(angles)), float(np.median(distances)), None, None))
     table.rows.append(("worst", float(angles.max()), float(distances.max()), None, None))

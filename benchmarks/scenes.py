@@ -22,11 +22,14 @@ from nre_ros.features import load_backbone
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.builder import KeyframeBuilder, lift_pixels
 from nre_ros.keyframes.building.point_selection import smooth_depth
-from nre_ros.keyframes.importers.common import build_map, read_depth, read_image, read_lines, read_list
-from nre_ros.keyframes.importers.posed.colmap_poses import PosedSource
-from nre_ros.keyframes.importers.posed.kapture import KaptureSource
-from nre_ros.keyframes.importers.posed.posed_frames import PosedFrames
-from nre_ros.keyframes.importers.rgbd.folder import RgbdSource, parse_tum_line
+from nre_ros.keyframes.importers.build_map import build_map
+from nre_ros.keyframes.importers.colmap.poses_source import ColmapPosesSource
+from nre_ros.keyframes.importers.image_files import read_depth, read_image
+from nre_ros.keyframes.importers.kapture import KaptureSource
+from nre_ros.keyframes.importers.rgbd.folder import RgbdFolderSource
+from nre_ros.keyframes.importers.text_files import read_lines, read_list
+from nre_ros.keyframes.importers.text_trajectory import parse_tum_pose
+from nre_ros.keyframes.importers.triangulated_source import TriangulatedSource
 from nre_ros.keyframes.storage.store import KeyframeStore
 
 THIN = 21
@@ -76,13 +79,13 @@ def kitchen(options: Options, every: int = 1, degraded: bool = False, builder: K
             image = read_image(folder / "images" / name)
             if degraded:
                 image = degrade(image, np.random.default_rng([options.seed, zlib.crc32(name.encode())]))
-            yield Query(name, image, source.only_camera, parse_tum_line(pose)[1])
+            yield Query(name, image, source.only_camera, parse_tum_pose(pose)[1])
 
     def lift(name, keypoints):
         pixels = keypoints.pixels
         # the very refinement of the importer, for everyone's keypoints
         depth = smooth_depth(read_depth((folder / "depth" / name).with_suffix(".png"), 1000.0))
-        camera, T_map_cam = source.only_camera, parse_tum_line(source.pose_lines[name])[1]
+        camera, T_map_cam = source.only_camera, parse_tum_pose(source.pose_lines[name])[1]
         points, known = lift_by_depth(depth, pixels, camera, T_map_cam)
         refined = source.refined(name, source.image(name), pixels[known], depth, points[known])
         points[known] = lift_pixels(pixels[known], refined.depth, camera, T_map_cam)
@@ -94,7 +97,9 @@ def kitchen(options: Options, every: int = 1, degraded: bool = False, builder: K
 def fountain(options: Options) -> Scene:
     """Photographs of a fountain with surveyed poses and no depth: points triangulated by the project's importer."""
     folder = options.data("data/fountain")
-    sources = [PosedSource(folder / "sparse", folder / "images", folder / file) for file in ("map.txt", "query.txt")]
+    sources = [
+        ColmapPosesSource(folder / "sparse", folder / "images", folder / file) for file in ("map.txt", "query.txt")
+    ]
     return _posed(options, "fountain", folder / "images", *sources)
 
 
@@ -105,7 +110,9 @@ def gallery(options: Options) -> Scene:
     return _posed(options, "gallery", folder / "mapping/sensors/records_data", *sources)
 
 
-def _posed(options: Options, name: str, images: Path, source: PosedFrames, queries_source: PosedFrames) -> Scene:
+def _posed(
+    options: Options, name: str, images: Path, source: TriangulatedSource, queries_source: TriangulatedSource
+) -> Scene:
     """A map of posed images and queries of the same kind.
 
     SIFT has the points of the importer, which finds the very same keypoints; the other baselines' are
@@ -135,14 +142,14 @@ def _posed(options: Options, name: str, images: Path, source: PosedFrames, queri
     return Scene(map_path, queries, source.image, lifter)
 
 
-def _kitchen_source(folder: Path, work: Path, every: int) -> RgbdSource:
+def _kitchen_source(folder: Path, work: Path, every: int) -> RgbdFolderSource:
     """The project's importer, on a list of every ``every``th map frame."""
     names = read_list(folder / "map.txt")[::every]
     poses = [line for line in read_lines(folder / "map_poses.txt") if not line.startswith("#")][::every]
     names_path, poses_path = work / f"map_{every}.txt", work / f"poses_{every}.txt"
     names_path.write_text("\n".join(names) + "\n")
     poses_path.write_text("\n".join(poses) + "\n")
-    return RgbdSource(folder / "images", folder / "depth", poses_path, names_path, folder / "sparse/cameras.txt")
+    return RgbdFolderSource(folder / "images", folder / "depth", poses_path, names_path, folder / "sparse/cameras.txt")
 
 
 def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

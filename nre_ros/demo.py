@@ -29,10 +29,10 @@ _SENSOR = Sensor(noise=2.0)
 
 def run_demo(output: Path, keyframes: int = 80, duration: float = 30.0, seed: int = 0, device: str = "auto") -> None:
     """Runs the demo; everything it makes is in ``output`` (what an earlier demo left there goes)."""
-    from nre_ros.features import choose_device, load_backbone
+    from nre_ros.features import DEFAULT_BACKBONE, choose_device, load_backbone
     from nre_ros.keyframes.building.builder import KeyframeBuilder
-    from nre_ros.keyframes.importers.common import build_map
-    from nre_ros.keyframes.importers.rgbd.folder import RgbdSource
+    from nre_ros.keyframes.importers.build_map import build_map
+    from nre_ros.keyframes.importers.rgbd.folder import RgbdFolderSource
 
     for name in ("rgbd", "bag", "replay"):
         shutil.rmtree(output / name, ignore_errors=True)
@@ -50,8 +50,8 @@ def run_demo(output: Path, keyframes: int = 80, duration: float = 30.0, seed: in
             progress=lambda done, _: bar.update(done - bar.n),
         )
     print("2/4 the map: features, points and descriptors of every view", flush=True)
-    source = RgbdSource(rgbd.images, rgbd.depth, rgbd.poses, rgbd.list, rgbd.camera, 1000.0)
-    builder = KeyframeBuilder(load_backbone("xfeat", choose_device(device)), seed=seed)
+    source = RgbdFolderSource(rgbd.images, rgbd.depth, rgbd.poses, rgbd.list, rgbd.camera, 1000.0)
+    builder = KeyframeBuilder(load_backbone(DEFAULT_BACKBONE, choose_device(device)), seed=seed)
     report = build_map(source, builder, output / "room.db", force=True)
     print(f"    {report.keyframes} keyframes, {report.points} points, {report.file_bytes / 2**20:.1f} MiB")
     print("3/4 a robot drives round the room on another way, with odometry that drifts", flush=True)

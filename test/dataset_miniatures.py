@@ -10,11 +10,11 @@ import numpy as np
 
 from nre_ros.geometry import Camera, invert, position_quaternion
 from nre_ros.keyframes.building.depth_registration import register_depth
-from nre_ros.keyframes.importers.cameras import read_cameras_txt
-from nre_ros.keyframes.importers.common import read_list
-from nre_ros.keyframes.importers.posed.colmap_poses import PosedSource
-from nre_ros.keyframes.importers.rgbd.folder import parse_tum_line
+from nre_ros.keyframes.importers.colmap.cameras import read_cameras_txt
+from nre_ros.keyframes.importers.colmap.poses_source import ColmapPosesSource
 from nre_ros.keyframes.importers.rgbd.seven_scenes import COLOUR_CAMERA, DEPTH_CAMERA, T_COLOUR_DEPTH
+from nre_ros.keyframes.importers.text_files import read_list
+from nre_ros.keyframes.importers.text_trajectory import parse_tum_pose
 
 MAP, QUERIES = 5, 2
 """Number of the kitchen's last map images and of its first queries, which follow them."""
@@ -33,7 +33,7 @@ def kitchen_frames(kitchen, camera):
             image = cv2.remap(cv2.imread(str(kitchen / "images" / name)), *warp, cv2.INTER_LINEAR)
             depth = cv2.imread(str((kitchen / "depth" / name).with_suffix(".png")), cv2.IMREAD_UNCHANGED)
             depth = cv2.remap(depth, *warp, cv2.INTER_NEAREST).astype(np.float32) / 1000
-            yield name, image, depth, parse_tum_line(line)[1], split == "query"
+            yield name, image, depth, parse_tum_pose(line)[1], split == "query"
 
 
 def seven_scenes(kitchen, root):
@@ -73,7 +73,7 @@ def tum(kitchen, root):
 def fountain_frames(fountain):
     """(name, BGR, camera, T_map_cam, is a query)."""
     for split in ("map", "query"):
-        source = PosedSource(fountain / "sparse", fountain / "images", fountain / f"{split}.txt")
+        source = ColmapPosesSource(fountain / "sparse", fountain / "images", fountain / f"{split}.txt")
         for name in source.names():
             yield name, source.image(name), source.camera(name), source.pose(name)[1], split == "query"
 

@@ -9,7 +9,7 @@ from synthetic import CAMERA, QUERIES, small_room
 
 from nre_ros.gallery.bag import camera_info_message, pose_message, tf_message
 from nre_ros.geometry import position_quaternion
-from nre_ros.keyframes.importers.cameras import write_cameras_txt
+from nre_ros.keyframes.importers.colmap.cameras import write_cameras_txt
 from nre_ros.keyframes.storage.store import KeyframeStore
 
 IMAGE, INFO, TRUTH = "/camera/image_raw/compressed", "/camera/camera_info", "/ground_truth"

@@ -18,8 +18,9 @@ from nre_ros.evaluation.inputs import DatasetInput
 from nre_ros.features import load_backbone
 from nre_ros.geometry import EQUIDISTANT, invert, pose_error, pose_matrix
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.importers.common import made_of, read_list
-from nre_ros.keyframes.importers.rgbd.folder import parse_tum_line
+from nre_ros.keyframes.importers.resume_file import source_fingerprint
+from nre_ros.keyframes.importers.text_files import read_list
+from nre_ros.keyframes.importers.text_trajectory import parse_tum_pose
 from nre_ros.keyframes.storage.store import KeyframeStore
 
 MAKERS = {
@@ -72,7 +73,8 @@ def test_seven_scenes_gives_its_table(root, tmp_path, capsys):
     assert "redkitchen.db was built with other points: --force builds the map again" in error
     (scene,) = make_dataset("7scenes").scenes(root("7scenes"))
     usual, other = (
-        made_of(scene.source, KeyframeBuilder(load_backbone("xfeat", "cpu"), points)) for points in (500, 400)
+        source_fingerprint(scene.source, KeyframeBuilder(load_backbone("xfeat", "cpu"), points))
+        for points in (500, 400)
     )
     path = tmp_path / "redkitchen.db"
     assert can_reuse_map(path, usual, force=False) and can_reuse_map(path, usual, force=True)
@@ -107,7 +109,7 @@ def test_aachen_gives_the_submission_file(shared, root, tmp_path, capsys):
     assert "89.6 / 95.4 / 98.8" in capsys.readouterr().out
     kitchen = shared / "data/kitchen"
     names, poses = read_list(kitchen / "query.txt"), read_list(kitchen / "query_poses.txt")
-    truth = {name: parse_tum_line(line)[1] for name, line in zip(names, poses)}
+    truth = {name: parse_tum_pose(line)[1] for name, line in zip(names, poses)}
     lines = (tmp_path / "submission.txt").read_text().split("\n")[:-1]
     assert [line.split()[0] for line in lines] == names[: 2 * miniatures.QUERIES]
     for line in lines:
@@ -123,7 +125,7 @@ def test_inloc_gives_the_submission_file(shared, root, tmp_path, capsys):
     assert benchmark("inloc", root("inloc"), tmp_path) == 0
     assert "46.5 / 65.7 / 78.3 (DUC1)" in capsys.readouterr().out
     poses = read_list(shared / "data/kitchen/query_poses.txt")[: miniatures.QUERIES]
-    truth = [parse_tum_line(line)[1] for line in poses]
+    truth = [parse_tum_pose(line)[1] for line in poses]
     lines = (tmp_path / "submission.txt").read_text().split("\n")[:-1]
     assert [line.split()[0][:4] for line in lines] == ["IMG_"] * miniatures.QUERIES
     for line, T in zip(lines, truth):

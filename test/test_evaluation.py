@@ -442,7 +442,10 @@ def test_reading_an_hour_takes_no_more_memory_than_reading_a_minute(tmp_path):
         messages += [(START + 2 * k * PERIOD, "/image/compressed", "compressed", (k, message)) for k in range(count)]
         _write_repeated(bag, messages)
         out = subprocess.run(
-            [sys.executable, "-c", _LONG, str(bag), str(tmp_path / f"{count}.jsonl")], capture_output=True, text=True
+            [sys.executable, "-c", _LONG, str(bag), str(tmp_path / f"{count}.jsonl")],
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
         assert out.returncode == 0, out.stderr
         assert sum(1 for _ in read_records(tmp_path / f"{count}.jsonl")) == count

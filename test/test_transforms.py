@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from nre_ros.localization.frames import covariance_of_frame, map_to_odom
+from nre_ros.geometry import covariance_of_frame, map_to_odom
 from nre_ros.messages.transform_buffer import ConnectivityError, ExtrapolationError, FrameLookupError, TransformBuffer
 
 SECOND = 10**9
@@ -20,13 +20,13 @@ IDENTITY = [0.0, 0.0, 0.0, 1.0]
 
 def motion(rng):
     T = np.eye(4)
-    T[:3, :3] = Rotation.random(random_state=rng).as_matrix()
+    T[:3, :3] = Rotation.random(random_state=rng).asmatrix_of_transform()
     T[:3, 3] = rng.normal(size=3)
     return T
 
 
 def insert(buffer, T, parent, child, stamp=START, static=False):
-    return buffer.insert(stamp, parent, child, T[:3, 3], Rotation.from_matrix(T[:3, :3]).as_quat(), static)
+    return buffer.insert(stamp, parent, child, T[:3, 3], Rotation.frommatrix_of_transform(T[:3, :3]).as_quat(), static)
 
 
 def shift(x):
@@ -59,13 +59,13 @@ def test_between_two_stamps_motion_is_linear_and_rotation_uniform():
     buffer = TransformBuffer()
     for stamp, angle, x in ((0, 0.3, 1.0), (SECOND, 1.7, 5.0)):
         T = shift(x)
-        T[:3, :3] = Rotation.from_rotvec(angle * axis).as_matrix()
+        T[:3, :3] = Rotation.from_rotvec(angle * axis).asmatrix_of_transform()
         insert(buffer, T, "odom", "base", START + stamp)
     for nanoseconds in (1, 250_000_000, 999_999_999):
         part = nanoseconds / SECOND
         T = buffer.lookup("odom", "base", START + nanoseconds)
         assert T[0, 3] == pytest.approx(1 + 4 * part, abs=1e-12)
-        rotation = Rotation.from_matrix(T[:3, :3]).as_rotvec()
+        rotation = Rotation.frommatrix_of_transform(T[:3, :3]).as_rotvec()
         np.testing.assert_allclose(rotation, (0.3 + 1.4 * part) * axis, atol=1e-9)
 
 
@@ -74,7 +74,7 @@ def test_rotation_takes_the_short_way_whatever_the_sign_of_the_quaternion():
     buffer.insert(START, "odom", "base", [0, 0, 0], IDENTITY)
     buffer.insert(START + SECOND, "odom", "base", [0, 0, 0], -Rotation.from_rotvec([0, 0, 0.4]).as_quat())
     T = buffer.lookup("odom", "base", START + SECOND // 2)
-    np.testing.assert_allclose(Rotation.from_matrix(T[:3, :3]).as_rotvec(), [0, 0, 0.2], atol=1e-12)
+    np.testing.assert_allclose(Rotation.frommatrix_of_transform(T[:3, :3]).as_rotvec(), [0, 0, 0.2], atol=1e-12)
 
 
 def test_transforms_may_arrive_out_of_order():
@@ -237,8 +237,7 @@ def test_random_trees_agree_with_tf2(rng):
     tf2_ros = pytest.importorskip("tf2_ros", reason="needs tf2_ros, which comes with a ROS installation only")
     from rclpy.time import Time
 
-    from nre_ros.node.conversions import transform_message
-    from nre_ros.node.transforms import _matrix
+    from nre_ros.node.conversions import matrix_of_transform, transform_message
 
     errors = {
         tf2_ros.LookupException: FrameLookupError,
@@ -260,7 +259,7 @@ def test_random_trees_agree_with_tf2(rng):
         target, source = rng.choice(frames, 2)
         stamp = 0 if rng.random() < 0.1 else START + int(rng.integers(14 * SECOND))
         try:
-            expected = _matrix(theirs.lookup_transform(target, source, Time(nanoseconds=stamp)).transform)
+            expected = matrix_of_transform(theirs.lookup_transform(target, source, Time(nanoseconds=stamp)).transform)
         except tuple(errors) as error:
             with pytest.raises(errors[type(error)]):
                 ours.lookup(target, source, stamp)

@@ -81,8 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Localizes all images; 0 when the command did its work, whatever the images showed."""
     from tqdm import tqdm
 
-    from nre_ros.keyframes.importers.cameras import read_cameras_txt
-    from nre_ros.keyframes.importers.common import check_folder, image_names
+    from nre_ros.keyframes.importers.colmap.cameras import read_cameras_txt
+    from nre_ros.keyframes.importers.text_files import check_folder, image_names
     from nre_ros.localization.localizer import Localizer
     from nre_ros.nre import EstimatorConfig, load_config
 
@@ -162,8 +162,8 @@ def _flat(name: str) -> str:
 
 def _localize(localizer, folder: Path, name: str, cameras, drawings: _Drawings):
     from nre_ros.errors import CameraError, ImageError
-    from nre_ros.keyframes.importers.cameras import camera_of_size
-    from nre_ros.keyframes.importers.common import read_image
+    from nre_ros.keyframes.importers.colmap.cameras import camera_of_size
+    from nre_ros.keyframes.importers.image_files import read_image
     from nre_ros.localization.result import LocalizationResult
 
     try:

@@ -18,9 +18,10 @@ from nre_ros.errors import EvaluationError
 from nre_ros.evaluation.ground_truth import GroundTruth, GroundTruthEntries
 from nre_ros.geometry import pose_matrix
 from nre_ros.keyframes.importers.bag.topics import POSE_TYPES
-from nre_ros.keyframes.importers.rgbd.folder import QUATERNION_TOLERANCE
-from nre_ros.messages.bag import POSE_TYPE, choose_topic, stamp_of
-from nre_ros.messages.torn_bag import messages_that_are_left, open_what_is_left
+from nre_ros.keyframes.importers.pose_checks import QUATERNION_TOLERANCE
+from nre_ros.messages.bag import POSE_TYPE, choose_topic
+from nre_ros.messages.damaged_bag import open_readable, readable_messages
+from nre_ros.messages.stamps import header_stamp
 from nre_ros.messages.transform_buffer import TransformBuffer
 
 
@@ -57,13 +58,13 @@ def read_topic(path: Path | str, topic: str, camera_frame: str = "") -> GroundTr
     """
     entries = GroundTruthEntries()
     frames: dict[str, bool] = {}  # a set that keeps its order
-    reader, _ = open_what_is_left(path)
+    reader, _ = open_readable(path)
     with closing(reader):
         found = {connection.topic: connection.msgtype for connection in reader.connections}
         choose_topic(path, found, POSE_TYPES, topic, "ground truth")
         to_camera = _StaticTransforms(reader, camera_frame)
         connections = [connection for connection in reader.connections if connection.topic == topic]
-        for connection, _, raw in messages_that_are_left(reader, connections, []):
+        for connection, _, raw in readable_messages(reader, connections, []):
             message: Any = reader.deserialize(raw, connection.msgtype)
             pose = message.pose if connection.msgtype == POSE_TYPES[0] else message.pose.pose
             p, q = pose.position, pose.orientation
@@ -73,7 +74,7 @@ def read_topic(path: Path | str, topic: str, camera_frame: str = "") -> GroundTr
                 entries.reject(problem)
                 continue
             frames[message.header.frame_id.removeprefix("/")] = True
-            entries.add(stamp_of(message), to_camera.camera_pose(numbers, getattr(message, "child_frame_id", "")))
+            entries.add(header_stamp(message), to_camera.camera_pose(numbers, getattr(message, "child_frame_id", "")))
     if len(frames) > 1:
         raise EvaluationError(f"ground truth {topic}: the frame changes within the topic ({', '.join(frames)})")
     return entries.trajectory(topic, next(iter(frames), ""))

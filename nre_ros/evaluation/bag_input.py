@@ -27,12 +27,14 @@ from nre_ros.evaluation.ground_truth import (
 from nre_ros.evaluation.inputs import EvaluationInput, Query
 from nre_ros.evaluation.options import EvaluationOptions
 from nre_ros.geometry import Camera
+from nre_ros.images import check_image_size
 from nre_ros.keyframes.importers.bag.topics import sibling_info
-from nre_ros.messages.bag import CAMERA_INFO_TYPE, IMAGE_TYPES, choose_topic, stamp_of
-from nre_ros.messages.camera_info import camera_of
-from nre_ros.messages.images import check_size, image_array, is_depth
-from nre_ros.messages.stamps import seconds_of
-from nre_ros.messages.torn_bag import messages_that_are_left, open_what_is_left
+from nre_ros.messages.bag import CAMERA_INFO_TYPE, IMAGE_TYPES, choose_topic
+from nre_ros.messages.camera_info import camera_from_info
+from nre_ros.messages.damaged_bag import open_readable, readable_messages
+from nre_ros.messages.depth_images import is_depth
+from nre_ros.messages.images import image_array
+from nre_ros.messages.stamps import header_stamp, seconds_text
 
 
 class BagInput(EvaluationInput):
@@ -65,7 +67,7 @@ class BagInput(EvaluationInput):
             NreError: A topic is missing, the choice is not clear, or the bag contains no image.
         """
         self.path, self.every = Path(path), every
-        reader, problem = open_what_is_left(self.path)
+        reader, problem = open_readable(self.path)
         with closing(reader):
             found = {connection.topic: str(connection.msgtype) for connection in reader.connections}
             if not found or reader.message_count == 0:
@@ -110,7 +112,7 @@ class BagInput(EvaluationInput):
                 repeated += stamp in stamps
                 if stamp not in stamps:
                     stamps.add(stamp)
-                    yield Query(seconds_of(stamp), stamp, partial(_decode, message, info))
+                    yield Query(seconds_text(stamp), stamp, partial(_decode, message, info))
         if repeated:
             self.damage.append(
                 f"bag {self.path}: {repeated} images have the same stamp as another image and were left out"
@@ -119,7 +121,7 @@ class BagInput(EvaluationInput):
     def load_images(self, names: Collection[str]) -> Iterator[tuple[str, npt.NDArray[np.uint8], Camera]]:
         remaining = set(names)
         for stamp, message, info in self._messages():
-            name = seconds_of(stamp)
+            name = seconds_text(stamp)
             if name in remaining:
                 remaining.discard(name)
                 try:
@@ -148,24 +150,24 @@ class BagInput(EvaluationInput):
 
     def _messages(self) -> Iterator[tuple[int, Any, Any]]:
         """Stamp, image message and CameraInfo message (None if the bag has none) of every image."""
-        reader, _ = open_what_is_left(self.path)
+        reader, _ = open_readable(self.path)
         with closing(reader):
             infos = [c for c in reader.connections if c.topic == self.camera_info]
             info = next((reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages(infos)), None)
             connections = [c for c in reader.connections if c.topic in (self.image, self.camera_info)]
-            for connection, log_time, raw in messages_that_are_left(reader, connections, self.damage):
-                message = reader.deserialize(raw, connection.msgtype)
+            for connection, log_time, raw in readable_messages(reader, connections, self.damage):
+                message: Any = reader.deserialize(raw, connection.msgtype)
                 if connection.topic == self.camera_info:
                     info = message
                 else:
-                    yield stamp_of(message) or log_time, message, info
+                    yield header_stamp(message) or log_time, message, info
 
     def _time_span(self, reader: AnyReader) -> tuple[int, int, str]:
         """Stamp of the first image, approximate stamp of the last one, and the frame of the images."""
         connections = [c for c in reader.connections if c.topic == self.image]
         for connection, log_time, raw in reader.messages(connections):
             message: Any = reader.deserialize(raw, connection.msgtype)
-            first = stamp_of(message) or log_time
+            first = header_stamp(message) or log_time
             return first, first + reader.end_time - log_time, message.header.frame_id
         raise EvaluationError(f"bag {self.path} contains no message on {self.image}")
 
@@ -174,8 +176,8 @@ def _decode(message: Any, info: Any) -> tuple[npt.NDArray[np.uint8], Camera]:
     """Decode an image and its camera, with the same checks as the node."""
     if info is None:
         raise ImageError("there is no camera_info message")
-    image, camera = image_array(message), camera_of(info)
-    check_size(image, camera)
+    image, camera = image_array(message), camera_from_info(info)
+    check_image_size(image, camera)
     return image, camera
 
 
@@ -184,7 +186,7 @@ def _only_image_topic(reader: AnyReader, path: Path, found: dict[str, str]) -> s
     topics = []
     for topic in sorted(topic for topic, kind in found.items() if kind in IMAGE_TYPES):
         connections = [c for c in reader.connections if c.topic == topic]
-        first = next((reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages(connections)), None)
+        first: Any = next((reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages(connections)), None)
         if first is None or not is_depth(first):
             topics.append(topic)
     if len(topics) == 1:

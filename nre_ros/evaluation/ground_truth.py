@@ -18,8 +18,8 @@ import numpy.typing as npt
 from nre_ros.errors import EvaluationError, NreError
 from nre_ros.evaluation.metrics.query_results import GroundTruthLookup, pose_matrices, without_ground_truth
 from nre_ros.geometry import interpolate_poses
-from nre_ros.keyframes.importers.common import numbered_lines
-from nre_ros.keyframes.importers.rgbd.folder import tum_values
+from nre_ros.keyframes.importers.text_files import numbered_lines
+from nre_ros.keyframes.importers.text_trajectory import parse_tum_numbers
 
 MAX_GAP = 0.1
 """Default of the largest time in seconds between two poses that are interpolated."""
@@ -158,7 +158,7 @@ def read_tum(path: Path | str) -> GroundTruth:
     entries = GroundTruthEntries()
     for number, line in _numbered_lines(path):
         try:
-            entries.add(*tum_values(line))
+            entries.add(*parse_tum_numbers(line))
         except NreError as error:
             entries.reject(f"line {number}: {error}")
     return entries.trajectory(str(path))
@@ -189,7 +189,7 @@ def read_tum_of_list(path: Path | str, names: Sequence[str]) -> tuple[GroundTrut
     by_time, by_line = GroundTruthEntries(), GroundTruthEntries()
     for index, (number, line) in enumerate(lines, start=1):
         try:
-            stamp, pose = tum_values(line)
+            stamp, pose = parse_tum_numbers(line)
             by_time.add(stamp, pose)
             by_line.add(index, pose)
         except NreError as error:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,10 @@ import numpy.typing as npt
 from nre_ros.errors import EvaluationError, NreError
 from nre_ros.evaluation.ground_truth import NO_GROUND_TRUTH, GroundTruthAssociation, read_tum_of_list
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.importers.cameras import camera_of_size, read_cameras_txt
-from nre_ros.keyframes.importers.common import check_folder, image_names, read_image
+from nre_ros.keyframes.importers.colmap.cameras import camera_of_size, read_cameras_txt
+from nre_ros.keyframes.importers.image_files import read_image
+from nre_ros.keyframes.importers.map_source import PosedImageSource
+from nre_ros.keyframes.importers.text_files import check_folder, image_names
 
 if TYPE_CHECKING:
     from nre_ros.evaluation.options import EvaluationOptions
@@ -169,22 +171,6 @@ class ImageListInput(EvaluationInput):
         return image, camera_of_size(self.cameras, image)
 
 
-class PosedSource(Protocol):
-    """The part of an importer's source that ``DatasetInput.from_source`` needs."""
-
-    def names(self) -> list[str]:
-        """Return the image names."""
-
-    def pose(self, name: str) -> tuple[int, npt.NDArray[np.float64]]:
-        """Return stamp and T_map_cam ``[4, 4]`` of an image, or raise ``NreError``."""
-
-    def camera(self, name: str) -> Camera:
-        """Return the camera of an image."""
-
-    def image(self, name: str) -> npt.NDArray[np.uint8]:
-        """Return an image."""
-
-
 @dataclass(frozen=True)
 class DatasetImage:
     """A query image of a public data set.
@@ -228,7 +214,7 @@ class DatasetInput(EvaluationInput):
         self.notes = tuple(notes)
 
     @classmethod
-    def from_source(cls, source: PosedSource, origin: str) -> DatasetInput:
+    def from_source(cls, source: PosedImageSource, origin: str) -> DatasetInput:
         """Take all images of an importer's source.
 
         An image without a pose has its stamp from ``source.stamps`` (name to nanoseconds) if the source has them.
@@ -311,7 +297,7 @@ def evenly_spaced(items: list[_Item], count: int) -> list[_Item]:
     return [items[round(k)] for k in np.linspace(0, len(items) - 1, count)]
 
 
-def _load_from_source(source: PosedSource, name: str) -> tuple[npt.NDArray[np.uint8], Camera]:
+def _load_from_source(source: PosedImageSource, name: str) -> tuple[npt.NDArray[np.uint8], Camera]:
     return source.image(name), source.camera(name)
 
 

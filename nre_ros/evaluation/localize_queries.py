@@ -62,8 +62,7 @@ def localize_queries(
 def nre_method(localizer: Localizer) -> LocalizeQuery:
     """Return the function that localizes a query with this project's localizer.
 
-    The localizer's ``min_confidence`` is set to 0, so that every pose is recorded. Which poses are accepted is decided
-    when the records are evaluated.
+    Every pose is recorded, whatever its confidence. Which poses are accepted is decided when the records are evaluated.
 
     Args:
         localizer: Localizer of the map.
@@ -71,12 +70,11 @@ def nre_method(localizer: Localizer) -> LocalizeQuery:
     Returns:
         The function for ``localize_queries``. An image that cannot be read is recorded with the reason.
     """
-    localizer.min_confidence = 0.0
 
     def localize(query: Query) -> dict[str, Any]:
         try:
             image, camera = query.load()
-            result = localizer.localize(image, camera)
+            result = localizer.localize(image, camera, min_confidence=0.0)
         except NreError as error:
             result = LocalizationResult(reason=str(error))
         return result.to_json()

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from nre_ros.errors import EvaluationError
 from nre_ros.evaluation.metrics.query_results import Interning, QueryResults, pose_matrices, pose_numbers
-from nre_ros.messages.stamps import seconds_of
+from nre_ros.messages.stamps import seconds_text
 
 _POSE = ("x", "y", "z", "qx", "qy", "qz", "qw")
 _TEXT_COLUMNS = ("image", "stamp_ns", "keyframes", "reason")
@@ -46,7 +46,7 @@ def write_tum(path: Path, results: QueryResults) -> None:
     numbers = pose_numbers(results.poses)
     for k in np.flatnonzero(results.accepted):
         stamp = int(results.stamps[k])
-        time = seconds_of(stamp) if stamp else str(k)
+        time = seconds_text(stamp) if stamp else str(k)
         lines.append(" ".join([time, *map(repr, numbers[k].tolist())]))
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -11,7 +11,7 @@ from nre_ros.evaluation.bag_input import BagInput
 from nre_ros.evaluation.options import EvaluationOptions
 from nre_ros.evaluation.output_folder import RECORDS
 from nre_ros.evaluation.records import RecordFile
-from nre_ros.messages.stamps import seconds_of
+from nre_ros.messages.stamps import seconds_text
 from nre_ros.replay.bag import BagTopics
 from nre_ros.replay.session import read_session, run_session
 
@@ -60,7 +60,7 @@ def record_session(source: BagInput, options: EvaluationOptions) -> None:
     session = run_session(options.map_file, source.path, topics, folder, options.rate, parameters, options.progress)
     with RecordFile(path) as records:
         for status in session.statuses:
-            if seconds_of(status["stamp"]) not in records.done:
+            if seconds_text(status["stamp"]) not in records.done:
                 records.write(_record(status))
     done.write_text(f"{len(session.sent)} images sent\n", encoding="utf-8")
 
@@ -80,7 +80,7 @@ def count_sent_images(output: Path) -> int:
 def _record(status: dict[str, Any]) -> dict[str, Any]:
     covariance = status["covariance"]
     return {
-        "image": seconds_of(status["stamp"]),
+        "image": seconds_text(status["stamp"]),
         "stamp": status["stamp"],
         "success": status["success"],
         "position": status["position"],

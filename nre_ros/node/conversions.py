@@ -1,12 +1,13 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Motions and stamps to ROS messages and back (pixels and cameras: ``nre_ros.messages``)."""
+"""Conversions between poses, transforms, stamps and ROS messages (pixels and cameras: ``nre_ros.messages``)."""
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Pose, TransformStamped
+from geometry_msgs.msg import Pose, Transform, TransformStamped
 
 from nre_ros.geometry import pose_matrix, position_quaternion
 from nre_ros.messages.stamps import stamp_nanoseconds as stamp_nanoseconds  # all conversions are found here
@@ -17,8 +18,8 @@ def stamp_message(nanoseconds: int) -> Time:
     return Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
 
 
-def pose_message(T: np.ndarray) -> Pose:
-    """geometry_msgs/Pose of a 4x4 motion."""
+def pose_message(T: npt.NDArray[np.float64]) -> Pose:
+    """geometry_msgs/Pose of a rigid motion [4, 4]."""
     position, quaternion = position_quaternion(T)
     pose = Pose()
     pose.position.x, pose.position.y, pose.position.z = position.tolist()
@@ -27,14 +28,18 @@ def pose_message(T: np.ndarray) -> Pose:
     return pose
 
 
-def matrix_of_pose(pose: Pose) -> np.ndarray:
-    """4x4 motion of a geometry_msgs/Pose; raises ``PoseError``."""
+def matrix_of_pose(pose: Pose) -> npt.NDArray[np.float64]:
+    """Rigid motion [4, 4] of a geometry_msgs/Pose.
+
+    Raises:
+        PoseError: The pose is not finite or its quaternion is not a rotation.
+    """
     p, q = pose.position, pose.orientation
     return pose_matrix([p.x, p.y, p.z], [q.x, q.y, q.z, q.w])
 
 
-def transform_message(T: np.ndarray, parent: str, child: str, stamp: int) -> TransformStamped:
-    """geometry_msgs/TransformStamped of ``T_parent_child`` at ``stamp`` nanoseconds."""
+def transform_message(T: npt.NDArray[np.float64], parent: str, child: str, stamp: int) -> TransformStamped:
+    """geometry_msgs/TransformStamped of ``T_parent_child`` [4, 4] at ``stamp`` nanoseconds."""
     message = TransformStamped(child_frame_id=child)
     message.header.frame_id = parent
     message.header.stamp = stamp_message(stamp)
@@ -43,3 +48,18 @@ def transform_message(T: np.ndarray, parent: str, child: str, stamp: int) -> Tra
     t.x, t.y, t.z = position.tolist()
     q.x, q.y, q.z, q.w = quaternion.tolist()
     return message
+
+
+def translation_rotation(transform: Transform) -> tuple[list[float], list[float]]:
+    """Translation (x, y, z) and quaternion (x, y, z, w) of a geometry_msgs/Transform, unchecked."""
+    t, q = transform.translation, transform.rotation
+    return [t.x, t.y, t.z], [q.x, q.y, q.z, q.w]
+
+
+def matrix_of_transform(transform: Transform) -> npt.NDArray[np.float64]:
+    """Rigid motion [4, 4] of a geometry_msgs/Transform.
+
+    Raises:
+        PoseError: The transform is not finite or its quaternion is not a rotation.
+    """
+    return pose_matrix(*translation_rotation(transform))

@@ -11,7 +11,8 @@ import numpy as np
 
 from nre_ros.errors import PoseError
 from nre_ros.geometry import pose_matrix
-from nre_ros.messages.bag import CAMERA_INFO_TYPE, IMAGE_TYPES, POSE_TYPE, choose_topic, open_bag, stamp_of
+from nre_ros.messages.bag import CAMERA_INFO_TYPE, IMAGE_TYPES, POSE_TYPE, choose_topic, open_bag
+from nre_ros.messages.stamps import header_stamp
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def read_truth(path: Path | str, topic: str) -> dict[int, np.ndarray]:
         connections = [connection for connection in reader.connections if connection.topic == topic]
         for connection, _, raw in reader.messages(connections):
             message = reader.deserialize(raw, connection.msgtype)
-            stamp = stamp_of(message)
+            stamp = header_stamp(message)
             p, q = message.pose.position, message.pose.orientation
             try:
                 truth[stamp] = pose_matrix([p.x, p.y, p.z], [q.x, q.y, q.z, q.w])
@@ -67,6 +68,6 @@ def read_image(path: Path | str, topic: str, stamp: int) -> np.ndarray | None:
         connections = [connection for connection in reader.connections if connection.topic == topic]
         for connection, _, raw in reader.messages(connections):
             message = reader.deserialize(raw, connection.msgtype)
-            if stamp_of(message) == stamp:
+            if header_stamp(message) == stamp:
                 return image_array(message)
     return None

@@ -17,7 +17,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict
 
-from nre_ros.node import bootstrap
+from nre_ros import ros_environment
 
 
 def main() -> int:
@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("output")
     parser.add_argument("--camera-info", required=True, metavar="TOPIC")
     arguments = parser.parse_args()
-    bootstrap.prepare()
+    ros_environment.prepare()
     import rclpy
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
@@ -52,7 +52,7 @@ def _subscribe(node, file, camera_info: str) -> None:
     from tf2_msgs.msg import TFMessage
 
     from nre_ros.errors import CameraError
-    from nre_ros.messages.camera_info import camera_of
+    from nre_ros.messages.camera_info import camera_from_info
     from nre_ros.msg import LocalizationStatus
     from nre_ros.node.conversions import stamp_nanoseconds
 
@@ -98,7 +98,7 @@ def _subscribe(node, file, camera_info: str) -> None:
     def on_camera_info(message):
         if not cameras:
             with suppress(CameraError):  # the node says what is wrong with it; a later one may be right
-                cameras.append(camera_of(message))
+                cameras.append(camera_from_info(message))
                 write(event="camera", **asdict(cameras[0]))
 
     node.create_subscription(CameraInfo, camera_info, on_camera_info, qos_profile_sensor_data)

@@ -15,7 +15,7 @@ import json
 import sys
 import time
 
-from nre_ros.node import bootstrap
+from nre_ros import ros_environment
 
 _CLOCK_PERIOD = 0.025
 """40 Hz, what `ros2 bag play --clock` does by default."""
@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("--image", required=True, help="topic whose messages are told about")
     parser.add_argument("--wait-for", nargs="*", default=[], metavar="TOPIC", help="begin when these have a listener")
     arguments = parser.parse_args()
-    bootstrap.prepare()
+    ros_environment.prepare()
     import rclpy
     from rclpy.executors import ExternalShutdownException
 
@@ -47,7 +47,8 @@ def main() -> int:
 def _play(arguments) -> int:
     import rclpy
 
-    from nre_ros.messages.bag import open_bag, stamp_of
+    from nre_ros.messages.bag import open_bag
+    from nre_ros.messages.stamps import header_stamp
 
     node = rclpy.create_node("bag_player")
     with open_bag(arguments.bag) as reader:
@@ -64,7 +65,7 @@ def _play(arguments) -> int:
             if connection.topic in publishers:
                 publishers[connection.topic].publish(bytes(raw))
             if connection.topic == arguments.image:
-                stamp = stamp_of(reader.deserialize(raw, connection.msgtype))
+                stamp = header_stamp(reader.deserialize(raw, connection.msgtype))
                 _tell(event="image", stamp=stamp, monotonic=time.monotonic())
     time.sleep(_SETTLE_SECONDS)  # what is still in the queues goes out
     node.destroy_node()

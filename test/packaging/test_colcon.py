@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.packaging
+pytestmark = [pytest.mark.packaging, pytest.mark.timeout(2400)]
 
 ASK = """
 import json, os
 import nre_ros, nre_ros.geometry, nre_ros.msg, nre_ros.srv
 from ament_index_python.packages import get_package_share_directory
-from nre_ros.node import bootstrap
+from nre_ros import ros_environment
 library_path = os.environ["LD_LIBRARY_PATH"]
-bootstrap.prepare()
+ros_environment.prepare()
 import rclpy
 from rclpy.serialization import deserialize_message, serialize_message
 status = nre_ros.msg.LocalizationStatus(reason="too dark")

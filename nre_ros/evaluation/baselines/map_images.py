@@ -22,11 +22,13 @@ from nre_ros.evaluation.baselines.base import Baseline, Keypoints
 from nre_ros.evaluation.baselines.localizer import LiftKeypoints
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.builder import lift_pixels
-from nre_ros.keyframes.building.multiview.refinement import NEIGHBOURS, refine_depth
+from nre_ros.keyframes.building.multiview.depth_refinement import NEIGHBOURS, refine_depth
 from nre_ros.keyframes.building.multiview.triangulation import triangulate
 from nre_ros.keyframes.building.multiview.view_cache import ViewCache
+from nre_ros.keyframes.building.multiview.views import View
 from nre_ros.keyframes.building.point_selection import smooth_depth
-from nre_ros.keyframes.importers.common import check_folder, read_depth, read_image
+from nre_ros.keyframes.importers.image_files import read_depth, read_image
+from nre_ros.keyframes.importers.text_files import check_folder
 from nre_ros.keyframes.storage.store import KeyframeStore
 
 _TRIANGULATION_NEIGHBOURS = 8
@@ -77,7 +79,7 @@ class MapImages:
         """
         return read_image(self.folder / name)
 
-    def pose(self, name: str) -> tuple[npt.NDArray[np.float64], Camera]:
+    def pose_and_camera(self, name: str) -> tuple[npt.NDArray[np.float64], Camera]:
         """Return pose and camera of a keyframe.
 
         Args:
@@ -114,8 +116,8 @@ class MapImages:
         return points, known
 
     @cached_property
-    def _views(self) -> ViewCache:
-        return ViewCache(list(self._poses), self.pose, self.image)
+    def _views(self) -> ViewCache[View]:
+        return ViewCache(list(self._poses), self.pose_and_camera, self.image, View.from_image)
 
 
 def lift_by_depth(
@@ -161,12 +163,12 @@ class _Triangulation:
 
     def __init__(self, images: MapImages, baseline: Baseline) -> None:
         self._baseline = baseline
-        self._views = ViewCache(list(images.names.values()), images.pose, images.image, self._view)
+        self._views = ViewCache(list(images.names.values()), images.pose_and_camera, images.image, self._view)
 
     def lift(self, name: str, keypoints: Keypoints) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
         # the keypoints of the view are the same: a baseline is deterministic
         view = self._views.view(name)
-        others = list(self._views.likely(name, _TRIANGULATION_NEIGHBOURS).values())
+        others = list(self._views.likely_neighbours(name, _TRIANGULATION_NEIGHBOURS).values())
         matches = [self._baseline.match(view.keypoints, other.keypoints) for other in others]
         found = triangulate(view, others, matches)
         points, known = np.full((len(view.pixels), 3), np.nan), np.zeros(len(view.pixels), dtype=bool)

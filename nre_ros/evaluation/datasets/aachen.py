@@ -20,8 +20,9 @@ from nre_ros.errors import EvaluationError, ImportSourceError
 from nre_ros.evaluation.datasets.dataset import PublishedMethod, Scene, SubmittedDataset
 from nre_ros.evaluation.inputs import DatasetImage, DatasetInput
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.importers.cameras import camera_from_colmap
-from nre_ros.keyframes.importers.common import check_folder, read_image, read_list
+from nre_ros.keyframes.importers.colmap.cameras import camera_from_colmap
+from nre_ros.keyframes.importers.image_files import read_image
+from nre_ros.keyframes.importers.text_files import check_folder, read_list
 
 _IMAGES, _MODEL = Path("images/images_upright"), Path("3D-models/aachen_v_1_1")
 _CONDITIONS = ("day", "night")
@@ -44,7 +45,7 @@ class Aachen(SubmittedDataset):
     )
 
     def scenes(self, root: Path, names: Sequence[str] = ()) -> list[Scene]:
-        from nre_ros.keyframes.importers.colmap import ColmapSource
+        from nre_ros.keyframes.importers.colmap.model_source import ColmapSource
 
         root = check_folder(root)
         source = ColmapSource(root / _MODEL, root / _IMAGES)

@@ -16,7 +16,8 @@ from nre_ros.evaluation.datasets.dataset import Dataset, Scene
 from nre_ros.evaluation.evaluate import Evaluation, evaluate
 from nre_ros.evaluation.options import EvaluationOptions
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.importers.common import build_map, made_of
+from nre_ros.keyframes.importers.build_map import build_map
+from nre_ros.keyframes.importers.resume_file import source_fingerprint
 from nre_ros.keyframes.storage.store import KeyframeStore
 
 TABLE, SUBMISSION = "table.md", "submission.txt"
@@ -78,7 +79,7 @@ def run_benchmark(
 
 def _build_map(scene: Scene, options: EvaluationOptions, builder: KeyframeBuilder, maps: dict[str, Path]) -> Path:
     """The scene's map. Scenes with the same source share one map."""
-    source = made_of(scene.source, builder)
+    source = source_fingerprint(scene.source, builder)
     if source not in maps:
         path = options.output / f"{scene.name}.db"
         for note in scene.source.notes:

@@ -29,15 +29,16 @@ from nre_ros.evaluation.datasets.dataset import (
 )
 from nre_ros.evaluation.inputs import DatasetInput
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.importers.common import check_folder, digest, read_image, read_lines
-from nre_ros.keyframes.importers.posed.colmap_poses import checked_pose
-from nre_ros.keyframes.importers.posed.posed_frames import PosedFrames
+from nre_ros.keyframes.importers.image_files import read_image
+from nre_ros.keyframes.importers.pose_checks import pose_from_wxyz
+from nre_ros.keyframes.importers.text_files import check_folder, digest, read_lines
+from nre_ros.keyframes.importers.triangulated_source import TriangulatedSource
 
 _SCENES = ("GreatCourt", "KingsCollege", "OldHospital", "ShopFacade", "StMarysChurch")
 _HEADER_LINES = 3
 
 
-class CambridgeSource(PosedFrames):
+class CambridgeSource(TriangulatedSource):
     """The training or the test images of a scene."""
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -73,7 +74,7 @@ class CambridgeSource(PosedFrames):
 
     def pose(self, name: str) -> tuple[int, np.ndarray]:
         centre, quaternion = self.poses[name]
-        T_cam_map = checked_pose(quaternion, [0, 0, 0])
+        T_cam_map = pose_from_wxyz(quaternion, [0, 0, 0])
         T = np.eye(4)
         T[:3, :3], T[:3, 3] = T_cam_map[:3, :3].T, centre
         return 0, T

@@ -18,7 +18,8 @@ from nre_ros.evaluation.inputs import DatasetInput
 from nre_ros.evaluation.metrics import QueryResults
 from nre_ros.evaluation.metrics.summary import recall_key
 from nre_ros.geometry import invert
-from nre_ros.keyframes.importers.common import MapSource, check_folder
+from nre_ros.keyframes.importers.map_source import MapSource
+from nre_ros.keyframes.importers.text_files import check_folder
 
 _RECALL = recall_key(0.05, 5.0)
 RECALL_COLUMN = "within 5 cm, 5 deg [%]"

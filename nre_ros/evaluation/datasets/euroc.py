@@ -22,10 +22,11 @@ from nre_ros.evaluation.datasets.dataset import Scene, TrajectoryDataset
 from nre_ros.evaluation.inputs import DatasetInput
 from nre_ros.geometry import EQUIDISTANT, RADIAL_TANGENTIAL, Camera
 from nre_ros.keyframes.building.culling import VIDEO
-from nre_ros.keyframes.importers.common import check_folder, digest, read_image
-from nre_ros.keyframes.importers.posed.posed_frames import PosedFrames
-from nre_ros.keyframes.importers.rgbd.depth_frames import checked_motion
+from nre_ros.keyframes.importers.image_files import read_image
+from nre_ros.keyframes.importers.pose_checks import rigid_motion
+from nre_ros.keyframes.importers.text_files import check_folder, digest
 from nre_ros.keyframes.importers.trajectory import Trajectory
+from nre_ros.keyframes.importers.triangulated_source import TriangulatedSource
 
 _MAX_GAP = 0.1
 """Largest time in seconds between two ground-truth poses (200 Hz) that are interpolated."""
@@ -33,10 +34,10 @@ _MAX_GAP = 0.1
 _MODELS = {"radial-tangential": RADIAL_TANGENTIAL, "equidistant": EQUIDISTANT}
 
 
-class EurocSource(PosedFrames):
+class EurocSource(TriangulatedSource):
     """The images of the left camera of a sequence."""
 
-    usual_thinning = VIDEO
+    culling_rule = VIDEO
 
     def __init__(self, folder: Path) -> None:
         """Read the sequence.
@@ -102,7 +103,7 @@ def _read_sensor(path: Path) -> tuple[Camera, np.ndarray]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         (width, height), (fx, fy, cx, cy) = values["resolution"], values["intrinsics"]
         distortion = tuple(float(value) for value in values["distortion_coefficients"])
-        T = checked_motion(np.reshape(values["T_BS"]["data"], (4, 4)), f"T_BS of {path}")
+        T = rigid_motion(np.reshape(values["T_BS"]["data"], (4, 4)), f"T_BS of {path}")
         model = _MODELS.get(values["distortion_model"])
         if model is None:
             unknown = values["distortion_model"]

@@ -22,8 +22,10 @@ from nre_ros.evaluation.datasets.dataset import PublishedMethod, Scene, Submitte
 from nre_ros.evaluation.inputs import DatasetImage, DatasetInput
 from nre_ros.geometry import Camera, invert
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.importers.common import MapSource, check_folder, read_image, read_lines
-from nre_ros.keyframes.importers.rgbd.depth_frames import checked_motion
+from nre_ros.keyframes.importers.image_files import read_image
+from nre_ros.keyframes.importers.map_source import MapSource
+from nre_ros.keyframes.importers.pose_checks import rigid_motion
+from nre_ros.keyframes.importers.text_files import check_folder, read_lines
 from nre_ros.keyframes.types import Keyframe
 
 _FOCAL = 28.0 / 36.0
@@ -87,7 +89,7 @@ class InlocSource(MapSource):
         path = folder / f"{file.split('_')[0]}_trans_{scan}.txt"
         lines = _all_lines(path)[_MATRIX_LINES]
         try:
-            return checked_motion(np.array([line.split() for line in lines], dtype=np.float64), f"alignment {path}")
+            return rigid_motion(np.array([line.split() for line in lines], dtype=np.float64), f"alignment {path}")
         except ValueError:
             raise ImportSourceError(f"{path} contains no 4 x 4 matrix in lines 8 to 11") from None
 

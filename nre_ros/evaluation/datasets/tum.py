@@ -14,8 +14,8 @@ from pathlib import Path
 from nre_ros.errors import EvaluationError
 from nre_ros.evaluation.datasets.dataset import Scene, TrajectoryDataset
 from nre_ros.evaluation.inputs import DatasetInput
-from nre_ros.keyframes.importers.common import check_folder
 from nre_ros.keyframes.importers.rgbd.tum import FILES, TumSource
+from nre_ros.keyframes.importers.text_files import check_folder
 
 
 class Tum(TrajectoryDataset):
