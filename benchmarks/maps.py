@@ -10,7 +10,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 from common import Options, Table, UsageError
-from scenes import thinned
+from scenes import evenly_spaced
 
 from nre_ros.features import load_backbone
 from nre_ros.geometry import invert, pose_error
@@ -57,7 +57,7 @@ def lund_door(options: Options) -> Table:
         ),
     )
     medians = []
-    for name in thinned(source.names(), options.queries):
+    for name in evenly_spaced(source.names(), options.queries):
         others = options.folder / "others.db"
         _leave_out(whole, others, name, backbone)
         pixels, points, T_true = _observations(source, name)
@@ -110,8 +110,8 @@ def _posed(
     table = Table(title, ("query", "position [cm]", "rotation [deg]", "confidence"))
     errors = []
     with Localizer(path, options.device, options.seed) as localizer:
-        for name in thinned(queries.names(), options.queries):
-            T_true, camera = queries.pose_and_camera(name)
+        for name in evenly_spaced(queries.names(), options.queries):
+            T_true, camera = queries.where(name)
             result = localizer.localize(queries.image(name), camera)
             if not result.success:
                 table.rows.append((name, None, None, result.confidence))

@@ -11,7 +11,8 @@ from common import Options, Table
 from lookalike import APART, CAMERA, WRONG, build_map, place_of
 from scenes import kitchen
 
-from nre_ros.evaluation.ground_truth import Truth, read_topic
+from nre_ros.evaluation.bag_ground_truth import read_topic
+from nre_ros.evaluation.ground_truth import GroundTruth
 from nre_ros.gallery.bag import MAP, OPTICAL, write_bag
 from nre_ros.gallery.render import Gallery
 from nre_ros.gallery.room import SIZE, build_room
@@ -111,7 +112,7 @@ def _replayed(title: str, map_path: Path, bag: Path, folder: Path, cut: float = 
     return table
 
 
-def _errors(session: Session, truth: Truth, T_map_truth=np.eye(4)) -> dict[int, tuple[float, float]]:
+def _errors(session: Session, truth: GroundTruth, T_map_truth=np.eye(4)) -> dict[int, tuple[float, float]]:
     """Stamp -> metres and degrees of each accepted pose that has a true one."""
     stamps = np.array([pose["stamp"] for pose in session.poses], dtype=np.int64)
     errors = {}

@@ -9,9 +9,9 @@ import torch
 from common import Options, Table, timed
 from scipy.spatial import cKDTree
 
-from nre_ros.evaluation.baselines import make_peer
-from nre_ros.evaluation.baselines.keypoints import PeerMissing
-from nre_ros.evaluation.baselines.localizer import PeerLocalizer
+from nre_ros.evaluation.baselines import make_baseline
+from nre_ros.evaluation.baselines.base import BaselineUnavailable
+from nre_ros.evaluation.baselines.localizer import BaselineLocalizer
 from nre_ros.features import load_backbone
 from nre_ros.geometry import RADIAL_TANGENTIAL, Camera, invert, pose_error, transform
 from nre_ros.keyframes.building.builder import KeyframeBuilder
@@ -48,7 +48,7 @@ def moulin_rouge(options: Options) -> Table:
     return table
 
 
-def moulin_rouge_peers(options: Options, methods) -> Table:
+def moulin_rouge_baselines(options: Options, methods) -> Table:
     """The others, given the same image and points: a keypoint has the point that is seen next to it."""
     folder = options.data("data/moulin_rouge")
     with np.load(folder / "sample.npz") as archive:
@@ -70,14 +70,16 @@ def moulin_rouge_peers(options: Options, methods) -> Table:
         if options.methods and method not in options.methods:
             continue
         try:
-            peer = make_peer(method, options.device)
-            localizer = PeerLocalizer(peer, lambda name: source, lift, options.seed)
-        except PeerMissing as reason:
+            baseline = make_baseline(method, options.device)
+            localizer = BaselineLocalizer(baseline, lambda name: source, lift, options.seed)
+        except BaselineUnavailable as reason:
             table.notes.append(f"{method} skipped: {reason}")
             continue
         localizer.localize(target, camera, ["source"])  # warms up
         found = localizer.localize(target, camera, ["source"])
-        table.rows.append((peer.label, *_error(found.T_map_cam, truth), found.matches, found.inliers, found.seconds))
+        table.rows.append(
+            (baseline.label, *_error(found.T_map_cam, truth), found.matches, found.inliers, found.seconds)
+        )
     table.notes.append(
         f"A keypoint of the source image has the nearest point's place if that is seen within {_NEXT:g} pixels of it; "
         "PoseLib as on the other sets, one seed. Without the keyframe's features, which are made beforehand."

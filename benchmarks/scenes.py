@@ -14,9 +14,10 @@ import numpy as np
 from common import Options
 from scipy.spatial import cKDTree
 
-from nre_ros.evaluation.baselines.keyframes import MapImages, lift_by_depth
-from nre_ros.evaluation.baselines.keypoints import Keypoints, Peer, Sift
-from nre_ros.evaluation.inputs import thinned
+from nre_ros.evaluation.baselines.base import Baseline, Keypoints
+from nre_ros.evaluation.baselines.map_images import MapImages, lift_by_depth
+from nre_ros.evaluation.baselines.sift import Sift
+from nre_ros.evaluation.inputs import evenly_spaced
 from nre_ros.features import load_backbone
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.builder import KeyframeBuilder, lift_pixels
@@ -47,16 +48,16 @@ class Query:
 
 @dataclass(frozen=True)
 class Scene:
-    """A map file, its queries, and for the peers what the map knows besides.
+    """A map file, its queries, and for the baselines what the map knows besides.
 
-    image: name of a keyframe -> its image; lifter: peer -> a function (name of a keyframe, keypoints) -> points
+    image: name of a keyframe -> its image; lifter: baseline -> a function (name of a keyframe, keypoints) -> points
     [N, 3] in the map and which are known [N].
     """
 
     map_path: Path
     queries: Callable[[], Iterator[Query]]
     image: Callable[[str], np.ndarray]
-    lifter: Callable[[Peer], Callable[[str, Keypoints], tuple[np.ndarray, np.ndarray]]]
+    lifter: Callable[[Baseline], Callable[[str, Keypoints], tuple[np.ndarray, np.ndarray]]]
 
 
 def kitchen(options: Options, every: int = 1, degraded: bool = False, builder: KeyframeBuilder | None = None) -> Scene:
@@ -74,7 +75,7 @@ def kitchen(options: Options, every: int = 1, degraded: bool = False, builder: K
     def queries():
         names = read_list(folder / "query.txt")
         poses = [line for line in read_lines(folder / "query_poses.txt") if not line.startswith("#")]
-        for name, pose in thinned(list(zip(names, poses)), options.queries):
+        for name, pose in evenly_spaced(list(zip(names, poses)), options.queries):
             image = read_image(folder / "images" / name)
             if degraded:
                 image = degrade(image, np.random.default_rng([options.seed, zlib.crc32(name.encode())]))
@@ -90,7 +91,7 @@ def kitchen(options: Options, every: int = 1, degraded: bool = False, builder: K
         points[known] = lift_pixels(pixels[known], refined.depth, camera, T_map_cam)
         return points, known
 
-    return Scene(map_path, queries, lambda name: read_image(folder / "images" / name), lambda peer: lift)
+    return Scene(map_path, queries, lambda name: read_image(folder / "images" / name), lambda baseline: lift)
 
 
 def fountain(options: Options) -> Scene:
@@ -114,7 +115,7 @@ def _posed(
 ) -> Scene:
     """A map of posed images and queries of the same kind.
 
-    SIFT has the points of the importer, which finds the very same keypoints; the other peers' are
+    SIFT has the points of the importer, which finds the very same keypoints; the other baselines' are
     triangulated from their own matches between the map's images.
     """
     map_path = options.folder / f"{name}.db"
@@ -123,8 +124,8 @@ def _posed(
         build_map(source, builder, map_path, progress=False)
 
     def queries():
-        for name in thinned(queries_source.names(), options.queries):
-            T_map_cam, camera = queries_source.pose_and_camera(name)
+        for name in evenly_spaced(queries_source.names(), options.queries):
+            T_map_cam, camera = queries_source.where(name)
             yield Query(name, queries_source.image(name), camera, T_map_cam)
 
     def lift(name, keypoints):
@@ -132,11 +133,11 @@ def _posed(
         distance, nearest = cKDTree(known).query(keypoints.pixels)
         return found.points[nearest], distance < 0.01
 
-    def lifter(peer):
-        if isinstance(peer, Sift):
+    def lifter(baseline):
+        if isinstance(baseline, Sift):
             return lift
         with KeyframeStore.open(map_path) as store:
-            return MapImages(store, images).lifter(peer)
+            return MapImages(store, images).lifter(baseline)
 
     return Scene(map_path, queries, source.image, lifter)
 
