@@ -193,7 +193,7 @@ def test_a_node_publishes_the_same_with_and_without_the_libraries(
     """Pose, debug image and point clouds of a real node, as subscribers get them."""
     from diagnostic_msgs.msg import DiagnosticArray
     from rclpy.qos import DurabilityPolicy, QoSProfile
-    from ros_process import NodeProcess, Robot
+    from ros_process import NodeProcess, Robot, raw_image
     from sensor_msgs.msg import PointCloud2
 
     if stand_ins:
@@ -216,7 +216,7 @@ def test_a_node_publishes_the_same_with_and_without_the_libraries(
         deadline = time.monotonic() + 60
         while set(found) < {"debug_image", "map_points", "fix_points", "/diagnostics"}:
             assert time.monotonic() < deadline, f"only {sorted(found)} came: {node.output}"
-            status = robot.localize(world.image)
+            status = robot.ask(raw_image(world.image, robot.now()))
         assert status.pose_valid
         np.testing.assert_allclose(matrix_of_pose(status.pose.pose)[:3, 3], world.T_map_cam[:3, 3], atol=0.03)
         assert found["debug_image"].encoding == "bgr8"
