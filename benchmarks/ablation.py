@@ -23,7 +23,7 @@ from nre_ros.features.xfeat import XFeatBackbone
 from nre_ros.geometry import invert
 from nre_ros.localization.localizer import Localizer
 from nre_ros.nre import consensus
-from nre_ros.nre import estimator as nre_estimator
+from nre_ros.nre import fine as fine_stage
 from nre_ros.nre.consensus import TripletSampler
 
 SCENES = {
@@ -38,27 +38,28 @@ SCENES = {
 class SecondPassAlone(XFeatBackbone):
     """Fine map: the whole network on the image enlarged twice."""
 
-    fine_channels, fine_temperature, closer_channels = 64, 0.02, 0
+    fine_map_channels, fine_temperature, second_pass_channels = 64, 0.02, 0
 
     def extract(self, image, detect=False, fine=True):
         found = super().extract(image, detect, fine)
-        return replace(found, fine=found.closer_look(), closer_look=None) if fine else found
+        return replace(found, fine=found.second_pass(), second_pass=None) if fine else found
 
 
 class SecondBlockAlone(XFeatBackbone):
     """Fine map: the network's second block, in the one pass."""
 
-    fine_temperature, closer_channels = 0.05, 0  # best value for this block alone
+    fine_temperature, second_pass_channels = 0.05, 0  # best value for this block alone
 
     def extract(self, image, detect=False, fine=True):
-        return replace(super().extract(image, detect, fine), closer_look=None)
+        return replace(super().extract(image, detect, fine), second_pass=None)
 
 
 class SeveralPeaks(TripletSampler):
     """Draws from up to three peaks of a map, at least three cells apart, each with its probability."""
 
-    def __init__(self, points, maps, camera):
-        super().__init__(points, maps, camera)
+    def __init__(self, problem):
+        super().__init__(problem)
+        points, maps, camera = problem.points, problem.maps, problem.camera
         loss, rays, weights = maps.loss.clone(), [], []
         y, x = (torch.arange(side, device=loss.device) for side in loss.shape[1:])
         for _ in range(3):
@@ -66,7 +67,7 @@ class SeveralPeaks(TripletSampler):
             rays.append(camera.rays(maps.grid.to_pixels(cells.to(points))))
             weights.append(torch.exp(-lowest))
             near = ((y - cells[:, 1, None]).abs() < 3)[:, :, None] & ((x - cells[:, 0, None]).abs() < 3)[:, None]
-            loss[near] = maps.chance
+            loss[near] = maps.outlier_loss
         self.peaks, self.weights = torch.stack(rays, 1), torch.stack(weights, 1)
 
     def draw(self, count, generator):
@@ -109,7 +110,7 @@ HYPOTHESES = (
     Design("hypotheses from all points instead of a quarter", config={"top_n_p3p": 1.0}),
     Design("matching in one direction", config={"reciprocal": False}),
     Design("five starts refined", config={"starts": 5}),
-    Design("always 5000 triplets", patches={"_MISSED": 1e-300}),
+    Design("always 5000 triplets", patches={"_MISS_PROBABILITY": 1e-300}),
 )
 
 
@@ -133,7 +134,7 @@ def _compare(options: Options, title: str, designs, stage: str) -> Table:
     return table
 
 
-def _all_alike(T, points, directions, camera):
+def _all_compatible(T, points, directions, camera, max_scale_ratio, min_cosine):
     return torch.ones(len(points), dtype=torch.bool)
 
 
@@ -146,7 +147,7 @@ def _measure(options: Options, design: Design, make, stage: str) -> tuple[float,
         for name, value in design.patches.items():
             stack.enter_context(patch.object(consensus, name, value))
         if design.everywhere:
-            stack.enter_context(patch.object(nre_estimator, "like_views", _all_alike))
+            stack.enter_context(patch.object(fine_stage, "compatible_views", _all_compatible))
         scene = make(options)
         queries, outcomes = list(scene.queries()), []
         localizer = stack.enter_context(Localizer(scene.map_path, device=options.device, seed=options.seed))

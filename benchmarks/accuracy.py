@@ -11,19 +11,19 @@ from functools import partial
 
 import numpy as np
 from common import Options, Skip, Table, check_names, timed
-from image_pair import moulin_rouge, moulin_rouge_peers
-from scenes import THIN, Query, Scene, fountain, gallery, kitchen, thinned
+from image_pair import moulin_rouge, moulin_rouge_baselines
+from scenes import THIN, Query, Scene, evenly_spaced, fountain, gallery, kitchen
 
-from nre_ros.evaluation.baselines import PEERS, make_peer
-from nre_ros.evaluation.baselines.keypoints import PeerMissing
-from nre_ros.evaluation.baselines.localizer import MAX_REPROJECTION_ERROR, PeerLocalizer
+from nre_ros.evaluation.baselines import BASELINES, make_baseline
+from nre_ros.evaluation.baselines.base import BaselineUnavailable
+from nre_ros.evaluation.baselines.localizer import MAX_REPROJECTION_ERROR, BaselineLocalizer
 from nre_ros.evaluation.baselines.xfeat import XFeat
 from nre_ros.geometry import pose_error
 from nre_ros.keyframes.retrieval.retriever import global_descriptor
 from nre_ros.localization.localizer import Localizer
 
 RETRIEVED = 5
-_ALL = ("ours", *PEERS)
+_ALL = ("ours", *BASELINES)
 _QUICK = tuple(name for name in _ALL if name != "disk_lightglue")
 _MOST = {"disk_lightglue": 6}
 """The most queries, evenly spaced, of methods that take half a minute a query on a CPU."""
@@ -45,7 +45,7 @@ def run(options: Options):
         try:
             if name == "moulin_rouge":
                 yield moulin_rouge(options)
-                yield moulin_rouge_peers(options, [peer for peer in _QUICK if peer in PEERS])
+                yield moulin_rouge_baselines(options, [name for name in _QUICK if name in BASELINES])
             else:
                 yield _table(options, *SETS[name])
         except Skip as reason:  # the other sets may be there
@@ -76,12 +76,12 @@ def _table(options: Options, title: str, make, methods, goal: str) -> Table:
                 continue
             try:
                 label, localize = _method(method, localizer, scene, options)
-            except PeerMissing as reason:
+            except BaselineUnavailable as reason:
                 table.notes.append(f"{method} skipped: {reason}")
                 continue
             asked = list(zip(queries, retrieved))
             if options.device == "cpu":
-                asked = thinned(asked, _MOST.get(method, 0))
+                asked = evenly_spaced(asked, _MOST.get(method, 0))
             outcomes = [localize(query, names) for query, names in asked]
             table.rows.append((label, len(asked), *summary(outcomes, [query for query, _ in asked])))
         count = len(localizer.retriever.ids)
@@ -92,7 +92,7 @@ def _table(options: Options, title: str, make, methods, goal: str) -> Table:
         "In maps from RGB-D, depths are refined against the other map frames, of our points at import and of the "
         "others' keypoints alike; of posed images SIFT has the importer's points, the others' are triangulated from "
         "their own matches. "
-        f"PoseLib's threshold: {MAX_REPROJECTION_ERROR:g} pixels; XFeat's keypoints: {XFeat.keypoints} an image.",
+        f"PoseLib's threshold: {MAX_REPROJECTION_ERROR:g} pixels; XFeat's keypoints: {XFeat.max_keypoints} an image.",
     ]
     return table
 
@@ -109,20 +109,22 @@ def _retrieve(localizer: Localizer, query: Query) -> list[str]:
 def _method(method: str, localizer: Localizer, scene: Scene, options: Options):
     """Returns a method's label, and a function (query, keyframe names) -> (T_map_cam or None, seconds)."""
     if method != "ours":
-        peer = make_peer(method, options.device)
-        localizer = PeerLocalizer(peer, scene.image, scene.lifter(peer), options.seed)
+        baseline = make_baseline(method, options.device)
+        localizer = BaselineLocalizer(baseline, scene.image, scene.lifter(baseline), options.seed)
 
         def localize_with_baseline(query, names):
             found = localizer.localize(query.image, query.camera, names)
             return found.T_map_cam, found.seconds
 
-        return peer.label, localize_with_baseline
+        return baseline.label, localize_with_baseline
 
     def localize_with_nre(query, names):
         seconds, result = timed(localizer.localize, query.image, query.camera)
         used = [localizer.store.get(keyframe_id).name for keyframe_id in result.keyframes]
         if used != names:
-            raise RuntimeError(f"{query.name}: the localizer took the keyframes {used}, the peers were given {names}")
+            raise RuntimeError(
+                f"{query.name}: the localizer took the keyframes {used}, the baselines were given {names}"
+            )
         return result.T_map_cam, seconds
 
     localizer.warm_up()

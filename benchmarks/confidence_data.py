@@ -92,13 +92,12 @@ def _row(localizer: Localizer, trial) -> dict:
         "extra_seconds": 0.0,
     }
     started = perf_counter()
-    attempt = localizer.attempt(trial.image, trial.camera)
+    estimate = localizer.estimate(trial.image, trial.camera)
     row["seconds"] = perf_counter() - started
-    estimate = attempt.estimate
     if estimate.T_cam_map is None or estimate.covariance is None:
         return row
     started = perf_counter()
-    evidence = gather(estimate, attempt.keyframes, trial.camera)
+    evidence = gather(estimate)
     row["extra_seconds"] = perf_counter() - started
     row.update(
         posed=True,

@@ -18,15 +18,16 @@ from confidence_queries import FIT, sets
 from scipy.optimize import minimize, minimize_scalar
 from scipy.stats import chi2
 
+from nre_ros.features import DEFAULT_BACKBONE
 from nre_ros.localization.confidence import MODEL_FILE, ConfidenceModel
 from nre_ros.localization.evidence import NUMBERS
 
 LEVELS = (0.5, 0.9, 0.99)
 _RIDGE = 1e-3
-_DOUBT = 1.0
+_OUTLIER_INFLATION = 1.0
 """Fixed: a free fit gives 2, because the kitchen's ground truth is only good to millimetres, and makes the ellipsoids of
 the rendered rooms too small."""
-_RIVAL = NUMBERS.index("rival")
+_ALTERNATIVE = NUMBERS.index("alternative_score")
 
 
 def run(options: Options):
@@ -39,8 +40,8 @@ def run(options: Options):
     table = Table("Fitted numbers", ("evidence", "mean", "scale", "weight"))
     table.rows += list(zip(NUMBERS, model.mean.tolist(), model.scale.tolist(), model.weights.tolist()))
     table.notes.append(
-        f"bias {model.bias:.3g}, rivalry {model.rivalry:.3g}; standard deviations times {model.inflation:.3g} x "
-        f"exp({model.doubt:.3g} (1 - share)). "
+        f"bias {model.bias:.3g}, exponent of the alternative {model.alternative_exponent:.3g}; standard deviations times {model.inflation:.3g} x "
+        f"exp({model.outlier_inflation:.3g} (1 - inlier ratio)). "
         f"{len(rows)} queries, {int(rows.posed.sum())} with a pose, {int(rows.right.sum())} of them right."
     )
     path = MODEL_FILE if options.write else options.folder / MODEL_FILE.name
@@ -53,21 +54,21 @@ def fit_weights(rows: Rows) -> ConfidenceModel:
     """Fits the weights to rows with a pose; the covariance stays as the estimator computes it."""
     mean, scale = rows.numbers.mean(0), rows.numbers.std(0) + 1e-9
     x = (rows.numbers - mean) / scale
-    right, rival = rows.right, rows.numbers[:, _RIVAL]
+    right, alternative = rows.right, rows.numbers[:, _ALTERNATIVE]
 
     def negative_log_likelihood(parameters):
-        bias, log_rivalry, *weights = parameters
+        bias, log_exponent, *weights = parameters
         weights = np.array(weights)
         alone = 1 / (1 + np.exp(-(x @ weights + bias)))
-        p = (alone / (1 + rival ** np.exp(log_rivalry))).clip(1e-9, 1 - 1e-9)
+        p = (alone / (1 + alternative ** np.exp(log_exponent))).clip(1e-9, 1 - 1e-9)
         return -np.mean(np.where(right, np.log(p), np.log1p(-p))) + _RIDGE * (weights @ weights)
 
-    # the rival counts by its share alone
-    free = [(0, 0) if k == _RIVAL else (None, None) for k in range(len(NUMBERS))]
+    # the alternative counts by its relative score alone
+    free = [(0, 0) if k == _ALTERNATIVE else (None, None) for k in range(len(NUMBERS))]
     bounds = [(None, None), (np.log(2), np.log(16)), *free]
     start = np.r_[0.0, np.log(4), np.zeros(len(NUMBERS))]
     best = minimize(negative_log_likelihood, start, method="L-BFGS-B", bounds=bounds).x
-    return ConfidenceModel(mean, scale, best[2:], float(best[0]), float(np.exp(best[1])), 1.0, 0.0)
+    return ConfidenceModel(DEFAULT_BACKBONE, mean, scale, best[2:], float(best[0]), float(np.exp(best[1])), 1.0, 0.0)
 
 
 def exact(rows: Rows) -> Rows:
@@ -96,9 +97,9 @@ def fit_covariance(model: ConfidenceModel, parts: list[Rows]) -> ConfidenceModel
     wanted = np.sqrt(chi2.ppf(0.9, 6))
 
     def misfit(log_inflation):
-        tried = replace(model, inflation=np.exp(log_inflation), doubt=_DOUBT)
+        tried = replace(model, inflation=np.exp(log_inflation), outlier_inflation=_OUTLIER_INFLATION)
         excess = np.array([np.log(np.quantile(distances(tried, part), 0.9) / wanted) for part in parts])
         return float(np.square(np.where(excess > 0, 2 * excess, excess)).sum())
 
     best = minimize_scalar(misfit, bounds=(-1.0, 2.0), method="bounded").x
-    return replace(model, inflation=float(np.exp(best)), doubt=_DOUBT)
+    return replace(model, inflation=float(np.exp(best)), outlier_inflation=_OUTLIER_INFLATION)

@@ -26,8 +26,10 @@ from nre_ros.gallery.sensor import Sensor
 from nre_ros.gallery.trajectory import CameraMount, mapping_poses, robot_loop
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.importers.common import build_map, read_image, read_list
-from nre_ros.keyframes.importers.posed.kapture import KaptureSource
+from nre_ros.keyframes.importers.build_map import build_map
+from nre_ros.keyframes.importers.image_files import read_image
+from nre_ros.keyframes.importers.kapture import KaptureSource
+from nre_ros.keyframes.importers.text_files import read_list
 
 FIT, TEST = "fit", "test"
 _SENSOR = Sensor(gain=0.8, gamma=1.1, blur=0.7, noise=4.0)

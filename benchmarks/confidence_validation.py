@@ -10,6 +10,7 @@ from confidence_data import Rows, collect, joined
 from confidence_fit import LEVELS, contained, exact
 from confidence_queries import TEST, sets
 
+from nre_ros.features import DEFAULT_BACKBONE
 from nre_ros.localization.confidence import ConfidenceModel, load_model
 
 THRESHOLDS = (0.5, 0.75, 0.9)
@@ -26,7 +27,7 @@ _UNMAPPED = (
 
 def run(options: Options):
     """Yields the tables and writes confidence.png into the benchmark's folder."""
-    model = load_model()
+    model = load_model(DEFAULT_BACKBONE)
     found = {name: (collect(options, TEST, name, trials), trials) for name, trials in sets(TEST).items()}
     confidence = {name: confidences(model, rows) for name, (rows, _) in found.items()}
     yield _acceptance(found, confidence)
@@ -119,7 +120,7 @@ def _cost(rows: Rows) -> Table:
         )
     )
     table.notes.append(
-        "To reach: at most 5% of the query's time. The rival's part in the consensus is in the whole query."
+        "To reach: at most 5% of the query's time. The alternative's part in the consensus is in the whole query."
     )
     return table
 

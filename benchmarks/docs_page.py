@@ -12,11 +12,12 @@ PAGE = ROOT / "docs/benchmarks.md"
 _HEAD = """\
 # Benchmarks
 
-Written by `make bench` (`benchmarks/run.py NAMES --write-docs`);
-[benchmarks/README.md](../benchmarks/README.md) describes what each benchmark measures, and what the baselines get as
-input. [evaluation.md](evaluation.md) defines the figures of an evaluation. The tables of `accuracy` differ: a pose of
-nre_ros counts if its confidence is at least 0.5, a pose of a baseline counts with any number of inliers. Median and
-90 % are over all queries; a query without a pose has an infinite error, and the 90 % is the next larger error.
+`make bench` writes this page (`benchmarks/run.py NAMES --write-docs`). `benchmarks/README.md` describes each benchmark
+and what the other methods are given. [Evaluation](evaluation.md) defines the figures of an evaluation.
+
+The tables of `accuracy` differ from these definitions. A pose of ours counts if its confidence is at least 0.5. A pose of
+another method counts whatever its number of inliers. Median and 90% are over all queries, and a query without a pose is
+infinitely far off. The 90% value is the next larger one of the errors.
 """
 
 

@@ -11,13 +11,13 @@ import torch
 from common import Options, Table, timed
 from scipy.spatial import cKDTree
 
-from nre_ros.evaluation.baselines import make_peer
-from nre_ros.evaluation.baselines.keypoints import PeerMissing
-from nre_ros.evaluation.baselines.localizer import PeerLocalizer
+from nre_ros.evaluation.baselines import make_baseline
+from nre_ros.evaluation.baselines.base import BaselineUnavailable
+from nre_ros.evaluation.baselines.localizer import BaselineLocalizer
 from nre_ros.features import load_backbone
 from nre_ros.geometry import RADIAL_TANGENTIAL, Camera, invert, pose_error, transform
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.importers.common import read_image
+from nre_ros.keyframes.importers.image_files import read_image
 from nre_ros.keyframes.types import stack_keyframes
 from nre_ros.nre import NREEstimator
 
@@ -35,12 +35,12 @@ def moulin_rouge(options: Options) -> Table:
     camera = _camera(target, sample["target_K"], sample["target_dist"])
     truth = invert(sample["target_P"].astype(np.float64))
     estimator = NREEstimator(backbone)
-    columns = ("seed", "angle [deg]", "distance [units]", "supporting points", "time [s]")
+    columns = ("seed", "angle [deg]", "distance [units]", "inliers", "time [s]")
     table = Table("moulin_rouge, one keyframe", columns)
     for seed in range(options.seed, options.seed + SEEDS):
         seconds, estimate = timed(lambda: estimator.localize(backbone.extract(target), stack, camera, seed))
         T = None if estimate.T_cam_map is None else invert(estimate.T_cam_map).cpu().numpy()
-        table.rows.append((seed, *_error(T, truth), estimate.support, seconds))
+        table.rows.append((seed, *_error(T, truth), estimate.inlier_count, seconds))
     angles, distances = (np.array([row[k] for row in table.rows]) for k in (1, 2))
     table.rows.append(("median", float(np.median(angles)), float(np.median(distances)), None, None))
     table.rows.append(("worst", float(angles.max()), float(distances.max()), None, None))
@@ -48,7 +48,7 @@ def moulin_rouge(options: Options) -> Table:
     return table
 
 
-def moulin_rouge_peers(options: Options, methods) -> Table:
+def moulin_rouge_baselines(options: Options, methods) -> Table:
     """The baselines, with the same image and points: a keypoint gets the nearest observed point."""
     folder = options.data("data/moulin_rouge")
     sample, source, target = _load(folder)
@@ -68,14 +68,16 @@ def moulin_rouge_peers(options: Options, methods) -> Table:
         if options.methods and method not in options.methods:
             continue
         try:
-            peer = make_peer(method, options.device)
-            localizer = PeerLocalizer(peer, lambda name: source, lift, options.seed)
-        except PeerMissing as reason:
+            baseline = make_baseline(method, options.device)
+            localizer = BaselineLocalizer(baseline, lambda name: source, lift, options.seed)
+        except BaselineUnavailable as reason:
             table.notes.append(f"{method} skipped: {reason}")
             continue
         localizer.localize(target, camera, ["source"])  # warms up
         found = localizer.localize(target, camera, ["source"])
-        table.rows.append((peer.label, *_error(found.T_map_cam, truth), found.matches, found.inliers, found.seconds))
+        table.rows.append(
+            (baseline.label, *_error(found.T_map_cam, truth), found.matches, found.inliers, found.seconds)
+        )
     table.notes.append(
         f"A keypoint of the source image has the nearest point's place if that is seen within {_NEXT:g} pixels of it; "
         "PoseLib as on the other sets, one seed. Without the keyframe's features, which are made beforehand."

@@ -10,14 +10,15 @@ from __future__ import annotations
 import cv2
 import numpy as np
 from common import Options, Table
-from scenes import fountain_sources, thinned, virtual_gallery_sources
+from scenes import evenly_spaced, fountain_sources, virtual_gallery_sources
 
 from nre_ros.features import load_backbone
 from nre_ros.geometry import invert, pose_error
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.importers.colmap import ColmapSource
-from nre_ros.keyframes.importers.common import build_map, read_image
-from nre_ros.keyframes.importers.posed.posed_frames import PosedFrames
+from nre_ros.keyframes.importers.build_map import build_map
+from nre_ros.keyframes.importers.colmap.model_source import ColmapSource
+from nre_ros.keyframes.importers.image_files import read_image
+from nre_ros.keyframes.importers.triangulated_source import TriangulatedSource
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.localizer import Localizer
 
@@ -51,11 +52,11 @@ def lund_door(options: Options) -> Table:
         ),
     )
     medians = []
-    for name in thinned(source.names(), options.queries):
+    for name in evenly_spaced(source.names(), options.queries):
         others = options.folder / "others.db"
         _leave_out(whole, others, name, backbone)
         pixels, points, T_true = _observations(source, name)
-        camera = source.where(name)[1]
+        camera = source.pose_and_camera(name)[1]
         with Localizer(others, options.device, options.seed) as localizer:
             result = localizer.localize(read_image(folder / "images" / name), camera)
         others.unlink()
@@ -89,7 +90,9 @@ def virtual_gallery(options: Options) -> Table:
     return _posed(options, "virtual_gallery from kapture, a rig of two cameras", *sources, within=5.0)
 
 
-def _posed(options: Options, title: str, source: PosedFrames, queries: PosedFrames, within: float) -> Table:
+def _posed(
+    options: Options, title: str, source: TriangulatedSource, queries: TriangulatedSource, within: float
+) -> Table:
     """Position errors of the queries of one source in the map of another; to reach: all ``within`` centimetres."""
     path = options.folder / "posed.db"
     builder = KeyframeBuilder(load_backbone("xfeat", options.device), seed=options.seed)
@@ -97,7 +100,7 @@ def _posed(options: Options, title: str, source: PosedFrames, queries: PosedFram
     table = Table(title, ("query", "position [cm]", "rotation [deg]", "confidence"))
     errors = []
     with Localizer(path, options.device, options.seed) as localizer:
-        for name in thinned(queries.names(), options.queries):
+        for name in evenly_spaced(queries.names(), options.queries):
             T_true, camera = queries.where(name)
             result = localizer.localize(queries.image(name), camera)
             if not result.success:
@@ -132,7 +135,7 @@ def _leave_out(whole, path, name: str, backbone) -> None:
 def _observations(source: ColmapSource, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the model's observations in an image (our pixels [N, 2], points [N, 3]) and its T_map_cam [4, 4]."""
     pixels, ids = source.observations(name)
-    return pixels, np.array([source.points[i].xyz for i in ids]), source.where(name)[0]
+    return pixels, np.array([source.points[i].xyz for i in ids]), source.pose_and_camera(name)[0]
 
 
 def _distances(T_map_cam: np.ndarray, points: np.ndarray, pixels: np.ndarray, camera) -> np.ndarray:

@@ -21,9 +21,9 @@ from nre_ros.features import load_backbone
 from nre_ros.features.base import ImageFeatures
 from nre_ros.keyframes.building import builder as builder_module
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.importers import colmap
-from nre_ros.keyframes.importers.common import build_map
-from nre_ros.keyframes.importers.rgbd import depth_frames
+from nre_ros.keyframes.importers import depth_source
+from nre_ros.keyframes.importers.build_map import build_map
+from nre_ros.keyframes.importers.colmap import model_source as colmap
 from nre_ros.keyframes.importers.rgbd import folder as rgbd
 from nre_ros.keyframes.storage.store import KeyframeStore
 
@@ -102,8 +102,8 @@ def _clocks(builder: KeyframeBuilder):
             (builder_module, "global_descriptor", "global descriptor"),
             (ImageFeatures, "sample_fine", "second pass"),
             (KeyframeStore, "add", "store"),
-            (depth_frames, "depth_support", "support"),
-            (depth_frames, "refine_depth", "refinement"),
+            (depth_source, "depth_support", "support"),
+            (depth_source, "refine_depth", "refinement"),
             (rgbd, "read_image", "image"),
             (colmap, "read_image", "image"),
             (rgbd, "read_depth", "depth"),
@@ -112,9 +112,9 @@ def _clocks(builder: KeyframeBuilder):
         yield times
 
 
-def _rgbd(options: Options) -> rgbd.RgbdSource:
+def _rgbd(options: Options) -> rgbd.RgbdFolderSource:
     kitchen = options.data("data/kitchen")
-    return rgbd.RgbdSource(
+    return rgbd.RgbdFolderSource(
         kitchen / "images",
         kitchen / "depth",
         kitchen / "map_poses.txt",
@@ -123,7 +123,7 @@ def _rgbd(options: Options) -> rgbd.RgbdSource:
     )
 
 
-def _raw_rgbd(options: Options) -> rgbd.RgbdSource:
+def _raw_rgbd(options: Options) -> rgbd.RgbdFolderSource:
     source = _rgbd(options)
     source.refine = False
     return source

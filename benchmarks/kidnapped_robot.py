@@ -19,6 +19,7 @@ from nre_ros.gallery.render import Gallery
 from nre_ros.gallery.room import SIZE, build_room
 from nre_ros.gallery.trajectory import CameraMount, OdometryNoise, drifting_odometry, robot_loop
 from nre_ros.gate.gate import Gate
+from nre_ros.gate.observation import Observation
 from nre_ros.geometry import invert
 from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.localization.localizer import Localizer
@@ -84,15 +85,12 @@ def _kidnap(localizer: Localizer, galleries, with_prior: bool, seed: int) -> tup
         T_room_cam = (carried[i] if room else base[::10][i]) @ T_base_cam
         truth = place_of(room) @ T_room_cam
         stamp, T_odom_cam = 10**9 + i * 10**9 // RATE, odometry[i] @ T_base_cam
-        expected = gate.predict(stamp, T_odom_cam) if with_prior else None
+        observation = Observation(stamp, T_odom_cam=T_odom_cam)
+        expected = gate.predict(observation) if with_prior else None
         image = take_image(galleries[room], T_room_cam, [seed, i])
         result = localizer.localize(image, CAMERA, PosePrior(*expected) if expected else None)
-        fix = result.fix(stamp, T_odom_cam)
-        if fix is None:
-            gate.miss(stamp, T_odom_cam)
-            continue
-        posed += room
-        decision = gate.judge(fix)
+        decision = gate.judge(observation, result)
+        posed += room and decision.judged
         if room and decision.accepted:
             wrong = is_wrong(decision.T_map_cam, truth)
             old += wrong

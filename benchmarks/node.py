@@ -24,7 +24,7 @@ from common import ROOT, Options, Table
 from node_bags import identical_rooms, kidnap_bag, kitchen_bag
 from scenes import kitchen
 
-from nre_ros.node.bootstrap import clean_environment, config_file
+from nre_ros.ros_environment import clean_environment, config_file
 
 MINUTES = 10.0
 """Length of the stream."""

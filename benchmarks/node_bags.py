@@ -12,7 +12,8 @@ from perceptual_aliasing import WRONG, build_map
 from rendered_rooms import APART, CAMERA, place_of
 from scenes import kitchen
 
-from nre_ros.evaluation.ground_truth import Truth, read_topic
+from nre_ros.evaluation.bag_ground_truth import read_topic
+from nre_ros.evaluation.ground_truth import GroundTruth
 from nre_ros.gallery.bag import MAP, OPTICAL, write_bag
 from nre_ros.gallery.render import Gallery
 from nre_ros.gallery.room import SIZE, build_room
@@ -114,7 +115,7 @@ def _replayed(title: str, map_path: Path, bag: Path, folder: Path, cut: float = 
     return table
 
 
-def _errors(session: Session, truth: Truth, T_map_truth=np.eye(4)) -> dict[int, tuple[float, float]]:
+def _errors(session: Session, truth: GroundTruth, T_map_truth=np.eye(4)) -> dict[int, tuple[float, float]]:
     """Stamp -> metres and degrees of each accepted pose that has a true one."""
     stamps = np.array([pose["stamp"] for pose in session.poses], dtype=np.int64)
     errors = {}

@@ -17,9 +17,9 @@ OPTICAL = "camera_optical_frame"
 def main(picture: str, intrinsics: str) -> int:
     """Publishes until the process is ended; returns the exit code."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from nre_ros.node import bootstrap
+    from nre_ros import ros_environment
 
-    bootstrap.prepare()
+    ros_environment.prepare()
     import cv2
     import numpy as np
     import rclpy

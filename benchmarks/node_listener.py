@@ -23,9 +23,9 @@ def listen(seconds: float, usage: Callable[[], tuple[float, int]]) -> tuple[list
         For each pose ``delay`` (ms from its stamp to its arrival) and ``estimator`` (ms of the estimator's stages), and
         every two seconds the time, resident megabytes and threads of the node.
     """
-    from nre_ros.node import bootstrap
+    from nre_ros import ros_environment
 
-    bootstrap.set_prefix_path()
+    ros_environment.set_prefix_path()
     import rclpy
     from geometry_msgs.msg import PoseStamped
     from nre_ros.msg import LocalizationStatus

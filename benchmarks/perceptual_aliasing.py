@@ -19,6 +19,7 @@ from nre_ros.gallery.room import SIZE, build_room
 from nre_ros.gallery.sensor import Sensor
 from nre_ros.gallery.trajectory import CameraMount, OdometryNoise, drifting_odometry, mapping_poses, robot_loop
 from nre_ros.gate.gate import Gate
+from nre_ros.gate.observation import Observation
 from nre_ros.geometry import pose_error
 from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.localization.localizer import Localizer
@@ -75,7 +76,7 @@ def _localized_with_prior(localizer: Localizer, images, stamps, poses, readings)
     """Localizes every image with the gate's prediction as pose prior, as the node does."""
     count = _Count(_gate(stamps[0], poses[0], readings[0]))
     for image, stamp, truth, T_odom_cam in zip(images, stamps, poses, readings):
-        prior = PosePrior(*count.gate.predict(stamp, T_odom_cam))
+        prior = PosePrior(*count.gate.predict(Observation(stamp, T_odom_cam=T_odom_cam)))
         count.judge(stamp, localizer.localize(image, CAMERA, prior), truth, T_odom_cam)
     return count.row()
 
@@ -88,14 +89,12 @@ class _Count:
         self._accepted = self._wrong = self._rejected = self._jumps = 0
 
     def judge(self, stamp: int, result, truth: np.ndarray, T_odom_cam) -> None:
-        fix = result.fix(stamp, T_odom_cam)
-        if fix is None:
-            self.gate.miss(stamp, T_odom_cam)
+        decision = self.gate.judge(Observation(stamp, T_odom_cam=T_odom_cam), result)
+        if not decision.judged:
             return
-        decision = self.gate.judge(fix)
         self._accepted += decision.accepted
         self._wrong += decision.accepted and is_wrong(decision.T_map_cam, truth)
-        self._rejected += not (decision.accepted or is_wrong(fix.T_map_cam, truth))
+        self._rejected += not (decision.accepted or is_wrong(result.hypotheses[0].T_map_cam, truth))
         self._jumps += decision.accepted and decision.jump
 
     def row(self) -> tuple:
@@ -104,7 +103,7 @@ class _Count:
 
 def _gate(stamp: int, T_map_cam: np.ndarray, T_odom_cam: np.ndarray | None) -> Gate:
     gate = Gate()
-    gate.hint(T_map_cam, np.diag([0.5**2] * 3 + [0.26**2] * 3), stamp, T_odom_cam)
+    gate.set_initial_pose(T_map_cam, np.diag([0.5**2] * 3 + [0.26**2] * 3), stamp, T_odom_cam)
     return gate
 
 

@@ -17,6 +17,7 @@ from nre_ros.nre import EstimatorConfig
 from nre_ros.nre.consensus import p3p_consensus
 from nre_ros.nre.gnc import cut_windows, newton_schedule, refine
 from nre_ros.nre.maps import correspondence_logits, nre_maps
+from nre_ros.nre.problem import PoseProblem
 
 SEEDS = range(5)
 TRIPLETS = 5000
@@ -46,7 +47,7 @@ class Reference:
         logits = correspondence_logits(descriptors, features, float(archive["temperature"]))
         self.maps = nre_maps(logits, height, width, GRID)
         self.problem = published_algorithm.Problem(
-            self.maps.loss, self.maps.entropy, self.points, torch.from_numpy(K), self.maps.chance
+            self.maps.loss, self.maps.entropy, self.points, torch.from_numpy(K), self.maps.outlier_loss
         )
         self.starts = torch.eye(4, dtype=torch.float64).repeat(len(archive["p3p_pose"]), 1, 1)
         self.starts[:, :3] = torch.from_numpy(archive["p3p_pose"].astype(np.float64))
@@ -64,13 +65,13 @@ class Reference:
     def consensus(self, triplets: int, seed: int) -> torch.Tensor:
         """Our pose of lowest loss, [4, 4]."""
         generator = torch.Generator().manual_seed(seed)
-        return p3p_consensus(self.points, self.maps, self.camera, generator, n_iter_p3p=triplets).T[0]
+        return p3p_consensus(PoseProblem(self.points, self.maps, self.camera), generator, n_iter_p3p=triplets).T[0]
 
     def refine(self, T: torch.Tensor) -> torch.Tensor:
         """Our refined poses of starts [B, 4, 4], with the windows of the estimator's coarse stage."""
 
         def windows(cells, sigma):
-            return cut_windows(self.maps.loss, self.maps.chance, GRID, cells, math.ceil(3 * sigma) + 1)
+            return cut_windows(self.maps.loss, self.maps.outlier_loss, GRID, cells, math.ceil(3 * sigma) + 1)
 
         return refine(T, self.points, self.camera, windows, GRID, newton_schedule(2.0, 0.6)).T
 

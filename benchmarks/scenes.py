@@ -14,18 +14,22 @@ import numpy as np
 from common import Options
 from scipy.spatial import cKDTree
 
-from nre_ros.evaluation.baselines.keyframes import MapImages, lift_by_depth
-from nre_ros.evaluation.baselines.keypoints import Keypoints, Peer, Sift
-from nre_ros.evaluation.inputs import thinned
+from nre_ros.evaluation.baselines.base import Baseline, Keypoints
+from nre_ros.evaluation.baselines.map_images import MapImages, lift_by_depth
+from nre_ros.evaluation.baselines.sift import Sift
+from nre_ros.evaluation.inputs import evenly_spaced
 from nre_ros.features import load_backbone
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.builder import KeyframeBuilder, lift_pixels
 from nre_ros.keyframes.building.point_selection import smooth_depth
-from nre_ros.keyframes.importers.common import build_map, read_depth, read_image, read_lines, read_list
-from nre_ros.keyframes.importers.posed.colmap_poses import PosedSource
-from nre_ros.keyframes.importers.posed.kapture import KaptureSource
-from nre_ros.keyframes.importers.posed.posed_frames import PosedFrames
-from nre_ros.keyframes.importers.rgbd.folder import RgbdSource, parse_tum_line
+from nre_ros.keyframes.importers.build_map import build_map
+from nre_ros.keyframes.importers.colmap.poses_source import ColmapPosesSource
+from nre_ros.keyframes.importers.image_files import read_depth, read_image
+from nre_ros.keyframes.importers.kapture import KaptureSource
+from nre_ros.keyframes.importers.rgbd.folder import RgbdFolderSource
+from nre_ros.keyframes.importers.text_files import read_lines, read_list
+from nre_ros.keyframes.importers.text_trajectory import parse_tum_pose
+from nre_ros.keyframes.importers.triangulated_source import TriangulatedSource
 from nre_ros.keyframes.storage.store import KeyframeStore
 
 THIN = 21
@@ -57,7 +61,7 @@ class Scene:
     map_path: Path
     queries: Callable[[], Iterator[Query]]
     image: Callable[[str], np.ndarray]
-    lifter: Callable[[Peer], Callable[[str, Keypoints], tuple[np.ndarray, np.ndarray]]]
+    lifter: Callable[[Baseline], Callable[[str, Keypoints], tuple[np.ndarray, np.ndarray]]]
 
 
 def kitchen(options: Options, every: int = 1, degraded: bool = False, builder: KeyframeBuilder | None = None) -> Scene:
@@ -75,23 +79,23 @@ def kitchen(options: Options, every: int = 1, degraded: bool = False, builder: K
     def queries():
         names = read_list(folder / "query.txt")
         poses = [line for line in read_lines(folder / "query_poses.txt") if not line.startswith("#")]
-        for name, pose in thinned(list(zip(names, poses)), options.queries):
+        for name, pose in evenly_spaced(list(zip(names, poses)), options.queries):
             image = read_image(folder / "images" / name)
             if degraded:
                 image = degrade(image, np.random.default_rng([options.seed, zlib.crc32(name.encode())]))
-            yield Query(name, image, source.only_camera, parse_tum_line(pose)[1])
+            yield Query(name, image, source.only_camera, parse_tum_pose(pose)[1])
 
     def lift(name, keypoints):
         pixels = keypoints.pixels
         # the importer's refinement of depth, for the keypoints of all methods
         depth = smooth_depth(read_depth((folder / "depth" / name).with_suffix(".png"), 1000.0))
-        camera, T_map_cam = source.only_camera, parse_tum_line(source.pose_lines[name])[1]
+        camera, T_map_cam = source.only_camera, parse_tum_pose(source.pose_lines[name])[1]
         points, known = lift_by_depth(depth, pixels, camera, T_map_cam)
         refined = source.refined(name, source.image(name), pixels[known], depth, points[known])
         points[known] = lift_pixels(pixels[known], refined.depth, camera, T_map_cam)
         return points, known
 
-    return Scene(map_path, queries, lambda name: read_image(folder / "images" / name), lambda peer: lift)
+    return Scene(map_path, queries, lambda name: read_image(folder / "images" / name), lambda baseline: lift)
 
 
 def fountain(options: Options) -> Scene:
@@ -99,10 +103,10 @@ def fountain(options: Options) -> Scene:
     return _posed(options, "fountain", options.data("data/fountain/images"), *fountain_sources(options))
 
 
-def fountain_sources(options: Options) -> list[PosedFrames]:
+def fountain_sources(options: Options) -> list[TriangulatedSource]:
     """The fountain's map images and query images."""
     folder = options.data("data/fountain")
-    return [PosedSource(folder / "sparse", folder / "images", folder / file) for file in ("map.txt", "query.txt")]
+    return [ColmapPosesSource(folder / "sparse", folder / "images", folder / file) for file in ("map.txt", "query.txt")]
 
 
 def gallery(options: Options) -> Scene:
@@ -111,13 +115,15 @@ def gallery(options: Options) -> Scene:
     return _posed(options, "gallery", images, *virtual_gallery_sources(options))
 
 
-def virtual_gallery_sources(options: Options) -> list[PosedFrames]:
+def virtual_gallery_sources(options: Options) -> list[TriangulatedSource]:
     """The virtual gallery's map images and query images."""
     folder = options.data("data/virtual_gallery")
     return [KaptureSource(folder / half) for half in ("mapping", "query")]
 
 
-def _posed(options: Options, name: str, images: Path, source: PosedFrames, queries_source: PosedFrames) -> Scene:
+def _posed(
+    options: Options, name: str, images: Path, source: TriangulatedSource, queries_source: TriangulatedSource
+) -> Scene:
     """A map of posed images and queries of the same kind.
 
     SIFT has the points of the importer, which uses the same keypoints. The points of the other baselines are
@@ -129,7 +135,7 @@ def _posed(options: Options, name: str, images: Path, source: PosedFrames, queri
         build_map(source, builder, map_path, progress=False)
 
     def queries():
-        for name in thinned(queries_source.names(), options.queries):
+        for name in evenly_spaced(queries_source.names(), options.queries):
             T_map_cam, camera = queries_source.where(name)
             yield Query(name, queries_source.image(name), camera, T_map_cam)
 
@@ -138,23 +144,23 @@ def _posed(options: Options, name: str, images: Path, source: PosedFrames, queri
         distance, nearest = cKDTree(known).query(keypoints.pixels)
         return found.points[nearest], distance < 0.01
 
-    def lifter(peer):
-        if isinstance(peer, Sift):
+    def lifter(baseline):
+        if isinstance(baseline, Sift):
             return lift
         with KeyframeStore.open(map_path) as store:
-            return MapImages(store, images).lifter(peer)
+            return MapImages(store, images).lifter(baseline)
 
     return Scene(map_path, queries, source.image, lifter)
 
 
-def _kitchen_source(folder: Path, work: Path, every: int) -> RgbdSource:
+def _kitchen_source(folder: Path, work: Path, every: int) -> RgbdFolderSource:
     """The package's importer, on a list of every ``every``th map frame."""
     names = read_list(folder / "map.txt")[::every]
     poses = [line for line in read_lines(folder / "map_poses.txt") if not line.startswith("#")][::every]
     names_path, poses_path = work / f"map_{every}.txt", work / f"poses_{every}.txt"
     names_path.write_text("\n".join(names) + "\n")
     poses_path.write_text("\n".join(poses) + "\n")
-    return RgbdSource(folder / "images", folder / "depth", poses_path, names_path, folder / "sparse/cameras.txt")
+    return RgbdFolderSource(folder / "images", folder / "depth", poses_path, names_path, folder / "sparse/cameras.txt")
 
 
 def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

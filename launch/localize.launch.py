@@ -22,7 +22,7 @@ TOPICS_IN_VIEW = (
     "/debug_image",
     "/initialpose",
 )
-"""The topics that config/localize.rviz names, for RViz to find those of a node in a namespace."""
+"""The topics in config/localize.rviz, which RViz has to find in the node's namespace."""
 
 
 def generate_launch_description():
@@ -32,7 +32,7 @@ def generate_launch_description():
         DeclareLaunchArgument(
             "image",
             default_value="/camera/color/image_raw",
-            description="Topic of the images (sensor_msgs/Image); their JPEGs are taken from <image>/compressed",
+            description="Topic of the images (sensor_msgs/Image); compressed images come from <image>/compressed",
         ),
         DeclareLaunchArgument(
             "camera_info",
@@ -49,18 +49,20 @@ def generate_launch_description():
         DeclareLaunchArgument(
             "use_sim_time",
             default_value="false",
-            description="Take the time from /clock (simulation, bag with --clock)",
+            description="Use the time of /clock (simulation, bag with --clock)",
         ),
         DeclareLaunchArgument(
-            "log_level", default_value="info", description="Severity to log from: debug, info, warn, error, fatal"
+            "log_level",
+            default_value="info",
+            description="Lowest severity that is logged: debug, info, warn, error, fatal",
         ),
         DeclareLaunchArgument(
             "autostart",
             default_value="true",
-            description="Configure and activate the node at once; false: a lifecycle manager does it",
+            description="Configure and activate the node when it starts; false: a lifecycle manager does it",
         ),
         DeclareLaunchArgument(
-            "rviz", default_value="false", description="Start RViz with the package's configuration as well"
+            "rviz", default_value="false", description="Also start RViz with the package's configuration"
         ),
     ]
     image, namespace = LaunchConfiguration("image"), LaunchConfiguration("namespace")
@@ -71,11 +73,11 @@ def generate_launch_description():
         name=LaunchConfiguration("name"),
         namespace=namespace,
         output="screen",
-        # the arguments come last: they win over the file
+        # the arguments come last, so that they override the file
         parameters=[
             LaunchConfiguration("params_file"),
             {
-                # a map called 1.db or "true" stays text
+                # a map with the name 1.db or "true" stays text
                 "map_file": ParameterValue(LaunchConfiguration("map"), value_type=str),
                 "use_sim_time": use_sim_time,
                 "autostart": ParameterValue(LaunchConfiguration("autostart"), value_type=bool),
@@ -95,7 +97,7 @@ def generate_launch_description():
         namespace=namespace,
         arguments=["-d", PathJoinSubstitution([share, "config", "localize.rviz"])],
         parameters=[{"use_sim_time": use_sim_time}],
-        # a relative name is one in RViz's namespace, which is the node's
+        # a relative name is in RViz's namespace, which is the node's
         remappings=[(topic, topic[1:]) for topic in TOPICS_IN_VIEW],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )

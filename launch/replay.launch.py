@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plays a bag to the localization node:  ros2 launch nre_ros replay.launch.py map:=MAP.db bag:=BAG rviz:=true
 
-The bag (rosbag2, sqlite3 or MCAP) begins when the node listens, and brings its own clock.
-``ros2 launch nre_ros replay.launch.py --show-args`` lists the arguments.  For figures instead of pictures there
-is ``nre_ros replay``.
+The bag (rosbag2, sqlite3 or MCAP) starts when the node has subscribed, and publishes its own clock.
+``ros2 launch nre_ros replay.launch.py --show-args`` lists the arguments.  ``nre_ros replay`` prints statistics
+instead of showing pictures.
 """
 
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, IncludeLaunchDescription
@@ -26,7 +26,7 @@ def generate_launch_description():
         DeclareLaunchArgument(
             "image",
             default_value="/camera/color/image_raw",
-            description="Topic of the bag's images, without /compressed where they are JPEGs",
+            description="Topic of the bag's images; of compressed images without /compressed",
         ),
         DeclareLaunchArgument(
             "camera_info",
@@ -40,10 +40,12 @@ def generate_launch_description():
         ),
         DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node and its topics"),
         DeclareLaunchArgument(
-            "log_level", default_value="info", description="Severity to log from: debug, info, warn, error, fatal"
+            "log_level",
+            default_value="info",
+            description="Lowest severity that is logged: debug, info, warn, error, fatal",
         ),
         DeclareLaunchArgument(
-            "rviz", default_value="true", description="Start RViz with the package's configuration as well"
+            "rviz", default_value="true", description="Also start RViz with the package's configuration"
         ),
     ]
     localize = IncludeLaunchDescription(
@@ -52,7 +54,7 @@ def generate_launch_description():
     )
     image, camera_info = LaunchConfiguration("image"), LaunchConfiguration("camera_info")
     compressed = [image, "/compressed"]
-    # not `ros2 bag play`, which begins at once, while the node still loads map and network
+    # not `ros2 bag play`, which starts at once, while the node still loads map and network
     player = ExecuteProcess(
         cmd=[
             FindExecutable(name="python3"),

@@ -51,10 +51,10 @@ def run_demo(
     Returns:
         The numbers and the pictures of the replay.
     """
-    from nre_ros.features import choose_device, load_backbone
+    from nre_ros.features import DEFAULT_BACKBONE, choose_device, load_backbone
     from nre_ros.keyframes.building.builder import KeyframeBuilder
-    from nre_ros.keyframes.importers.common import build_map
-    from nre_ros.keyframes.importers.rgbd.folder import RgbdSource
+    from nre_ros.keyframes.importers.build_map import build_map
+    from nre_ros.keyframes.importers.rgbd.folder import RgbdFolderSource
 
     for name in ("rgbd", "bag", "replay"):
         shutil.rmtree(output / name, ignore_errors=True)
@@ -72,8 +72,8 @@ def run_demo(
             progress=report_progress,
         )
     print("2/4 building the map: features, points and descriptors of every view", flush=True)
-    source = RgbdSource(rgbd.images, rgbd.depth, rgbd.poses, rgbd.list, rgbd.camera, 1000.0)
-    builder = KeyframeBuilder(load_backbone("xfeat", choose_device(device)), seed=seed)
+    source = RgbdFolderSource(rgbd.images, rgbd.depth, rgbd.poses, rgbd.list, rgbd.camera, 1000.0)
+    builder = KeyframeBuilder(load_backbone(DEFAULT_BACKBONE, choose_device(device)), seed=seed)
     report = build_map(source, builder, output / "room.db", force=True)
     print(f"    {report.keyframes} keyframes, {report.points} points, {report.file_bytes / 2**20:.1f} MiB")
     print("3/4 recording a bag: a robot drives through the room on another trajectory, its odometry drifts", flush=True)

@@ -1,46 +1,50 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The errors that a caller can act on; every message is one line and names the offending value.
+"""The errors that a caller can act on. Every message is one line and names the offending value.
 
-A hard image is no error: the estimator answers it with a result without a pose.
+An image that cannot be localized is no error: its result has no pose, and a reason.
 """
 
 
 class NreError(Exception):
-    """Base of all errors that this package raises on purpose."""
+    """Base class of all errors that this package raises on purpose."""
 
 
 class CameraError(NreError, ValueError):
-    """Intrinsics that no projection can be computed with (zero focal length, NaN, unknown model)."""
+    """Intrinsics are unusable (zero focal length, NaN, unknown model)."""
 
 
 class ImageError(NreError, ValueError):
-    """An image that cannot be used (empty, wrong shape or type, unreadable file or message)."""
+    """An image cannot be used (empty, wrong shape or type, unreadable file or message)."""
+
+
+class UnknownEncodingError(ImageError):
+    """The pixel encoding of an image message is unknown; another decoder may know it."""
 
 
 class PoseError(NreError, ValueError):
-    """A pose that is not a rigid motion (NaN, a quaternion of no length)."""
+    """A pose is no rigid motion (NaN, a quaternion of length zero)."""
 
 
 class MapError(NreError):
-    """A map file that cannot be opened, read or written."""
+    """A map file cannot be opened, read or written."""
 
 
 class MapFormatError(MapError):
-    """A file that is no map of ours, is torn, or comes from a newer version."""
+    """A file is no map, is damaged, or comes from a newer version."""
 
 
 class FeatureMismatchError(MapError):
-    """A map made with other features than those that are to read it."""
+    """A map was made with other features than those of the localizer."""
 
 
 class ImportSourceError(NreError):
-    """Input of a map importer that is missing or does not fit together."""
+    """Input of a map importer is missing or inconsistent."""
 
 
 class EvaluationError(NreError):
-    """Input of an evaluation that is missing or does not fit together: images, ground truth, an earlier run."""
+    """Input of an evaluation (images, ground truth, an earlier run) is missing or inconsistent."""
 
 
 class WeightsError(NreError):
-    """Weights of a network that are absent, damaged, hold code or are not what they are said to be."""
+    """Weights of a network are absent or damaged, hold code, or are those of another network."""

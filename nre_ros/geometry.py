@@ -7,7 +7,7 @@ Conventions (the whole package keeps them):
 * ``T_b_a`` maps coordinates of frame a into frame b: ``x_b = R x_a + t``, a 4x4 matrix.
 * Camera frames are optical frames (REP-103): z forward, x right, y down.
 * Pixel (0, 0) is the centre of the first pixel.
-* Quaternions are x y z w, as ROS has them.  Metres and radians.
+* Quaternions are x y z w, as ROS has them. Metres and radians.
 
 Camera models: pinhole; radial-tangential with 4, 5 or 8 coefficients in OpenCV's order
 (k1 k2 p1 p2 [k3 [k4 k5 k6]], ROS ``plumb_bob`` and ``rational_polynomial``); equidistant
@@ -19,8 +19,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import overload
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.spatial.transform import Rotation
 
@@ -41,10 +43,20 @@ _COEFFICIENTS = {PINHOLE: (0,), RADIAL_TANGENTIAL: (4, 5, 8), EQUIDISTANT: (4,)}
 
 @dataclass(frozen=True)
 class Camera:
-    """Intrinsics of one camera: sizes, focal lengths and principal point in pixels.
+    """Intrinsics of one camera.
 
-    ``model`` is one of ``pinhole``, ``radial_tangential`` (4, 5 or 8 coefficients) and
-    ``equidistant`` (4 coefficients).  Raises ``CameraError`` on values that cannot project.
+    Attributes:
+        width: Of the image, pixels.
+        height: Of the image, pixels.
+        fx: Focal length, pixels.
+        fy: Focal length, pixels.
+        cx: Principal point, pixels.
+        cy: Principal point, pixels.
+        model: ``pinhole``, ``radial_tangential`` or ``equidistant``.
+        distortion: Coefficients: none, 4, 5 or 8, and 4.
+
+    Raises:
+        CameraError: No projection can be computed with these values.
     """
 
     width: int
@@ -56,7 +68,7 @@ class Camera:
     model: str = PINHOLE
     distortion: tuple[float, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.model not in _COEFFICIENTS:
             raise CameraError(f"unknown camera model {self.model!r}, known: {sorted(_COEFFICIENTS)}")
         if len(self.distortion) not in _COEFFICIENTS[self.model]:
@@ -73,12 +85,12 @@ class Camera:
             raise CameraError(f"focal lengths must be positive, got fx={self.fx} fy={self.fy}")
 
     @property
-    def K(self) -> np.ndarray:
-        """[3, 3] float64 intrinsic matrix."""
+    def K(self) -> npt.NDArray[np.float64]:
+        """Intrinsic matrix ``[3, 3]`` float64."""
         return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1.0]])
 
     def resized(self, width: int, height: int) -> Camera:
-        """The camera of the same image resampled to another size (pixel centres kept in mind)."""
+        """The camera of the same image resampled to another size; pixel (0, 0) stays the centre of the first pixel."""
         sx, sy = width / self.width, height / self.height
         return Camera(
             width,
@@ -93,10 +105,10 @@ class Camera:
 
     @cached_property
     def max_radius(self) -> float:
-        """Largest |(x, y) / z| at which the distortion is still one-to-one; inf if everywhere.
+        """Largest |(x, y) / z| up to which the distortion is one-to-one; inf if everywhere.
 
-        Beyond it the polynomial folds back, and a point far outside the field of view would
-        seem to lie inside the image.  For the fisheye it is the tangent of the largest angle.
+        Beyond it the polynomial folds back, and a point far outside the field of view would seem to lie inside the
+        image. For the fisheye it is the tangent of the largest angle.
         """
         if self.model == PINHOLE or not any(self.distortion):
             return math.inf
@@ -123,9 +135,14 @@ class Camera:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Projects points of the camera frame.
 
-        points: [..., 3] metres.  Returns pixels [..., 2]; a mask [...] that is false behind the
-        camera (z < MIN_DEPTH) and beyond ``max_radius`` (pixels are finite but meaningless
-        there); and, if asked for, d pixels / d points [..., 2, 3] (else None).
+        Args:
+            points: ``[..., 3]``, metres.
+            jacobian: Whether the Jacobian is wanted.
+
+        Returns:
+            Pixels ``[..., 2]``; a mask ``[...]`` that is false behind the camera (z < ``MIN_DEPTH``) and beyond
+            ``max_radius``, where pixels are finite but meaningless; and d pixels / d points ``[..., 2, 3]``, None
+            unless asked for.
         """
         z = points[..., 2]
         front = z >= MIN_DEPTH
@@ -139,7 +156,7 @@ class Camera:
         distorted, d_xy = self._distort(xy, jacobian)
         focal = points.new_tensor([self.fx, self.fy])
         pixels = distorted * focal + points.new_tensor([self.cx, self.cy])
-        if not jacobian:
+        if d_xy is None:
             return pixels, valid, None
         d_xy = d_xy * focal[:, None]
         # d(x/z, y/z)/d(x, y, z) = [I | -(x/z, y/z)] / z
@@ -147,9 +164,14 @@ class Camera:
         return pixels, valid, torch.cat([d_xy, d_z], dim=-1) / z[..., None, None]
 
     def rays(self, pixels: torch.Tensor, iterations: int = 10) -> torch.Tensor:
-        """Unit viewing directions [..., 3] in the camera frame of pixels [..., 2].
+        """Computes viewing directions in the camera frame; Newton's method inverts the distortion.
 
-        The distortion is inverted by Newton's method with its analytic Jacobian.
+        Args:
+            pixels: ``[..., 2]``.
+            iterations: Largest number of Newton steps.
+
+        Returns:
+            ``[..., 3]`` of unit length.
         """
         target = (pixels - pixels.new_tensor([self.cx, self.cy])) / pixels.new_tensor([self.fx, self.fy])
         xy = target
@@ -160,9 +182,10 @@ class Camera:
                 xy = target / angle * torch.tan(angle)
             for _ in range(iterations):
                 distorted, d_xy = self._distort(xy, True)
+                assert d_xy is not None
                 step = _solve_2x2(d_xy, distorted - target)
                 xy = xy - step
-                # asking a GPU for the answer would cost more than the steps saved
+                # on a GPU the answer would take longer than the remaining steps
                 if not xy.is_cuda and not bool((step.abs() > 1e-12).any()):
                     break
         elif self.model == EQUIDISTANT:
@@ -171,7 +194,7 @@ class Camera:
         ray = torch.cat([xy, torch.ones_like(xy[..., :1])], dim=-1)
         return ray / ray.norm(dim=-1, keepdim=True)
 
-    def _distort(self, xy: torch.Tensor, jacobian: bool):
+    def _distort(self, xy: torch.Tensor, jacobian: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Distorted normalised coordinates of xy [..., 2] and their Jacobian [..., 2, 2]."""
         if self.model == PINHOLE or (self.model == RADIAL_TANGENTIAL and not any(self.distortion)):
             eye = torch.eye(2, dtype=xy.dtype, device=xy.device).expand(*xy.shape, 2) if jacobian else None
@@ -181,7 +204,7 @@ class Camera:
         return _distort_radial_tangential(xy, self._eight(), jacobian)
 
 
-def _solve_2x2(A, b):
+def _solve_2x2(A: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """x with A x = b in closed form, A [..., 2, 2]; a batched LU takes ten times as long."""
     determinant = A[..., 0, 0] * A[..., 1, 1] - A[..., 0, 1] * A[..., 1, 0]
     x = torch.stack(
@@ -190,7 +213,9 @@ def _solve_2x2(A, b):
     return x / determinant[..., None]
 
 
-def _distort_radial_tangential(xy, coefficients, jacobian):
+def _distort_radial_tangential(
+    xy: torch.Tensor, coefficients: tuple[float, ...], jacobian: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """OpenCV's rational model: x' = x N/D + 2 p1 x y + p2 (r2 + 2 x2), and y' alike."""
     k1, k2, p1, p2, k3, k4, k5, k6 = coefficients
     x, y = xy[..., 0], xy[..., 1]
@@ -215,7 +240,9 @@ def _distort_radial_tangential(xy, coefficients, jacobian):
     return distorted, torch.stack(rows, dim=-1).reshape(*xy.shape, 2)
 
 
-def _distort_equidistant(xy, coefficients, jacobian):
+def _distort_equidistant(
+    xy: torch.Tensor, coefficients: tuple[float, ...], jacobian: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Kannala-Brandt: the distorted radius is a (1 + k1 a2 + ... + k4 a8), a = atan(r)."""
     k1, k2, k3, k4 = coefficients
     r = (xy * xy).sum(-1).clamp_min(1e-24).sqrt()
@@ -234,19 +261,27 @@ def _distort_equidistant(xy, coefficients, jacobian):
 
 
 def transform(T: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """Applies motions T [..., 4, 4] to points [N, 3]; result [..., N, 3]."""
+    """Applies rigid motions to points.
+
+    Args:
+        T: ``[..., 4, 4]``.
+        points: ``[N, 3]``.
+
+    Returns:
+        ``[..., N, 3]``.
+    """
     return points @ T[..., :3, :3].mT + T[..., None, :3, 3]
 
 
 def skew(v: torch.Tensor) -> torch.Tensor:
-    """[..., 3] -> [..., 3, 3] with skew(v) w = v x w."""
+    """Computes the matrices ``[..., 3, 3]`` with skew(v) w = v x w of vectors ``[..., 3]``."""
     x, y, z = v.unbind(-1)
     o = torch.zeros_like(x)
     return torch.stack([o, -z, y, z, o, -x, -y, x, o], dim=-1).reshape(*v.shape, 3)
 
 
 def so3_exp(omega: torch.Tensor) -> torch.Tensor:
-    """Rotation matrices [..., 3, 3] of rotation vectors [..., 3] (Rodrigues)."""
+    """Computes rotation matrices ``[..., 3, 3]`` of rotation vectors ``[..., 3]``, radians (Rodrigues)."""
     angle2 = (omega * omega).sum(-1)[..., None, None]
     angle = angle2.clamp_min(1e-24).sqrt()
     small = angle2 < 1e-8
@@ -257,9 +292,11 @@ def so3_exp(omega: torch.Tensor) -> torch.Tensor:
 
 
 def left_update(T: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
-    """Left increment of poses: R <- exp(delta[:3]) R, t <- t + delta[3:].
+    """Applies left increments to poses: R <- exp(delta[:3]) R, t <- t + delta[3:].
 
-    T: [..., 4, 4], delta: [..., 6] (rotation, translation).
+    Args:
+        T: ``[..., 4, 4]``.
+        delta: ``[..., 6]`` (rotation, translation), radians and metres.
     """
     updated = T.clone()
     updated[..., :3, :3] = so3_exp(delta[..., :3]) @ T[..., :3, :3]
@@ -268,10 +305,17 @@ def left_update(T: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
 
 
 def pose_jacobian(T: torch.Tensor, points: torch.Tensor, d_project: torch.Tensor) -> torch.Tensor:
-    """d pixels / d (omega, t) of ``left_update`` [..., N, 2, 6].
+    """Computes the Jacobian of pixels by the left increment (omega, t) of ``left_update``.
 
-    T: [..., 4, 4]; points: [N, 3] in the map; d_project: [..., N, 2, 3] from ``Camera.project``.
     d x_cam / d omega = -skew(R X), d x_cam / d t = I.
+
+    Args:
+        T: ``[..., 4, 4]`` poses ``T_cam_map``.
+        points: ``[N, 3]`` in the map.
+        d_project: ``[..., N, 2, 3]`` from ``Camera.project``.
+
+    Returns:
+        ``[..., N, 2, 6]``.
     """
     rotated = points @ T[..., :3, :3].mT
     # row vector u: -u skew(w) = (w x u)', for every row u of d_project
@@ -279,20 +323,35 @@ def pose_jacobian(T: torch.Tensor, points: torch.Tensor, d_project: torch.Tensor
     return torch.cat([d_rotation, d_project], dim=-1)
 
 
-def invert(T):
-    """Inverse of rigid motions [..., 4, 4], numpy or torch."""
-    inverse = T.clone() if isinstance(T, torch.Tensor) else np.array(T, dtype=np.float64)
-    R = T[..., :3, :3]
-    Rt = R.mT if isinstance(T, torch.Tensor) else np.swapaxes(R, -1, -2)
-    inverse[..., :3, :3] = Rt
-    inverse[..., :3, 3] = -(Rt @ T[..., :3, 3, None])[..., 0]
-    return inverse
+@overload
+def invert(T: torch.Tensor) -> torch.Tensor: ...
+@overload
+def invert(T: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]: ...
+def invert(T: torch.Tensor | npt.NDArray[np.float64]) -> torch.Tensor | npt.NDArray[np.float64]:
+    """Inverts rigid motions ``[..., 4, 4]``, numpy (into float64) or torch."""
+    if isinstance(T, torch.Tensor):
+        inverse, Rt = T.clone(), T[..., :3, :3].mT
+        inverse[..., :3, :3] = Rt
+        inverse[..., :3, 3] = -(Rt @ T[..., :3, 3, None])[..., 0]
+        return inverse
+    result, Rt_array = np.array(T, dtype=np.float64), np.swapaxes(T[..., :3, :3], -1, -2)
+    result[..., :3, :3] = Rt_array
+    result[..., :3, 3] = -(Rt_array @ T[..., :3, 3, None])[..., 0]
+    return result
 
 
-def pose_matrix(position, quaternion_xyzw) -> np.ndarray:
-    """4x4 float64 motion of a position [3] and a quaternion x y z w (normalised here).
+def pose_matrix(position: npt.ArrayLike, quaternion_xyzw: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Computes the motion of a position and a quaternion.
 
-    Raises ``PoseError`` for values that are not finite or a quaternion of no length.
+    Args:
+        position: ``[3]``, metres.
+        quaternion_xyzw: ``[4]``, of any length but zero.
+
+    Returns:
+        ``[4, 4]`` float64.
+
+    Raises:
+        PoseError: A value is not finite, or the quaternion has length zero.
     """
     position = np.asarray(position, dtype=np.float64)
     quaternion = np.asarray(quaternion_xyzw, dtype=np.float64)
@@ -308,17 +367,30 @@ def pose_matrix(position, quaternion_xyzw) -> np.ndarray:
     return T
 
 
-def position_quaternion(T) -> tuple[np.ndarray, np.ndarray]:
-    """Position [3] and quaternion x y z w [4] (w >= 0) of a 4x4 motion."""
+def position_quaternion(T: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Splits a motion.
+
+    Args:
+        T: ``[4, 4]``.
+
+    Returns:
+        Position ``[3]``, and quaternion x y z w ``[4]`` with w >= 0.
+    """
     T = np.asarray(T, dtype=np.float64)
     quaternion = Rotation.from_matrix(T[:3, :3]).as_quat()
     return T[:3, 3].copy(), quaternion if quaternion[3] >= 0 else -quaternion
 
 
-def interpolate_poses(a, b, ratio) -> np.ndarray:
-    """Poses between others, all as rows x y z qx qy qz qw [..., 7]: a at ratio [...] 0, b at 1.
+def interpolate_poses(a: npt.ArrayLike, b: npt.ArrayLike, ratio: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Interpolates poses: linear in position, at uniform angular speed in rotation, along the shorter arc.
 
-    Linear in position, uniform in rotation, the short way round.
+    Args:
+        a: ``[..., 7]`` rows x y z qx qy qz qw, the poses at ratio 0.
+        b: ``[..., 7]`` the poses at ratio 1.
+        ratio: ``[...]``.
+
+    Returns:
+        ``[..., 7]``.
     """
     a, b, ratio = np.asarray(a), np.asarray(b), np.asarray(ratio)[..., None]
     start, end = Rotation.from_quat(a[..., 3:]), Rotation.from_quat(b[..., 3:])
@@ -326,11 +398,52 @@ def interpolate_poses(a, b, ratio) -> np.ndarray:
     return np.concatenate([(1 - ratio) * a[..., :3] + ratio * b[..., :3], turned.as_quat()], axis=-1)
 
 
-def pose_error(T_a, T_b) -> tuple[float, float]:
-    """Distance of the origins (metres) and angle between the axes (radians) of two poses.
+def pose_error(T_a: npt.ArrayLike, T_b: npt.ArrayLike) -> tuple[float, float]:
+    """Computes the difference of two poses.
 
-    Give both as ``T_map_cam``: the distance is then the one between the camera centres.
+    Args:
+        T_a: ``[4, 4]``. Give both as ``T_map_cam``: the distance is then that of the camera centres.
+        T_b: ``[4, 4]``.
+
+    Returns:
+        Distance of the origins (metres), and angle between the axes (radians).
     """
     T_a, T_b = np.asarray(T_a, dtype=np.float64), np.asarray(T_b, dtype=np.float64)
     angle = Rotation.from_matrix(T_a[:3, :3].T @ T_b[:3, :3]).magnitude()
     return float(np.linalg.norm(T_a[:3, 3] - T_b[:3, 3])), float(angle)
+
+
+def map_to_odom(T_map_cam: npt.NDArray[np.float64], T_odom_cam: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Computes the transform ``T_map_odom`` that puts the camera where it was localized (REP-105).
+
+    Args:
+        T_map_cam: ``[4, 4]`` pose of the camera in the map.
+        T_odom_cam: ``[4, 4]`` pose of the camera in the odometry frame (odom->base->camera) at the same time.
+
+    Returns:
+        ``[4, 4]`` float64.
+    """
+    return T_map_cam @ invert(T_odom_cam)
+
+
+def covariance_of_frame(
+    covariance: npt.NDArray[np.float64], T_map_cam: npt.NDArray[np.float64], T_cam_frame: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Moves the covariance of the camera's pose to a frame that is rigidly mounted to the camera.
+
+    A small rotation w of the camera about its own centre moves the origin of the other frame, which lies at l (map's
+    axes) from the camera, by w x l. Both frames share the rotation (Barfoot, State Estimation for Robotics, 2017,
+    section 7.1.4, the adjoint in axes of the map).
+
+    Args:
+        covariance: ``[6, 6]`` of (x, y, z, rotation about x, y, z) in the map's axes, metres and radians.
+        T_map_cam: ``[4, 4]`` pose of the camera in the map.
+        T_cam_frame: ``[4, 4]`` pose of the other frame in the camera's frame.
+
+    Returns:
+        ``[6, 6]`` covariance of the other frame's pose, in the same order and axes.
+    """
+    x, y, z = T_map_cam[:3, :3] @ T_cam_frame[:3, 3]
+    jacobian = np.eye(6)
+    jacobian[:3, 3:] = [[0, z, -y], [-z, 0, x], [y, -x, 0]]  # -skew(l)
+    return jacobian @ covariance @ jacobian.T

@@ -1,17 +1,26 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Why numbers are no pose or no covariance, in words."""
+"""Checks of poses and covariances that come from outside; a fault is described in words."""
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 _RIGID = 1e-4
-"""By which R R^T may differ from the identity: poses come through single precision as well."""
+"""Largest deviation of R R^T from the identity; poses may come in single precision."""
 
 
-def pose_fault(name: str, T) -> str:
-    """Why ``T`` is no rigid motion, in words; empty when it is one."""
+def pose_fault(name: str, T: npt.ArrayLike) -> str:
+    """Checks that something is a rigid motion.
+
+    Args:
+        name: What it is, for the words.
+        T: What should be ``[4, 4]``.
+
+    Returns:
+        Why it is none, in words; empty where it is one.
+    """
     T = np.asarray(T, dtype=np.float64)
     if T.shape != (4, 4):
         return f"{name} has the shape {T.shape}, expected (4, 4)"
@@ -23,8 +32,16 @@ def pose_fault(name: str, T) -> str:
     return ""
 
 
-def covariance_fault(name: str, covariance) -> str:
-    """Why ``covariance`` is none, in words; empty for a symmetric matrix without negative variances."""
+def covariance_fault(name: str, covariance: npt.ArrayLike) -> str:
+    """Checks that something is a covariance: a symmetric matrix without negative variances.
+
+    Args:
+        name: What it is, for the words.
+        covariance: What should be ``[6, 6]``.
+
+    Returns:
+        Why it is none, in words; empty where it is one.
+    """
     covariance = np.asarray(covariance, dtype=np.float64)
     if covariance.shape != (6, 6):
         return f"{name} has the shape {covariance.shape}, expected (6, 6)"
@@ -39,5 +56,5 @@ def covariance_fault(name: str, covariance) -> str:
     return ""
 
 
-def _numbers(values) -> str:
+def _numbers(values: npt.ArrayLike) -> str:
     return " ".join(f"{value:.3g}" for value in np.ravel(values))

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from time_limits import pytest_unconfigure  # noqa: F401 - a hook of pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -22,8 +23,8 @@ def pytest_configure(config):
     """Tests that use rclpy in pytest's own process neither hear nor disturb another ROS system."""
     config.addinivalue_line("markers", "packaging: builds the package through one of its front doors (slow)")
     os.environ.update(_isolation())
-    from nre_ros.node.bootstrap import set_prefix_path
     from nre_ros.process import prepare
+    from nre_ros.ros_environment import set_prefix_path
 
     prepare()
     set_prefix_path()
@@ -42,7 +43,7 @@ def shared() -> Path:
 def ros_environment(tmp_path) -> dict[str, str]:
     """Environment for the child processes of one test: a DDS domain and log folder of their own."""
     pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
-    from nre_ros.node.bootstrap import clean_environment
+    from nre_ros.ros_environment import clean_environment
 
     return clean_environment(**_isolation(), ROS_LOG_DIR=str(tmp_path / "ros_log"))
 

@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Miniatures of public data sets, in their exact layouts, made from the real images beside the repository.
+"""Miniatures of public data sets in their exact layouts, made from the real test images.
 
-Each is warped into the camera that the data set has, so that poses and depths stay true.
+The images are warped into the camera of the data set, so that poses and depths stay valid.
 """
 
 import cv2
@@ -10,32 +10,34 @@ import numpy as np
 
 from nre_ros.geometry import Camera, invert, position_quaternion
 from nre_ros.keyframes.building.depth_registration import register_depth
-from nre_ros.keyframes.importers.cameras import read_cameras_txt
-from nre_ros.keyframes.importers.common import read_list
-from nre_ros.keyframes.importers.posed.colmap_poses import PosedSource
-from nre_ros.keyframes.importers.rgbd.folder import parse_tum_line
+from nre_ros.keyframes.importers.colmap.cameras import read_cameras_txt
+from nre_ros.keyframes.importers.colmap.poses_source import ColmapPosesSource
 from nre_ros.keyframes.importers.rgbd.seven_scenes import COLOUR_CAMERA, DEPTH_CAMERA, T_COLOUR_DEPTH
+from nre_ros.keyframes.importers.text_files import read_list
+from nre_ros.keyframes.importers.text_trajectory import parse_tum_pose
 
 MAP, QUERIES = 5, 2
-"""The last map frames of the kitchen and the first queries, which follow them."""
+"""Number of the kitchen's last map images and of its first queries, which follow them."""
 FREIBURG3 = Camera(640, 480, 535.4, 539.2, 320.1, 247.6)
 
 
 def kitchen_frames(kitchen, camera):
-    """(name, BGR, depth in metres, T_map_cam, is a query) of some frames, as ``camera`` would have taken them."""
-    theirs = next(iter(read_cameras_txt(kitchen / "sparse/cameras.txt").values()))
-    warp = cv2.initUndistortRectifyMap(theirs.K, np.array(theirs.distortion), None, camera.K, (640, 480), cv2.CV_32FC1)
+    """(name, BGR, depth in metres, T_map_cam, is a query) of some images, as ``camera`` sees them."""
+    kitchen_camera = next(iter(read_cameras_txt(kitchen / "sparse/cameras.txt").values()))
+    warp = cv2.initUndistortRectifyMap(
+        kitchen_camera.K, np.array(kitchen_camera.distortion), None, camera.K, (640, 480), cv2.CV_32FC1
+    )
     for split, part in (("map", slice(-MAP, None)), ("query", slice(QUERIES))):
         names, lines = read_list(kitchen / f"{split}.txt"), read_list(kitchen / f"{split}_poses.txt")
         for name, line in list(zip(names, lines))[part]:
             image = cv2.remap(cv2.imread(str(kitchen / "images" / name)), *warp, cv2.INTER_LINEAR)
             depth = cv2.imread(str((kitchen / "depth" / name).with_suffix(".png")), cv2.IMREAD_UNCHANGED)
             depth = cv2.remap(depth, *warp, cv2.INTER_NEAREST).astype(np.float32) / 1000
-            yield name, image, depth, parse_tum_line(line)[1], split == "query"
+            yield name, image, depth, parse_tum_pose(line)[1], split == "query"
 
 
 def seven_scenes(kitchen, root):
-    """root/redkitchen with seq-01 to train and seq-02 to test; depth and poses are the depth camera's."""
+    """root/redkitchen with seq-01 for training and seq-02 for testing; depth and poses are those of the depth camera."""
     scene = root / "redkitchen"
     for sequence in ("seq-01", "seq-02"):
         (scene / sequence).mkdir(parents=True)
@@ -53,7 +55,7 @@ def seven_scenes(kitchen, root):
 
 
 def tum(kitchen, root):
-    """Two sequences with freiburg3's camera."""
+    """Two sequences with the camera of freiburg3."""
     for k, (_, image, depth, T, query) in enumerate(kitchen_frames(kitchen, FREIBURG3)):
         folder = root / f"rgbd_dataset_freiburg3_{'query' if query else 'map'}"
         stamp = f"{1305031102 + k}.175304"
@@ -71,24 +73,24 @@ def tum(kitchen, root):
 def fountain_frames(fountain):
     """(name, BGR, camera, T_map_cam, is a query)."""
     for split in ("map", "query"):
-        source = PosedSource(fountain / "sparse", fountain / "images", fountain / f"{split}.txt")
+        source = ColmapPosesSource(fountain / "sparse", fountain / "images", fountain / f"{split}.txt")
         for name in source.names():
             yield name, source.image(name), source.camera(name), source.pose(name)[1], split == "query"
 
 
 def centred(camera):
-    """Half the size, one focal length, the principal point in the image's middle."""
+    """A camera of half the size, with one focal length and the principal point in the image centre."""
     width, height = camera.width // 2, camera.height // 2
     return Camera(width, height, camera.fx / 2, camera.fx / 2, (width - 1) / 2, (height - 1) / 2)
 
 
 def cambridge(fountain, root):
-    """root/ShopFacade; the NVM model says .jpg where the files are .png, as in the original."""
+    """root/ShopFacade; the NVM model lists .jpg, the files are .png, as in the original."""
     scene, cameras = root / "ShopFacade", []
     for name, image, camera, T, query in fountain_frames(fountain):
         ideal, sequence = centred(camera), "seq1" if query else "seq2"
         warp = cv2.initUndistortRectifyMap(camera.K, None, None, ideal.K, (ideal.width, ideal.height), cv2.CV_32FC1)
-        image = cv2.GaussianBlur(image, (0, 0), 0.8)  # before every second pixel is left out
+        image = cv2.GaussianBlur(image, (0, 0), 0.8)  # before the image is halved
         (scene / sequence).mkdir(parents=True, exist_ok=True)
         stem = f"{sequence}/frame{int(name[:-4]):05d}"
         cv2.imwrite(str(scene / f"{stem}.png"), cv2.remap(image, *warp, cv2.INTER_LINEAR))
@@ -129,7 +131,7 @@ def euroc(fountain, root):
             f"intrinsics: [{camera.fx}, {camera.fy}, {camera.cx}, {camera.cy}] #fu, fv, cu, cv\n"
             "distortion_model: radial-tangential\ndistortion_coefficients: [0.0, 0.0, 0.0, 0.0]\n"
         )
-        for shift in (-2_500_000, 2_500_000):  # the truth is not of the images' very times
+        for shift in (-2_500_000, 2_500_000):  # the ground truth has other stamps than the images
             (px, py, pz), (x, y, z, w) = position_quaternion(T @ invert(mount))
             append(
                 mav0 / "state_groundtruth_estimate0/data.csv",
@@ -140,7 +142,7 @@ def euroc(fountain, root):
 
 
 def aachen(kitchen, root, count=8):
-    """COLMAP model of the last ``count`` map frames below db/, and two queries a condition."""
+    """COLMAP model of the last ``count`` map images below db/, and two queries per condition."""
     images, model = root / "images/images_upright", root / "3D-models/aachen_v_1_1"
     for folder in ("db", "query/day/milestone", "query/night/nexus5x"):
         (images / folder).mkdir(parents=True)
@@ -175,7 +177,7 @@ def aachen(kitchen, root, count=8):
 
 
 def inloc(kitchen, root, count=5):
-    """Cutouts of a scan whose frame is another than the floor's; queries with the phone's focal length."""
+    """Cutouts of a scan in another frame than the floor; queries with the phone's focal length."""
     from scipy.io import savemat
     from scipy.spatial.transform import Rotation
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""A bag and an image list in the small synthetic room, with exact truth, and its map."""
+"""A bag and an image list in the small synthetic room, with exact ground truth, and the map of the room."""
 
 import cv2
 import numpy as np
@@ -9,7 +9,7 @@ from synthetic import CAMERA, QUERIES, small_room
 
 from nre_ros.gallery.bag import camera_info_message, pose_message, tf_message
 from nre_ros.geometry import position_quaternion
-from nre_ros.keyframes.importers.cameras import write_cameras_txt
+from nre_ros.keyframes.importers.colmap.cameras import write_cameras_txt
 from nre_ros.keyframes.storage.store import KeyframeStore
 
 IMAGE, INFO, TRUTH = "/camera/image_raw/compressed", "/camera/camera_info", "/ground_truth"
@@ -28,14 +28,14 @@ def write_map(path):
 
 
 def views():
-    """(stamp, JPEG bytes, exact T_map_cam) of every place."""
+    """(stamp, JPEG bytes, exact T_map_cam) of every query."""
     for k, place in enumerate(PLACES):
         image, T = small_room().view(*place)
         yield START + k * PERIOD, cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes(), T
 
 
 def write_bag(path, storage="mcap", truth="pose", frame="map", change=lambda T: T, images=True):
-    """truth: pose, odometry (of base), or empty; change: of every true pose."""
+    """truth: pose, odometry (of base), or empty; change: applied to every ground-truth pose."""
     messages = [(START - 10**8, "/tf_static", "tf", tf_message(START, [("base", FRAME, T_BASE_CAM)]))]
     for stamp, data, T in views():
         messages.append((stamp, INFO, "info", camera_info_message(stamp, FRAME, CAMERA)))
@@ -50,7 +50,7 @@ def write_bag(path, storage="mcap", truth="pose", frame="map", change=lambda T: 
 
 
 def write_list(folder):
-    """Images, list, cameras.txt and truth.txt in a folder."""
+    """Writes images, list, cameras.txt and truth.txt into a folder."""
     folder.mkdir()
     names, lines = [], ["# t x y z qx qy qz qw"]
     for k, (stamp, data, T) in enumerate(views()):

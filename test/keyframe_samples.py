@@ -21,7 +21,7 @@ class PlaceBackbone(FeatureBackbone):
     """
 
     name = "place"
-    coarse_channels = fine_channels = 4
+    coarse_channels = fine_map_channels = 4
     coarse_temperature = fine_temperature = 0.1
     weights_hash = "0" * 64
 

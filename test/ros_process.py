@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The node as a child process, and the rest of a robot around it: camera, odometry, and ears.
+"""The node as a child process, and a robot around it: camera, odometry, and a listener.
 
 The world is a room of the gallery, so that the camera's true pose is known exactly.
 """
@@ -36,8 +36,8 @@ from nre_ros.geometry import Camera, pose_error
 from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.retrieval.retriever import GLOBAL_DESCRIPTOR
 from nre_ros.keyframes.storage.store import KeyframeStore
-from nre_ros.node.bootstrap import clean_environment
 from nre_ros.node.conversions import stamp_message, stamp_nanoseconds, transform_message
+from nre_ros.ros_environment import clean_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTICAL = "camera_color_optical_frame"
@@ -80,9 +80,9 @@ class World:
 
 
 class NodeProcess:
-    """``python -m nre_ros.node.localize_node --ros-args ...``, its words in a file.
+    """``python -m nre_ros.node.localize_node --ros-args ...``, its output in a file.
 
-    One image is enough for a pose, unless a test says otherwise.
+    One image is enough for a pose, unless a test sets ``first_fixes``.
     """
 
     def __init__(self, folder: Path, *ros_args: str, command=("-m", "nre_ros.node.localize_node"), **parameters):
@@ -100,14 +100,14 @@ class NodeProcess:
             )
 
     @property
-    def words(self) -> str:
+    def output(self) -> str:
         return self.log.read_text()
 
     def wait_for(self, text: str, timeout: float = TIMEOUT) -> "NodeProcess":
         deadline = time.monotonic() + timeout
-        while text not in self.words:
-            assert self.process.poll() is None, f"the node ended with {self.process.returncode}:\n{self.words}"
-            assert time.monotonic() < deadline, f"{text!r} never came:\n{self.words}"
+        while text not in self.output:
+            assert self.process.poll() is None, f"the node ended with {self.process.returncode}:\n{self.output}"
+            assert time.monotonic() < deadline, f"{text!r} never came:\n{self.output}"
             time.sleep(0.02)
         return self
 
@@ -130,7 +130,7 @@ class NodeProcess:
 
 
 class Robot:
-    """Publishes what a robot does and remembers what the node answers, in a namespace of its own."""
+    """Publishes images and odometry of a robot and keeps the node's messages, in a namespace of its own."""
 
     def __init__(self, namespace: str = "", image: str = "image", camera_info: str = "camera_info"):
         self.context = rclpy.Context()
@@ -146,9 +146,9 @@ class Robot:
         self._tf, self._tf_static = publisher(TFMessage, "/tf", 50), publisher(TFMessage, "/tf_static", latched)
         self.statuses, self.poses, self.covariances, self.transforms = [], [], [], []
         subscription = self.node.create_subscription
-        subscription(LocalizationStatus, "status", self._heard(self.statuses), 100)
-        subscription(PoseStamped, "pose", self._heard(self.poses), 100)
-        subscription(PoseWithCovarianceStamped, "pose_with_covariance", self._heard(self.covariances), 100)
+        subscription(LocalizationStatus, "status", self._append_to(self.statuses), 100)
+        subscription(PoseStamped, "pose", self._append_to(self.poses), 100)
+        subscription(PoseWithCovarianceStamped, "pose_with_covariance", self._append_to(self.covariances), 100)
         subscription(TFMessage, "/tf", self._on_tf, 100)
         self.changed = threading.Condition()
         self._executor = SingleThreadedExecutor(context=self.context)
@@ -177,9 +177,9 @@ class Robot:
     def __exit__(self, *_):
         self.close()
 
-    # --- ears -----------------------------------------------------------------------------------
+    # --- what is received -----------------------------------------------------------------------
 
-    def _heard(self, messages: list):
+    def _append_to(self, messages: list):
         def append(message):
             with self.changed:
                 messages.append(message)
@@ -202,7 +202,7 @@ class Robot:
     def now(self) -> int:
         return self.node.get_clock().now().nanoseconds
 
-    # --- mouth ----------------------------------------------------------------------------------
+    # --- what is published ----------------------------------------------------------------------
 
     def listeners(self, *message_types) -> frozenset:
         """Who subscribes to these messages of ours, or to any; one killed stays for DDS's lease (20 s)."""
@@ -225,7 +225,7 @@ class Robot:
     def publish(self, message):
         self._publishers[type(message)].publish(message)
 
-    def say(self, message, topic: str):
+    def publish_once(self, message, topic: str):
         """Publishes once, reliably, when the node listens."""
         publisher = self.node.create_publisher(type(message), topic, 10)
         deadline = time.monotonic() + TIMEOUT

@@ -192,13 +192,13 @@ def fill(value):
         (torch.zeros(3), "is no Lightning checkpoint"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_told_in_a_line(content, named):
+def test_content_that_does_not_fit_is_refused_in_one_line(content, named):
     with pytest.raises(WeightsError, match=named) as refused:
         parse_checkpoint(saved(content), "weights.pth")
     assert "weights.pth" in str(refused.value) and "\n" not in str(refused.value)
 
 
-def test_torn_and_foreign_files_are_told_in_a_line(tmp_path):
+def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path):
     whole = saved(checkpoint())
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
@@ -228,7 +228,7 @@ def flip(data):
     return data[:300] + bytes(200) + data[500:]
 
 
-def test_absent_files_and_folders(tmp_path):
+def test_absent_files_and_folders_are_refused(tmp_path):
     for path in (tmp_path, tmp_path / "absent.pth"):
         with pytest.raises(WeightsError, match=str(path)):
             read_checkpoint(path)
@@ -238,7 +238,9 @@ def test_blob_id_is_gits(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"coarse\0" * 1000)
     try:
-        expected = subprocess.run(["git", "hash-object", "--no-filters", path], capture_output=True, text=True)
+        expected = subprocess.run(
+            ["git", "hash-object", "--no-filters", path], capture_output=True, text=True, timeout=60
+        )
     except FileNotFoundError:
         pytest.skip("needs git")
     assert git_blob_id(path.read_bytes()) == expected.stdout.strip()

@@ -14,7 +14,7 @@ from synthetic import CAMERA, QUERIES, small_room
 
 from nre_ros.cli import main
 from nre_ros.geometry import pose_error, pose_matrix
-from nre_ros.keyframes.importers.cameras import write_cameras_txt
+from nre_ros.keyframes.importers.colmap.cameras import write_cameras_txt
 from nre_ros.keyframes.storage.store import KeyframeStore
 
 

@@ -27,7 +27,7 @@ def written(folder, text):
     return path
 
 
-def test_the_published_file_is_understood(tmp_path):
+def test_the_published_file_is_read(tmp_path):
     config = load_config(written(tmp_path, PUBLISHED))
     assert config == EstimatorConfig(
         n_iter_p3p=700,
@@ -65,12 +65,12 @@ def test_both_names_of_the_coarse_scales_mean_the_same(tmp_path):
         ("!!python/object/apply:os.system ['true']", "read"),
     ],
 )
-def test_what_makes_no_sense_is_told_in_one_line(tmp_path, text, words):
+def test_wrong_settings_are_refused_in_one_line(tmp_path, text, words):
     with pytest.raises(NreError, match=words) as caught:
         load_config(written(tmp_path, text))
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(NreError, match="none.yml"):
         load_config(tmp_path / "none.yml")

@@ -10,7 +10,9 @@ from synthetic import CAMERA, CHANCE, GRID, HEIGHT, WIDTH, as_maps, dips, opencv
 
 from nre_ros.geometry import RADIAL_TANGENTIAL, Camera, invert, pose_error
 from nre_ros.nre import consensus
-from nre_ros.nre.consensus import p3p_consensus, score_poses
+from nre_ros.nre.consensus import p3p_consensus
+from nre_ros.nre.maps import NREMaps
+from nre_ros.nre.problem import PoseProblem
 
 
 def problem(count: int = 200, outliers: float = 0.4, twins: float = 0.2, seed: int = 0):
@@ -31,7 +33,9 @@ def problem(count: int = 200, outliers: float = 0.4, twins: float = 0.2, seed: i
 
 def run(points, maps, seed: int = 0, **options):
     generator = torch.Generator().manual_seed(seed)
-    return p3p_consensus(points, maps, CAMERA, generator, **{"n_iter_p3p": 1000, "top_n_p3p": 1.0, **options})
+    return p3p_consensus(
+        PoseProblem(points, maps, CAMERA), generator, **{"n_iter_p3p": 1000, "top_n_p3p": 1.0, **options}
+    )
 
 
 def errors(T_cam_map, truth):
@@ -40,25 +44,25 @@ def errors(T_cam_map, truth):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_pose_is_found_among_outliers_and_maps_with_two_dips(seed):
+def test_pose_is_found_among_outliers_and_maps_with_two_minima(seed):
     points, maps, truth = problem(seed=seed)
     metres, degrees = errors(run(points, maps).T[0], truth)
     assert metres < 0.02 and degrees < 0.5
 
 
-def test_a_share_of_the_points_is_enough_and_is_the_best_share():
+def test_the_most_informative_share_of_the_points_is_used_and_is_enough():
     points, maps, truth = problem(count=400, outliers=0.2, twins=0.0)
     loss = maps.loss.clone()
     loss[::2] = CHANCE - 0.2 * (CHANCE - loss[::2])  # every second map tells little
     found = run(points, as_maps(loss.numpy()), top_n_p3p=0.25)
-    assert len(found.kept) == 100 and (found.kept % 2 == 1).all()
+    assert len(found.rows) == 100 and (found.rows % 2 == 1).all()
     assert errors(found.T[0], truth)[0] < 0.05
 
 
 def test_costs_are_mean_losses_at_opencvs_projections():
     points, maps, truth = problem(count=60)
     poses = np.stack([truth, true_pose(5)])
-    ours = score_poses(torch.from_numpy(poses), points, maps.loss, maps, CAMERA)
+    ours = PoseProblem(points, maps, CAMERA).mean_losses(torch.from_numpy(poses))
     cells = GRID.to_cells(opencv_pixels(points.numpy(), truth))
     expected = [map_coordinates(m, c[::-1][:, None], order=1)[0] for m, c in zip(maps.loss.numpy(), cells)]
     assert float(ours[0]) == pytest.approx(np.mean(expected), abs=1e-3)
@@ -69,7 +73,7 @@ def test_poses_come_best_first_with_their_costs():
     points, maps, _ = problem()
     found = run(points, maps, best=5)
     assert found.T.shape == (5, 4, 4) and (found.cost.diff() >= 0).all()
-    cost = score_poses(found.T, points[found.kept], maps.loss[found.kept], maps, CAMERA)
+    cost = PoseProblem(points, maps, CAMERA)[found.rows].mean_losses(found.T)
     torch.testing.assert_close(cost, found.cost)
 
 
@@ -106,7 +110,7 @@ def test_sharp_maps_are_drawn_more_often_and_flat_ones_still_are(solved):
     assert sharp > 1.5 * middle > 0 and middle > 20 * flat
 
 
-def test_the_seed_decides(solved):
+def test_the_same_seed_draws_the_same_triplets(solved):
     points, maps, _ = problem()
     first, again, _ = (run(points, maps, seed=seed) for seed in (3, 3, 4))
     assert torch.equal(first.T, again.T) and torch.equal(first.cost, again.cost)
@@ -136,15 +140,15 @@ def test_fewer_than_four_points_give_no_pose(count):
 def test_flat_maps_give_no_pose():
     points, _, _ = problem(count=100)
     found = run(points, flat_maps(100))
-    assert len(found.T) == 0 and len(found.kept) == 0
+    assert len(found.T) == 0 and len(found.rows) == 0
 
 
-def test_flat_maps_do_not_take_part():
+def test_points_with_flat_maps_are_not_used():
     points, maps, truth = problem(count=100, outliers=0, twins=0)
     loss = maps.loss.numpy().copy()
     loss[:70] = np.log(HEIGHT * WIDTH)
     found = run(points, as_maps(loss))
-    assert set(found.kept.tolist()) == set(range(70, 100)) and errors(found.T[0], truth)[0] < 0.05
+    assert set(found.rows.tolist()) == set(range(70, 100)) and errors(found.T[0], truth)[0] < 0.05
 
 
 @pytest.mark.parametrize("place", [[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
@@ -159,12 +163,11 @@ def test_collinear_points_give_no_pose():
     assert len(run(line, maps).T) == 0
 
 
-def test_points_far_beside_the_camera_cost_chance_in_single_precision_too():
+def test_points_far_beside_the_camera_have_the_outlier_loss_in_single_precision_too():
     """A rational model's polynomials overflow there; a map of a town has such points for some pose."""
     lens = (0.3, -0.1, 0.0011, -0.0007, 0.02, 0.5, -0.05, 0.01)
     camera = Camera(320, 240, 260.0, 258.0, 161.0, 118.0, RADIAL_TANGENTIAL, lens)
     beside = torch.tensor([[800.0, 5.0, 1.01e-4], [-900.0, 0.0, 2e-4]], dtype=torch.float64)
-    cost = score_poses(
-        torch.eye(4, dtype=torch.float64)[None], beside, torch.zeros(2, HEIGHT, WIDTH), flat_maps(2), camera
-    )
+    maps = NREMaps(torch.zeros(2, HEIGHT, WIDTH), torch.zeros(2), GRID)
+    cost = PoseProblem(beside, maps, camera).mean_losses(torch.eye(4, dtype=torch.float64)[None])
     assert float(cost[0]) == pytest.approx(CHANCE)

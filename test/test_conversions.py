@@ -3,6 +3,7 @@
 """Messages to arrays, cameras and motions: against rosbags-image, OpenCV and closed forms."""
 
 import array
+import struct
 
 import cv2
 import numpy as np
@@ -15,8 +16,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from nre_ros.errors import CameraError, ImageError, PoseError
 from nre_ros.geometry import EQUIDISTANT, PINHOLE, RADIAL_TANGENTIAL
-from nre_ros.messages.camera_info import camera_of
-from nre_ros.messages.images import check_size, image_array
+from nre_ros.images import check_image_size
+from nre_ros.messages.camera_info import camera_from_info
+from nre_ros.messages.images import image_array
 from nre_ros.node.conversions import (
     matrix_of_pose,
     pose_message,
@@ -126,8 +128,8 @@ def test_the_second_camera_of_a_stereo_pair_is_refused_where_it_is_rectified():
     info = info_message()
     info.p[3] = -60.0
     with pytest.raises(CameraError, match="second camera of a stereo pair"):
-        camera_of(info, rectified=True)
-    assert camera_of(info).fx == 500.0
+        camera_from_info(info, rectified=True)
+    assert camera_from_info(info).fx == 500.0
 
 
 @pytest.mark.parametrize("big_endian", [False, True])
@@ -158,11 +160,24 @@ def test_png_is_lossless_and_jpeg_is_near():
     assert np.abs(decoded - pixels).max() < 12
 
 
-def test_zeros_behind_a_jpeg_do_no_harm():
+@pytest.mark.parametrize("appended", [bytes(100), b"metadata of a phone"])
+def test_bytes_appended_to_a_jpeg_are_ignored(appended):
     message = compressed_message(".jpg", random_pixels((48, 64, 3)))
     expected = image_array(message)
-    message.data.extend([0] * 100)
+    message.data.extend(appended)
     np.testing.assert_array_equal(image_array(message), expected)
+
+
+def test_a_truncated_jpeg_with_a_whole_thumbnail_is_refused():
+    message = compressed_message(".jpg", random_pixels((48, 64, 3)))
+    thumbnail = bytes(compressed_message(".jpg", random_pixels((6, 8, 3))).data)
+    whole = bytes(message.data)
+    with_thumbnail = whole[:2] + b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail + whole[2:]
+    message.data = array.array("B", with_thumbnail)
+    assert image_array(message).shape == (48, 64, 3)
+    message.data = array.array("B", with_thumbnail[:-200])
+    with pytest.raises(ImageError, match="truncated"):
+        image_array(message)
 
 
 @pytest.mark.parametrize("extension", [".jpg", ".png"])
@@ -176,7 +191,7 @@ def test_a_truncated_file_is_refused(extension, part):
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff\xd9", b"no image at all"])
 def test_bytes_that_are_no_image_are_refused(data):
-    with pytest.raises(ImageError, match=f"of {len(data)} bytes, format 'jpeg', cannot be decoded"):
+    with pytest.raises(ImageError, match=rf"format 'jpeg'\) cannot be decoded \({len(data)} bytes\)"):
         image_array(CompressedImage(format="jpeg", data=array.array("B", data)))
 
 
@@ -199,7 +214,7 @@ def test_compressed_depth_is_refused():
         ({"data": array.array("B")}, "has 0 bytes"),
     ],
 )
-def test_wrong_image_messages_are_refused_in_words(changes, words):
+def test_invalid_image_messages_are_refused_with_the_reason(changes, words):
     message = raw_message(random_pixels((24, 32, 3)), "bgr8")
     for name, value in changes.items():
         setattr(message, name, value)
@@ -232,7 +247,7 @@ def test_yuv_of_an_odd_width_is_refused_not_crashed():
     ],
 )
 def test_distortion_models(model, coefficients, expected):
-    camera = camera_of(info_message(distortion_model=model, d=coefficients))
+    camera = camera_from_info(info_message(distortion_model=model, d=coefficients))
     assert camera.model == expected
     assert camera.distortion == (() if expected == PINHOLE else tuple(coefficients[:8]))
     assert (camera.width, camera.height) == (640, 480)
@@ -240,7 +255,7 @@ def test_distortion_models(model, coefficients, expected):
 
 
 def test_rectified_images_have_the_projection_of_p_and_no_distortion():
-    camera = camera_of(info_message(), rectified=True)
+    camera = camera_from_info(info_message(), rectified=True)
     assert (camera.model, camera.fx, camera.fy, camera.cx, camera.cy) == (PINHOLE, 450, 455, 318, 236)
 
 
@@ -248,7 +263,7 @@ def test_binning_and_region_of_interest_move_pixels_as_the_sensor_does():
     """A point of the full sensor lands where averaging blocks of the cut-out region puts it."""
     info = info_message(binning_x=2, binning_y=3)
     info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = 100, 60, 400, 300
-    camera, full = camera_of(info), camera_of(info_message())
+    camera, full = camera_from_info(info), camera_from_info(info_message())
     assert (camera.width, camera.height) == (200, 100)
     columns, rows = np.meshgrid(np.arange(640.0), np.arange(480.0))
     cut = np.stack([columns, rows])[:, 60:360, 100:500]
@@ -274,15 +289,15 @@ def test_binning_and_region_of_interest_move_pixels_as_the_sensor_does():
         ({"width": 0}, "0x480"),
     ],
 )
-def test_wrong_intrinsics_are_refused_in_words(changes, words):
+def test_invalid_intrinsics_are_refused_with_the_reason(changes, words):
     with pytest.raises(CameraError, match=words) as caught:
-        camera_of(info_message(**changes))
+        camera_from_info(info_message(**changes))
     assert "\n" not in str(caught.value)
 
 
 def test_an_image_of_another_size_than_the_camera_names_both():
     with pytest.raises(ImageError, match="320x240 .* 640x480"):
-        check_size(np.zeros((240, 320, 3), np.uint8), camera_of(info_message()))
+        check_image_size(np.zeros((240, 320, 3), np.uint8), camera_from_info(info_message()))
 
 
 # --- times and motions ------------------------------------------------------------------------------
@@ -307,7 +322,7 @@ def test_poses_keep_their_values():
     )
 
 
-def test_a_pose_message_that_is_no_motion_is_refused():
+def test_an_invalid_pose_message_is_refused():
     message = pose_message(np.eye(4))
     message.position.y = float("nan")
     with pytest.raises(PoseError, match="nan"):

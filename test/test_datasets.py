@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Public benchmarks on miniatures in their exact layouts, made from the real images beside the repository."""
+"""Public benchmarks on miniatures of the data sets in their exact layouts, made from the real test images."""
 
 import shutil
 
@@ -12,15 +12,15 @@ import pytest
 from nre_ros.cli import main
 from nre_ros.errors import NreError
 from nre_ros.evaluation.datasets import DATASETS, make_dataset
-from nre_ros.evaluation.datasets.benchmark import _is_there as is_there
-from nre_ros.evaluation.datasets.benchmark import table
+from nre_ros.evaluation.datasets.benchmark import can_reuse_map, format_table
 from nre_ros.evaluation.datasets.euroc import EurocSource
-from nre_ros.evaluation.inputs import PosedInput
+from nre_ros.evaluation.inputs import DatasetInput
 from nre_ros.features import load_backbone
 from nre_ros.geometry import EQUIDISTANT, invert, pose_error, pose_matrix
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.importers.common import made_of, read_list
-from nre_ros.keyframes.importers.rgbd.folder import parse_tum_line
+from nre_ros.keyframes.importers.resume_file import source_fingerprint
+from nre_ros.keyframes.importers.text_files import read_list
+from nre_ros.keyframes.importers.text_trajectory import parse_tum_pose
 from nre_ros.keyframes.storage.store import KeyframeStore
 
 MAKERS = {
@@ -35,7 +35,7 @@ MAKERS = {
 
 @pytest.fixture(scope="module")
 def root(shared, tmp_path_factory):
-    """A function: name of a data set -> the folder of its miniature."""
+    """A function: name of a data set to the folder of its miniature."""
     made = {}
 
     def make(name):
@@ -55,11 +55,11 @@ def test_every_data_set_has_a_miniature():
     assert set(MAKERS) == set(DATASETS)
 
 
-def test_seven_scenes_from_download_to_table(root, tmp_path, capsys):
+def test_seven_scenes_gives_its_table(root, tmp_path, capsys):
     assert benchmark("7scenes", root("7scenes"), tmp_path) == 0
-    told = capsys.readouterr()
-    lines = told.out.splitlines()
-    assert "note: map of redkitchen: 7-Scenes: 5 images of seq-01" in told.err
+    output = capsys.readouterr()
+    lines = output.out.splitlines()
+    assert "note: map of redkitchen: 7-Scenes: 5 images of seq-01" in output.err
     assert lines[0].split("|")[1:3] == [" scene      ", " method                                    "]
     ours, theirs = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:4])
     centimetres, degrees = map(float, ours[2].split(" / "))
@@ -67,34 +67,35 @@ def test_seven_scenes_from_download_to_table(root, tmp_path, capsys):
     assert centimetres < 1.5 and degrees < 0.5
     assert theirs[:4] == ["redkitchen", "hloc (SuperPoint + SuperGlue) (published)", "4.03 / 1.38", "61.9"]
     assert (tmp_path / "redkitchen/report.html").is_file() and (tmp_path / "table.md").is_file()
-    # a map of other points is not taken for the one that was asked for
+    # a map with another number of points is not reused
     assert benchmark("7scenes", root("7scenes"), tmp_path, "--points", 400) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "redkitchen.db was made with other points: --force makes it anew" in error
+    assert "redkitchen.db was built with other points: --force builds the map again" in error
     (scene,) = make_dataset("7scenes").scenes(root("7scenes"))
     usual, other = (
-        made_of(scene.source, KeyframeBuilder(load_backbone("xfeat", "cpu"), points)) for points in (500, 400)
+        source_fingerprint(scene.source, KeyframeBuilder(load_backbone("xfeat", "cpu"), points))
+        for points in (500, 400)
     )
     path = tmp_path / "redkitchen.db"
-    assert is_there(path, usual, force=False) and is_there(path, usual, force=True)
-    assert not is_there(path, other, force=True) and not is_there(tmp_path / "none.db", usual, force=False)
+    assert can_reuse_map(path, usual, force=False) and can_reuse_map(path, usual, force=True)
+    assert not can_reuse_map(path, other, force=True) and not can_reuse_map(tmp_path / "none.db", usual, force=False)
 
 
-def test_a_scene_that_lacks_a_sequence_of_its_split_is_refused(root, tmp_path):
-    """Its figures would not be the benchmark's."""
+def test_a_scene_without_a_sequence_of_its_split_is_refused(root, tmp_path):
+    """Its figures would not be comparable with published ones."""
     shutil.copytree(root("7scenes") / "redkitchen", tmp_path / "redkitchen")
     for split in ("Train", "Test"):
         before = (tmp_path / f"redkitchen/{split}Split.txt").read_text()
         (tmp_path / f"redkitchen/{split}Split.txt").write_text(f"{before}sequence7\n")
         (tmp_path / "redkitchen/seq-07.zip").touch()
-        with pytest.raises(NreError, match="redkitchen is not whole: seq-07 is left out: it is still zipped"):
+        with pytest.raises(NreError, match="redkitchen is incomplete: seq-07 is left out: it is still zipped"):
             make_dataset("7scenes").scenes(tmp_path)
         (tmp_path / f"redkitchen/{split}Split.txt").write_text(before)
     (scene,) = make_dataset("7scenes").scenes(tmp_path)
-    assert scene.queries.notes == ("7-Scenes: 2 images of seq-02",) == scene.queries.thinned(1).notes
+    assert scene.queries.notes == ("7-Scenes: 2 images of seq-02",) == scene.queries.subset(1).notes
 
 
-def test_cambridge_from_download_to_table(root, tmp_path, capsys):
+def test_cambridge_gives_its_table(root, tmp_path, capsys):
     assert benchmark("cambridge", root("cambridge"), tmp_path, "--queries", 2) == 0
     out = capsys.readouterr().out
     ours = [cell.strip() for cell in out.splitlines()[2].split("|")[1:-1]]
@@ -102,13 +103,13 @@ def test_cambridge_from_download_to_table(root, tmp_path, capsys):
     assert "5 / 0.23" in out and "Only 2 evenly spaced queries" in out
 
 
-def test_aachen_from_download_to_the_submission_file(shared, root, tmp_path, capsys):
-    """The poses of the file are the kitchen's truth, world to camera, and names are without folders."""
+def test_aachen_gives_the_submission_file(shared, root, tmp_path, capsys):
+    """The file contains the kitchen's ground-truth poses, world to camera, and image names without folders."""
     assert benchmark("aachen", root("aachen"), tmp_path) == 0
     assert "89.6 / 95.4 / 98.8" in capsys.readouterr().out
     kitchen = shared / "data/kitchen"
     names, poses = read_list(kitchen / "query.txt"), read_list(kitchen / "query_poses.txt")
-    truth = {name: parse_tum_line(line)[1] for name, line in zip(names, poses)}
+    truth = {name: parse_tum_pose(line)[1] for name, line in zip(names, poses)}
     lines = (tmp_path / "submission.txt").read_text().split("\n")[:-1]
     assert [line.split()[0] for line in lines] == names[: 2 * miniatures.QUERIES]
     for line in lines:
@@ -119,12 +120,12 @@ def test_aachen_from_download_to_the_submission_file(shared, root, tmp_path, cap
     assert sorted(path.name for path in tmp_path.glob("*.db")) == ["day.db"]  # day and night share the map
 
 
-def test_inloc_from_download_to_the_submission_file(shared, root, tmp_path, capsys):
-    """The cutouts' cameras are found from their points; the poses of the file are the kitchen's truth."""
+def test_inloc_gives_the_submission_file(shared, root, tmp_path, capsys):
+    """The cutouts' cameras are computed from their points; the file contains the kitchen's ground-truth poses."""
     assert benchmark("inloc", root("inloc"), tmp_path) == 0
     assert "46.5 / 65.7 / 78.3 (DUC1)" in capsys.readouterr().out
     poses = read_list(shared / "data/kitchen/query_poses.txt")[: miniatures.QUERIES]
-    truth = [parse_tum_line(line)[1] for line in poses]
+    truth = [parse_tum_pose(line)[1] for line in poses]
     lines = (tmp_path / "submission.txt").read_text().split("\n")[:-1]
     assert [line.split()[0][:4] for line in lines] == ["IMG_"] * miniatures.QUERIES
     for line, T in zip(lines, truth):
@@ -136,57 +137,57 @@ def test_inloc_from_download_to_the_submission_file(shared, root, tmp_path, caps
     assert camera.fx == pytest.approx(554.2, abs=0.1) and (camera.cx, camera.cy) == (319.5, 239.5)
 
 
-def test_tum_from_download_to_table(root, tmp_path, capsys):
+def test_tum_gives_its_table(root, tmp_path, capsys):
     scenes = "rgbd_dataset_freiburg3_map,rgbd_dataset_freiburg3_query"
     assert benchmark("tum", root("tum"), tmp_path, "--scenes", scenes) == 0
     ours = [cell.strip() for cell in capsys.readouterr().out.splitlines()[2].split("|")[1:-1]]
     assert ours[0] == "rgbd_dataset_freiburg3_query" and float(ours[3]) < 2 and ours[5:] == ["100.0", "100.0"]
 
 
-def test_tum_alone_is_halved(root):
+def test_a_single_tum_sequence_is_halved_into_map_and_queries(root):
     (scene,) = make_dataset("tum").scenes(root("tum") / "rgbd_dataset_freiburg3_map")
     assert (len(scene.source.names()), len(scene.queries)) == (2, 3)
-    assert not set(scene.source.names()) & set(scene.queries.frames)
+    assert not set(scene.source.names()) & set(scene.queries.images)
 
 
-def frames_of(queries):
-    for frame in queries.frames.values():
-        yield frame, *frame.load()
+def loaded_images(queries):
+    for query in queries.images.values():
+        yield query, *query.load()
 
 
-def test_euroc_frames_are_those_that_went_in(shared, root):
+def test_euroc_images_poses_and_cameras_equal_the_originals(shared, root):
     (scene,) = make_dataset("euroc").scenes(root("euroc"))
     assert scene.name == "V1_02_medium" and len(scene.source.names()) == 7 and len(scene.queries) == 4
     originals = [entry for entry in miniatures.fountain_frames(shared / "data/fountain") if entry[4]]
-    for (frame, image, camera), (_, original, theirs, T, _) in zip(frames_of(scene.queries), originals):
-        metres, radians = pose_error(frame.T_map_cam, T)
-        assert metres < 1e-6 and radians < 1e-6  # the mount is taken off and put on again
+    for (query, image, camera), (_, original, theirs, T, _) in zip(loaded_images(scene.queries), originals):
+        metres, radians = pose_error(query.T_map_cam, T)
+        assert metres < 1e-6 and radians < 1e-6  # the transform from body to camera is removed and applied again
         assert (camera.width, camera.fx, camera.cy) == (theirs.width, theirs.fx, theirs.cy)
         grey = cv2.cvtColor(original, cv2.COLOR_BGR2GRAY)
         assert image.shape == original.shape and np.abs(image - grey[..., None].astype(int)).max() <= 1
 
 
-def test_cambridge_frames_are_those_that_went_in(shared, root):
+def test_cambridge_poses_and_cameras_equal_the_originals(shared, root):
     (scene,) = make_dataset("cambridge").scenes(root("cambridge") / "ShopFacade")
     originals = [entry for entry in miniatures.fountain_frames(shared / "data/fountain") if entry[4]]
-    for (frame, _, camera), (_, _, theirs, T, _) in zip(frames_of(scene.queries), originals):
-        metres, radians = pose_error(frame.T_map_cam, T)
+    for (query, _, camera), (_, _, theirs, T, _) in zip(loaded_images(scene.queries), originals):
+        metres, radians = pose_error(query.T_map_cam, T)
         assert metres < 1e-6 and radians < 1e-6
         assert camera.fx == camera.fy == pytest.approx(theirs.fx / 2) and camera.cx == (theirs.width // 2 - 1) / 2
 
 
 @pytest.mark.parametrize("name", sorted(MAKERS))
-def test_a_folder_that_is_something_else_is_told(tmp_path, name):
+def test_a_folder_of_another_kind_is_refused(tmp_path, name):
     with pytest.raises(NreError, match=str(tmp_path)):
         make_dataset(name).scenes(tmp_path)
 
 
-def test_a_scene_that_is_not_there_is_told(root):
-    with pytest.raises(NreError, match="no scene with a TrainSplit.txt: chess"):
+def test_a_missing_scene_is_refused(root):
+    with pytest.raises(NreError, match="contains no scene with a TrainSplit.txt: chess"):
         make_dataset("7scenes").scenes(root("7scenes"), ("redkitchen", "chess"))
 
 
-def test_an_image_without_a_true_pose_keeps_its_time():
+def test_an_image_without_a_ground_truth_pose_keeps_its_stamp():
     class Source:
         stamps = {"a": 5, "b": 6}
 
@@ -198,20 +199,40 @@ def test_an_image_without_a_true_pose_keeps_its_time():
                 raise NreError("no pose at this image's time")
             return self.stamps[name], np.eye(4)
 
-    queries = PosedInput.of(Source(), "made up")
+    queries = DatasetInput.from_source(Source(), "made up")
     assert [query.stamp for query in queries.queries()] == [5, 6]
     assert np.isfinite(queries.poses(["a", "b"])[:, 0, 0]).tolist() == [False, True]
 
 
-def test_broken_lists_are_told(root, tmp_path):
+def test_damaged_files_are_refused(root, tmp_path):
     for name, path, text, named in (
-        ("cambridge", "ShopFacade/reconstruction.nvm", "NVM_V2\n", "is no NVM_V3 model"),
-        ("cambridge", "ShopFacade/dataset_test.txt", "a\nb\n\nseq1/frame00001.png 1 2\n", "not 'image x y z qw qx"),
-        ("aachen", "queries/day_time_queries_with_intrinsics.txt", "a.jpg PINHOLE 640\n", "not 'image MODEL width"),
-        ("euroc", "V1_01_easy/mav0/cam0/sensor.yaml", "T_BS: 1\n", "is no sensor.yaml"),
-        ("euroc", "V1_01_easy/mav0/cam0/data.csv", "#t,name\nabc,1.png\n", "line 2 is not 'timestamp,filename': 'abc"),
-        ("euroc", "V1_01_easy/mav0/cam0/data.csv", "12\n", "line 1 is not 'timestamp,filename'"),
-        ("euroc", "V1_02_medium/mav0/state_groundtruth_estimate0/data.csv", "1,2,3\n", "line 1 is not 'timestamp,x,y"),
+        ("cambridge", "ShopFacade/reconstruction.nvm", "NVM_V2\n", "is not an NVM_V3 model"),
+        (
+            "cambridge",
+            "ShopFacade/dataset_test.txt",
+            "a\nb\n\nseq1/frame00001.png 1 2\n",
+            "expected 'image x y z qw qx",
+        ),
+        (
+            "aachen",
+            "queries/day_time_queries_with_intrinsics.txt",
+            "a.jpg PINHOLE 640\n",
+            "expected 'image MODEL width",
+        ),
+        ("euroc", "V1_01_easy/mav0/cam0/sensor.yaml", "T_BS: 1\n", "is not a sensor.yaml"),
+        (
+            "euroc",
+            "V1_01_easy/mav0/cam0/data.csv",
+            "#t,name\nabc,1.png\n",
+            "line 2: expected 'timestamp,filename', got 'abc",
+        ),
+        ("euroc", "V1_01_easy/mav0/cam0/data.csv", "12\n", "line 1: expected 'timestamp,filename'"),
+        (
+            "euroc",
+            "V1_02_medium/mav0/state_groundtruth_estimate0/data.csv",
+            "1,2,3\n",
+            "line 1: expected 'timestamp,x,y",
+        ),
     ):
         broken = tmp_path / f"{name}{len(list(tmp_path.iterdir()))}"
         shutil.copytree(root(name), broken)
@@ -220,7 +241,7 @@ def test_broken_lists_are_told(root, tmp_path):
             make_dataset(name).scenes(broken)
 
 
-def test_another_distortion_model_is_read_or_told(root, tmp_path):
+def test_an_equidistant_camera_is_read_and_an_unknown_distortion_model_is_refused(root, tmp_path):
     shutil.copytree(root("euroc") / "V1_01_easy", tmp_path / "V1_01_easy")
     path = tmp_path / "V1_01_easy/mav0/cam0/sensor.yaml"
     before = path.read_text()
@@ -231,14 +252,14 @@ def test_another_distortion_model_is_read_or_told(root, tmp_path):
         EurocSource(tmp_path / "V1_01_easy")
 
 
-def test_published_rows_stand_only_beside_scenes_that_were_run():
+def test_published_figures_are_listed_only_for_scenes_that_were_run():
     summary = {
         "shares": {"accepted": 1, "images": 2},
         "median_of_all": {"position_m": None, "rotation_deg": None},
         "recall": {"0.05 m, 5 deg": 0.5},
     }
-    lines = table(make_dataset("7scenes"), {"heads": summary})
+    lines = format_table(make_dataset("7scenes"), {"heads": summary})
     assert len(lines[:4]) == 4 and "heads" in lines[3] and not any("chess" in line for line in lines)
     assert "| - " in lines[2] and "50.0" in lines[2]
     summary["recall"]["0.05 m, 5 deg"] = None  # no query has a true pose
-    assert lines[2].count("| - ") + 1 == table(make_dataset("7scenes"), {"heads": summary})[2].count("| - ")
+    assert lines[2].count("| - ") + 1 == format_table(make_dataset("7scenes"), {"heads": summary})[2].count("| - ")

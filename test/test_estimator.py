@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The whole estimator on rendered views with exact truth, and on input that cannot give a pose."""
 
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -9,13 +10,16 @@ import pytest
 import torch
 from synthetic import CAMERA, QUERIES, opencv_pixels, small_room
 
-from nre_ros.errors import CameraError
+from nre_ros.errors import CameraError, NreError
 from nre_ros.features import FeatureMap
 from nre_ros.gallery import Gallery, build_room, camera_pose
 from nre_ros.geometry import Camera, invert, pose_error
 from nre_ros.keyframes.types import stack_keyframes
-from nre_ros.localization.verdict import judge
+from nre_ros.localization.confidence import load_model
+from nre_ros.localization.verdict import reach_verdict
 from nre_ros.nre import EstimatorConfig, NREEstimator
+
+MODEL = load_model("xfeat")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +50,7 @@ def test_rendered_views_are_localized_within_centimetres(room, stack, queries, q
     estimate = NREEstimator(room.backbone).localize(features, stack, CAMERA)
     metres, degrees = errors(estimate, truth)
     assert metres < 0.03 and degrees < 0.6 and estimate.reason == ""
-    assert judge(estimate, stack, CAMERA, 0.5).confidence > 0.9
+    assert reach_verdict(estimate, MODEL, 0.5).confidence > 0.9
     assert set(estimate.milliseconds) == {"maps", "consensus", "coarse", "fine", "verdict"}
     # the covariance knows the size of its own error: within 5 sigma, and of the order of centimetres
     sigma = estimate.covariance.diagonal().sqrt()
@@ -54,7 +58,7 @@ def test_rendered_views_are_localized_within_centimetres(room, stack, queries, q
     assert (np.abs(off) < 5 * sigma[:3].numpy()).all() and sigma[:3].max() < 0.05
 
 
-def test_projections_and_support_are_those_of_the_pose(room, stack, queries):
+def test_projections_and_inliers_are_those_of_the_pose(room, stack, queries):
     features, truth = queries[0]
     estimate = NREEstimator(room.backbone).localize(features, stack, CAMERA)
     seen = estimate.valid.numpy()
@@ -62,9 +66,9 @@ def test_projections_and_support_are_those_of_the_pose(room, stack, queries):
     np.testing.assert_allclose(estimate.pixels.numpy()[seen], expected, atol=1e-6)
     assert estimate.losses.shape == (len(stack),) and (estimate.losses <= 1).all()
     assert (
-        estimate.support
+        estimate.inlier_count
         == int((estimate.losses < 0.5).sum())
-        > 10 * float(estimate.by_chance[estimate.losses < 1].sum())
+        > 10 * float(estimate.false_match_rate[estimate.losses < 1].sum())
     )
     # a map point seen in the query supports the pose more often than not
     away = opencv_pixels(stack.points.numpy(), np.linalg.inv(truth))
@@ -97,7 +101,7 @@ def test_the_same_seed_gives_the_same_pose_bit_for_bit(room, stack, queries):
     estimator = NREEstimator(room.backbone)
     first, again = (estimator.localize(features, stack, CAMERA, 7) for _ in range(2))
     assert torch.equal(first.T_cam_map, again.T_cam_map) and torch.equal(first.covariance, again.covariance)
-    assert first.cost == again.cost and first.support == again.support
+    assert first.cost == again.cost and first.inlier_count == again.inlier_count
 
 
 def test_a_call_leaves_torch_as_it_was(room, stack, queries):
@@ -115,21 +119,21 @@ def test_a_call_leaves_torch_as_it_was(room, stack, queries):
         EstimatorConfig(window_size=8),
     ],
 )
-def test_options_change_the_way_and_not_the_place(room, stack, queries, config):
+def test_every_option_leads_to_the_pose(room, stack, queries, config):
     for features, truth in queries:
         metres, degrees = errors(NREEstimator(room.backbone, config).localize(features, stack, CAMERA), truth)
         assert metres < 0.06 and degrees < 1.2
 
 
-def test_cost_and_support_do_not_depend_on_the_order_of_the_keyframes(room, queries):
+def test_the_order_of_the_keyframes_does_not_matter(room, queries):
     features, truth = queries[0]
     stack = stack_keyframes(room.keyframes[::-1])
     assert errors(NREEstimator(room.backbone).localize(features, stack, CAMERA), truth)[0] < 0.03
 
 
-def unsupported(estimate, stack) -> bool:
+def unsupported(estimate) -> bool:
     """Either no pose, or one that the verdict refuses; with words in both cases."""
-    verdict = judge(estimate, stack, CAMERA, 0.5)
+    verdict = reach_verdict(estimate, MODEL, 0.5)
     return (
         bool(verdict.reason)
         and "\n" not in verdict.reason
@@ -138,7 +142,7 @@ def unsupported(estimate, stack) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["noise", "black", "white", "other scene"])
-def test_images_of_nothing_in_the_map_give_no_pose(room, stack, kind):
+def test_images_that_show_nothing_of_the_map_give_no_pose(room, stack, kind):
     other = Gallery(build_room(seed=9, pixels_per_metre=60, furniture=False))
     image = {
         "noise": lambda: np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8),
@@ -147,7 +151,7 @@ def test_images_of_nothing_in_the_map_give_no_pose(room, stack, kind):
         "other scene": lambda: other.render(CAMERA, camera_pose([0, 0, 1.5], 2.0, -1.2)).image,
     }[kind]()
     estimate = NREEstimator(room.backbone).localize(room.backbone.extract(image), stack, CAMERA)
-    assert unsupported(estimate, stack)
+    assert unsupported(estimate)
 
 
 def taking(stack, rows):
@@ -166,18 +170,18 @@ def taking(stack, rows):
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_fewer_than_four_points(room, stack, queries, count):
+def test_fewer_than_four_points_give_no_pose(room, stack, queries, count):
     estimate = NREEstimator(room.backbone).localize(queries[0][0], taking(stack, slice(0, count)), CAMERA)
-    assert estimate.T_cam_map is None and str(count) in estimate.reason and estimate.support == 0
+    assert estimate.T_cam_map is None and str(count) in estimate.reason and estimate.inlier_count == 0
 
 
-def test_four_points_are_tried_and_not_believed(room, stack, queries):
+def test_a_pose_from_four_points_is_refused(room, stack, queries):
     four = taking(stack, slice(0, 4))
-    assert unsupported(NREEstimator(room.backbone).localize(queries[0][0], four, CAMERA), four)
+    assert unsupported(NREEstimator(room.backbone).localize(queries[0][0], four, CAMERA))
 
 
 @pytest.mark.parametrize("place", ["one point", "line"])
-def test_points_that_no_pose_can_be_computed_from(room, stack, queries, place):
+def test_coincident_and_collinear_points_give_no_pose(room, stack, queries, place):
     steps = torch.arange(len(stack), dtype=torch.float64)[:, None]
     points = {"one point": torch.ones(1, 3).double().expand(len(stack), 3), "line": steps * torch.ones(1, 3).double()}
     estimate = NREEstimator(room.backbone).localize(queries[0][0], replace(stack, points=points[place].clone()), CAMERA)
@@ -185,7 +189,7 @@ def test_points_that_no_pose_can_be_computed_from(room, stack, queries, place):
 
 
 @pytest.mark.parametrize("config", [EstimatorConfig(), EstimatorConfig(use_re=True), EstimatorConfig(skip_gnc=True)])
-def test_flat_maps(room, stack, queries, config):
+def test_flat_maps_give_no_pose(room, stack, queries, config):
     """Every cell of the query has the same features."""
     features = queries[0][0]
     flat = torch.full_like(features.coarse.data, 1 / np.sqrt(len(features.coarse.data)))
@@ -202,7 +206,7 @@ def spoilt(tensor, value):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("where", ["coarse", "fine"])
-def test_query_features_that_are_not_finite(room, stack, queries, where, value):
+def test_query_features_that_are_not_finite_are_named(room, stack, queries, where, value):
     features = queries[0][0]
     map_ = getattr(features, where)
     features = replace(features, **{where: FeatureMap(spoilt(map_.data, value), map_.grid)})
@@ -211,7 +215,7 @@ def test_query_features_that_are_not_finite(room, stack, queries, where, value):
 
 
 @pytest.mark.parametrize("where", ["points", "coarse", "fine", "background"])
-def test_keyframes_that_are_not_finite(room, stack, queries, where):
+def test_keyframes_that_are_not_finite_are_named(room, stack, queries, where):
     broken = replace(stack, **{where: spoilt(getattr(stack, where), float("nan"))})
     estimate = NREEstimator(room.backbone).localize(queries[0][0], broken, CAMERA)
     assert estimate.T_cam_map is None and "not finite" in estimate.reason
@@ -231,7 +235,7 @@ def test_keyframes_that_are_not_finite(room, stack, queries, where):
         ("background", (256, 64)),
     ],
 )
-def test_keyframes_of_wrong_shape(room, stack, queries, where, shape):
+def test_keyframes_of_wrong_shape_give_no_pose(room, stack, queries, where, shape):
     """Each is named with the shape that it has."""
     tensor = getattr(stack, where)
     shape = tuple(tensor.shape[i] if side == -1 else side for i, side in enumerate(shape))
@@ -240,14 +244,14 @@ def test_keyframes_of_wrong_shape(room, stack, queries, where, shape):
     assert estimate.T_cam_map is None and estimate.reason
 
 
-def test_query_features_of_other_length(room, stack, queries):
+def test_query_features_of_another_length_are_named(room, stack, queries):
     features = queries[0][0]
     features = replace(features, coarse=FeatureMap(features.coarse.data[:32], features.coarse.grid))
     estimate = NREEstimator(room.backbone).localize(features, stack, CAMERA)
     assert estimate.T_cam_map is None and "[1200, 64], expected [1200, 32]" in estimate.reason
 
 
-def test_cameras_without_focal_length_do_not_come_into_being():
+def test_cameras_without_focal_length_are_refused():
     with pytest.raises(CameraError, match="fx=0"):
         Camera(320, 240, 0.0, 258.0, 161.0, 118.0)
 
@@ -256,15 +260,26 @@ def test_cameras_without_focal_length_do_not_come_into_being():
 def test_both_fine_maps_lead_to_the_pose(room, stack, queries, monkeypatch, like):
     """Whether all points count as seen from like views, which looks for them in both maps, or none does."""
     everyone = torch.full((len(stack),), like)
-    monkeypatch.setattr("nre_ros.nre.estimator.like_views", lambda *_: everyone)
+    monkeypatch.setattr("nre_ros.nre.fine.compatible_views", lambda *_: everyone)
     for features, truth in queries:
         metres, degrees = errors(NREEstimator(room.backbone).localize(features, stack, CAMERA), truth)
         assert metres < 0.02 and degrees < 0.3
 
 
-def test_keyframes_without_points_among_others_do_no_harm(room, queries):
+def test_keyframes_without_points_do_not_disturb_the_others(room, queries):
     features, truth = queries[0]
     first = room.keyframes[0]
     empty = replace(first, points=first.points[:0], coarse=first.coarse[:0], fine=first.fine[:0])
     stack = stack_keyframes([empty, *room.keyframes, empty])
     assert errors(NREEstimator(room.backbone).localize(features, stack, CAMERA), truth)[0] < 0.03
+
+
+def test_a_window_that_does_not_fit_the_backbone_is_refused(room):
+    class Enlarging(type(room.backbone)):
+        fine_enlarge = 3
+
+    backbone = copy(room.backbone)
+    backbone.__class__ = Enlarging
+    with pytest.raises(NreError, match="window_size=16 must be a multiple of 6 for the features xfeat"):
+        NREEstimator(backbone)
+    NREEstimator(backbone, EstimatorConfig(window_size=12))

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of an evaluation against evo, plain re-computations, and errors of known size."""
+"""Figures of an evaluation compared with evo, with plain re-computations, and for errors of known size."""
 
 import json
 import math
@@ -12,21 +12,28 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from nre_ros.evaluation.metrics.basic import RECALL_PAIRS, delays, recall, spread
+from nre_ros.evaluation.metrics import collect_results, summarize
+from nre_ros.evaluation.metrics.accuracy import RECALL_PAIRS, percentiles, recall
 from nre_ros.evaluation.metrics.calibration import confidence_calibration, covariance_calibration
-from nre_ros.evaluation.metrics.outcomes import collect
-from nre_ros.evaluation.metrics.summary import read_csv, summarize, write_csv, write_json, write_tum
-from nre_ros.evaluation.metrics.trajectory import absolute_errors, by_evo, relative_errors, trajectory_errors, umeyama
-from nre_ros.evaluation.report import figures, tables
+from nre_ros.evaluation.metrics.timing import relocalization_delays
+from nre_ros.evaluation.metrics.trajectory import (
+    absolute_errors,
+    evo_errors,
+    relative_errors,
+    trajectory_errors,
+    umeyama,
+)
+from nre_ros.evaluation.report import figures, plotting, tables
+from nre_ros.evaluation.result_files import read_csv, write_csv, write_json, write_tum
 from nre_ros.geometry import position_quaternion
 
 START = 1_700_000_000 * 10**9
 SIGMA = np.array([0.004, 0.006, 0.005, 0.002, 0.003, 0.0025])
-"""Standard deviations of the made-up estimates: metres, radians."""
+"""Standard deviations of the simulated estimates: metres, radians."""
 
 
-def way(count, seed=0):
-    """True poses [N, 4, 4] on a winding way, turning, and stamps of 10 Hz."""
+def trajectory(count, seed=0):
+    """Ground-truth poses [N, 4, 4] of a winding, rotating motion, and stamps at 10 Hz."""
     t = np.arange(count) / 10
     poses = np.tile(np.eye(4), (count, 1, 1))
     poses[:, :3, 3] = np.stack([2 * np.sin(0.7 * t), 1.5 * np.cos(0.5 * t), 0.2 * np.sin(1.3 * t)], axis=1)
@@ -36,7 +43,7 @@ def way(count, seed=0):
 
 
 def noisy(truth, seed=0, sigma=SIGMA):
-    """Truth with errors of SIGMA in the map's axes, as the covariance has it."""
+    """Ground truth with random errors of standard deviation ``sigma`` in the map's axes."""
     errors = np.random.default_rng(seed).normal(size=(len(truth), 6)) * sigma
     estimate = truth.copy()
     estimate[:, :3, 3] += errors[:, :3]
@@ -63,36 +70,36 @@ def records(estimate, stamps, covariance=np.diag(SIGMA**2), confidence=None, mis
         yield record
 
 
-def outcomes_of(estimate, truth, stamps, **options):
+def results_of(estimate, truth, stamps, **options):
     min_confidence = options.pop("min_confidence", 0.5)
-    return collect(records(estimate, stamps, **options), lambda names, stamps: (stamps, truth), min_confidence)
+    return collect_results(records(estimate, stamps, **options), lambda names, stamps: (stamps, truth), min_confidence)
 
 
 def run(count=400, change=lambda estimate, stamps: estimate, **options):
-    truth, stamps = way(count)
-    return outcomes_of(change(noisy(truth), stamps), truth, stamps, **options)
+    truth, stamps = trajectory(count)
+    return results_of(change(noisy(truth), stamps), truth, stamps, **options)
 
 
-def test_trajectory_errors_are_evos():
+def test_trajectory_errors_equal_those_of_evo():
     pytest.importorskip("evo", reason="needs evo: requirements/test.txt")
-    truth, stamps = way(300)
+    truth, stamps = trajectory(300)
     estimate = noisy(truth, 3, 10 * SIGMA)
-    ours, theirs = trajectory_errors(estimate, truth), by_evo(stamps / 1e9, estimate, truth)
+    ours, theirs = trajectory_errors(estimate, truth), evo_errors(stamps / 1e9, estimate, truth)
     for kind in ("ape", "rpe"):
         for unit in ("position_m", "rotation_deg"):
             assert ours[kind][unit]["rmse"] == pytest.approx(theirs[kind][unit], abs=1e-9)
 
 
-def test_all_statistics_and_the_alignment_are_evos(tmp_path):
-    """On files that evo itself reads: written by us, associated and aligned by evo."""
+def test_all_statistics_and_the_alignment_equal_those_of_evo(tmp_path):
+    """evo reads the TUM files that this project writes, associates and aligns them."""
     pytest.importorskip("evo", reason="needs evo: requirements/test.txt")
     from evo.core import metrics, sync
     from evo.tools import file_interface
 
-    truth, stamps = way(200)
+    truth, stamps = trajectory(200)
     estimate = noisy(truth, 5, 20 * SIGMA)
-    write_tum(tmp_path / "truth.txt", outcomes_of(truth, truth, stamps))
-    write_tum(tmp_path / "poses.txt", outcomes_of(estimate, truth, stamps))
+    write_tum(tmp_path / "truth.txt", results_of(truth, truth, stamps))
+    write_tum(tmp_path / "poses.txt", results_of(estimate, truth, stamps))
     pair = sync.associate_trajectories(
         *(file_interface.read_tum_trajectory_file(str(tmp_path / name)) for name in ("truth.txt", "poses.txt"))
     )
@@ -117,12 +124,12 @@ def test_alignment_recovers_a_similarity():
     assert umeyama(points[:2], points[:2]) is None and umeyama(points[:, :1] * [1, 2, 3], points) is None
 
 
-def test_recall_and_percentiles_are_those_of_a_plain_count():
-    truth, stamps = way(500)
+def test_recall_and_percentiles_equal_a_plain_count():
+    truth, stamps = trajectory(500)
     estimate = noisy(truth, 2, SIGMA * np.array([30, 30, 30, 10, 10, 10]))
     confidence = np.random.default_rng(4).uniform(0.2, 1, 500)
     missing = set(range(40, 60))
-    run = outcomes_of(estimate, truth, stamps, confidence=confidence, missing=missing)
+    run = results_of(estimate, truth, stamps, confidence=confidence, missing=missing)
     accepted = [k for k in range(500) if k not in missing and confidence[k] >= 0.5]
     distances = [math.dist(estimate[k][:3, 3], truth[k][:3, 3]) for k in range(500)]
     traces = [np.trace(truth[k][:3, :3].T @ estimate[k][:3, :3]) for k in range(500)]
@@ -133,31 +140,31 @@ def test_recall_and_percentiles_are_those_of_a_plain_count():
     ordered = sorted(distances[k] for k in accepted)
     middle = len(ordered) // 2
     median = ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
-    assert spread(run.position_errors[run.accepted])["median"] == pytest.approx(median, abs=1e-12)
+    assert percentiles(run.position_errors[run.accepted])["median"] == pytest.approx(median, abs=1e-12)
     summary = summarize(run)
     assert summary["shares"]["posed"] == 480 and summary["shares"]["accepted"] == len(accepted)
     assert summary["rotation_error_deg"]["max"] == pytest.approx(max(angles[k] for k in accepted), abs=1e-4)
 
 
-def test_delays_after_start_and_after_losses():
+def test_delays_are_measured_after_the_start_and_after_losses():
     """10 Hz; 0-4 missing, 20-29 missing, 50-51 wrong (no good pose), the last 3 missing."""
 
     def two_wrong(estimate, stamps):
         estimate[50:52, 0, 3] += 10
         return estimate
 
-    found = delays(run(100, two_wrong, missing={*range(5), *range(20, 30), 97, 98, 99}))
+    found = relocalization_delays(run(100, two_wrong, missing={*range(5), *range(20, 30), 97, 98, 99}))
     assert found.unit == "s" and found.start == pytest.approx(0.5)
     assert found.losses == 3 and found.unrecovered == 1 and found.after_loss == pytest.approx((1.0, 0.2))
-    never = delays(run(10, missing=set(range(10))))
+    never = relocalization_delays(run(10, missing=set(range(10))))
     assert never.start is None and never.losses == 0
 
 
-def test_limits_and_confidences_of_compared_runs_are_each_ones_own():
-    truth, stamps = way(20)
+def test_compared_runs_keep_their_own_limits_and_min_confidence():
+    truth, stamps = trajectory(20)
     runs = {
         name: {
-            **summarize(replace(outcomes_of(noisy(truth), truth, stamps), wrong_beyond=limits)),
+            **summarize(replace(results_of(noisy(truth), truth, stamps), wrong_beyond=limits)),
             "about": {"min_confidence": confidence},
         }
         for name, limits, confidence in (("a", (0.5, 5.0), 0.5), ("b", (0.1, 2.0), 0.75))
@@ -168,60 +175,60 @@ def test_limits_and_confidences_of_compared_runs_are_each_ones_own():
     assert "wrong (beyond 0.5 m or 5°)" in {row[0] for row in tables.main_rows({"a": runs["a"]})}
 
 
-def test_the_median_of_two_losses_is_between_them():
+def test_the_median_of_two_losses_is_their_mean():
     rows = dict(tables.main_rows({"a": summarize(run(100, missing={*range(20, 30), 50, 51}))}))
     assert rows["losses"].startswith("2, median 0.60,")
 
 
-def test_a_covariance_that_holds_nothing_is_told():
+def test_a_covariance_of_zero_is_reported_as_infinitely_too_small():
     summary = json.loads(json.dumps(summarize(run(20, covariance=np.zeros((6, 6))))).replace("Infinity", "null"))
     assert ["pose: standard deviations are too small by", "infinitely"] in tables.calibration_rows({"a": summary})
 
 
-def test_who_tells_no_confidence_is_not_judged_by_one():
-    """Accepted is what the record says; a reason that is there stays."""
-    truth, stamps = way(20)
-    told = [
+def test_a_method_without_confidence_decides_itself_which_poses_are_accepted():
+    """The field ``accepted`` of the record decides, and the reason of the record is kept."""
+    truth, stamps = trajectory(20)
+    decided = [
         {**record, "confidence": None, "accepted": k >= 3, "reason": "" if k >= 3 else "few inliers"}
         for k, record in enumerate(records(noisy(truth), stamps))
     ]
-    outcomes = collect(told, lambda names, stamps: (stamps, truth), 0.5)
-    assert outcomes.accepted.tolist() == [False] * 3 + [True] * 17 and outcomes.posed.all()
-    summary = summarize(outcomes)
+    results = collect_results(decided, lambda names, stamps: (stamps, truth), 0.5)
+    assert results.accepted.tolist() == [False] * 3 + [True] * 17 and results.posed.all()
+    summary = summarize(results)
     assert summary["reasons"] == {"few inliers": 3} and summary["confidence"] is None
     assert tables.calibration_rows({"sift": summary})[0][1] == "-"
 
 
 def test_more_runs_than_colours_are_all_drawn():
-    figure = figures.cumulative({f"run{k}": run(20) for k in range(len(figures.COLOURS) + 1)})
-    assert figure.count("line2d") > figures.cumulative({f"run{k}": run(20) for k in range(6)}).count("line2d")
+    figure = figures.cumulative_errors({f"run{k}": run(20) for k in range(len(plotting.COLOURS) + 1)})
+    assert figure.count("line2d") > figures.cumulative_errors({f"run{k}": run(20) for k in range(6)}).count("line2d")
 
 
-def test_an_hour_of_outcomes_stays_small(tmp_path):
-    """Records and table alike take less than 1.5 kB an image while they are read."""
-    truth, stamps = way(3000)
+def test_the_results_of_an_image_take_less_than_1500_bytes(tmp_path):
+    """Both while records are read and while the table is read."""
+    truth, stamps = trajectory(3000)
     made = (json.loads(json.dumps(record)) for record in records(noisy(truth), stamps))
     tracemalloc.start()
     try:
-        outcomes = collect(made, lambda names, stamps: (stamps, truth), 0.5)
+        results = collect_results(made, lambda names, stamps: (stamps, truth), 0.5)
         peaks = [tracemalloc.get_traced_memory()[1]]
-        write_csv(tmp_path / "outcomes.csv", outcomes)
+        write_csv(tmp_path / "outcomes.csv", results)
         tracemalloc.reset_peak()
         before = tracemalloc.get_traced_memory()[0]
-        read_csv(tmp_path / "outcomes.csv", outcomes.wrong_beyond)
+        read_csv(tmp_path / "outcomes.csv", results.wrong_beyond)
         peaks.append(tracemalloc.get_traced_memory()[1] - before)
     finally:
         tracemalloc.stop()
     assert max(peaks) < 1500 * len(truth), [peak / len(truth) for peak in peaks]
 
 
-def test_latency_counts_the_images_that_got_there():
+def test_latency_is_computed_over_the_images_that_reached_the_stage():
     summary = summarize(run(100))
     assert summary["latency_ms"]["features"]["median"] == pytest.approx(59.5)
     assert summary["latency_ms"]["total"]["max"] == pytest.approx(114.0)
 
 
-def test_a_true_covariance_holds_what_it_should():
+def test_ellipsoids_of_a_right_covariance_contain_their_share_of_errors():
     found = covariance_calibration(run(3000))
     for kind in ("position", "pose"):
         for level in (0.5, 0.9, 0.99):
@@ -230,32 +237,32 @@ def test_a_true_covariance_holds_what_it_should():
         assert found[kind]["mean"] == pytest.approx(1, abs=0.08) and found[kind]["scale"] == pytest.approx(1, abs=0.04)
 
 
-def test_an_overconfident_covariance_shows():
+def test_an_overconfident_covariance_is_detected():
     found = covariance_calibration(run(1000, covariance=np.diag(SIGMA**2) / 9))
     for kind in ("position", "pose"):
         assert found[kind]["within"]["0.9"] < 0.4 and found[kind]["scale"] == pytest.approx(3, rel=0.1)
     correlated = np.array([[1, 0.9], [0.9, 1.0]])
     covariance = np.diag(SIGMA**2)
-    covariance[:2, :2] = correlated * np.outer(SIGMA[:2], SIGMA[:2])  # claims what is not so
+    covariance[:2, :2] = correlated * np.outer(SIGMA[:2], SIGMA[:2])  # a correlation that the errors do not have
     assert covariance_calibration(run(1000, covariance=covariance))["pose"]["mean"] > 2
 
 
-def test_confidence_that_is_a_probability_is_calibrated_and_another_is_not():
+def test_the_calibration_error_is_small_only_for_a_confidence_that_is_a_probability():
     """Poses are wrong as often as their confidence says; then the same with confidence 0.95 for all."""
-    truth, stamps = way(4000)
+    truth, stamps = trajectory(4000)
     rng = np.random.default_rng(7)
     confidence = rng.uniform(0, 1, 4000)
     estimate = noisy(truth)
     estimate[rng.uniform(size=4000) > confidence, 1, 3] += 2.0
-    honest = confidence_calibration(outcomes_of(estimate, truth, stamps, confidence=confidence))
+    honest = confidence_calibration(results_of(estimate, truth, stamps, confidence=confidence))
     assert honest["ece"] < 0.03 and honest["images"] == 4000 and len(honest["bins"]) == 10
     # by hand
-    boastful = confidence_calibration(outcomes_of(estimate, truth, stamps, confidence=np.full(4000, 0.95)))
+    boastful = confidence_calibration(results_of(estimate, truth, stamps, confidence=np.full(4000, 0.95)))
     right = np.mean(np.abs(estimate[:, 1, 3] - truth[:, 1, 3]) < 0.5)
     assert boastful["ece"] == pytest.approx(abs(0.95 - right), abs=1e-9) and boastful["ece"] > 0.4
 
 
-def test_a_share_of_wrong_poses_shows():
+def test_wrong_poses_are_counted():
     def some_wrong(estimate, stamps):
         estimate[::10, 0, 3] += 3.0
         return estimate
@@ -263,10 +270,10 @@ def test_a_share_of_wrong_poses_shows():
     summary = summarize(run(400, some_wrong))
     assert summary["shares"]["wrong"] == 40 and summary["recall"]["0.05 m, 5 deg"] == pytest.approx(0.9)
     assert summary["recall"]["5 m, 10 deg"] == 1.0 and summary["findings"] == []
-    assert summary["confidence"]["ece"] == pytest.approx(0.0, abs=1e-9)  # 90% are right, and 0.9 was said
+    assert summary["confidence"]["ece"] == pytest.approx(0.0, abs=1e-9)  # 90% are right, and the confidence is 0.9
 
 
-def test_an_offset_in_the_map_shows_and_is_told():
+def test_an_offset_in_the_map_is_measured_and_reported():
     def shifted(estimate, stamps):
         estimate[:, :3, 3] += [0.03, -0.08, 0.02]
         return estimate
@@ -274,10 +281,10 @@ def test_an_offset_in_the_map_shows_and_is_told():
     summary = summarize(run(400, shifted))
     assert summary["offset"]["map_m"] == pytest.approx([0.03, -0.08, 0.02], abs=1.5e-3)
     (finding,) = summary["findings"]
-    assert re.search(r"off by 8\.[78] cm the same way", finding) and "axes of the map" in finding
+    assert re.search(r"the same offset of 8\.[78] cm", finding) and "axes of the map" in finding
 
 
-def test_an_offset_of_the_camera_shows_and_is_told():
+def test_an_offset_of_the_camera_is_measured_and_reported():
     def mounted(estimate, stamps):
         mount = np.eye(4)
         mount[:3, 3] = [0.0, 0.0, 0.1]
@@ -289,84 +296,84 @@ def test_an_offset_of_the_camera_shows_and_is_told():
 
 
 @pytest.mark.parametrize("late", [0.15, -0.1])
-def test_a_delay_shows_and_is_told(late):
-    """The estimate of an image is where the camera was ``late`` seconds before."""
-    truth, stamps = way(400)
+def test_a_delay_is_measured_and_reported(late):
+    """The estimated pose of an image is the pose of the camera ``late`` seconds before."""
+    truth, stamps = trajectory(400)
     t = np.arange(400) / 10 - late
     then = truth.copy()
     then[:, :3, 3] = np.stack([2 * np.sin(0.7 * t), 1.5 * np.cos(0.5 * t), 0.2 * np.sin(1.3 * t)], axis=1)
-    summary = summarize(outcomes_of(noisy(then), truth, stamps))
+    summary = summarize(results_of(noisy(then), truth, stamps))
     assert summary["delay"]["seconds"] == pytest.approx(late, abs=0.01)
     assert ("lag behind" if late > 0 else "run ahead of") in summary["findings"][0]
 
 
-def test_truth_in_another_scale_is_told():
-    truth, stamps = way(200)
+def test_ground_truth_in_another_scale_is_reported():
+    truth, stamps = trajectory(200)
     other = truth.copy()
     other[:, :3, 3] *= 0.8
-    (finding,) = summarize(outcomes_of(noisy(truth), other, stamps))["findings"]
-    assert "another scale" in finding and "1.25 times" in finding
+    (finding,) = summarize(results_of(noisy(truth), other, stamps))["findings"]
+    assert "another scale" in finding and "Scaled by 1.25" in finding
 
 
-def test_truth_in_another_frame_of_the_map_is_told():
-    truth, stamps = way(200)
+def test_ground_truth_in_another_map_frame_is_reported():
+    truth, stamps = trajectory(200)
     turned = np.eye(4)
     turned[:3, :3] = Rotation.from_euler("z", 90, degrees=True).as_matrix()
     turned[:3, 3] = [3, 4, 0]
-    (finding,) = summarize(outcomes_of(noisy(truth), turned @ truth, stamps))["findings"]
-    assert "another frame than the map: turned by 90.0 degrees and moved by 5.00 m" in finding
+    (finding,) = summarize(results_of(noisy(truth), turned @ truth, stamps))["findings"]
+    assert "another frame than the map. Rotated by 90.0 degrees and shifted by 5.00 m" in finding
 
 
-def test_truth_of_another_part_of_the_robot_is_told():
+def test_ground_truth_of_another_part_of_the_robot_is_reported():
     """base_link, x forward, instead of the optical frame."""
-    truth, stamps = way(200)
+    truth, stamps = trajectory(200)
     mount = np.eye(4)
     mount[:3, :3] = [[0, -1, 0], [0, 0, -1], [1, 0, 0]]
     mount[:3, 3] = [0, 0.2, 0]
-    (finding,) = summarize(outcomes_of(noisy(truth), truth @ mount, stamps))["findings"]
-    assert "of another frame than the camera's optical frame: of one turned by 120" in finding
+    (finding,) = summarize(results_of(noisy(truth), truth @ mount, stamps))["findings"]
+    assert "of another frame than the camera's optical frame: a frame rotated by 120" in finding
 
 
 def test_a_good_run_has_no_findings():
     assert summarize(run(400))["findings"] == []
 
 
-def test_the_table_brings_back_the_same_outcomes(tmp_path):
+def test_the_table_of_results_is_read_back_unchanged(tmp_path):
     before = run(50, missing={3, 4})
     write_csv(tmp_path / "outcomes.csv", before)
     after = read_csv(tmp_path / "outcomes.csv", before.wrong_beyond)
-    assert after.names == before.names and after.reasons == before.reasons and after.keyframes == before.keyframes
-    for column in ("stamps", "posed", "accepted", "poses", "truth", "covariances", "confidence"):
+    assert after.names == before.names and after.reasons == before.reasons and after.keyframe_ids == before.keyframe_ids
+    for column in ("stamps", "posed", "accepted", "poses", "ground_truth", "covariances", "confidence"):
         np.testing.assert_allclose(getattr(after, column), getattr(before, column), atol=1e-12)
     assert summarize(after)["recall"] == summarize(before)["recall"]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_few_or_no_images_give_figures_and_no_error(tmp_path, count):
+def test_few_or_no_images_give_a_summary_without_an_error(tmp_path, count):
     for missing in (set(), {0, 1}):
         write_json(tmp_path / "summary.json", summarize(run(count, missing=missing)))
         assert json.loads((tmp_path / "summary.json").read_text())["shares"]["images"] == count
 
 
-def test_errors_of_single_poses_by_hand():
+def test_absolute_and_relative_errors_equal_values_computed_by_hand():
     a, b = np.eye(4)[None], np.eye(4)[None].copy()
     b[0, :3, 3] = [0.3, 0.4, 0]
     b[0, :3, :3] = Rotation.from_euler("x", 2, degrees=True).as_matrix()
     metres, radians = absolute_errors(b, a)
     assert metres[0] == pytest.approx(0.5) and np.degrees(radians[0]) == pytest.approx(2)
-    # two poses with the same error have moved the same way
+    # two poses with the same error have the same motion between them
     both = relative_errors(np.concatenate([b, b]), np.concatenate([a, a]))
     assert both[0][0] == pytest.approx(0, abs=1e-12) and both[1][0] == pytest.approx(0, abs=1e-6)
 
 
-def test_truth_between_two_poses_is_scipys_interpolation():
+def test_interpolated_ground_truth_equals_scipys_interpolation():
     from scipy.spatial.transform import Slerp
 
-    from nre_ros.evaluation.ground_truth import Truth
+    from nre_ros.evaluation.ground_truth import GroundTruth
 
-    poses, stamps = way(12)
+    poses, stamps = trajectory(12)
     numbers = np.array([np.r_[position_quaternion(T)[0], position_quaternion(T)[1]] for T in poses])
-    truth = Truth("made up", stamps, numbers)
+    truth = GroundTruth("made up", stamps, numbers)
     seconds = (stamps - START) / 1e9
     asked = np.array([0.0, 0.033, 0.55, 1.1, -0.01, 1.11])
     found = truth.at(START + np.round(asked * 1e9).astype(np.int64), max_gap=0.11)

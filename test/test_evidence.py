@@ -11,20 +11,20 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from nre_ros.gate.fix import Alternative
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.types import KeyframeStack
 from nre_ros.localization import confidence
-from nre_ros.localization.confidence import ConfidenceModel, load_model
+from nre_ros.localization.confidence import ConfidenceModel, load_model, read_model
 from nre_ros.localization.evidence import NUMBERS, gather
-from nre_ros.localization.result import LocalizationResult
-from nre_ros.localization.verdict import judge
+from nre_ros.localization.verdict import reach_verdict
 from nre_ros.nre import Estimate
-from nre_ros.nre.rivals import Rival, best_agreement
+from nre_ros.nre.alternatives import AlternativePose
+from nre_ros.nre.inliers import inlier_score
 
 CAMERA = Camera(640, 480, 500.0, 500.0, 319.5, 239.5)
 DEPTH = 2.0
 KEYFRAMES = 4
+MODEL = load_model("xfeat")
 
 
 def grid(across: int = 32, down: int = 24) -> torch.Tensor:
@@ -33,7 +33,7 @@ def grid(across: int = 32, down: int = 24) -> torch.Tensor:
     return torch.stack(torch.meshgrid(x, y, indexing="ij"), -1).reshape(-1, 2).double()
 
 
-def scene(losses: torch.Tensor, pixels: torch.Tensor, moved: float = 0.0, **changes):
+def scene(losses: torch.Tensor, pixels: torch.Tensor, shift: float = 0.0, **changes):
     """An estimate at the origin and the stack it comes from: points on the plane z = 2, seen by four keyframes there."""
     rays = torch.cat([(pixels - torch.tensor([319.5, 239.5])) / 500, torch.ones(len(pixels), 1)], 1).double()
     points = DEPTH * rays
@@ -50,15 +50,19 @@ def scene(losses: torch.Tensor, pixels: torch.Tensor, moved: float = 0.0, **chan
     )
     T = torch.eye(4).double()
     coarse = T.clone()
-    coarse[0, 3] = moved * DEPTH / 500  # moves every projection by so many pixels
+    coarse[0, 3] = shift * DEPTH / 500  # moves every projection by so many pixels
     fields = dict(
         T_cam_map=T,
         covariance=1e-6 * torch.eye(6).double(),
         losses=losses,
         pixels=pixels,
         valid=torch.ones(len(pixels), dtype=torch.bool),
-        by_chance=torch.zeros(len(pixels)),
-        fine_values=1 - losses,
+        false_match_rate=torch.zeros(len(pixels)),
+        fine_margins=1 - losses,
+        sample_maps=torch.zeros(1, 2, 2),
+        sample_points=torch.zeros(1, dtype=torch.long),
+        keyframes=stack,
+        camera=CAMERA,
         stages={"coarse_irls": (coarse, 0.0)},
     )
     return Estimate(**{**fields, **changes}), stack
@@ -73,80 +77,86 @@ def everywhere(share: float = 1.0, **changes):
 def by_accident(share: float = 0.1):
     """As in images of other places: few points agree, and loosely; the pose is vague and the fine stage moved it."""
     estimate, stack = everywhere(
-        share, moved=4.0, fine_values=torch.zeros(768), covariance=1e-3 * torch.eye(6).double()
+        share, shift=4.0, fine_margins=torch.zeros(768), covariance=1e-3 * torch.eye(6).double()
     )
     return replace(estimate, losses=torch.where(estimate.losses < 0.5, 0.38, 0.9)), stack
 
 
-def test_a_pose_that_explains_everything():
-    estimate, stack = everywhere(moved=3.0)
-    evidence = gather(estimate, stack, CAMERA)
-    assert evidence.support == 768 and evidence.places_count == 20 * 15
-    assert evidence.share == evidence.expected == evidence.regions == 1.0
-    assert evidence.keyframes == pytest.approx(4.0) and evidence.rival == 0.0
-    assert evidence.loss == pytest.approx(0.2) and evidence.fine == pytest.approx(0.8)
-    assert evidence.moved == pytest.approx(math.log1p(3.0))
+def test_the_evidence_of_a_pose_that_explains_everything():
+    estimate, stack = everywhere(shift=3.0)
+    evidence = gather(estimate)
+    assert evidence.inliers == 768 and evidence.inlier_blocks == 20 * 15
+    assert evidence.inlier_ratio == evidence.compatible_inlier_ratio == evidence.confirmed_regions == 1.0
+    assert evidence.effective_keyframes == pytest.approx(4.0) and evidence.alternative_score == 0.0
+    assert evidence.inlier_loss == pytest.approx(0.2) and evidence.fine_margin == pytest.approx(0.8)
+    assert evidence.log_refinement_shift == pytest.approx(math.log1p(3.0))
     # the median distance of a plane's points, by the closed form of each ray's length
     assert evidence.distance == pytest.approx(float(stack.points.norm(dim=1).median()))
-    assert evidence.deviation == pytest.approx(math.log(math.sqrt(3e-6) / evidence.distance))
-    assert evidence.turn == pytest.approx(math.log(math.sqrt(3e-6)))
+    assert evidence.log_position_deviation == pytest.approx(math.log(math.sqrt(3e-6) / evidence.distance))
+    assert evidence.log_rotation_deviation == pytest.approx(math.log(math.sqrt(3e-6)))
 
 
-def test_points_that_chance_explains_are_no_evidence():
-    estimate, stack = everywhere(by_chance=torch.full((768,), 0.4))
-    assert gather(estimate, stack, CAMERA).share == pytest.approx(0.6)
-    estimate, stack = everywhere(0.3, by_chance=torch.full((768,), 0.9))
-    assert gather(estimate, stack, CAMERA).share == 0.0
+def test_expected_false_matches_are_no_evidence():
+    estimate, _ = everywhere(false_match_rate=torch.full((768,), 0.4))
+    assert gather(estimate).inlier_ratio == pytest.approx(0.6)
+    estimate, _ = everywhere(0.3, false_match_rate=torch.full((768,), 0.9))
+    assert gather(estimate).inlier_ratio == 0.0
 
 
-def test_points_at_one_place_are_one_witness():
+def test_inliers_at_one_place_count_once():
     heap = (
         torch.full((300, 2), 100.0).double() + torch.rand(300, 2, generator=torch.Generator().manual_seed(1)).double()
     )
-    evidence = gather(*scene(torch.full((300,), 0.2), heap), CAMERA)
-    assert evidence.support == 300 and evidence.places_count == 1
+    evidence = gather(scene(torch.full((300,), 0.2), heap)[0])
+    assert evidence.inliers == 300 and evidence.inlier_blocks == 1
 
 
-def test_a_region_that_shows_something_else_is_told():
+def test_a_region_without_inliers_is_not_confirmed():
     """The left half of the image agrees, the right half does not: half of the regions, and of the points."""
     pixels = grid()
-    estimate, stack = scene(torch.where(pixels[:, 0] < 320, 0.2, 0.9), pixels)
-    evidence = gather(estimate, stack, CAMERA)
-    assert evidence.share == pytest.approx(0.5) and 0.35 < evidence.regions < 0.65
-    assert evidence.keyframes == pytest.approx(2.0)  # the stack is sorted by columns: two keyframes agree, two do not
+    estimate, _stack = scene(torch.where(pixels[:, 0] < 320, 0.2, 0.9), pixels)
+    evidence = gather(estimate)
+    assert evidence.inlier_ratio == pytest.approx(0.5) and 0.35 < evidence.confirmed_regions < 0.65
+    assert evidence.effective_keyframes == pytest.approx(
+        2.0
+    )  # the stack is sorted by columns: two keyframes agree, two do not
 
 
-def test_points_that_cannot_be_expected_do_not_count_against_a_pose():
+def test_points_without_a_compatible_view_do_not_count_against_a_pose():
     """Those that a keyframe saw from the other side, or ten times as near, may look like anything."""
     pixels = grid()
     disagree = pixels[:, 0] > 320
     estimate, stack = scene(torch.where(disagree, 0.9, 0.2), pixels)
     for change in (-1.0, 0.1):
         directions = torch.where(disagree[:, None], change * stack.directions, stack.directions)
-        evidence = gather(estimate, replace(stack, directions=directions), CAMERA)
-        assert evidence.expected == 1.0 and evidence.regions == 1.0 and evidence.share == pytest.approx(0.5)
+        evidence = gather(replace(estimate, keyframes=replace(stack, directions=directions)))
+        assert (
+            evidence.compatible_inlier_ratio == 1.0
+            and evidence.confirmed_regions == 1.0
+            and evidence.inlier_ratio == pytest.approx(0.5)
+        )
 
 
-def rival_at(T, losses, estimate, stack, covariance=None):
+def alternative_at(T, losses, estimate, stack, covariance=None):
     """A second pose at which the points have other losses."""
-    theirs, own = (best_agreement(each, estimate.by_chance, stack.counts) for each in (losses, estimate.losses))
-    return Rival(T, theirs / own, covariance)
+    theirs, own = (inlier_score(each, estimate.false_match_rate, stack.counts) for each in (losses, estimate.losses))
+    return AlternativePose(T, theirs / own, covariance)
 
 
-@pytest.mark.parametrize("rival_share", [0.0, 0.25, 1.0])
-def test_the_rival_is_weighed_by_the_keyframe_that_agrees_most(rival_share):
+@pytest.mark.parametrize("relative_score", [0.0, 0.25, 1.0])
+def test_the_alternative_is_scored_by_its_best_keyframe(relative_score):
     """It may be a place of which the map shows one keyframe only."""
     estimate, stack = everywhere()
     losses = torch.full((768,), 0.9)
-    losses[: round(rival_share * stack.counts[0])] = 0.2
+    losses[: round(relative_score * stack.counts[0])] = 0.2
     elsewhere = torch.eye(4).double()
-    evidence = gather(replace(estimate, rival=rival_at(elsewhere, losses, estimate, stack)), stack, CAMERA)
-    assert evidence.rival == pytest.approx(rival_share)
+    evidence = gather(replace(estimate, alternative=alternative_at(elsewhere, losses, estimate, stack)))
+    assert evidence.alternative_score == pytest.approx(relative_score)
 
 
-def test_no_support_at_all():
-    evidence = gather(*everywhere(0.0), CAMERA)
-    assert evidence.support == evidence.places_count == 0 and np.isfinite(evidence.numbers()).all()
+def test_the_evidence_of_a_pose_without_inliers_is_finite():
+    evidence = gather(everywhere(0.0)[0])
+    assert evidence.inliers == evidence.inlier_blocks == 0 and np.isfinite(evidence.numbers()).all()
 
 
 # --- confidence -----------------------------------------------------------------------------------------
@@ -154,15 +164,16 @@ def test_no_support_at_all():
 
 def model(**changes) -> ConfidenceModel:
     weights = np.zeros(len(NUMBERS))
-    weights[NUMBERS.index("share")] = 2.0
+    weights[NUMBERS.index("inlier_ratio")] = 2.0
     fields = dict(
         mean=np.zeros(len(NUMBERS)),
         scale=np.ones(len(NUMBERS)),
         weights=weights,
         bias=-1.0,
-        rivalry=4.0,
+        backbone="xfeat",
+        alternative_exponent=4.0,
         inflation=2.0,
-        doubt=1.5,
+        outlier_inflation=1.5,
     )
     return ConfidenceModel(**{**fields, **changes})
 
@@ -171,66 +182,75 @@ def numbers(**values) -> np.ndarray:
     return np.array([values.get(name, 0.0) for name in NUMBERS])
 
 
-def test_the_probability_is_the_logistic_function_and_is_shared_with_the_rival():
+def test_the_probability_is_logistic_and_is_shared_with_the_alternative():
     for share in (0.0, 0.5, 1.0):
         expected = 1 / (1 + math.exp(1 - 2 * share))
-        assert model().probability(numbers(share=share)) == pytest.approx(expected)
-        assert model().probability(numbers(share=share, rival=1.0)) == pytest.approx(expected / 2)
+        assert model().probability(numbers(inlier_ratio=share)) == pytest.approx(expected)
+        assert model().probability(numbers(inlier_ratio=share, alternative_score=1.0)) == pytest.approx(expected / 2)
     assert model().share(0.0) == 1.0 and model().share(0.5) == pytest.approx(16 / 17)
 
 
-def test_the_covariance_is_inflated_the_more_the_fewer_points_agree():
-    told = np.diag([1.0, 2, 3, 4, 5, 6]) * 1e-6
-    np.testing.assert_allclose(model().covariance(told, numbers(share=1.0)), 4 * told)
-    several = model().covariance(np.stack([told, told]), np.stack([numbers(share=0.5), numbers()]))
-    np.testing.assert_allclose(several[0], 4 * math.exp(1.5) * told)
-    np.testing.assert_allclose(several[1], 4 * math.exp(3.0) * told)
+def test_fewer_inliers_inflate_the_covariance_more():
+    reported = np.diag([1.0, 2, 3, 4, 5, 6]) * 1e-6
+    np.testing.assert_allclose(model().covariance(reported, numbers(inlier_ratio=1.0)), 4 * reported)
+    several = model().covariance(np.stack([reported, reported]), np.stack([numbers(inlier_ratio=0.5), numbers()]))
+    np.testing.assert_allclose(several[0], 4 * math.exp(1.5) * reported)
+    np.testing.assert_allclose(several[1], 4 * math.exp(3.0) * reported)
 
 
 def test_a_model_of_other_evidence_is_refused(tmp_path):
     path = tmp_path / "model.json"
     path.write_text(json.dumps(model().to_json()))
-    assert load_model(path).bias == -1.0 and (load_model(path).weights == model().weights).all()
+    assert read_model(path).bias == -1.0 and (read_model(path).weights == model().weights).all()
     for change in ({"version": 0}, {"numbers": ["share"]}):
         other = tmp_path / f"{next(iter(change))}.json"
         other.write_text(json.dumps({**model().to_json(), **change}))
         with pytest.raises(ValueError, match="other evidence"):
-            load_model(other)
+            read_model(other)
 
 
-def test_the_packages_model_tells_plain_cases_apart():
-    fitted = load_model()
+def test_a_backbone_without_a_fit_of_its_own_gets_a_warning():
+    load_model.cache_clear()
+    with pytest.warns(UserWarning, match="fitted to the features xfeat, not to nre"):
+        other = load_model("nre")
+    np.testing.assert_array_equal(other.weights, load_model("xfeat").weights)
+
+
+def test_the_fitted_model_separates_plain_cases():
+    fitted = load_model("xfeat")
     assert (fitted.scale > 0).all() and fitted.inflation > 0
-    sure = gather(*everywhere(0.9), CAMERA).numbers()
-    chance = gather(*by_accident(), CAMERA).numbers()
+    sure = gather(everywhere(0.9)[0]).numbers()
+    chance = gather(by_accident()[0]).numbers()
     assert fitted.probability(sure) > 0.95 and fitted.probability(chance) < 0.05
 
 
 # --- the verdict ----------------------------------------------------------------------------------------
 
 
-def test_verdicts():
-    estimate, stack = everywhere(0.9)
-    good = judge(estimate, stack, CAMERA, 0.5)
+def test_estimates_are_accepted_or_refused_with_a_reason():
+    estimate, _ = everywhere(0.9)
+    good = reach_verdict(estimate, MODEL, 0.5)
     assert good.reason == "" and good.alternatives == ()
     np.testing.assert_allclose(
-        good.covariance, load_model().covariance(estimate.covariance.numpy(), good.evidence.numbers())
+        good.covariance, load_model("xfeat").covariance(estimate.covariance.numpy(), good.evidence.numbers())
     )
-    few = judge(*by_accident(0.05), CAMERA, 0.5)
-    assert few.confidence < 0.5 and f"{few.evidence.support} points at {few.evidence.places_count} places" in few.reason
-    assert "covariance" in judge(replace(estimate, covariance=None), stack, CAMERA, 0.5).reason
-    none = judge(Estimate(reason="nothing seen"), stack, CAMERA, 0.0)
+    few = reach_verdict(by_accident(0.05)[0], MODEL, 0.5)
+    assert (
+        few.confidence < 0.5 and f"{few.evidence.inliers} inliers at {few.evidence.inlier_blocks} places" in few.reason
+    )
+    assert "covariance" in reach_verdict(replace(estimate, covariance=None), MODEL, 0.5).reason
+    none = reach_verdict(Estimate(reason="nothing seen"), MODEL, 0.0)
     assert none.reason == "nothing seen" and none.confidence == 0.0
 
 
-def test_two_places_that_look_alike_are_both_told_of():
+def test_two_equal_poses_are_both_reported():
     estimate, stack = everywhere(0.9)
     elsewhere = torch.eye(4).double()
     elsewhere[0, 3] = 12.0
-    rival = rival_at(elsewhere, estimate.losses, estimate, stack, 100 * estimate.covariance)
-    verdict = judge(replace(estimate, rival=rival), stack, CAMERA, 0.9)
-    assert verdict.confidence == pytest.approx(0.5, abs=0.03) and "elsewhere" in verdict.reason
-    # this one could be believed without the other: both are given, for those who know more (odometry)
+    alternative = alternative_at(elsewhere, estimate.losses, estimate, stack, 100 * estimate.covariance)
+    verdict = reach_verdict(replace(estimate, alternative=alternative), MODEL, 0.9)
+    assert verdict.confidence == pytest.approx(0.5, abs=0.03) and "alternative pose" in verdict.reason
+    # this one could be accepted without the other: both are reported, for odometry may tell which is right
     first, other = verdict.alternatives
     assert first.share == pytest.approx(0.5) and other.share == pytest.approx(0.5)
     np.testing.assert_allclose(first.T_map_cam, np.eye(4))
@@ -239,12 +259,12 @@ def test_two_places_that_look_alike_are_both_told_of():
     np.testing.assert_allclose(other.T_map_cam[:3, 3], [-12, 0, 0])
 
 
-def test_a_weaker_second_pose_is_told_beside_the_accepted_one():
+def test_a_weaker_alternative_is_reported_beside_the_accepted_pose():
     estimate, stack = everywhere(0.9)
     losses = torch.full((768,), 0.9)
     losses[: int(0.6 * stack.counts[0])] = 0.2
-    rival = rival_at(torch.eye(4).double(), losses, estimate, stack)
-    verdict = judge(replace(estimate, rival=rival), stack, CAMERA, 0.5)
+    alternative = alternative_at(torch.eye(4).double(), losses, estimate, stack)
+    verdict = reach_verdict(replace(estimate, alternative=alternative), MODEL, 0.5)
     assert verdict.reason == "" and 0.5 < verdict.confidence < 1.0
     (other,) = verdict.alternatives
     assert 0 < other.share < 0.35
@@ -254,17 +274,3 @@ def test_right_means_ten_centimetres_at_two_metres():
     assert confidence.POSITION_BOUND * 2.0 == pytest.approx(0.10)
     assert math.degrees(confidence.ROTATION_BOUND) == pytest.approx(5.0)
     assert chi2.ppf(0.9, 6) == pytest.approx(10.64, abs=0.01)  # what docs/confidence.md says of the ellipsoids
-
-
-def test_what_the_gate_is_given():
-    """The pose; or, where two places must be told apart, the first with the second beside it; or nothing."""
-    pose, covariance = np.eye(4), np.eye(6)
-    first, second = Alternative(pose, 0.5, covariance), Alternative(2 * pose, 0.5)
-    good = LocalizationResult(T_map_cam=pose, covariance=covariance, confidence=0.9, alternatives=(second,))
-    assert good.fix(7).T_map_cam is pose and good.fix(7).alternatives == (second,) and good.fix(7).stamp == 7
-    either = LocalizationResult(reason="two places", confidence=0.45, alternatives=(first, second))
-    fix = either.fix(7, camera="front")
-    assert fix.T_map_cam is pose and fix.covariance is covariance and fix.alternatives == (second,)
-    assert fix.confidence == 0.45 and fix.camera == "front"
-    assert LocalizationResult(reason="dark").fix(7) is None
-    assert LocalizationResult(reason="doubtful", alternatives=(second,)).fix(7) is None

@@ -15,8 +15,8 @@ SENT = 60
 
 CAMERA = f"""
 import array, time
-from nre_ros.node import bootstrap
-bootstrap.prepare()
+from nre_ros import ros_environment
+ros_environment.prepare()
 import rclpy
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
@@ -38,8 +38,8 @@ time.sleep(1.0)
 
 LISTENER = """
 import json, time
-from nre_ros.node import bootstrap
-bootstrap.prepare()
+from nre_ros import ros_environment
+ros_environment.prepare()
 import rclpy
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image

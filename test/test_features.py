@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """XFeat as a dense backbone: sizes, shifts, and where its cells lie in the image."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import pytest
@@ -34,7 +36,10 @@ def test_maps_cover_images_of_any_size(xfeat, width, height):
         assert (columns - 1) * cell < width <= columns * cell and (rows - 1) * cell < height <= rows * cell
         torch.testing.assert_close(map_.data.norm(dim=0), torch.ones(rows, columns), atol=1e-5, rtol=0)
     assert features.detection.shape == (height, width) and features.detection.min() >= 0
-    assert (features.coarse.data.shape[0], features.fine.data.shape[0]) == (xfeat.coarse_channels, xfeat.fine_channels)
+    assert (features.coarse.data.shape[0], features.fine.data.shape[0]) == (
+        xfeat.coarse_channels,
+        xfeat.fine_map_channels,
+    )
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -78,13 +83,13 @@ def displacement(a, b, scale: float = 1.0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", IMAGES)
-@pytest.mark.parametrize("level", ["coarse", "fine", "closer_look"])
+@pytest.mark.parametrize("level", ["coarse", "fine", "second_pass"])
 def test_cells_lie_where_the_grid_says(xfeat, name, level):
     """The image and its enlargement agree best at the same places; 0.25 here are 0.5 pixels of the network's input."""
     image = photograph(name)
     twice = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
     small, large = (getattr(xfeat.extract(i), level) for i in (image, twice))
-    if level == "closer_look":
+    if level == "second_pass":
         small, large = small(), large()
     assert np.abs(displacement(small, large, 2.0)).max() < 0.25
 
@@ -107,14 +112,11 @@ def test_large_images_are_reduced_and_keep_their_places(xfeat, width, height, ma
 def test_both_fine_maps_have_the_same_cells(xfeat, width, height):
     """To an eighth of a pixel."""
     features = xfeat.extract(cv2.resize(photograph("coffee"), (width, height)))
-    closer = features.closer_look()
-    assert closer.data.shape[1:] == features.fine.data.shape[1:] and closer.grid.stride == features.fine.grid.stride
-    assert abs(closer.grid.offset - features.fine.grid.offset) <= closer.grid.stride / 32
-    assert (len(features.fine.data), len(closer.data)) == (xfeat.fine_channels, xfeat.closer_channels)
-    assert features.sample_fine(torch.tensor([[50.0, 60.0]]), True).shape == (
-        1,
-        xfeat.fine_channels + xfeat.closer_channels,
-    )
+    second = features.second_pass()
+    assert second.data.shape[1:] == features.fine.data.shape[1:] and second.grid.stride == features.fine.grid.stride
+    assert abs(second.grid.offset - features.fine.grid.offset) <= second.grid.stride / 32
+    assert (len(features.fine.data), len(second.data)) == (xfeat.fine_map_channels, xfeat.second_pass_channels)
+    assert features.sample_fine(torch.tensor([[50.0, 60.0]]), True).shape == (1, xfeat.fine_channels) == (1, 88)
 
 
 def test_grey_is_colour_with_equal_channels(xfeat):
@@ -123,7 +125,7 @@ def test_grey_is_colour_with_equal_channels(xfeat):
     assert torch.equal(one.coarse.data, three.coarse.data) and torch.equal(one.fine.data, three.fine.data)
 
 
-def test_views_of_other_arrays_are_read_right(xfeat):
+def test_views_with_negative_strides_are_read_right(xfeat):
     image = photograph("coffee")
     mirrored = image[:, ::-1]  # negative strides
     assert torch.equal(xfeat.extract(mirrored).coarse.data, xfeat.extract(mirrored.copy()).coarse.data)
@@ -166,7 +168,7 @@ def test_blank_images_give_finite_features(xfeat, value):
         (np.zeros((1, 64, 64, 3), np.uint8), "1, 64"),
     ],
 )
-def test_what_is_no_image_is_refused_by_name(xfeat, image, named):
+def test_anything_but_an_image_is_refused_by_name(xfeat, image, named):
     with pytest.raises(ImageError, match=named):
         xfeat.extract(image)
 
@@ -180,3 +182,18 @@ def test_unknown_backbones_and_devices_are_refused():
         assert choose_device("auto").type == "cpu"
         with pytest.raises(NreError, match="cuda"):
             choose_device("cuda")
+
+
+def test_threads_that_share_a_backbone_do_not_disturb_each_other(xfeat):
+    """As the node's estimator and its keyframe thread do."""
+    images = [photograph(name, 320, 240) for name in ("astronaut", "coffee", "chelsea")]
+
+    def features(image):
+        found = xfeat.extract(image, detect=True)
+        return found.coarse.data, found.fine.data, found.second_pass().data, found.detection
+
+    alone = [features(image) for image in images]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(features, images * 2))
+    for expected, found in zip(alone * 2, together):
+        assert all(torch.equal(a, b) for a, b in zip(expected, found))

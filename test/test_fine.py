@@ -12,9 +12,11 @@ from scipy.special import log_softmax
 from synthetic import CAMERA, CHANCE, GRID, as_maps, dips, opencv_pixels, points_in_view, true_pose
 
 from nre_ros.features import FeatureGrid, FeatureMap
-from nre_ros.features.base import focal_length_seen
+from nre_ros.features.base import network_focal_length
 from nre_ros.geometry import Camera, left_update
-from nre_ros.nre.fine import FineMatch, fine_maps, like_views
+from nre_ros.nre.fine import MAX_SCALE_RATIO, MIN_COSINE, FineMatch, fine_maps
+from nre_ros.nre.problem import PoseProblem
+from nre_ros.nre.viewpoints import compatible_views
 
 FINE = FeatureGrid(4.0, 1.25)
 ROWS, COLUMNS = 60, 80
@@ -34,7 +36,7 @@ def fine_features() -> FeatureMap:
     return FeatureMap(torch.tensor(descriptors.transpose(2, 0, 1), dtype=torch.float32), FINE)
 
 
-class Problem:
+class Scene:
     """Points with the descriptors of their true pixels, and a coarse pose that is off by some pixels."""
 
     def __init__(self, count: int = 150, margin: float = 30.0, seed: int = 0):
@@ -49,7 +51,11 @@ class Problem:
 
     def windows(self, T=None, temperature: float = 0.02, window_size: int = 16, enlarge: int = 2):
         T = self.prior if T is None else T
-        return fine_maps(T, self.points, [self.match(temperature)], self.coarse, CAMERA, window_size, enlarge)
+        return fine_maps(self.problem, T, [self.match(temperature)], window_size, enlarge)
+
+    @property
+    def problem(self) -> PoseProblem:
+        return PoseProblem(self.points, self.coarse, CAMERA)
 
     def match(self, temperature: float, features: FeatureMap | None = None) -> FineMatch:
         sharpness = torch.full((len(self.points),), 1 / temperature)
@@ -69,20 +75,20 @@ def test_peaks_lie_at_the_true_pixels_whatever_the_prior():
 
     The published windows land window_size / 2 fine cells, 16 pixels here, too far right and down.
     """
-    problem = Problem()
-    assert np.linalg.norm(problem.prior_pixels - problem.pixels, axis=1).min() > 2
-    maps, kept = problem.windows()
+    scene = Scene()
+    assert np.linalg.norm(scene.prior_pixels - scene.pixels, axis=1).min() > 2
+    maps, kept = scene.windows()
     assert len(kept) == 150 and maps.grid.stride == 2.0
-    off = peaks(maps) - problem.pixels[kept]
+    off = peaks(maps) - scene.pixels[kept]
     assert np.abs(off).max() < 1.5 and np.abs(off.mean(0)).max() < 0.15
 
 
 def test_windows_are_centred_on_the_prior():
-    problem = Problem()
-    maps, kept = problem.windows()
+    scene = Scene()
+    maps, kept = scene.windows()
     middle = maps.grid.to_pixels(maps.origin[0].numpy() + 8)
     assert maps.values.shape == (1, 150, 17, 17)
-    assert np.abs(middle - problem.prior_pixels[kept]).max() <= 2.0 + 1e-9  # half a cell of the feature map
+    assert np.abs(middle - scene.prior_pixels[kept]).max() <= 2.0 + 1e-9  # half a cell of the feature map
 
 
 def hermite(values: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -92,9 +98,9 @@ def hermite(values: np.ndarray, places: np.ndarray) -> np.ndarray:
     return CubicHermiteSpline(cells, values[1:-1], slopes)(places)
 
 
-def brute_force(problem: Problem, T, n: int, temperature: float, enlarge: int) -> np.ndarray:
+def brute_force(scene: Scene, T, n: int, temperature: float, enlarge: int) -> np.ndarray:
     """V of point n's window by the definition, with the features enlarged (not the correlations)."""
-    pixel = opencv_pixels(problem.points.numpy()[n : n + 1], T.numpy())[0]
+    pixel = opencv_pixels(scene.points.numpy()[n : n + 1], T.numpy())[0]
     column, row = np.round(FINE.to_cells(pixel)).astype(int)
     features = fine_features().data.numpy().astype(float).transpose(1, 2, 0)
     padded = np.pad(features, ((2, 2), (2, 2), (0, 0)), mode="edge")  # the border repeats
@@ -102,90 +108,94 @@ def brute_force(problem: Problem, T, n: int, temperature: float, enlarge: int) -
     patch = padded[row - half : row + half + 5, column - half : column + half + 5]
     places = 2 + np.arange(17) / enlarge
     enlarged = hermite(hermite(patch, places).swapaxes(0, 1), places).swapaxes(0, 1)
-    log_probability = log_softmax(enlarged @ problem.descriptors[n].numpy().astype(float) / temperature)
+    log_probability = log_softmax(enlarged @ scene.descriptors[n].numpy().astype(float) / temperature)
     x, y = np.round(GRID.to_cells(pixel)).astype(int)
-    loss = np.pad(problem.coarse.loss[n].numpy().astype(float), 1, constant_values=CHANCE)[y : y + 3, x : x + 3]
+    loss = np.pad(scene.coarse.loss[n].numpy().astype(float), 1, constant_values=CHANCE)[y : y + 3, x : x + 3]
     mass = np.exp(-loss[loss < CHANCE - 1e-6]).sum()
     return np.maximum(np.log(enlarge**2 * ROWS * COLUMNS + 1) + log_probability + np.log(mass) - np.log(16), 0)
 
 
 @pytest.mark.parametrize("temperature, enlarge", [(1.0, 2), (0.05, 2), (0.05, 1), (0.05, 4)])
-def test_values_are_the_definitions(temperature, enlarge):
+def test_values_agree_with_a_direct_computation(temperature, enlarge):
     """Points near the border too: their coarse windows and interpolation reach beyond the maps."""
-    problem = Problem(40, margin=17.0)
-    maps, kept = problem.windows(problem.truth, temperature, enlarge=enlarge)
+    scene = Scene(40, margin=17.0)
+    maps, kept = scene.windows(scene.truth, temperature, enlarge=enlarge)
     assert len(kept) > 15 and maps.grid.stride == 4 / enlarge
     for m, n in enumerate(kept.tolist()):
-        expected = brute_force(problem, problem.truth, n, temperature, enlarge)
+        expected = brute_force(scene, scene.truth, n, temperature, enlarge)
         np.testing.assert_allclose(maps.values[0, m], expected, atol=2e-3)
     assert (maps.values > 0).any()
 
 
 def test_points_without_a_whole_window_in_the_image_are_left_out():
-    problem = Problem(400, margin=0.0)
-    _, kept = problem.windows(problem.truth)
-    cells = np.round(FINE.to_cells(problem.pixels))
+    scene = Scene(400, margin=0.0)
+    _, kept = scene.windows(scene.truth)
+    cells = np.round(FINE.to_cells(scene.pixels))
     inside = ((cells >= 4) & (cells <= [COLUMNS - 5, ROWS - 5])).all(1)
     assert kept.tolist() == inside.nonzero()[0].tolist() and 0 < len(kept) < 400
 
 
 def test_points_behind_the_camera_are_left_out():
-    problem = Problem(20)
-    behind = problem.truth.clone()
+    scene = Scene(20)
+    behind = scene.truth.clone()
     behind[2, 3] -= 100.0
-    maps, kept = problem.windows(behind)
+    maps, kept = scene.windows(behind)
     assert len(kept) == 0 and maps.values.shape == (1, 0, 17, 17)
 
 
 @pytest.mark.parametrize("window_size", [8, 32])
-def test_the_window_has_the_size_asked_for(window_size):
-    problem = Problem(margin=60.0)
-    maps, kept = problem.windows(window_size=window_size, temperature=0.05)
+def test_a_window_has_window_size_plus_one_cells_along_a_side(window_size):
+    scene = Scene(margin=60.0)
+    maps, kept = scene.windows(window_size=window_size, temperature=0.05)
     assert maps.values.shape == (1, len(kept), window_size + 1, window_size + 1)
-    off = peaks(maps) - problem.pixels[kept]
-    near = np.abs(problem.prior_pixels - problem.pixels)[kept].max(1) < window_size - 4
+    off = peaks(maps) - scene.pixels[kept]
+    near = np.abs(scene.prior_pixels - scene.pixels)[kept].max(1) < window_size - 4
     assert near.sum() > 50 and np.abs(off[near]).max() < 1.5
 
 
-def test_a_point_that_the_coarse_map_does_not_see_there_weighs_nothing():
-    problem = Problem(20)
-    loss = problem.coarse.loss.clone()
+def test_a_point_without_coarse_probability_there_has_no_weight():
+    scene = Scene(20)
+    loss = scene.coarse.loss.clone()
     loss[:10] = CHANCE
-    problem.coarse = as_maps(loss.numpy())
-    maps, _ = problem.windows()
+    scene.coarse = as_maps(loss.numpy())
+    maps, _ = scene.windows()
     assert (maps.values[0, :10] == 0).all() and (maps.values[0, 10:].amax((1, 2)) > 1).all()
 
 
 def test_a_feature_map_smaller_than_a_window_keeps_no_point():
-    problem = Problem(10)
+    scene = Scene(10)
     tiny = FeatureMap(fine_features().data[:, :5, :5], FINE)
-    _, kept = fine_maps(problem.truth, problem.points, [problem.match(0.02, tiny)], problem.coarse, CAMERA)
+    _, kept = fine_maps(scene.problem, scene.truth, [scene.match(0.02, tiny)])
     assert len(kept) == 0
 
 
 def test_two_matches_multiply_their_probabilities():
     """Each of half the sharpness, in the same features, is the one; a point may be looked for in one of them alone."""
-    problem = Problem(30)
-    one, _ = problem.windows(temperature=0.05)
-    half = problem.match(0.1)
+    scene = Scene(30)
+    one, _ = scene.windows(temperature=0.05)
+    half = scene.match(0.1)
     second = replace(half, sharpness=torch.where(torch.arange(30) % 3 == 0, half.sharpness, 0.0))
-    both, kept = fine_maps(problem.prior, problem.points, [half, second], problem.coarse, CAMERA, 16, 2)
-    blunt, _ = problem.windows(temperature=0.1)
+    both, kept = fine_maps(scene.problem, scene.prior, [half, second], 16, 2)
+    blunt, _ = scene.windows(temperature=0.1)
     looked_for_twice = kept % 3 == 0
     torch.testing.assert_close(both.values[0, looked_for_twice], one.values[0, looked_for_twice], atol=1e-4, rtol=0)
     torch.testing.assert_close(both.values[0, ~looked_for_twice], blunt.values[0, ~looked_for_twice])
 
 
-def test_how_large_a_point_is_counts_in_the_image_that_the_network_gets():
+def compatible(T, points, directions, camera):
+    """As the fine stage asks."""
+    return compatible_views(T, points, directions.float(), camera, MAX_SCALE_RATIO, MIN_COSINE)
+
+
+def test_the_scale_of_a_point_is_measured_in_the_image_that_the_network_gets():
     """The same view by a camera of 640 pixels and by one of 2560: reduced to 1024, it is 1.6 times as large."""
     points = torch.tensor([[0.0, 0.0, 4.0]], dtype=torch.float64)
     for width, alike in ((640, True), (900, True), (1024, False), (2560, False)):
         camera = Camera(width, width * 3 // 4, 0.8 * width, 0.8 * width, width / 2, width * 3 / 8)
-        found = like_views(torch.eye(4, dtype=torch.float64), points, (points / (0.8 * 640)).float(), camera)
+        found = compatible(torch.eye(4, dtype=torch.float64), points, points / (0.8 * 640), camera)
         assert found.tolist() == [alike], width
-        assert like_views(
-            torch.eye(4, dtype=torch.float64), points, (points / focal_length_seen(camera)).float(), camera
-        ).tolist() == [True]
+        as_in_query = points / network_focal_length(camera)
+        assert compatible(torch.eye(4, dtype=torch.float64), points, as_in_query, camera).tolist() == [True]
 
 
 @pytest.mark.parametrize(
@@ -202,12 +212,23 @@ def test_how_large_a_point_is_counts_in_the_image_that_the_network_gets():
         ((0.0, 0.0, -2.0), 390.0, True),  # a longer lens, and one that makes up for it
     ],
 )
-def test_views_are_alike_from_about_the_same_direction_and_of_about_the_same_size(keyframe, focal, alike):
+def test_views_are_compatible_from_a_similar_direction_and_at_a_similar_scale(keyframe, focal, alike):
     """A point 4 m in front of a query with a focal length of 260 pixels."""
     query = np.eye(4)
     query[:3, 3] = (0.3, -0.2, 1.0)  # map to camera: the map's origin lies elsewhere
     points = torch.tensor([[0.0, 0.0, 4.0]], dtype=torch.float64) - torch.from_numpy(query[:3, 3])
     centre = torch.tensor(keyframe, dtype=torch.float64) - torch.from_numpy(query[:3, 3])
     camera = Camera(320, 240, 260.0, 260.0, 160.0, 120.0)
-    found = like_views(torch.from_numpy(query), points, ((points - centre) / focal).float(), camera)
+    found = compatible(torch.from_numpy(query), points, (points - centre) / focal, camera)
     assert found.tolist() == [alike]
+
+
+@pytest.mark.parametrize("window_size, enlarge", [(16, 3), (10, 2), (8, 8)])
+def test_windows_that_are_no_whole_number_of_cells_are_refused(window_size, enlarge):
+    with pytest.raises(ValueError, match=f"window_size={window_size} must be a multiple of {2 * enlarge}"):
+        Scene().windows(window_size=window_size, enlarge=enlarge)
+
+
+def test_three_fine_cells_per_cell_work_with_a_fitting_window():
+    windows, rows = Scene().windows(window_size=12, enlarge=3)
+    assert windows.values.shape == (1, len(rows), 13, 13) and len(rows) > 100

@@ -66,7 +66,7 @@ def test_schedule_is_the_published_one_within_its_bounds():
     assert len(sigma_schedule(1e9, 0.0)) == 29
 
 
-def test_newtons_steps_leave_out_the_scales_between_one_and_the_last():
+def test_newtons_schedule_skips_the_scales_between_one_and_the_last():
     assert newton_schedule(2.0, 0.6) == (2.0, 1.0, 0.6) and newton_schedule(1.0, 0.8) == (1.0, 0.8)
     assert newton_schedule(0.9, 0.7) == (0.7,) and newton_schedule(4.0, 1.0) == (4.0, 2.0, 1.0)
     problem = Problem()
@@ -75,7 +75,7 @@ def test_newtons_steps_leave_out_the_scales_between_one_and_the_last():
     torch.testing.assert_close(few.T, all_scales.T, atol=1e-4, rtol=0)
 
 
-def test_windows_of_some_maps_are_those_of_the_maps():
+def test_windows_of_selected_maps_equal_those_of_all_maps():
     problem = Problem(20)
     cells = project_cells(problem.moved(2), problem.points, CAMERA, GRID)
     rows = torch.tensor([3, 17, 4])
@@ -155,7 +155,7 @@ def test_curvature_is_the_second_difference_in_the_image(sigma):
     assert (torch.linalg.eigvalsh(expected) < 0).any() and (torch.linalg.eigvalsh(expected) > 0).all(-1).any()
 
 
-def test_kept_positive_the_curvature_changes_its_low_eigenvalues_alone():
+def test_a_lower_bound_of_the_curvature_changes_low_eigenvalues_only():
     problem, sigma, share = Problem(80), 0.9, 0.05
     T = problem.moved(scale=0.05)
     moments, _, _ = window_moments(T, problem.points, CAMERA, problem.fixed(T), sigma)
@@ -180,7 +180,7 @@ def test_the_true_pose_is_found_to_a_hundredth_of_a_cell(seed):
     torch.testing.assert_close(R @ R.T, torch.eye(3, dtype=torch.float64), atol=1e-12, rtol=0)
 
 
-def test_outliers_do_not_pull():
+def test_outliers_do_not_move_the_pose():
     """The truncated loss is blind to what lies beyond a few sigma: no bias from gross outliers."""
     problem = Problem(200)
     wrong = np.random.default_rng(5).uniform((0, 0), (WIDTH - 1, HEIGHT - 1), size=(200, 2))
@@ -202,7 +202,7 @@ def test_no_scale_ends_with_a_higher_loss_than_it_began(sigma):
     torch.testing.assert_close(found.cost, after)
 
 
-def test_the_end_is_a_minimum():
+def test_the_refined_pose_is_a_minimum():
     """No pose nearby has a lower loss at the last scale."""
     problem = Problem()
     found = problem.refine(problem.moved())
@@ -259,7 +259,7 @@ def test_points_beside_the_camera_do_not_disturb_the_others(depth):
     torch.testing.assert_close(both.refine(start).T, alone.refine(start).T, atol=1e-6, rtol=0)
 
 
-def test_one_and_two_points_do_not_break_it():
+def test_one_and_two_points_give_finite_poses():
     for count in (1, 2):
         problem = Problem(count)
         found = problem.refine(problem.moved())

@@ -15,7 +15,7 @@ from nre_ros.errors import ImageError, ImportSourceError, NreError, PoseError
 from nre_ros.gallery import Gallery, build_room, mapping_poses
 from nre_ros.geometry import Camera, pose_matrix
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.importers.common import build_map
+from nre_ros.keyframes.importers.build_map import build_map
 
 pytest.importorskip("rosbags", reason="needs rosbags to write and read bags")
 from bag_samples import (
@@ -29,7 +29,9 @@ from bag_samples import (
 )
 
 from nre_ros.gallery.bag import camera_info_message, image_message, pose_message, tf_message
-from nre_ros.keyframes.importers.bag.source import BagFrames, bag_source
+from nre_ros.keyframes.importers.bag.options import BagOptions
+from nre_ros.keyframes.importers.bag.recording import BagRecording
+from nre_ros.keyframes.importers.bag.source import bag_source
 
 CAMERA = Camera(160, 120, 130.0, 131.0, 79.5, 59.5)
 DEPTH_CAMERA = Camera(160, 120, 146.0, 146.0, 79.5, 59.5)
@@ -95,7 +97,7 @@ def test_a_bag_becomes_a_map(tmp_path, gallery, frames, storage, encoding):
         assert_on_the_surface(keyframe, gallery, T)
 
 
-def test_poses_come_from_topics_too(tmp_path, frames):
+def test_poses_come_from_a_pose_topic(tmp_path, frames):
     """Of the camera and of the base; stamped between the images, so that they are interpolated."""
     messages = without(messages_of(frames), "/tf")
     T_cam_base = np.linalg.inv(T_BASE_CAM)
@@ -112,7 +114,7 @@ def test_poses_come_from_topics_too(tmp_path, frames):
         expected.append(T)
     bag = write_messages(tmp_path / "bag", messages)
     for options in ({"poses": "/camera_pose"}, {"poses": "/base_odom"}, {"poses": "/base_odom", "pose_of": "base"}):
-        source = bag_source(bag, **options)
+        source = bag_source(bag, BagOptions(**options))
         assert source.frame_id == "world"
         for name, T in zip(source.names(), expected):
             found = source.pose(name)[1]
@@ -140,10 +142,10 @@ def test_without_a_map_frame_the_poses_are_in_odom(tmp_path, frames):
             store.load(store.names().values())[0].T_map_cam, np.linalg.inv(T_MAP_ODOM) @ frames[0][3], atol=1e-6
         )
     with pytest.raises(ImportSourceError, match='"map" passed to lookupTransform.*the bag has: .*/tf_static'):
-        bag_source(bag, frame="map")
+        bag_source(bag, BagOptions(frame="map"))
 
 
-def test_depth_of_its_own_camera_is_reprojected(tmp_path, gallery, frames):
+def test_depth_of_a_separate_camera_is_registered(tmp_path, gallery, frames):
     messages = without(messages_of(frames), "/camera/depth/image")
     messages.append((START - 10**9, "/tf_static", "tf", tf_message(START, [(OPTICAL, "depth_optical", T_CAM_DEPTH)])))
     for stamp, _, _, T in frames:
@@ -153,7 +155,7 @@ def test_depth_of_its_own_camera_is_reprojected(tmp_path, gallery, frames):
             (stamp, "/camera/depth/camera_info", "info", camera_info_message(stamp, "depth_optical", DEPTH_CAMERA))
         )
     source = bag_source(write_messages(tmp_path / "bag", messages))
-    assert source.frames.topics.depth_info == "/camera/depth/camera_info"
+    assert source.recording.topics.depth_info == "/camera/depth/camera_info"
     for name, (_, _, _, T) in zip(source.names(), frames):
         assert_on_the_surface(source.keyframe(name, builder()), gallery, T, tolerance=0.01)
     unrelated = [message for message in messages if message[1] != "/camera/depth/camera_info"]
@@ -180,19 +182,19 @@ def test_images_without_depth_are_triangulated(tmp_path, gallery):
     assert len(local) > 30 and np.median(error) < 0.02
 
 
-def test_topics_are_the_only_ones_or_have_to_be_named(tmp_path, frames):
+def test_ambiguous_or_missing_topics_have_to_be_named(tmp_path, frames):
     messages = messages_of(frames)
     grey = [image_message(stamp, OPTICAL, np.zeros((120, 160, 3), np.uint8), "mono8") for stamp, *_ in frames]
     messages += [(stamp, "/left/image_raw", "image", image) for (stamp, *_), image in zip(frames, grey)]
     bag = write_messages(tmp_path / "bag", messages)
     with pytest.raises(ImportSourceError, match="several image topics .*name one; it has: .*/left/image_raw.*/tf"):
         bag_source(bag)
-    chosen = bag_source(bag, image="/camera/color/image_raw/compressed")
-    assert chosen.frames.topics.camera_info == "/camera/color/camera_info"
+    chosen = bag_source(bag, BagOptions(image="/camera/color/image_raw/compressed"))
+    assert chosen.recording.topics.camera_info == "/camera/color/camera_info"
     with pytest.raises(ImportSourceError, match="no image topic /nothing; it has: .*/camera/depth/image"):
-        bag_source(bag, image="/nothing")
+        bag_source(bag, BagOptions(image="/nothing"))
     with pytest.raises(ImportSourceError, match="no pose topic /nothing; it has"):
-        bag_source(bag, image="/left/image_raw", poses="/nothing")
+        bag_source(bag, BagOptions(image="/left/image_raw", poses="/nothing"))
     poseless = write_messages(tmp_path / "poseless", without(messages_of(frames), "/tf", "/tf_static"))
     with pytest.raises(ImportSourceError, match="no /tf and no pose topic; it has: /camera/color/camera_info"):
         bag_source(poseless)
@@ -201,26 +203,24 @@ def test_topics_are_the_only_ones_or_have_to_be_named(tmp_path, frames):
         bag_source(infoless)
 
 
-def test_transforms_that_miss_or_go_in_circles_are_told(tmp_path, frames):
+def test_missing_transforms_and_loops_of_transforms_are_reported(tmp_path, frames):
     static = without(messages_of(frames), "/tf")
     bag = write_messages(tmp_path / "missing", static)
     with pytest.raises(ImportSourceError, match="no image of .* has a pose: .*odom.*does not exist"):
         bag_source(write_messages(tmp_path / "none", static + [(START, "/tf", "tf", tf_message(START, []))]))
     assert bag.exists()
-    circle = [("odom", "wheel", np.eye(4)), ("base", "link", np.eye(4)), ("link", "base", np.eye(4))]
-    around = [
-        (at, "/tf", "tf", tf_message(at, circle)) for stamp, *_ in frames for at in (stamp - 10**7, stamp + 10**7)
-    ]
+    loop = [("odom", "wheel", np.eye(4)), ("base", "link", np.eye(4)), ("link", "base", np.eye(4))]
+    around = [(at, "/tf", "tf", tf_message(at, loop)) for stamp, *_ in frames for at in (stamp - 10**7, stamp + 10**7)]
     with pytest.raises(ImportSourceError, match="no image of .* has a pose: .*contains a loop"):
-        bag_source(write_messages(tmp_path / "circle", static + around))
-    # a look-up that ends within the circle finds an answer, as tf2's does
+        bag_source(write_messages(tmp_path / "loop", static + around))
+    # a look-up that ends within the loop finds an answer, as tf2's does
     short = [
         (at, "/tf", "tf", tf_message(at, [("odom", "base", np.eye(4)), ("base", "odom", np.eye(4))]))
         for stamp, *_ in frames
         for at in (stamp - 10**7, stamp + 10**7)
     ]
     source = bag_source(write_messages(tmp_path / "short", static + short))
-    assert any("the transforms go in a circle: odom -> base -> odom" in note for note in source.notes)
+    assert any("the transforms contain a loop: odom -> base -> odom" in note for note in source.notes)
     # the transforms end before the last image: it is left out, the others are there
     early = [message for message in messages_of(frames) if message[1] != "/tf" or message[0] < frames[3][0]]
     source = bag_source(write_messages(tmp_path / "early", early))
@@ -230,7 +230,7 @@ def test_transforms_that_miss_or_go_in_circles_are_told(tmp_path, frames):
     assert (report.keyframes, len(report.skipped)) == (3, 1)
 
 
-def test_what_is_wrong_with_single_messages_is_told_and_the_rest_imported(tmp_path, frames):
+def test_faults_of_single_messages_are_reported_and_the_rest_is_imported(tmp_path, frames):
     messages = without(messages_of(frames), "/tf")
     for i, (stamp, *_, T) in enumerate(frames):
         pose = pose_message(stamp, "map", T)
@@ -240,7 +240,7 @@ def test_what_is_wrong_with_single_messages_is_told_and_the_rest_imported(tmp_pa
             pose.pose.orientation.w += 0.5
         messages.append((stamp, "/pose", "pose", pose))
     bag = write_messages(tmp_path / "poses", messages)
-    source = bag_source(bag, poses="/pose")
+    source = bag_source(bag, BagOptions(poses="/pose"))
     assert any("2 poses of /pose are not finite or no unit quaternion" in note for note in source.notes)
 
     spoilt = messages_of(frames)
@@ -261,7 +261,7 @@ def test_what_is_wrong_with_single_messages_is_told_and_the_rest_imported(tmp_pa
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
-def test_a_recording_that_broke_off_is_imported_as_far_as_it_goes(tmp_path, gallery, frames, storage):
+def test_a_recording_that_broke_off_is_imported_up_to_its_end(tmp_path, gallery, frames, storage):
     """The recorder was killed: no metadata.yaml, and an MCAP file without its end."""
     many = [(START + i * STEP, *frames[i % 4][1:]) for i in range(40)]  # several chunks of an MCAP file
     bag = write_messages(tmp_path / "bag", messages_of(many, depth_encoding="32FC1"), storage)
@@ -287,7 +287,7 @@ def _cut(path, data, length):
     return path
 
 
-def test_a_damaged_place_in_a_bag_costs_what_lies_there(tmp_path, frames):
+def test_damage_in_a_bag_costs_only_the_messages_there(tmp_path, frames):
     many = [(START + i * STEP, *frames[i % 4][1:]) for i in range(12)]
     bag = write_messages(tmp_path / "bag", messages_of(many), "sqlite3")
     whole = bag_source(bag)
@@ -308,21 +308,22 @@ def test_a_damaged_place_in_a_bag_costs_what_lies_there(tmp_path, frames):
 
 
 @pytest.mark.parametrize("content", [b"", b"no bag at all", b"\x89MCAP0\r\n"])
-def test_files_that_are_no_bag(tmp_path, content):
+def test_files_that_are_no_bag_are_refused(tmp_path, content):
     for name in ("a.mcap", "a.db3", "a.bag", "a.txt"):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ImportSourceError, match=name) as error:
-            BagFrames(tmp_path / name)
+            BagRecording(tmp_path / name)
         assert "\n" not in str(error.value)
     with pytest.raises(ImportSourceError, match="does not exist"):
-        BagFrames(tmp_path / "none")
+        BagRecording(tmp_path / "none")
 
 
-def test_kitchens_bag_gives_the_folders_keyframes(tmp_path, shared):
+def test_the_kitchen_gives_the_same_keyframes_as_a_bag_and_as_a_folder(tmp_path, shared):
     """Four frames of the walk, as a bag and as a folder: the same points and descriptors, hence the same poses."""
     from nre_ros.features import choose_device, load_backbone
-    from nre_ros.keyframes.importers.cameras import read_cameras_txt
-    from nre_ros.keyframes.importers.rgbd.folder import RgbdSource, parse_tum_line
+    from nre_ros.keyframes.importers.colmap.cameras import read_cameras_txt
+    from nre_ros.keyframes.importers.rgbd.folder import RgbdFolderSource
+    from nre_ros.keyframes.importers.text_trajectory import parse_tum_pose
 
     K = shared / "data/kitchen"
     names = (K / "map.txt").read_text().split()[:40:13]
@@ -331,12 +332,12 @@ def test_kitchens_bag_gives_the_folders_keyframes(tmp_path, shared):
     (tmp_path / "poses.txt").write_text("\n".join(lines))
     frames = []
     for name, line in zip(names, lines):
-        stamp, T = parse_tum_line(line)
+        stamp, T = parse_tum_pose(line)
         depth = cv2.imread(str((K / "depth" / name).with_suffix(".png")), cv2.IMREAD_UNCHANGED) / np.float32(1000)
         frames.append((stamp, (K / "images" / name).read_bytes(), depth, T))
     camera = read_cameras_txt(K / "sparse/cameras.txt")[1]
     bag = bag_source(write_messages(tmp_path / "bag", rgbd_messages(frames, camera, T_BASE_CAM, T_MAP_ODOM)))
-    folder = RgbdSource(
+    folder = RgbdFolderSource(
         K / "images", K / "depth", tmp_path / "poses.txt", tmp_path / "list.txt", K / "sparse/cameras.txt"
     )
     backbone = load_backbone("xfeat", choose_device("cpu"))
@@ -350,7 +351,7 @@ def test_kitchens_bag_gives_the_folders_keyframes(tmp_path, shared):
         np.testing.assert_array_equal(a.global_descriptor, b.global_descriptor)
 
 
-def test_the_command_builds_a_map_and_tells_what_it_took(tmp_path, frames, capsys, monkeypatch):
+def test_the_command_builds_a_map_and_reports_its_topics(tmp_path, frames, capsys, monkeypatch):
     import argparse
 
     from nre_ros.cli import map as map_command
@@ -363,7 +364,7 @@ def test_the_command_builds_a_map_and_tells_what_it_took(tmp_path, frames, capsy
     bag = write_messages(tmp_path / "bag", messages)
     parser = argparse.ArgumentParser(prog="nre_ros")
     map_command.add_parser(parser.add_subparsers(required=True))
-    words = ["map", "build", "bag", bag, "-o", tmp_path / "m.db", "--points", 50, "--thin-motion", 0.01]
+    words = ["map", "build", "bag", bag, "-o", tmp_path / "m.db", "--points", 50, "--cull-motion", 0.01]
     args = parser.parse_args([str(word) for word in words])
     assert args.func(args) == 0
     out, err = capsys.readouterr()

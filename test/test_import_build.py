@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Building a map file: nothing that exists is lost, an interrupted build goes on, the command line."""
+"""Building a map file: nothing that exists is lost, an interrupted build continues, the command line."""
 
 import argparse
 import json
@@ -12,14 +12,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from child_process import child_process
 from keyframe_samples import CAMERA, PlaceBackbone, random_keyframe, random_pose
 
 from nre_ros.cli import map as map_command
 from nre_ros.errors import ImportSourceError, MapError
 from nre_ros.geometry import position_quaternion
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.importers.cameras import write_cameras_txt
-from nre_ros.keyframes.importers.common import MapSource, build_map
+from nre_ros.keyframes.importers.build_map import build_map
+from nre_ros.keyframes.importers.colmap.cameras import write_cameras_txt
+from nre_ros.keyframes.importers.map_source import MapSource
 from nre_ros.keyframes.storage.store import KeyframeStore
 
 
@@ -54,7 +56,7 @@ def names(path):
         return list(store.names())
 
 
-def test_a_map_is_built_and_the_rest_is_told(tmp_path, capsys):
+def test_a_map_is_built_and_skipped_images_are_reported(tmp_path, capsys):
     report = build(RandomSource(bad=["frame-1", "frame-4"]), tmp_path / "m.db")
     assert (report.keyframes, report.points, report.resumed) == (4, 40, 0)
     assert report.skipped == {"frame-1": "bad on purpose", "frame-4": "bad on purpose"}
@@ -81,7 +83,7 @@ def test_an_existing_map_needs_force_and_stays_until_the_new_one_is_complete(tmp
     assert names(path) == ["frame-0", "frame-1", "frame-2"]
 
 
-def test_an_interrupted_build_goes_on(tmp_path):
+def test_an_interrupted_build_is_continued(tmp_path):
     path = tmp_path / "m.db"
     with pytest.raises(KeyboardInterrupt):
         build(RandomSource(interrupt="frame-3"), path)
@@ -106,7 +108,7 @@ def test_a_build_with_other_options_is_not_continued(tmp_path, options):
     assert build(source, path, force=True, **rest).resumed == 0
 
 
-def test_a_partial_file_that_is_no_map(tmp_path):
+def test_a_resume_file_that_is_no_map_is_not_overwritten(tmp_path):
     (tmp_path / "m.db.partial").write_text("something of the user's")
     with pytest.raises(MapError, match="--force"):
         build(RandomSource(), tmp_path / "m.db")
@@ -122,13 +124,13 @@ def test_the_log_of_a_replaced_map_is_not_read_into_the_new_one(tmp_path):
         "store = KeyframeStore.create(sys.argv[1], 'old', 'old')\n"
         "store.add(random_keyframe('old', 1)); os._exit(9)\n"
     )
-    subprocess.run([sys.executable, "-c", killed, str(path), str(Path(__file__).parent)])
+    subprocess.run([sys.executable, "-c", killed, str(path), str(Path(__file__).parent)], timeout=300)
     assert (tmp_path / "m.db-wal").exists()
     build(RandomSource(count=2), path, force=True)
     assert names(path) == ["frame-0", "frame-1"] and not (tmp_path / "m.db-wal").exists()
 
 
-def test_an_empty_list_and_a_folder_as_map(tmp_path):
+def test_an_empty_list_and_a_folder_as_map_are_refused(tmp_path):
     with pytest.raises(ImportSourceError, match="no images"):
         build(RandomSource(count=0), tmp_path / "m.db")
     with pytest.raises(MapError, match="folder"):
@@ -155,10 +157,10 @@ t.build(t.RandomSource(count=100000), sys.argv[1])
 """
 
 
-def test_a_killed_build_keeps_what_was_committed_and_goes_on(tmp_path):
+def test_a_killed_build_keeps_what_was_committed_and_is_continued(tmp_path):
     path, partial = tmp_path / "m.db", tmp_path / "m.db.partial"
     code = _KILLED.format(folder=str(Path(__file__).parent))
-    with subprocess.Popen([sys.executable, "-c", code, str(path)]) as process:
+    with child_process([sys.executable, "-c", code, str(path)]) as process:
         while not (
             partial.with_name("m.db.partial-wal").exists()
             and partial.with_name("m.db.partial-wal").stat().st_size > 200_000
@@ -247,6 +249,17 @@ def test_map_build_and_info(rgbd_folder, capsys):
     assert (info["keyframes"], info["points"], info["frame_id"], info["schema_version"]) == (2, 100, "map", 2)
     with pytest.raises(MapError, match="does not exist"):
         command("map", "info", folder / "none.db")
+
+
+def test_the_old_names_of_the_culling_options_work_with_a_warning(capsys):
+    parser = argparse.ArgumentParser(prog="nre_ros")
+    map_command.add_parser(parser.add_subparsers(required=True))
+    words = ["map", "build", "colmap", "x", "--images", "y", "-o", "m.db"]
+    args = parser.parse_args([*words, "--thin-motion", "0.1", "--thin-overlap", "0.5"])
+    assert (args.cull_motion, args.cull_overlap) == (0.1, 0.5)
+    assert "--thin-motion is deprecated, use --cull-motion" in capsys.readouterr().err
+    args = parser.parse_args([*words, "--cull-motion", "0.2"])
+    assert (args.cull_motion, args.cull_overlap) == (0.2, None) and not capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 
 from nre_ros.errors import CameraError, ImportSourceError
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.importers.cameras import camera_from_colmap, read_cameras_txt, write_cameras_txt
+from nre_ros.keyframes.importers.colmap.cameras import camera_from_colmap, read_cameras_txt, write_cameras_txt
 
 MODELS = {
     "SIMPLE_PINHOLE": [500, 320, 240],
@@ -23,7 +23,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_projections_are_colmaps_less_half_a_pixel(model):
+def test_projections_equal_colmaps_minus_half_a_pixel(model):
     pycolmap = pytest.importorskip("pycolmap")
     theirs = pycolmap.Camera(model=model, width=640, height=480, params=MODELS[model])
     points = np.random.default_rng(0).uniform([-0.6, -0.5, 1], [0.6, 0.5, 1.2], (50, 3))
@@ -42,12 +42,12 @@ def test_projections_are_colmaps_less_half_a_pixel(model):
         ("SIMPLE_RADIAL", [500, 1, 1, float("nan")], "finite"),
     ],
 )
-def test_other_models_and_bad_values_are_named(model, parameters, match):
+def test_unsupported_models_and_wrong_values_are_reported(model, parameters, match):
     with pytest.raises(CameraError, match=match):
         camera_from_colmap(model, 640, 480, parameters)
 
 
-def test_written_cameras_read_back_here_and_in_colmap(tmp_path):
+def test_written_cameras_are_read_back_here_and_by_colmap(tmp_path):
     cameras = {
         1: Camera(640, 480, 500.25, 510.5, 319.5, 239.5),
         4: Camera(64, 48, 50.1, 51.0, 31.5, 23.5, "radial_tangential", (0.1, 0.2, 0.003, 0.004)),
@@ -77,7 +77,7 @@ def test_written_cameras_read_back_here_and_in_colmap(tmp_path):
         ("1 PINHOLE 640 480 a b c d\n", "a b c d"),
     ],
 )
-def test_bad_camera_files(tmp_path, text, match):
+def test_wrong_camera_files_are_refused(tmp_path, text, match):
     path = tmp_path / "cameras.txt"
     path.write_text(text)
     with pytest.raises(ImportSourceError, match=match) as error:
@@ -85,7 +85,7 @@ def test_bad_camera_files(tmp_path, text, match):
     assert str(path) in str(error.value)
 
 
-def test_a_refused_model_is_told_with_file_and_camera(tmp_path):
+def test_a_refused_camera_model_is_reported_with_file_and_camera(tmp_path):
     path = tmp_path / "cameras.txt"
     path.write_text("7 FOV 640 480 1 2 3 4 5\n")
     with pytest.raises(CameraError, match="camera 7.*FOV"):
@@ -94,7 +94,7 @@ def test_a_refused_model_is_told_with_file_and_camera(tmp_path):
         read_cameras_txt(tmp_path / "none.txt")
 
 
-def test_kitchen_camera_is_opencvs(shared):
+def test_the_kitchens_camera_projects_as_opencvs(shared):
     camera = read_cameras_txt(shared / "data/kitchen/sparse/cameras.txt")[1]
     assert (camera.width, camera.height, camera.cx, camera.cy) == (640, 480, 319.5, 239.5)
     point = np.array([[0.2, -0.1, 1.0]])

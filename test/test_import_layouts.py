@@ -16,7 +16,7 @@ from nre_ros.gallery import Gallery, build_room, mapping_poses
 from nre_ros.gallery.rgbd import write_rgbd
 from nre_ros.geometry import Camera, position_quaternion
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.importers.rgbd.layouts import rgbd_folder
+from nre_ros.keyframes.importers.rgbd.layouts import rgbd_folder_source
 
 STAMPS = [
     Decimal("1305031102.175304"),
@@ -88,7 +88,7 @@ def tum(tmp_path, gallery, poses):
 
 
 def test_a_tum_sequence_is_recognised_and_associated(tum, gallery, poses):
-    source = rgbd_folder(tum)
+    source = rgbd_folder_source(tum)
     assert source.names() == [f"rgb/{stamp}.png" for stamp in STAMPS]
     camera = source.camera("")
     point, K = np.array([[0.3, -0.2, 1.0]]), np.array([[520.9, 0, 325.1], [0, 521.0, 249.7], [0, 0, 1]])
@@ -102,26 +102,26 @@ def test_a_tum_sequence_is_recognised_and_associated(tum, gallery, poses):
     assert any("3 lines of groundtruth.txt" in note for note in source.notes)
 
 
-def test_a_tum_image_without_pose_or_depth_is_told(tum):
-    source = rgbd_folder(tum)
+def test_a_tum_image_without_pose_or_depth_is_reported(tum):
+    source = rgbd_folder_source(tum)
     with pytest.raises(ImportSourceError, match="no pose at this image's time: the nearest is 2.7"):
         source.keyframe(source.names()[3], KeyframeBuilder(PlaceBackbone()))
     lines = (tum / "depth.txt").read_text().splitlines()
     (tum / "depth.txt").write_text("\n".join([lines[0], *lines[2:]]) + "\n")
     with pytest.raises(ImageError, match="no depth image within 0.02 s"):
-        rgbd_folder(tum).depth(source.names()[0])
+        rgbd_folder_source(tum).depth(source.names()[0])
 
 
 def test_a_tum_folder_of_another_name_needs_a_camera(tum, tmp_path):
     other = tmp_path / "mine"
     tum.rename(other)
     with pytest.raises(ImportSourceError, match="freiburg1, freiburg2, freiburg3; give --camera"):
-        rgbd_folder(other)
+        rgbd_folder_source(other)
     (tmp_path / "cameras.txt").write_text("1 PINHOLE 640 480 500 501 320 240\n")
-    assert rgbd_folder(other, tmp_path / "cameras.txt").camera("").fx == 500
+    assert rgbd_folder_source(other, tmp_path / "cameras.txt").camera("").fx == 500
     (other / "rgb.txt").write_text("1305031102.175304\n")
     with pytest.raises(ImportSourceError, match="rgb.txt: not 'timestamp filename'"):
-        rgbd_folder(other, tmp_path / "cameras.txt")
+        rgbd_folder_source(other, tmp_path / "cameras.txt")
 
 
 DEPTH_CAMERA = Camera(640, 480, 585.0, 585.0, 320.0, 240.0)
@@ -159,7 +159,7 @@ def scene(tmp_path, gallery, poses):
 
 
 def test_a_scene_of_seven_scenes_is_recognised(scene, gallery, poses):
-    source = rgbd_folder(scene)
+    source = rgbd_folder_source(scene)
     assert source.names() == ["seq-01/frame-000000.color.png", "seq-01/frame-000001.color.png"]
     assert any("seq-03" in note and "zipped" in note for note in source.notes)
     keyframe = source.keyframe(source.names()[0], KeyframeBuilder(PlaceBackbone(), 200))
@@ -171,17 +171,17 @@ def test_a_scene_of_seven_scenes_is_recognised(scene, gallery, poses):
 
 
 def test_sequences_of_seven_scenes_are_chosen(scene):
-    assert rgbd_folder(scene, sequences="test").names() == ["seq-02/frame-000000.color.png"]
-    assert len(rgbd_folder(scene, sequences="all").names()) == 3
-    assert rgbd_folder(scene, sequences="seq-02").names() == ["seq-02/frame-000000.color.png"]
-    assert rgbd_folder(scene / "seq-02").names() == ["seq-02/frame-000000.color.png"]
+    assert rgbd_folder_source(scene, sequences="test").names() == ["seq-02/frame-000000.color.png"]
+    assert len(rgbd_folder_source(scene, sequences="all").names()) == 3
+    assert rgbd_folder_source(scene, sequences="seq-02").names() == ["seq-02/frame-000000.color.png"]
+    assert rgbd_folder_source(scene / "seq-02").names() == ["seq-02/frame-000000.color.png"]
     with pytest.raises(ImportSourceError, match="seq-03 is left out: it is still zipped"):
-        rgbd_folder(scene, sequences="seq-03")
+        rgbd_folder_source(scene, sequences="seq-03")
     with pytest.raises(ImportSourceError, match="no depth scale"):
-        rgbd_folder(scene, depth_scale=5000.0)
+        rgbd_folder_source(scene, depth_scale=5000.0)
     (scene / "TrainSplit.txt").unlink()
     with pytest.raises(ImportSourceError, match="--sequences all"):
-        rgbd_folder(scene)
+        rgbd_folder_source(scene)
 
 
 @pytest.mark.parametrize(
@@ -193,22 +193,22 @@ def test_sequences_of_seven_scenes_are_chosen(scene):
         ("-1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n", "rigid"),
     ],
 )
-def test_poses_that_are_none(scene, text, match):
+def test_files_that_are_no_pose_are_reported(scene, text, match):
     (scene / "seq-02/frame-000000.pose.txt").write_text(text)
     with pytest.raises(PoseError, match=match):
-        rgbd_folder(scene, sequences="test").pose("seq-02/frame-000000.color.png")
+        rgbd_folder_source(scene, sequences="test").pose("seq-02/frame-000000.color.png")
 
 
-def test_a_folder_of_the_gallery_and_one_of_nobody(tmp_path, gallery, poses):
+def test_a_folder_of_the_demo_is_recognised_and_an_unknown_one_refused(tmp_path, gallery, poses):
     camera = Camera(160, 120, 130.0, 131.0, 79.5, 59.5)
     write_rgbd(tmp_path / "own", gallery, camera, poses[:2])
-    source = rgbd_folder(tmp_path / "own")
+    source = rgbd_folder_source(tmp_path / "own")
     keyframe = source.keyframe(source.names()[1], KeyframeBuilder(PlaceBackbone(), 100))
     assert_on_the_surface(keyframe, gallery, camera, poses[1], 0.002)
     with pytest.raises(ImportSourceError, match="7-Scenes, which alone has sequences"):
-        rgbd_folder(tmp_path / "own", sequences="test")
+        rgbd_folder_source(tmp_path / "own", sequences="test")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ImportSourceError, match="neither a TUM RGB-D sequence .* nor 7-Scenes"):
-        rgbd_folder(tmp_path / "empty")
+        rgbd_folder_source(tmp_path / "empty")
     with pytest.raises(ImportSourceError, match="not a folder"):
-        rgbd_folder(tmp_path / "none")
+        rgbd_folder_source(tmp_path / "none")

@@ -10,8 +10,8 @@ from scipy.spatial.transform import Rotation
 
 from nre_ros.errors import CameraError, ImageError, ImportSourceError, PoseError
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.importers.posed.colmap_poses import PosedSource
-from nre_ros.keyframes.importers.posed.kapture import KaptureSource
+from nre_ros.keyframes.importers.colmap.poses_source import ColmapPosesSource
+from nre_ros.keyframes.importers.kapture import KaptureSource
 
 IMAGES_TXT = """# two lines an image; the second, the keypoints, may be empty
 1 0.9238795 0.3826834 0 0 0.1 0.2 0.3 1 a.jpg
@@ -34,7 +34,7 @@ def colmap_folder(tmp_path, images=IMAGES_TXT):
 
 
 def test_a_text_model_without_points(tmp_path):
-    source = PosedSource(colmap_folder(tmp_path), tmp_path)
+    source = ColmapPosesSource(colmap_folder(tmp_path), tmp_path)
     assert source.names() == ["a.jpg", "folder/b c.jpg", "nan.jpg", "short.jpg", "stranger.jpg"]
     stamp, T = source.pose("a.jpg")
     R = Rotation.from_euler("x", 45, degrees=True).as_matrix()
@@ -54,21 +54,21 @@ def test_a_text_model_without_points(tmp_path):
         ("a.jpg", ImageError, "cannot be read"),
     ],
 )
-def test_what_cannot_be_imported_is_told_image_by_image(tmp_path, name, error, words):
-    source = PosedSource(colmap_folder(tmp_path), tmp_path)
+def test_images_that_cannot_be_used_are_reported_one_by_one(tmp_path, name, error, words):
+    source = ColmapPosesSource(colmap_folder(tmp_path), tmp_path)
     with pytest.raises(error, match=words):
         source.keyframe(name, KeyframeBuilder(None))
 
 
-def test_models_that_are_none_are_told_at_once(tmp_path):
+def test_folders_that_are_no_model_are_refused_at_once(tmp_path):
     with pytest.raises(ImportSourceError, match="neither cameras.txt nor cameras.bin"):
-        PosedSource(tmp_path, tmp_path)
+        ColmapPosesSource(tmp_path, tmp_path)
     colmap_folder(tmp_path, "1 1 0 0 0 0 0 zero 1 a.jpg\n")
     with pytest.raises(ImportSourceError, match="not a line of COLMAP's images.txt"):
-        PosedSource(tmp_path, tmp_path)
+        ColmapPosesSource(tmp_path, tmp_path)
     colmap_folder(tmp_path, "# nothing\n")
     with pytest.raises(ImportSourceError, match="is empty"):
-        PosedSource(tmp_path, tmp_path)
+        ColmapPosesSource(tmp_path, tmp_path)
 
 
 def test_binary_models_read_as_pycolmap_writes_them(tmp_path, shared):
@@ -76,7 +76,7 @@ def test_binary_models_read_as_pycolmap_writes_them(tmp_path, shared):
     model = pycolmap.Reconstruction(str(shared / "data/lund_door/sparse"))
     model.write_binary(str(tmp_path))
     (tmp_path / "points3D.bin").unlink()
-    source = PosedSource(tmp_path, tmp_path)
+    source = ColmapPosesSource(tmp_path, tmp_path)
     for image in model.images.values():
         matrix = image.cam_from_world() if callable(image.cam_from_world) else image.cam_from_world
         # the model's quaternions are rounded to seven digits
@@ -87,17 +87,17 @@ def test_binary_models_read_as_pycolmap_writes_them(tmp_path, shared):
         data = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(data[:-5])
         with pytest.raises(ImportSourceError, match="truncated"):
-            PosedSource(tmp_path, tmp_path)
+            ColmapPosesSource(tmp_path, tmp_path)
         (tmp_path / name).write_bytes(data)
 
 
-def test_an_unknown_model_of_cameras_bin_spoils_its_own_images_alone(tmp_path):
+def test_an_unsupported_camera_of_cameras_bin_affects_only_its_images(tmp_path):
     colmap_folder(tmp_path)
     fov = struct.pack("<IiQQ5d", 1, 7, 640, 480, *range(5))
     pinhole = struct.pack("<IiQQ4d", 2, 1, 640, 480, 500, 500, 320, 240)
     cameras = struct.pack("<Q", 2) + fov + pinhole
     (tmp_path / "cameras.bin").write_bytes(cameras)
-    source = PosedSource(tmp_path, tmp_path)
+    source = ColmapPosesSource(tmp_path, tmp_path)
     with pytest.raises(CameraError, match="FOV is not supported"):
         source.camera("a.jpg")
     assert source.camera("folder/b c.jpg").fy == 500
@@ -178,16 +178,16 @@ def test_a_folder_without_rigs_and_a_list(tmp_path):
         ("x.jpg", ImportSourceError, "no image of that name"),
     ],
 )
-def test_records_that_cannot_be_used_are_told_one_by_one(tmp_path, name, error, words):
+def test_records_that_cannot_be_used_are_reported_one_by_one(tmp_path, name, error, words):
     rigs = RIGS + "robot, odd, 1, 0, 0, 0, 0, 0, 0\nrobot, bad, 1, 0, 0, 0, 0, 0, 0\nrobot, none, 1, 0, 0, 0, 0, 0, 0\n"
     source = KaptureSource(kapture_folder(tmp_path, rigs=rigs))
     with pytest.raises(error, match=words):
         source.keyframe(name, KeyframeBuilder(None))
 
 
-def test_rigs_in_a_ring_are_told(tmp_path):
+def test_a_loop_of_rigs_is_reported(tmp_path):
     rigs = "a, left, 1, 0, 0, 0, 0, 0, 0\nb, a, 1, 0, 0, 0, 0, 0, 0\na, b, 1, 0, 0, 0, 0, 0, 0\n"
-    with pytest.raises(PoseError, match="ring"):
+    with pytest.raises(PoseError, match="loop"):
         KaptureSource(kapture_folder(tmp_path, rigs=rigs)).pose("l/30.jpg")
 
 
@@ -200,7 +200,7 @@ def test_rigs_in_a_ring_are_told(tmp_path):
         ({"records_camera": "soon, left, a.jpg\n"}, "not a whole number"),
     ],
 )
-def test_folders_that_are_no_kapture_are_told_at_once(tmp_path, changes, words):
+def test_folders_that_are_no_kapture_are_refused_at_once(tmp_path, changes, words):
     with pytest.raises(ImportSourceError, match=words):
         KaptureSource(kapture_folder(tmp_path, **changes))
 

@@ -13,9 +13,10 @@ from keyframe_samples import CAMERA, PlaceBackbone, pixels_of, random_pose
 from nre_ros.errors import ImageError, ImportSourceError, PoseError
 from nre_ros.geometry import invert, position_quaternion
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.building.point_selection import candidate_pixels, smooth_depth, spread
-from nre_ros.keyframes.importers.cameras import read_cameras_txt, write_cameras_txt
-from nre_ros.keyframes.importers.rgbd.folder import RgbdSource, parse_tum_line
+from nre_ros.keyframes.building.point_selection import candidate_pixels, select_distributed, smooth_depth
+from nre_ros.keyframes.importers.colmap.cameras import read_cameras_txt, write_cameras_txt
+from nre_ros.keyframes.importers.rgbd.folder import RgbdFolderSource
+from nre_ros.keyframes.importers.text_trajectory import parse_tum_pose
 
 K, DISTORTION = CAMERA.K, np.array(CAMERA.distortion)
 
@@ -67,7 +68,7 @@ def test_no_point_near_an_edge_or_a_hole(scene):
     pixels, scores = candidate_pixels(torch.rand(480, 640, generator=torch.Generator().manual_seed(1)))
     depth = smooth_depth(scene)[pixels[:, 1], pixels[:, 0]]
     pixels, scores, depth = pixels[depth > 0], scores[depth > 0], depth[depth > 0]
-    chosen = spread(pixels, scores, 2000, 640, 480)
+    chosen = select_distributed(pixels, scores, 2000, 640, 480)
     pixels, depth = pixels[chosen], depth[chosen]
     assert len(pixels) > 1000
     for left, top, right, bottom in [(200, 150, 419, 299), (50, 350, 149, 419)]:
@@ -77,72 +78,9 @@ def test_no_point_near_an_edge_or_a_hole(scene):
     np.testing.assert_allclose(depth, scene[y, x], rtol=0.005)
 
 
-def test_depth_that_is_missing_nan_or_noisy():
-    rng = np.random.default_rng(0)
-    flat = np.full((60, 80), 2.0)
-    noisy = flat + rng.normal(0, 0.01, flat.shape)
-    assert (smooth_depth(noisy)[5:-5, 5:-5] > 0).mean() > 0.9
-    assert np.abs(smooth_depth(noisy)[smooth_depth(noisy) > 0] - 2).std() < 0.004  # the median averages
-    for hole in (0.0, np.nan, np.inf, -1.0):
-        flat[30, 40] = hole
-        found = smooth_depth(flat)
-        assert (found[28:33, 38:43] == 0).all() and (found > 0).sum() == 60 * 80 - 25
-    assert not smooth_depth(np.zeros((60, 80))).any()
-
-
-def test_spread_takes_the_best_of_every_region_first():
-    rng = np.random.default_rng(0)
-    pixels = rng.uniform(0, 640, (5000, 2)) * [1, 0.75]
-    scores = rng.random(5000) + 10 * (pixels[:, 0] < 320)  # the left half is better throughout
-    chosen = spread(pixels, scores, 400, 640, 480)
-    assert len(set(chosen)) == 400
-    assert 0.4 < (pixels[chosen, 0] < 320).mean() < 0.62
-    assert scores[chosen].mean() > np.mean(scores) + 0.2
-    np.testing.assert_array_equal(chosen, spread(pixels, scores, 400, 640, 480))
-    best = spread(pixels[:300], scores[:300], 1, 640, 480)
-    assert best == scores[:300].argmax()
-
-
-def test_spread_takes_a_pixel_once():
-    pixels = np.array([[10.0, 10], [10.2, 9.9], [50, 50]])
-    assert sorted(spread(pixels, np.array([1.0, 2.0, 0.5]), 10, 100, 100)) == [1, 2]
-    assert len(spread(np.zeros((0, 2)), np.zeros(0), 10, 100, 100)) == 0
-
-
-@pytest.mark.parametrize(
-    "line, stamp",
-    [
-        ("1700000000.266667 1 2 3 0 0 0 1", 1_700_000_000_266_667_000),
-        ("0 1 2 3 0 0 0 -1.001", 0),
-        ("1.7e9 1 2 3 0 0 0 1", 1_700_000_000 * 10**9),
-        ("1700000000.123456789 1 2 3 0 0 0 1", 1_700_000_000_123_456_789),
-    ],
-)
-def test_tum_lines(line, stamp):
-    found, T = parse_tum_line(line)
-    assert found == stamp
-    np.testing.assert_allclose(T, [[1, 0, 0, 1], [0, 1, 0, 2], [0, 0, 1, 3], [0, 0, 0, 1]])
-
-
-@pytest.mark.parametrize(
-    "line, kind, match",
-    [
-        ("1 1 2 3 0 0 1", ImportSourceError, "7 numbers"),
-        ("1 a b c 0 0 0 1", ImportSourceError, "a b c"),
-        ("1 nan 2 3 0 0 0 1", PoseError, "finite"),
-        ("nan 1 2 3 0 0 0 1", PoseError, "finite"),
-        ("1 1 2 3 0 0 0 1.3", PoseError, "length 1.3"),
-        ("1 1 2 3 0 0 0 0", PoseError, "length 0"),
-    ],
-)
-def test_tum_lines_that_are_no_pose(line, kind, match):
-    with pytest.raises(kind, match=match):
-        parse_tum_line(line)
-
-
 @pytest.fixture
 def folder(tmp_path, scene):
-    """Two images with depth (millimetres), poses and camera; the arguments of ``RgbdSource``."""
+    """Two images with depth (millimetres), poses and camera; the arguments of ``RgbdFolderSource``."""
     rng = np.random.default_rng(0)
     (tmp_path / "rgb").mkdir()
     (tmp_path / "depth").mkdir()
@@ -167,13 +105,13 @@ def source(folder, **changes):
         list_path=folder / "list.txt",
         cameras=folder / "cameras.txt",
     )
-    return RgbdSource(**{**arguments, **changes})
+    return RgbdFolderSource(**{**arguments, **changes})
 
 
 def test_a_folder_is_read(folder, scene):
     builder = KeyframeBuilder(PlaceBackbone(), 100)
     keyframe = source(folder).keyframe("1.jpg", builder)
-    T = parse_tum_line((folder / "poses.txt").read_text().splitlines()[2])[1]
+    T = parse_tum_pose((folder / "poses.txt").read_text().splitlines()[2])[1]
     np.testing.assert_allclose(keyframe.T_map_cam, T)
     assert keyframe.stamp == 1_500_000_000 and len(keyframe.points) == 100
     z = ((keyframe.points - T[:3, 3]) @ T[:3, :3])[:, 2]
@@ -194,14 +132,14 @@ def test_a_folder_is_read(folder, scene):
         (lambda f: (f / "cameras.txt").write_text("1 PINHOLE 9 9 1 1 1 1\n2 PINHOLE 9 9 1 1 1 1\n"), "2 cameras"),
     ],
 )
-def test_lists_that_do_not_fit_together(folder, spoil, match):
+def test_lists_that_do_not_fit_together_are_refused(folder, spoil, match):
     spoil(folder)
     with pytest.raises(ImportSourceError, match=match) as error:
         source(folder)
     assert "\n" not in str(error.value)
 
 
-def test_of_lists_of_different_lengths_what_both_have_is_imported(folder):
+def test_of_lists_of_different_lengths_the_common_part_is_imported(folder):
     builder = KeyframeBuilder(PlaceBackbone(), 50)
     (folder / "list.txt").write_text("0.jpg\n1.jpg\n2.jpg\n")
     longer = source(folder)
@@ -216,7 +154,7 @@ def test_of_lists_of_different_lengths_what_both_have_is_imported(folder):
     assert shorter.names() == ["0.jpg"] and len(shorter.notes) == 1
 
 
-def test_bad_arguments(folder):
+def test_wrong_arguments_are_refused(folder):
     with pytest.raises(ImportSourceError, match="not a folder"):
         source(folder, depth=folder / "none")
     for scale in (0.0, -1.0, float("nan")):
@@ -233,7 +171,7 @@ def test_bad_arguments(folder):
         (None, "No such file"),
     ],
 )
-def test_depth_that_does_not_fit(folder, depth, match):
+def test_depth_that_does_not_fit_is_reported(folder, depth, match):
     (folder / "depth/0.png").unlink()
     if depth is not None:
         cv2.imwrite(str(folder / "depth/0.png"), depth)
@@ -241,7 +179,7 @@ def test_depth_that_does_not_fit(folder, depth, match):
         source(folder).keyframe("0.jpg", KeyframeBuilder(PlaceBackbone()))
 
 
-def test_depth_without_a_measurement(folder):
+def test_depth_without_a_measurement_is_reported(folder):
     cv2.imwrite(str(folder / "depth/0.png"), np.zeros((480, 640), np.uint16))
     with pytest.raises(ImportSourceError, match="no point"):
         source(folder).keyframe("0.jpg", KeyframeBuilder(PlaceBackbone()))
@@ -260,7 +198,7 @@ def test_kitchen_depth_points_agree_with_colmaps(shared):
     images = (kitchen / "sparse/images.txt").read_text().splitlines()
     poses = (kitchen / "map_poses.txt").read_text().splitlines()[1:]
     for i in (0, 30, 62):
-        name, T = images[2 * i].split()[-1], parse_tum_line(poses[i])[1]
+        name, T = images[2 * i].split()[-1], parse_tum_pose(poses[i])[1]
         observed = np.array(images[2 * i + 1].split(), float).reshape(-1, 3)
         observed = observed[observed[:, 2] >= 0]
         pixels, truth = observed[:, :2] - 0.5, np.array([points[int(j)] for j in observed[:, 2]])

@@ -36,8 +36,8 @@ TOPICS = {["image", "image/compressed", "camera_info", "pose", *VIEWED]}
 """
     + """
 import json, sys
-from nre_ros.node import bootstrap
-bootstrap.prepare()
+from nre_ros import ros_environment
+ros_environment.prepare()
 import rclpy
 from rclpy.logging import get_logger_effective_level
 from rclpy.node import Node

@@ -19,6 +19,7 @@ from nre_ros.geometry import pose_error
 from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.localizer import Localizer
+from nre_ros.nre import EstimatorConfig
 
 
 def write_map(path, keyframes, backbone, weights_hash=None, name=None):
@@ -58,7 +59,7 @@ def test_images_are_localized_in_a_stored_map(room, localizer, place):
 
 
 @pytest.mark.parametrize("metres, degrees", [(0.3, 5.0), (50.0, 5.0), (0.3, 180.0)])
-def test_a_prior_helps_or_does_no_harm(room, localizer, metres, degrees):
+def test_a_right_or_a_wrong_prior_leaves_the_pose_right(room, localizer, metres, degrees):
     """One that is right, one that is elsewhere, and one that looks the other way; all say that they are sure."""
     image, truth = room.view(*QUERIES[0])
     wrong = np.eye(4)
@@ -99,7 +100,7 @@ with KeyframeStore.open(sys.argv[2]) as full, KeyframeStore.open(sys.argv[1], re
 """
 
 
-def test_a_growing_map_is_followed(room, map_file, tmp_path):
+def test_keyframes_added_by_others_are_used_by_the_next_query(room, map_file, tmp_path):
     """Keyframes that a thread and a process add are used by the next query, which they bring to its pose."""
     path = write_map(tmp_path / "growing.db", room.keyframes[:1], room.backbone)
     image, truth = room.view(*QUERIES[0])
@@ -115,7 +116,7 @@ def test_a_growing_map_is_followed(room, map_file, tmp_path):
         thread.start()
         thread.join()
         assert sorted(localizer.localize(image, CAMERA).keyframes) == [1, 2, 3]
-        subprocess.run([sys.executable, "-c", _COPY, str(path), str(map_file), "4"], check=True)
+        subprocess.run([sys.executable, "-c", _COPY, str(path), str(map_file), "4"], check=True, timeout=300)
         result = localizer.localize(image, CAMERA)
         assert sorted(result.keyframes) == [1, 2, 3, 4] and pose_error(result.T_map_cam, truth)[0] < 0.03
 
@@ -132,7 +133,7 @@ def test_json_holds_the_pose_as_position_and_quaternion(room, localizer):
     )
 
 
-def test_an_image_of_nothing_has_a_reason_and_no_pose(localizer):
+def test_an_image_that_shows_nothing_has_a_reason_and_no_pose(localizer):
     noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
     result = localizer.localize(noise, CAMERA)
     assert not result.success and result.reason and "\n" not in result.reason and result.confidence < 0.5
@@ -140,7 +141,7 @@ def test_an_image_of_nothing_has_a_reason_and_no_pose(localizer):
     assert line["position"] is line["quaternion"] is line["covariance"] is None and line["reason"] == result.reason
 
 
-def test_asking_for_more_confidence_than_there_is_gives_the_reason(room, map_file):
+def test_a_pose_below_min_confidence_is_refused_with_the_reason(room, map_file):
     with Localizer(map_file, "cpu", min_confidence=1.0) as strict:
         result = strict.localize(room.view(*QUERIES[0])[0], CAMERA)
     assert not result.success and 0.9 < result.confidence < 1 and "below 1.00" in result.reason
@@ -163,7 +164,7 @@ def test_retrieve_bounds_the_keyframes(room, map_file):
         (np.zeros((0, 0, 3), np.uint8), "0x0"),
     ],
 )
-def test_what_is_no_image_of_this_camera_is_refused_by_name(localizer, image, named):
+def test_anything_but_an_image_of_this_camera_is_refused_by_name(localizer, image, named):
     with pytest.raises(ImageError, match=named):
         localizer.localize(image, CAMERA)
 
@@ -185,7 +186,7 @@ def test_keyframes_without_points_give_a_reason(room, tmp_path):
     assert not result.success and "0 points" in result.reason
 
 
-def test_a_map_of_something_else_gives_a_reason(room, tmp_path):
+def test_a_map_of_random_features_gives_a_reason(room, tmp_path):
     """Keyframes of random numbers, without a thumbnail that is a picture."""
     strange = [random_keyframe(f"k{i}", i, thumbnail=b"") for i in range(5)]
     with Localizer(write_map(tmp_path / "strange.db", strange, room.backbone), "cpu") as localizer:
@@ -217,11 +218,11 @@ def test_files_that_are_no_map_are_refused(tmp_path):
 
 
 def test_images_of_other_places_have_no_pose_in_a_map_of_a_kitchen(shared, tmp_path):
-    """Photographs that ship with scikit-image, and the fountain: the best wrong pose must not be believed."""
+    """Photographs that ship with scikit-image, and the fountain: the best wrong pose must not be accepted."""
     from skimage import data
 
     from nre_ros.cli import main
-    from nre_ros.keyframes.importers.cameras import read_cameras_txt
+    from nre_ros.keyframes.importers.colmap.cameras import read_cameras_txt
 
     kitchen, map_file = shared / "data/kitchen", tmp_path / "kitchen.db"
     few = (kitchen / "map.txt").read_text().split()[::5]
@@ -249,3 +250,44 @@ def test_images_of_other_places_have_no_pose_in_a_map_of_a_kitchen(shared, tmp_p
             for name in (kitchen / "query.txt").read_text().split()[::10]
         ]
     assert sum(posed) >= 6  # of 7: the test above does not pass by refusing everything
+
+
+def test_moving_to_a_device_keeps_the_configuration(room, map_file):
+    image, _truth = room.view(*QUERIES[0])
+    config = EstimatorConfig(skip_gnc=True)
+    with Localizer(map_file, "cpu", config=config) as localizer:
+        before, network = localizer.localize(image, CAMERA, min_confidence=0.0), localizer.backbone
+        localizer.release_device()
+        assert not localizer.has_device
+        with pytest.raises(NreError, match="move_to"):
+            localizer.localize(image, CAMERA)
+        localizer.move_to("cpu")
+        assert localizer.has_device and localizer.backbone is not network and localizer.estimator.config == config
+        after = localizer.localize(image, CAMERA, min_confidence=0.0)
+    np.testing.assert_array_equal(before.T_map_cam, after.T_map_cam)
+
+
+def test_a_move_that_fails_leaves_the_localizer_as_it_was(room, map_file, monkeypatch):
+    def out_of_memory(name, device):
+        raise RuntimeError("CUDA out of memory")
+
+    with Localizer(map_file, "cpu") as localizer:
+        monkeypatch.setattr("nre_ros.localization.localizer.load_backbone", out_of_memory)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            localizer.move_to("meta")
+        assert localizer.device.type == "cpu" and localizer.localize(room.view(*QUERIES[0])[0], CAMERA).success
+
+
+def test_options_of_a_call_hold_for_that_call_alone(room, localizer):
+    image, _ = room.view(*QUERIES[0])
+    assert len(localizer.localize(image, CAMERA, retrieve=2).keyframes) == 2
+    assert not localizer.localize(image, CAMERA, min_confidence=1.0).success
+    result = localizer.localize(image, CAMERA)
+    assert result.success and len(result.keyframes) == 4
+
+
+def test_an_estimate_holds_what_it_was_made_from(room, localizer):
+    image, _ = room.view(*QUERIES[0])
+    estimate, result = localizer.estimate(image, CAMERA), localizer.localize(image, CAMERA)
+    assert estimate.keyframes.ids == result.keyframes and estimate.camera == CAMERA
+    assert list(estimate.milliseconds) == list(result.milliseconds)

@@ -14,8 +14,8 @@ from scipy.spatial.transform import Rotation
 from nre_ros.cli import main
 from nre_ros.errors import MapError
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.importers.colmap import ColmapSource
-from nre_ros.keyframes.importers.rgbd.folder import parse_tum_line
+from nre_ros.keyframes.importers.colmap.model_source import ColmapSource
+from nre_ros.keyframes.importers.text_trajectory import parse_tum_pose
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.tools.exporting import export_colmap, export_ply, export_tum
 from nre_ros.keyframes.tools.pruning import all_but, in_box, listed, near_duplicates
@@ -193,7 +193,7 @@ def test_the_trajectory_and_the_points(path, tmp_path):
     assert [float(line.split()[0]) for line in lines] == list(range(7))  # the map has no stamps
     assert (tmp_path / "names.txt").read_text().splitlines() == [k.name for k in keyframes]
     for line, keyframe in zip(lines, keyframes):
-        np.testing.assert_allclose(parse_tum_line(line)[1], keyframe.T_map_cam, atol=1e-12)
+        np.testing.assert_allclose(parse_tum_pose(line)[1], keyframe.T_map_cam, atol=1e-12)
     header, _, body = (tmp_path / "p.ply").read_bytes().partition(b"end_header\n")
     points = np.frombuffer(body, "<f4").reshape(-1, 3)
     assert f"element vertex {len(points):012d}" in header.decode()

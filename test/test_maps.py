@@ -55,11 +55,11 @@ def test_maps_are_scipys_softmax(descriptors, features):
 
 def test_omega_counts_the_category_outside_the_image():
     maps = nre_maps(torch.zeros(1, 12 * 17), 12, 17, GRID)
-    assert maps.chance == pytest.approx(np.log(12 * 17 + 1))
+    assert maps.outlier_loss == pytest.approx(np.log(12 * 17 + 1))
     np.testing.assert_allclose(maps.loss, np.log(12 * 17), atol=1e-4)  # a flat map is just below it
 
 
-def test_losses_never_exceed_chance():
+def test_losses_never_exceed_the_outlier_loss():
     logits = torch.from_numpy(np.random.default_rng(2).normal(scale=30, size=(5, 204)).astype(np.float32))
     maps = nre_maps(logits, 12, 17, GRID)
     assert maps.loss.max() == pytest.approx(np.log(205)) and (maps.loss > np.log(204.9)).sum() > 800
@@ -96,7 +96,7 @@ def test_reciprocal_losses_are_those_of_both_directions(temperature, length):
     np.testing.assert_allclose(entropy, (np.exp(-exact) * exact).sum(1), atol=1e-4)
 
 
-def test_points_whose_matches_all_underflow_tell_nothing():
+def test_points_whose_matches_all_underflow_have_flat_maps():
     """Features of any length: what is left in the range of a float32 counts, and never NaN."""
     query = np.zeros((204, 16), np.float32)
     query[:, 0] = 1e3
@@ -197,7 +197,7 @@ def test_samples_are_scipys_bilinear_interpolation():
         np.testing.assert_allclose(sampled[:, n], expected, atol=1e-9)
 
 
-def test_outside_and_behind_cost_chance():
+def test_points_outside_and_behind_have_the_outlier_loss():
     loss = torch.zeros(1, HEIGHT, WIDTH)
     cells = torch.tensor(
         [

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nre_ros.node.bootstrap import install_prefix
+from nre_ros.ros_environment import install_prefix
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.skipif(install_prefix() is None, reason="needs the gene
 
 TALKER = """
 import array, time
-from nre_ros.node import bootstrap
-bootstrap.prepare()
+from nre_ros import ros_environment
+ros_environment.prepare()
 import rclpy
 from geometry_msgs.msg import TransformStamped
 from nre_ros.msg import LocalizationStatus
@@ -44,8 +44,8 @@ while True:
 
 LISTENER = """
 import json, time
-from nre_ros.node import bootstrap
-bootstrap.prepare()
+from nre_ros import ros_environment
+ros_environment.prepare()
 import rclpy
 import nre_ros.node
 from ament_index_python.packages import get_package_share_directory

@@ -100,6 +100,6 @@ def test_moving_the_image_by_the_stride_moves_the_map_by_a_cell():
     "level, layer, named",
     [("medium", "Mixed_5b", "medium"), ("fine", "Mixed_6a", "Mixed_6a"), ("coarse", "fc", "fc")],
 )
-def test_unknown_names_are_told(level, layer, named):
+def test_unknown_names_are_refused(level, layer, named):
     with pytest.raises(ValueError, match=named):
         InceptionNetwork(level, layer)

@@ -30,9 +30,8 @@ from ros_process import (
 
 from nre_ros.gallery import CameraMount, camera_pose
 from nre_ros.geometry import invert
-from nre_ros.node.conversions import matrix_of_pose, stamp_nanoseconds
-from nre_ros.node.declarations import DECLARATIONS
-from nre_ros.node.transforms import _matrix
+from nre_ros.node.conversions import matrix_of_pose, matrix_of_transform, stamp_nanoseconds
+from nre_ros.node.parameters import DECLARATIONS
 
 MOUNT = CameraMount()
 
@@ -76,8 +75,8 @@ def test_an_image_becomes_pose_status_and_transform(world, start):
     assert robot.wait(lambda: len(robot.transforms) >= 8)
     first = robot.transforms[0][1]
     assert (first.header.frame_id, first.child_frame_id) == ("room", "odom")
-    assert_pose(_matrix(first.transform) @ odometry() @ MOUNT.T_base_cam, matrix_of_pose(pose.pose))
-    assert_pose(_matrix(first.transform) @ odometry() @ MOUNT.T_base_cam, world.T_map_cam)
+    assert_pose(matrix_of_transform(first.transform) @ odometry() @ MOUNT.T_base_cam, matrix_of_pose(pose.pose))
+    assert_pose(matrix_of_transform(first.transform) @ odometry() @ MOUNT.T_base_cam, world.T_map_cam)
     stamps = [stamp_nanoseconds(t.header.stamp) for _, t in robot.transforms]
     assert all(later > earlier for earlier, later in zip(stamps, stamps[1:])) and stamps[0] > stamp
     assert all(t.transform == first.transform for _, t in robot.transforms)
@@ -134,7 +133,7 @@ def test_jpeg_images_below_a_remapped_topic(world, start):
     robot.publish_odometry(odometry(), stamp)
     status = robot.ask(jpeg_image(world.image, stamp))
     assert_pose(matrix_of_pose(status.pose.pose), world.T_map_cam)
-    assert "/the_camera/image/compressed" in node.words
+    assert "/the_camera/image/compressed" in node.output
 
 
 def test_the_same_image_by_both_transports_is_localized_once(world, start):
@@ -150,7 +149,7 @@ def test_the_same_image_by_both_transports_is_localized_once(world, start):
     assert stamp not in stamps and later in stamps
 
 
-def test_the_newest_image_wins_and_none_is_queued(world, start):
+def test_a_newer_image_replaces_the_waiting_one_and_both_are_counted(world, start):
     _, robot = start()
     robot.ask(jpeg_image(world.image, robot.now()))
     before = len(robot.statuses)
@@ -164,6 +163,10 @@ def test_the_newest_image_wins_and_none_is_queued(world, start):
     answered = [stamp_nanoseconds(status.header.stamp) for status in robot.statuses[before:]]
     assert answered == sorted(set(answered)) and answered[-1] == last
     assert len(answered) < len(messages)
+    status = robot.statuses[-1]
+    drops = dict(zip(status.dropped_reasons, status.dropped_counts))
+    # every image that the node has received has a status or was replaced
+    assert status.images_received == len(robot.statuses) + drops["replaced"]
 
 
 def test_pose_frame_is_the_frame_of_the_pose_topics(world, start):
@@ -195,7 +198,7 @@ def test_without_odometry_the_map_is_connected_with_base_or_camera(world, start,
     assert (transform.header.frame_id, transform.child_frame_id) == ("room", base_frame or OPTICAL)
     assert stamp_nanoseconds(transform.header.stamp) == stamp
     expected = world.T_map_cam @ invert(MOUNT.T_base_cam) if base_frame else world.T_map_cam
-    assert_pose(_matrix(transform.transform), expected)
+    assert_pose(matrix_of_transform(transform.transform), expected)
     time.sleep(0.3)
     assert {stamp_nanoseconds(t.header.stamp) for _, t in robot.transforms} == {stamp}, "an old pose is not repeated"
 
@@ -222,7 +225,7 @@ def test_lost_and_found(world, start):
     assert robot.ask(jpeg_image(world.image, robot.now())).state == LocalizationStatus.LOCALIZED
 
 
-def test_the_service_answers_and_leaves_the_node_as_it_was(world, start):
+def test_the_service_localize_image_does_not_change_the_node(world, start):
     _, robot = start()
     message = raw_image(world.image, 0)
     status = robot.localize_image(message, camera_info())
@@ -275,11 +278,11 @@ def test_a_bag_that_starts_again_is_followed(world, start):
         robot.publish_odometry(odometry(), stamp)
         status = robot.ask(jpeg_image(world.image, stamp))
         assert status.pose_valid
-    assert "images' stamps, by 100.0 s, went back" in node.words
+    assert "the stamps of the images went back by 100.0 s" in node.output
     stamp = now - 99 * 10**9
     robot.publish_odometry(odometry(), stamp)
     assert robot.ask(jpeg_image(world.image, stamp)).reason == ""
-    assert "behind this node's clock" in node.words
+    assert "behind this node's clock" in node.output
 
 
 def test_intrinsics_may_change_while_running(world, start):
@@ -319,7 +322,7 @@ def test_min_confidence_is_obeyed_at_once(world, start):
     assert not status.pose_valid and "confidence" in status.reason and status.confidence > 0
 
 
-def test_other_places_are_told_apart(world, start):
+def test_images_of_two_places_get_their_own_poses(world, start):
     """Two images from two places: each its own pose, none the one before."""
     _, robot = start()
     places = [camera_pose([0.0, -0.5, 1.25], 0.1), camera_pose([0.1, 0.6, 1.25], -0.1)]

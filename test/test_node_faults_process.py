@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What befalls a process: its map's file, its memory, a subscriber that does not read, its own end."""
+"""Faults around the process: its map file, its memory, a subscriber that does not read, its own end."""
 
 import shutil
 import signal
@@ -31,8 +31,8 @@ def assert_posed(world, robot):
 
 
 @pytest.mark.parametrize("what", ["deleted", "replaced", "overwritten"])
-def test_the_maps_file_changes_hands_while_it_runs(world, start, tmp_path, what):
-    """The open file stays what it was; one that was overwritten in place is told, and loaded anew."""
+def test_the_map_file_is_replaced_while_the_node_runs(world, start, tmp_path, what):
+    """The open file stays usable; one that was overwritten in place is reported and loaded anew."""
     path = tmp_path / "map.db"
     shutil.copy(world.map_file, path)
     node, robot = start(map_file=path)
@@ -53,7 +53,7 @@ def test_the_maps_file_changes_hands_while_it_runs(world, start, tmp_path, what)
     shutil.copy(world.map_file, tmp_path / "again.db")
     assert robot.call(LoadMap, "load_map", LoadMap.Request(map_file=str(tmp_path / "again.db"))).success
     assert_posed(world, robot)
-    assert "Traceback" not in node.words and node.stop() == 0
+    assert "Traceback" not in node.output and node.stop() == 0
 
 
 SHORT_OF_MEMORY = """
@@ -63,10 +63,10 @@ from nre_ros.node.localize_node import main
 
 localize = localizer.Localizer.localize
 
-def with_room_for_two(self, image, camera, prior=None):
-    if self.retrieve > 2:
+def with_room_for_two(self, image, camera, prior=None, *, retrieve, **options):
+    if retrieve > 2:
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
-    return localize(self, image, camera, prior)
+    return localize(self, image, camera, prior, retrieve=retrieve, **options)
 
 localizer.Localizer.localize = with_room_for_two
 localizer.Localizer.warm_up = lambda self: None
@@ -74,7 +74,7 @@ sys.exit(main())
 """
 
 
-def test_an_estimator_out_of_memory_takes_fewer_keyframes_and_says_so(world, tmp_path):
+def test_out_of_memory_the_estimator_uses_fewer_keyframes_and_reports_it(world, tmp_path):
     command = ("-c", SHORT_OF_MEMORY)
     with NodeProcess(tmp_path, "-r", "__ns:=/small", command=command, map_file=world.map_file) as node:
         with Robot("/small") as robot:
@@ -85,12 +85,12 @@ def test_an_estimator_out_of_memory_takes_fewer_keyframes_and_says_so(world, tmp
             status = robot.ask(jpeg_image(world.image, stamp))
             assert status.pose_valid and len(status.keyframes_used) == 2
             assert_pose(matrix_of_pose(status.pose.pose), world.T_map_cam)
-            assert "out of memory on cpu: 2 of 5 keyframes an image" in node.words
+            assert "out of memory on cpu: 2 of 5 keyframes an image" in node.output
             assert_posed(world, robot)
-        assert node.stop() == 0 and "Traceback" not in node.words
+        assert node.stop() == 0 and "Traceback" not in node.output
 
 
-def test_a_subscriber_that_never_reads_holds_nobody_up(world, start):
+def test_a_subscriber_that_never_reads_blocks_nothing(world, start):
     _, robot = start()
     context = rclpy.Context()
     rclpy.init(context=context)
@@ -106,8 +106,8 @@ def test_a_subscriber_that_never_reads_holds_nobody_up(world, start):
     context.shutdown()
 
 
-def test_killed_and_started_again(world, tmp_path):
-    """In the middle of a bag: the second one takes over where TF and images are, with the last pose as a hint."""
+def test_a_node_that_was_killed_continues_from_its_last_pose(world, tmp_path):
+    """In the middle of a bag: the second process continues with the TF and images of then."""
     file = tmp_path / "last.json"
     given = dict(map_file=world.map_file, last_pose_file=file)
     with Robot("/phoenix") as robot:

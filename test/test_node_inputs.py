@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What the node listens to besides one camera's images: a stated pose, more cameras, a limited rate."""
+"""What the node listens to besides one camera's images: an initial pose, more cameras, a limited rate."""
 
 import time
 
@@ -37,58 +37,58 @@ def stated(T, frame, stamp=0, deviation=0.3):
     return message
 
 
-def test_a_stated_pose_is_confirmed_by_one_image(world, start):
-    """Otherwise fifty images would have to agree, so that it is the hint that does it."""
+def test_an_initial_pose_is_confirmed_by_one_image(world, start):
+    """Otherwise fifty images would have to agree, so that the initial pose is what confirms it."""
     node, robot = start(first_fixes=50, base_frame="base_link")
     T_map_base = world.T_map_cam @ invert(MOUNT.T_base_cam)
 
-    def look():
+    def localize():
         stamp = robot.now()
         robot.publish_odometry(np.eye(4), stamp)
         return robot.ask(jpeg_image(world.image, stamp))
 
-    assert "1 of 50 fixes" in look().verdict and not robot.poses
+    assert "1 of 50 fixes" in localize().gate_reason and not robot.poses
     # a few decimetres off, in the map's frame
     off = T_map_base.copy()
     off[:3, 3] += 0.2, -0.2, 0.1
-    robot.say(stated(off, "room", robot.now()), "initialpose")
-    status = look()
+    robot.publish_once(stated(off, "room", robot.now()), "initialpose")
+    status = localize()
     assert status.pose_valid and 0 < status.mahalanobis < status.mahalanobis_limit
     assert 0.2 < status.metres < 0.5 and status.metres == pytest.approx(0.3, abs=0.05)
     assert_pose(matrix_of_pose(status.pose.pose), world.T_map_cam)
-    assert "by initialpose the camera is at" in node.words
+    assert "initialpose: initial pose of the camera at" in node.output
 
     # in a frame that TF connects with the map
     T_room_site = camera_pose([1.0, 2.0, 0.5], 0.4)
     robot.publish_transform(T_room_site, "room", "site", robot.now(), static=True)
-    robot.say(stated(invert(T_room_site) @ T_map_base, "site"), "initialpose")
-    status = look()
+    robot.publish_once(stated(invert(T_room_site) @ T_map_base, "site"), "initialpose")
+    status = localize()
     assert status.pose_valid and 0 <= status.metres < 0.05
 
-    # elsewhere: one image does not believe it
-    robot.say(stated(T_map_base @ camera_pose([3.0, 0, 0], 0), "room"), "initialpose")
-    status = look()
+    # elsewhere: one image does not confirm it
+    robot.publish_once(stated(T_map_base @ camera_pose([3.0, 0, 0], 0), "room"), "initialpose")
+    status = localize()
     assert not status.pose_valid and status.mahalanobis > status.mahalanobis_limit
-    assert "not believed yet" in status.reason
+    assert "not accepted yet" in status.reason
 
 
-def test_stated_poses_that_make_no_sense_are_refused_in_words(world, start):
+def test_invalid_initial_poses_are_rejected_with_the_reason(world, start):
     node, robot = start(transform_timeout=0.1)
     wrong = stated(np.eye(4), "room")
     wrong.pose.pose.position.x = float("nan")
-    robot.say(wrong, "initialpose")
-    node.wait_for("initialpose is refused: pose is not finite")
+    robot.publish_once(wrong, "initialpose")
+    node.wait_for("initialpose is rejected: pose is not finite")
     wrong = stated(np.eye(4), "room")
     wrong.pose.covariance[0] = -1.0
-    robot.say(wrong, "initialpose")
-    node.wait_for("initialpose is refused: its covariance has a negative variance")
-    robot.say(stated(np.eye(4), "nowhere"), "initialpose")
+    robot.publish_once(wrong, "initialpose")
+    node.wait_for("initialpose is rejected: its covariance has a negative variance")
+    robot.publish_once(stated(np.eye(4), "nowhere"), "initialpose")
     status = robot.ask(jpeg_image(world.image, robot.now()))
-    assert status.pose_valid, "the refused hint leaves the node as it was"
-    node.wait_for("initialpose is refused: it is in nowhere, not in the map: ")
+    assert status.pose_valid, "the rejected pose leaves the node as it was"
+    node.wait_for("initialpose is rejected: it is in nowhere, not in the map: ")
 
 
-def test_two_cameras_tell_one_pose_of_the_robot(world, tmp_path):
+def test_two_cameras_give_one_pose_of_the_robot(world, tmp_path):
     """Each by its own topics, intrinsics and place on the robot, in fair turns."""
     places = {"front": world.T_map_cam, "rear": camera_pose([0.1, 0.6, 1.25], -0.1)}
     frames = {"front": OPTICAL, "rear": "rear_optical_frame"}

@@ -82,9 +82,9 @@ def test_a_map_grows_from_nothing(world, start, tmp_path):
     assert "holds no keyframes" in robot.ask(jpeg_image(world.image, robot.now())).reason
     T_room_slam = camera_pose([1.0, 2.0, 0.0], 0.3)
     robot.publish_transform(T_room_slam, "room", "slam_map", 1, static=True)
-    robot.say(with_depth(world, "a", PLACES[0]), "keyframes")
-    robot.say(with_depth(world, "b", PLACES[1], "slam_map", invert(T_room_slam)), "keyframes")
-    robot.say(with_points(world, "c", PLACES[2]), "keyframes")
+    robot.publish_once(with_depth(world, "a", PLACES[0]), "keyframes")
+    robot.publish_once(with_depth(world, "b", PLACES[1], "slam_map", invert(T_room_slam)), "keyframes")
+    robot.publish_once(with_points(world, "c", PLACES[2]), "keyframes")
     wait_for(lambda: names(path) == {"a", "b", "c"})
     with KeyframeStore.open(path) as store:
         for name, T in zip("abc", PLACES):
@@ -120,49 +120,49 @@ def test_adjusted_poses_move_what_is_localized(world, start, tmp_path):
             return all(np.allclose(store.get(store.find(name)).T_map_cam, motion @ T) for name, T in poses.items())
 
     wait_for(all_moved)
-    assert "is refused" not in node.words
+    assert "is rejected" not in node.output
     robot.call(Trigger, "clear", Trigger.Request())
     status = robot.ask(jpeg_image(world.image, robot.now()))
     assert_pose(matrix_of_pose(status.pose.pose), motion @ world.T_map_cam)
 
 
-def test_what_cannot_be_a_keyframe_is_told_and_the_next_one_is_taken(world, start, tmp_path):
+def test_invalid_keyframes_are_rejected_with_the_reason_and_the_next_one_is_added(world, start, tmp_path):
     path = tmp_path / "faults.db"
     shutil.copy(world.map_file, path)
     node, robot = start(map_file=path, transform_timeout=0.1)
     before = names(path)
 
     def refused(keyframe, words):
-        robot.say(keyframe, "keyframes")
+        robot.publish_once(keyframe, "keyframes")
         node.wait_for(words)
 
     good = with_depth(world, "good", PLACES[0])
     nan = with_depth(world, "nan", PLACES[0])
     nan.pose.position.x = float("nan")
-    refused(nan, "keyframe 'nan' is refused: pose is not finite")
-    refused(message("unknown", PLACES[0]), "keyframe 'unknown' is refused: the map has no keyframe of that name")
+    refused(nan, "keyframe 'nan' is rejected: pose is not finite")
+    refused(message("unknown", PLACES[0]), "keyframe 'unknown' is rejected: the map has no keyframe of that name")
     nothing = message("nothing", PLACES[0])
     nothing.compressed_image = jpeg_image(world.image, 0)
-    refused(nothing, "keyframe 'nothing' is refused: there are neither points nor depth")
+    refused(nothing, "keyframe 'nothing' is rejected: there are neither points nor depth")
     small = with_depth(world, "small", PLACES[0])
     small.depth.height = 120
     small.depth.data = small.depth.data[: 120 * 640]
-    refused(small, "keyframe 'small' is refused: depth of 320x120 pixels, image of 320x240")
+    refused(small, "keyframe 'small' is rejected: depth of 320x120 pixels, image of 320x240")
     uneven = with_points(world, "uneven", PLACES[0])
     uneven.pixels = uneven.pixels[:-1]
-    refused(uneven, "keyframe 'uneven' is refused: 1200 numbers of points, 799 of pixels and 400 ids")
+    refused(uneven, "keyframe 'uneven' is rejected: 1200 numbers of points, 799 of pixels and 400 ids")
     refused(with_depth(world, "", PLACES[0]), "a keyframe needs a name")
-    refused(with_depth(world, "lost", PLACES[0], "nowhere"), "is refused: it is in nowhere, not in the map: ")
+    refused(with_depth(world, "lost", PLACES[0], "nowhere"), "is rejected: it is in nowhere, not in the map: ")
     uncalibrated = with_depth(world, "raw", PLACES[0])
     uncalibrated.camera_info = camera_info(k=[0.0] * 9)
-    refused(uncalibrated, "keyframe 'raw' is refused: camera_info of frame")
+    refused(uncalibrated, "keyframe 'raw' is rejected: camera_info of frame")
     assert names(path) == before
 
-    robot.say(good, "keyframes")
+    robot.publish_once(good, "keyframes")
     wait_for(lambda: names(path) == before | {"good"})
     assert robot.ask(jpeg_image(world.image, robot.now())).pose_valid
     # a map whose file has gone: nothing is written into what would be lost
     path.unlink()
     refused(with_depth(world, "late", PLACES[1]), "was removed while it was open")
     assert robot.ask(jpeg_image(world.image, robot.now())).pose_valid
-    assert "Traceback" not in node.words
+    assert "Traceback" not in node.output

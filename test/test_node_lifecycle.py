@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The managed node: what each state of its life has, by the services of a lifecycle manager."""
+"""The managed node: what exists in each state, by the services of a lifecycle manager."""
 
 import os
 import signal
@@ -47,11 +47,11 @@ def state(robot) -> str:
 
 
 def inputs(robot) -> int:
-    """How many of the robot's messages the node would hear."""
+    """Number of subscriptions of the node to images and camera_info."""
     return sum(robot.node.count_subscribers(robot.node.resolve_topic_name(name)) for name in ("image", "camera_info"))
 
 
-def test_a_whole_life_twice(world, managed):
+def test_all_transitions_twice(world, managed):
     node, robot = managed(map_file=world.map_file)
     assert state(robot) == "unconfigured"
     assert not robot.node.count_publishers("/managed/pose") and not inputs(robot)
@@ -83,7 +83,7 @@ def test_a_whole_life_twice(world, managed):
         assert not robot.node.create_client(Trigger, "localize_node/clear").wait_for_service(0.2)
         assert str(world.map_file) not in open_files(node.process.pid)
     assert node.stop() == 0
-    assert "Traceback" not in node.words
+    assert "Traceback" not in node.output
 
 
 def resident(pid: int) -> int:
@@ -95,10 +95,10 @@ def open_files(pid: int) -> list[str]:
     return [os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd") if os.path.lexists(entry.path)]
 
 
-def test_what_cannot_be_configured_is_told_and_may_be_corrected(world, tmp_path, managed):
+def test_a_failed_configure_is_reported_and_can_be_repeated(world, tmp_path, managed):
     node, robot = managed(map_file=tmp_path / "none.db")
     assert not change(robot, Transition.TRANSITION_CONFIGURE) and state(robot) == "unconfigured"
-    told = [line for line in node.words.splitlines() if "ERROR" in line]
+    told = [line for line in node.output.splitlines() if "ERROR" in line]
     assert len(told) == 1 and f"map {tmp_path / 'none.db'} does not exist" in told[0]
     # a parameter that is read by configuring may be set before it, not after
     assert robot.set_parameter("map_file", str(world.map_file)).successful
@@ -111,7 +111,7 @@ def test_what_cannot_be_configured_is_told_and_may_be_corrected(world, tmp_path,
     assert node.stop() == 0
 
 
-def test_transitions_that_do_not_exist_are_refused(world, managed):
+def test_invalid_transitions_are_refused(world, managed):
     node, robot = managed(map_file=world.map_file)
     for wrong in (Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_CLEANUP, 99):
         assert not change(robot, wrong) and state(robot) == "unconfigured"
@@ -122,7 +122,7 @@ def test_transitions_that_do_not_exist_are_refused(world, managed):
     assert node.stop() == 0
 
 
-def test_whoever_waits_for_a_pose_is_answered_when_it_is_shut_down(world, managed):
+def test_calls_that_wait_for_a_pose_are_answered_at_shutdown(world, managed):
     node, robot = managed(map_file=world.map_file)
     assert change(robot, Transition.TRANSITION_CONFIGURE) and change(robot, Transition.TRANSITION_ACTIVATE)
     client = robot.node.create_client(Relocalize, "localize_node/relocalize")
@@ -134,7 +134,7 @@ def test_whoever_waits_for_a_pose_is_answered_when_it_is_shut_down(world, manage
         answer = robot.answer(call)
         assert not answer.success and "not active any more" in answer.message
     assert not client.wait_for_service(0.5) and node.process.poll() is None
-    assert node.stop() == 0 and "Traceback" not in node.words
+    assert node.stop() == 0 and "Traceback" not in node.output
 
 
 def test_a_map_that_cannot_be_loaded_while_inactive_ends_nothing(world, managed):
@@ -158,17 +158,17 @@ def test_signals_end_it_in_every_state(world, managed, number):
     client.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE)))
     node.wait_for("loading")  # in the middle of the transition
     assert node.stop(number) == 0
-    assert "Traceback" not in node.words, node.words
+    assert "Traceback" not in node.output, node.output
 
 
 def test_several_cameras_need_to_know_where_they_are(world, managed):
     node, robot = managed(map_file=world.map_file, cameras="[front, rear]")
     assert not change(robot, Transition.TRANSITION_CONFIGURE)
-    assert "2 cameras need the parameter base_frame" in node.words
+    assert "2 cameras need the parameter base_frame" in node.output
     assert robot.set_parameter("cameras", ["front", "front"]).successful
     assert not change(robot, Transition.TRANSITION_CONFIGURE)
-    assert "names one twice" in node.words
+    assert "names one twice" in node.output
     for names in (["front", "rear cam"], ["9"]):
         assert robot.set_parameter("cameras", names).successful
         assert not change(robot, Transition.TRANSITION_CONFIGURE)
-    assert "'rear cam' cannot be part of a topic's name" in node.words and "Traceback" not in node.words
+    assert "'rear cam' cannot be part of a topic's name" in node.output and "Traceback" not in node.output

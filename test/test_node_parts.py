@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Parts of the node by themselves: stamps, the choice of images and intrinsics, hints, and memory that runs out."""
+"""Parts of the node by themselves: stamps, the choice of images and intrinsics, initial poses, and memory that runs out."""
 
 import time
 from types import SimpleNamespace
@@ -15,13 +15,18 @@ import torch
 from ros_process import CAMERA, assert_pose, camera_info, jpeg_image, raw_image
 
 from nre_ros.gate.gate import Gate
+from nre_ros.gate.observation import Observation
+from nre_ros.gate.settings import GateSettings
 from nre_ros.node import engine as engines
+from nre_ros.node.camera_input import CameraInput
+from nre_ros.node.clock_monitor import ClockMonitor
 from nre_ros.node.conversions import stamp_message
 from nre_ros.node.engine import Engine
-from nre_ros.node.hints import Hint, Hints
-from nre_ros.node.inputs import CameraInput
-from nre_ros.node.seldom import SeldomLog
-from nre_ros.node.times import Times
+from nre_ros.node.image_drops import DropCounter, ImageDrop
+from nre_ros.node.initial_pose import InitialPose, InitialPoseInput
+from nre_ros.node.logs import ThrottledLogger
+from nre_ros.node.parameters import DECLARATIONS, fixed_gate_settings, gate_settings
+from nre_ros.node.worker import Worker
 
 S = 10**9
 NOW = 1_700_000_000 * S
@@ -29,7 +34,7 @@ GREY = np.zeros((2, 2, 3), np.uint8)
 
 
 class Silent:
-    """Takes whatever is logged, subscribed or made."""
+    """Accepts all calls of a logger or node."""
 
     def __getattr__(self, name):
         return lambda *args, **kwargs: SimpleNamespace(unregister=lambda: None)
@@ -41,43 +46,69 @@ class Clock(Silent):
 
 
 @pytest.fixture
-def times():
-    told = []
+def clock():
+    reasons = []
     node = SimpleNamespace(get_clock=Clock)
-    times = Times(node, SeldomLog(Silent()), told.append)
-    times.told = told
-    return times
+    clock = ClockMonitor(node, ThrottledLogger(Silent()), reasons.append)
+    clock.reasons = reasons
+    return clock
 
 
-def test_an_image_ahead_of_the_clock_is_refused_and_makes_no_other_one_old(times):
+def test_an_image_ahead_of_the_clock_is_dropped_and_makes_no_other_one_old(clock):
     for seconds in (2, 5, 3600):
-        times.arrived(NOW + seconds * S)
-        assert "ahead of this node's clock" in times.refusal(NOW + seconds * S)
-    times.arrived(NOW)
-    assert not times.told and times.refusal(NOW) == ""
-    assert times.by_now() == pytest.approx(NOW, abs=S)
+        clock.arrived(NOW + seconds * S)
+        drop, reason = clock.check(NOW + seconds * S)
+        assert drop == ImageDrop.FUTURE_STAMP and "ahead of this node's clock" in reason
+    clock.arrived(NOW)
+    assert not clock.reasons and clock.check(NOW) is None
+    assert clock.current_stamp() == pytest.approx(NOW, abs=S)
 
 
-def test_an_image_that_waited_is_dropped_and_one_that_came_late_is_another_time(times):
-    """Two cameras, of which one is worked on for long: the order of arrival tells the one from the other."""
-    times.arrived(NOW - 4 * S)
-    times.arrived(NOW - 2 * S)
-    assert times.refusal(NOW - 4 * S) == times.refusal(NOW - 2 * S) == "" and not times.told
-    assert "2.0 s newer" in times.refusal(NOW - 4 * S) and not times.told
-    times.arrived(NOW - 9 * S)
-    assert times.told == ["the images' stamps, by 7.0 s, went back"] and times.refusal(NOW - 9 * S) == ""
+def test_an_image_that_has_waited_is_dropped_and_one_that_arrives_late_shows_that_time_went_back(clock):
+    """Two cameras, of which one is localized for long: the order of arrival distinguishes the two cases."""
+    clock.arrived(NOW - 4 * S)
+    clock.arrived(NOW - 2 * S)
+    assert clock.check(NOW - 4 * S) is None and clock.check(NOW - 2 * S) is None and not clock.reasons
+    drop, reason = clock.check(NOW - 4 * S)
+    assert drop == ImageDrop.STALE_STAMP and "2.0 s newer" in reason and not clock.reasons
+    clock.arrived(NOW - 9 * S)
+    assert clock.reasons == ["the stamps of the images went back by 7.0 s"] and clock.check(NOW - 9 * S) is None
+
+
+def test_a_newer_image_replaces_the_waiting_one_of_its_camera():
+    worker = Worker(lambda error: None)  # not started: all offers wait
+    assert not worker.offer("front", lambda: None) and not worker.offer("rear", lambda: None)
+    assert worker.offer("front", lambda: None), "whoever offers it can count the replaced image"
+    assert worker.discard_offers() == ["front", "rear"]
+    assert not worker.offer("front", lambda: None)
+
+
+def test_dropped_images_are_counted_by_camera_and_reason():
+    drops = DropCounter()
+    for name, drop in (("front", ImageDrop.REPLACED), ("front", ImageDrop.REPLACED), ("rear", ImageDrop.MODE)):
+        drops.add(name, drop)
+    assert drops.of_camera("front") == {"replaced": 2} and drops.of_camera("side") == {}
+    assert drops.totals() == {"replaced": 2, "mode": 1}
+
+
+def test_the_gate_settings_of_the_parameter_defaults_are_its_own_defaults():
+    defaults = {declaration.name: declaration.default for declaration in DECLARATIONS}
+    node = SimpleNamespace(get_parameter=lambda name: SimpleNamespace(value=defaults[name]))
+    assert gate_settings(node) == GateSettings()
+    assert set(fixed_gate_settings()) == {"rotation_drift_per_metre", "rotation_drift_per_second", "max_turn_rate"}
 
 
 @pytest.fixture
 def camera():
     taken = []
-    entities = SimpleNamespace(subscription=lambda kind, topic, *_: topic)
+    drops = DropCounter()
+    interfaces = SimpleNamespace(subscription=lambda kind, topic, *_: topic)
     node = SimpleNamespace(
         get_parameter=lambda name: SimpleNamespace(value={"image_transport": "auto", "max_rate": 0.0}[name]),
         resolve_topic_name=lambda name, only_expand=False: name,
     )
-    camera = CameraInput(node, entities, "", lambda source, message: taken.append(message.header.stamp.sec))
-    camera.taken = taken
+    camera = CameraInput(node, interfaces, "", drops, lambda source, message: taken.append(message.header.stamp.sec))
+    camera.taken, camera.drops = taken, drops
     return camera
 
 
@@ -87,6 +118,7 @@ def test_of_two_transports_a_frame_apart_each_image_is_taken_once(camera):
         if jpeg:
             camera._on_compressed(jpeg_image(GREY, jpeg * S // 2))
     assert camera.received == 4
+    assert camera.drops.of_camera("") == {"duplicate": 3}
     # the raw images end: the others go on
     for jpeg in (4, 5, 6):
         camera._on_compressed(jpeg_image(GREY, jpeg * S // 2))
@@ -94,30 +126,31 @@ def test_of_two_transports_a_frame_apart_each_image_is_taken_once(camera):
 
 
 def test_an_image_is_taken_with_the_intrinsics_of_its_own_stamp(camera):
-    assert camera.info_at(1) is None
+    assert camera.camera_info_at(1) is None
     for second, focal_length in ((1, 500.0), (2, 500.0), (3, 700.0)):
         info = camera_info(k=[focal_length, 0.0, 160.0, 0.0, focal_length, 120.0, 0.0, 0.0, 1.0])
         info.header.stamp = stamp_message(second * S)
         camera._on_camera_info(info)
-    assert [camera.info_at(second * S).k[0] for second in (1, 2, 3, 4)] == [500, 500, 700, 700]
+    assert [camera.camera_info_at(second * S).k[0] for second in (1, 2, 3, 4)] == [500, 500, 700, 700]
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
-def test_a_hint_that_is_forgotten_while_tf_is_asked_is_not_told(forgotten):
+def test_an_initial_pose_that_is_forgotten_while_tf_is_asked_is_not_applied(forgotten):
     frames = SimpleNamespace(map="map", base="base_link")
     gate = Gate()
-    hints = Hints(SimpleNamespace(get_logger=Silent), Silent(), None, frames, lambda why: None)
+    initial_pose = InitialPoseInput(SimpleNamespace(get_logger=Silent), Silent(), None, frames, lambda reason: None)
 
     def between(*_):
         if forgotten:
-            hints.give(None)
+            initial_pose.set(None)
         return np.eye(4)
 
-    hints._lookups = SimpleNamespace(between=between)
-    hints.give(Hint(np.eye(4), 0.01 * np.eye(6), "map", "base_link", 0, "initialpose"))
-    assert hints.pending
-    hints.tell(gate, "camera", NOW, None, np.eye(4))
-    assert (gate.predict(NOW) is None) == forgotten and not hints.pending
+    initial_pose._lookups = SimpleNamespace(between=between)
+    initial_pose.set(InitialPose(np.eye(4), 0.01 * np.eye(6), "map", "base_link", 0, "initialpose"))
+    assert initial_pose.pending
+    observation = Observation(NOW, camera_frame="camera")
+    initial_pose.apply(gate, observation)
+    assert (gate.predict(observation) is None) == forgotten and not initial_pose.pending
 
 
 def test_without_memory_on_the_gpu_it_goes_on_on_the_cpu_and_tries_again(world, monkeypatch):
@@ -134,11 +167,11 @@ def test_without_memory_on_the_gpu_it_goes_on_on_the_cpu_and_tries_again(world, 
     localizer = engine._localizer
     localize, tried = localizer.localize, []
 
-    def short_of_memory(*arguments):
-        tried.append((engine.device.type, localizer.retrieve))
+    def short_of_memory(*arguments, **options):
+        tried.append((engine.device.type, options["retrieve"]))
         if engine.device.type != "cpu":
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return localize(*arguments)
+        return localize(*arguments, **options)
 
     monkeypatch.setattr(localizer, "localize", short_of_memory)
     localizer.device = torch.device("meta")  # stands for the GPU
@@ -154,9 +187,9 @@ def test_without_memory_on_the_gpu_it_goes_on_on_the_cpu_and_tries_again(world, 
         if device.type == "meta":
             raise RuntimeError("CUDA out of memory")
 
-    monkeypatch.setattr(engine, "_move", move)
+    monkeypatch.setattr(localizer, "move_to", move)
     monkeypatch.setattr(engines, "choose_device", lambda _: torch.device("meta"))
-    engine._again = time.monotonic() - 1
+    engine._retry_at = time.monotonic() - 1
     assert_pose(engine.localize(world.image, CAMERA).T_map_cam, world.T_map_cam)
-    assert moves == ["meta", "cpu"] and engine.limitation == "meta: CUDA out of memory"
+    assert moves == ["meta"] and engine.limitation == "meta: CUDA out of memory"
     engine.close()

@@ -33,7 +33,7 @@ def relocalize(robot, timeout, image=None):
     return robot.answer(future)
 
 
-def test_on_request_nothing_is_localized_unasked(world, start):
+def test_in_mode_on_request_only_images_after_a_call_are_localized(world, start):
     _, robot = start(mode="on_request", first_fixes=2)
     for _ in range(5):
         robot.publish(camera_info())
@@ -41,6 +41,8 @@ def test_on_request_nothing_is_localized_unasked(world, start):
         time.sleep(0.2)
     assert not robot.statuses
     answer = relocalize(robot, 30.0, world.image)
+    drops = dict(zip(answer.status.dropped_reasons, answer.status.dropped_counts))
+    assert drops["mode"] >= 3, "the images before the call"
     assert answer.success and "localized at 0.05 0.15 1.30 in room" in answer.message
     assert answer.status.pose_valid and answer.status.state == LocalizationStatus.LOCALIZED
     assert_pose(matrix_of_pose(answer.status.pose.pose), world.T_map_cam)
@@ -55,7 +57,7 @@ def test_on_request_nothing_is_localized_unasked(world, start):
     assert "timeout is -1" in relocalize(robot, -1.0).message
 
 
-def test_until_localized_it_rests_afterwards(world, start):
+def test_in_mode_until_localized_images_are_dropped_after_the_first_pose(world, start):
     _, robot = start(mode="until_localized")
     assert robot.ask(jpeg_image(world.image, robot.now())).pose_valid
     heard = len(robot.statuses)
@@ -122,10 +124,10 @@ def test_maps_are_saved_and_loaded_while_it_runs(world, start, tmp_path):
     assert "holds no keyframes" in robot.ask(jpeg_image(world.image, robot.now())).reason
     assert load(copy).success
     assert robot.ask(jpeg_image(world.image, robot.now())).pose_valid
-    assert "Traceback" not in node.words
+    assert "Traceback" not in node.output
 
 
-def test_the_last_pose_is_where_the_next_run_begins(world, start, tmp_path):
+def test_the_last_pose_is_the_initial_pose_of_the_next_run(world, start, tmp_path):
     file = tmp_path / "last_pose.json"
     node, robot = start(last_pose_file=file)
     robot.ask(jpeg_image(world.image, robot.now()))
@@ -134,11 +136,11 @@ def test_the_last_pose_is_where_the_next_run_begins(world, start, tmp_path):
     np.testing.assert_allclose(saved["position"], world.T_map_cam[:3, 3], atol=0.03)
     assert [path.name for path in tmp_path.glob("last_pose*")] == [file.name]
 
-    # fifty images would have to agree, were there no hint
+    # fifty images would have to agree, without the initial pose
     node, robot = start(last_pose_file=file, first_fixes=50)
     status = robot.ask(jpeg_image(world.image, robot.now()))
     assert status.pose_valid and 0 <= status.metres < 0.05
-    assert f"by {file} the camera is at" in node.words
+    assert f"{file}: initial pose of the camera at" in node.output
     assert node.stop() == 0
 
     # a damaged file is told, and the robot is found without it

@@ -16,18 +16,20 @@ import yaml
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
 
+from rcl_interfaces.srv import GetParameters
+from rclpy.parameter import parameter_value_to_python
 from ros_process import ROOT, NodeProcess, Robot, jpeg_image
 
 from nre_ros.cli.node import add_parser, ros_arguments
-from nre_ros.node.declarations import DECLARATIONS
+from nre_ros.node.parameters import DECLARATIONS, DEPRECATED_NAMES
 
 
 def refused(folder, *ros_args, **parameters) -> str:
     """The words of a node that must not start: one line, exit code 2, no traceback."""
     with NodeProcess(folder, *ros_args, **parameters) as node:
-        assert node.process.wait(60) == 2, node.words
-        lines = [line for line in node.words.splitlines() if not line.startswith("[")]  # rcl's own log lines
-        assert len(lines) == 1 and lines[0].startswith("nre_ros node: "), node.words
+        assert node.process.wait(60) == 2, node.output
+        lines = [line for line in node.output.splitlines() if not line.startswith("[")]  # rcl's own log lines
+        assert len(lines) == 1 and lines[0].startswith("nre_ros node: "), node.output
         return lines[0]
 
 
@@ -48,7 +50,7 @@ def damaged_maps(world, folder):
     return ["missing", "empty", "text", "truncated", "foreign", "folder", "features"]
 
 
-def test_maps_that_cannot_be_used(world, tmp_path):
+def test_the_node_refuses_maps_that_cannot_be_used(world, tmp_path):
     for name in damaged_maps(world, tmp_path):
         path = tmp_path / f"{name}.db"
         before = path.read_bytes() if path.is_file() else None
@@ -68,11 +70,11 @@ def test_maps_that_cannot_be_used(world, tmp_path):
         ({"image_transport": "theora"}, "image_transport is 'theora', expected one of: auto, raw, compressed"),
     ],
 )
-def test_parameters_that_cannot_be_used(tmp_path, parameters, words):
+def test_the_node_refuses_parameters_that_cannot_be_used(tmp_path, parameters, words):
     assert words in refused(tmp_path, **parameters)
 
 
-def test_a_parameter_file_that_is_none(tmp_path):
+def test_the_node_refuses_a_missing_parameter_file(tmp_path):
     assert str(tmp_path / "none.yaml") in refused(tmp_path, "--params-file", str(tmp_path / "none.yaml"))
 
 
@@ -85,9 +87,42 @@ def test_the_parameter_file_shows_every_parameter_with_its_default():
         assert parameters[entry.name] == entry.default and type(parameters[entry.name]) is type(entry.default)
 
 
+def test_deprecated_parameter_names_are_accepted_with_one_warning_each(world, tmp_path):
+    """In a parameter file, beside the default file that has the present names, and while the node runs."""
+    old = tmp_path / "old.yaml"
+    values = {"agreement": 0.99, "max_rival": 0.3, "inflation": 2.0, "floor_metres": 0.03, "follow_odometry": True}
+    old.write_text(yaml.safe_dump({"/**": {"ros__parameters": values}}))
+    files = ("--params-file", str(ROOT / "config/localize.yaml"), "--params-file", str(old))
+    map_file = ("-p", f"map_file:={world.map_file}")  # the last value of a parameter counts
+    with (
+        NodeProcess(tmp_path, "-r", "__ns:=/old", *files, *map_file, max_metres=0.4) as node,
+        Robot("/old") as robot,
+    ):
+        node.wait_ready()
+        given = {**values, "max_metres": 0.4}
+        assert set(given) == set(DEPRECATED_NAMES)
+        for name in given:
+            assert node.output.count(f"parameter {name} is deprecated: its name is now {DEPRECATED_NAMES[name]}") == 1
+        request = GetParameters.Request(names=[DEPRECATED_NAMES[name] for name in given])
+        answer = robot.call(GetParameters, "get_parameters", request)
+        assert [parameter_value_to_python(value) for value in answer.values] == list(given.values())
+
+        assert robot.set_parameter("max_rival", 0.25).successful
+        node.wait_for("max_rival is deprecated")
+        request = GetParameters.Request(names=["max_alternative_share"])
+        (value,) = robot.call(GetParameters, "get_parameters", request).values
+        assert parameter_value_to_python(value) == 0.25
+        assert not robot.set_parameter("max_rival", 2.0).successful
+
+
+def test_a_deprecated_parameter_name_with_a_value_out_of_range_is_refused(tmp_path):
+    words = refused(tmp_path, inflation=-1.0)
+    assert "inflation (now covariance_inflation)" in words
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("when", ["waiting", "working", "loading"])
-def test_signals_end_it_in_good_order(world, tmp_path, number, when):
+def test_signals_end_the_node_in_order(world, tmp_path, number, when):
     with NodeProcess(tmp_path, "-r", "__ns:=/ending", map_file=world.map_file) as node:
         if when == "loading":
             node.wait_for("loading")
@@ -100,9 +135,9 @@ def test_signals_end_it_in_good_order(world, tmp_path, number, when):
                 for _ in range(5):
                     robot.publish(jpeg_image(world.image, robot.now()))
                     time.sleep(0.05)
-                assert node.stop(number) == 0, node.words
-        assert node.stop(number) == 0, node.words
-        assert "Traceback" not in node.words and "terminate" not in node.words, node.words
+                assert node.stop(number) == 0, node.output
+        assert node.stop(number) == 0, node.output
+        assert "Traceback" not in node.output and "terminate" not in node.output, node.output
 
 
 def test_a_second_signal_does_no_harm(world, tmp_path):
@@ -110,14 +145,14 @@ def test_a_second_signal_does_no_harm(world, tmp_path):
         node.wait_ready()
         for _ in range(3):
             os.kill(node.process.pid, signal.SIGINT)
-        assert node.process.wait(60) == 0, node.words
-        assert "Traceback" not in node.words, node.words
+        assert node.process.wait(60) == 0, node.output
+        assert "Traceback" not in node.output, node.output
 
 
-def test_it_tells_what_it_waits_for(world, tmp_path):
+def test_the_node_logs_what_it_waits_for(world, tmp_path):
     with NodeProcess(tmp_path, "-r", "image:=/cam/image", "-r", "__ns:=/quiet", map_file=world.map_file) as node:
         node.wait_ready()
-        ready = next(line for line in node.words.splitlines() if "localizing in" in line)
+        ready = next(line for line in node.output.splitlines() if "localizing in" in line)
         for word in (
             str(world.map_file),
             "5 keyframes",

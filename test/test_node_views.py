@@ -25,11 +25,12 @@ from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 
 from nre_ros.gate.decision import Decision, State  # noqa: E402
+from nre_ros.gate.observation import Observation  # noqa: E402
 from nre_ros.keyframes.storage.store import KeyframeStore  # noqa: E402
 from nre_ros.localization.result import LocalizationResult  # noqa: E402
 from nre_ros.node.conversions import matrix_of_pose, stamp_nanoseconds  # noqa: E402
-from nre_ros.node.outputs import Outputs  # noqa: E402
-from nre_ros.node.view_declarations import VIEWS  # noqa: E402
+from nre_ros.node.parameters import SECTIONS  # noqa: E402
+from nre_ros.node.publishers import Displays  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 STAMP = 1_700_000_000 * 10**9
@@ -44,7 +45,7 @@ def at(x, y=0.0):
     return T
 
 
-def seen(T=None, confidence=0.9, **changes):
+def localized(T=None, confidence=0.9, **changes):
     """A result with two points in view, one that agrees and one that does not, and one out of view."""
     values = dict(
         T_map_cam=at(0) if T is None else T,
@@ -60,8 +61,9 @@ def seen(T=None, confidence=0.9, **changes):
     return LocalizationResult(**{**values, **changes})
 
 
-def believed(result):
-    return Decision(True, State.LOCALIZED, "it agrees", T_map_cam=result.T_map_cam, covariance=result.covariance)
+def accepted(result):
+    pose = {"T_map_cam": result.T_map_cam, "covariance": result.covariance, "confidence": result.confidence}
+    return Decision(True, State.LOCALIZED, "it agrees", **pose)
 
 
 class Listener:
@@ -78,27 +80,20 @@ class Listener:
 
 @pytest.fixture
 def world(tmp_path):
-    """world.outputs with a map of two keyframes, world.listener in another node, both spinning."""
+    """world.displays with a map of two keyframes, world.listener in another node, both spinning."""
 
     class World:
         facts = {"map": "kitchen.db"}
 
-        def update(self, result=None, decision=None, state=State.LOCALIZED, stamp=STAMP, image=GREY, **more):
-            result = seen() if result is None else result
+        def update(self, result=None, decision=None, state=State.LOCALIZED, stamp=STAMP, image=GREY, map_fault=""):
+            result = localized() if result is None else result
             if decision is None and result.success:
-                decision = believed(result)
-            self.outputs.diagnostics.arrived()
-            self.outputs.update(
-                result,
-                decision,
-                state,
-                stamp=stamp,
-                camera_frame="optical",
-                image=image,
-                store=self.store,
-                milliseconds=40.0,
-                **more,
-            )
+                decision = accepted(result)
+            elif decision is None:
+                decision = Decision(False, state, result.reason, judged=False)
+            observation = Observation(stamp, camera_frame="optical", image=image, map_fault=map_fault)
+            self.displays.diagnostics.image_arrived()
+            self.displays.update(observation, result, decision, self.store, 40.0)
 
         def until(self, condition, act=lambda: None, seconds=30.0):
             """Acts until the condition holds; returns its value."""
@@ -121,11 +116,11 @@ def world(tmp_path):
     nodes = [
         rclpy.create_node(name, namespace=world.namespace, context=context) for name in ("localize_node", "listener")
     ]
-    nodes[0].declare_parameters("", [(d.name, d.default, d.descriptor()) for d in VIEWS])
+    nodes[0].declare_parameters("", [(d.name, d.default, d.descriptor()) for d in SECTIONS["diagnostics and views"]])
     nodes[0].declare_parameter("lost_seconds", 10.0)  # of the gate
     world.node, world.listener = nodes[0], Listener(nodes[1])
     nodes[0].set_parameters([rclpy.Parameter("debug_rate", value=100.0)])
-    world.outputs = Outputs(nodes[0], "map", lambda: world.facts)
+    world.displays = Displays(nodes[0], "map", lambda: world.facts)
     executor = SingleThreadedExecutor(context=context)
     for node in nodes:
         executor.add_node(node)
@@ -140,7 +135,7 @@ def world(tmp_path):
     yield world
     ended.set()
     thread.join(10)
-    world.outputs.close()
+    world.displays.close()
     executor.shutdown()
     for node in nodes:
         node.destroy_node()
@@ -178,12 +173,12 @@ def test_the_views_find_their_topics(world):
 def newest(world, heard):
     """The next status that is published from now on, and its values."""
     count = len(heard)
-    message = world.until(lambda: heard[count:], world.outputs.diagnostics.publish)[-1]
+    message = world.until(lambda: heard[count:], world.displays.diagnostics.publish)[-1]
     (status,) = message.status
     return status, {value.key: value.value for value in status.values}
 
 
-def test_diagnostics_say_how_it_stands(world):
+def test_diagnostics_report_the_state(world):
     heard, _ = world.listener.subscribe(DiagnosticArray, "/diagnostics")
     status, values = newest(world, heard)
     assert (status.level, status.message) == (DiagnosticStatus.WARN, "no image yet")
@@ -192,33 +187,33 @@ def test_diagnostics_say_how_it_stands(world):
     world.update(LocalizationResult(reason="too dark"), state=State.UNLOCALIZED)
     status, values = newest(world, heard)
     assert (status.level, status.message) == (DiagnosticStatus.WARN, "not localized: too dark")
-    assert values["believed"] == "0%" and "confidence" not in values
+    assert values["accepted"] == "0%" and "confidence" not in values
 
     world.update()
     status, values = newest(world, heard)
     assert status.level == DiagnosticStatus.OK and status.message == "localized within 3.0 cm and 0.50 deg"
-    assert values["believed"] == "50%" and values["confidence"] == "0.90" and values["milliseconds an image"] == "40"
+    assert values["accepted"] == "50%" and values["confidence"] == "0.90" and values["milliseconds an image"] == "40"
     assert float(values["position deviation (m)"]) == pytest.approx(0.03)
     assert float(values["rotation deviation (deg)"]) == pytest.approx(0.5)
     assert float(values["images a second"]) > 0 and values["state"] == "localized"
 
-    rejected = Decision(False, State.LOST, "not believed yet: 5.00 m from odometry")
+    rejected = Decision(False, State.LOST, "not accepted yet: 5.00 m from odometry")
     world.update(decision=rejected, state=State.LOST)
     status, _ = newest(world, heard)
     assert (status.level, status.message) == (DiagnosticStatus.WARN, f"lost: {rejected.reason}")
 
-    world.update(seen(confidence=0.55))
+    world.update(localized(confidence=0.55))
     status, _ = newest(world, heard)
-    assert status.level == DiagnosticStatus.WARN and "confidence of 0.55 only" in status.message
+    assert status.level == DiagnosticStatus.WARN and "confidence of only 0.55" in status.message
 
-    world.update(LocalizationResult(reason="no"), trouble="map kitchen.db is gone")
+    world.update(LocalizationResult(reason="no"), map_fault="map kitchen.db is gone")
     status, _ = newest(world, heard)
     assert (status.level, status.message) == (DiagnosticStatus.ERROR, "map kitchen.db is gone")
     world.update()
     assert newest(world, heard)[0].level == DiagnosticStatus.OK
 
 
-def test_diagnostics_tell_a_pose_of_a_while_ago_from_one_of_now(world):
+def test_diagnostics_warn_when_the_last_pose_is_old(world):
     """The node may rest, by its mode."""
     heard, _ = world.listener.subscribe(DiagnosticArray, "/diagnostics")
     world.update(LocalizationResult(reason="its status was lost"), state=State.LOCALIZED)
@@ -257,10 +252,10 @@ def test_the_memory_of_this_process_is_what_the_system_says():
 # --- path ---------------------------------------------------------------------------------------
 
 
-def test_the_path_holds_the_newest_believed_poses_for_whoever_comes_later(world):
+def test_a_late_subscriber_of_the_path_gets_the_newest_accepted_poses(world):
     world.node.set_parameters([rclpy.Parameter("path_length", value=3), rclpy.Parameter("path_spacing", value=0.1)])
     for i in range(40):
-        world.outputs.path.update(at(0.03 * i), STAMP + i)
+        world.displays.path.update(at(0.03 * i), STAMP + i)
     heard, _ = world.listener.subscribe(Path, "path", LATCHED)
     world.until(lambda: heard)
     later, _ = world.listener.subscribe(Path, "path", LATCHED)
@@ -269,9 +264,9 @@ def test_the_path_holds_the_newest_believed_poses_for_whoever_comes_later(world)
     # 0, 0.12, 0.24, ...: every fourth
     assert [matrix_of_pose(p.pose)[0, 3] for p in path.poses] == pytest.approx([0.84, 0.96, 1.08])
     assert [stamp_nanoseconds(p.header.stamp) for p in path.poses] == [STAMP + i for i in (28, 32, 36)]
-    world.outputs.path.clear()
+    world.displays.path.clear()
     world.until(lambda: not later[-1].poses)
-    world.outputs.path.update(at(0, 5), STAMP)
+    world.displays.path.update(at(0, 5), STAMP)
     last = world.until(lambda: later[-1].poses)
     assert [matrix_of_pose(p.pose)[:2, 3].tolist() for p in last] == [[0, 5]]
 
@@ -296,16 +291,16 @@ def test_the_debug_image_shows_points_and_keyframes(world):
     assert decoded.shape == picture.shape and np.abs(decoded - picture).mean() < 5
 
 
-def test_nothing_is_drawn_for_nobody(world, monkeypatch):
+def test_nothing_is_drawn_without_a_subscriber(world, monkeypatch):
     def fail(*_):
         raise AssertionError("it was drawn")
 
     monkeypatch.setattr("nre_ros.node.debug_image.draw_debug", fail)
-    monkeypatch.setattr("nre_ros.node.markers.Markers._of_fix", fail)
+    monkeypatch.setattr("nre_ros.node.markers.Markers._fix_markers", fail)
     world.update()
-    assert not world.outputs.debug_image.wanted and not world.outputs.markers.wanted
+    assert not world.displays.debug_image.has_subscribers and not world.displays.markers.has_subscribers
     world.listener.subscribe(Image, "debug_image")
-    world.until(lambda: world.outputs.debug_image.wanted)
+    world.until(lambda: world.displays.debug_image.has_subscribers)
     with pytest.raises(AssertionError, match="it was drawn"):
         world.update()
 
@@ -313,7 +308,7 @@ def test_nothing_is_drawn_for_nobody(world, monkeypatch):
 # --- markers ------------------------------------------------------------------------------------
 
 
-def test_markers_show_the_map_and_what_was_used_of_it(world):
+def test_markers_show_the_map_and_the_points_of_the_fix(world):
     maps, _ = world.listener.subscribe(MarkerArray, "markers/map", LATCHED)
     fixes, _ = world.listener.subscribe(MarkerArray, "markers/fix", LATCHED)
     world.until(lambda: maps and fixes, world.update)
@@ -344,10 +339,10 @@ def test_markers_show_the_map_and_what_was_used_of_it(world):
     assert deleted == {"camera", "points"}
 
 
-def test_a_map_that_cannot_be_read_costs_the_markers_alone(world):
+def test_an_unreadable_map_costs_only_the_markers(world):
     heard, _ = world.listener.subscribe(DiagnosticArray, "/diagnostics")
     world.listener.subscribe(MarkerArray, "markers/fix", LATCHED)
-    world.until(lambda: world.outputs.markers.wanted)
+    world.until(lambda: world.displays.markers.has_subscribers)
     world.store.close()
     world.update()
     assert newest(world, heard)[0].level == DiagnosticStatus.OK

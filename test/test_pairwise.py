@@ -58,13 +58,13 @@ def test_skip_gnc_ends_after_p3p_and_use_re_is_another_loss(sample):
     assert plain["gt_cost"] > nre["gt_cost"]  # only the peak counts: all else pays ln|Omega|
 
 
-def test_points_that_the_source_does_not_see_give_a_reason(estimator, sample):
+def test_points_outside_the_source_image_give_a_reason(estimator, sample):
     inputs, _ = sample
     output = localize_pair(estimator, **{**inputs, "p3D": inputs["p3D"] + 1e4})
     assert "P3P" not in output and "points" in output["reason"]
 
 
-def test_bad_input_is_told(estimator, sample, tmp_path):
+def test_bad_input_is_refused_by_name(estimator, sample, tmp_path):
     inputs, _ = sample
     with pytest.raises(ImageError, match="none.jpg"):
         localize_pair(estimator, **{**inputs, "source_image": tmp_path / "none.jpg"})
@@ -72,7 +72,7 @@ def test_bad_input_is_told(estimator, sample, tmp_path):
         localize_pair(estimator, **{**inputs, "target_K": np.zeros((3, 3))})
 
 
-def test_arrays_do_as_well_as_files(estimator, sample):
+def test_arrays_give_the_same_as_files(estimator, sample):
     inputs, _ = sample
     read = {**inputs, **{name: cv2.imread(str(inputs[name])) for name in ("source_image", "target_image")}}
     a, b = (localize_pair(estimator, **these)["P3P"]["pose"]["t"] for these in (inputs, read))

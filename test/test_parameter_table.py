@@ -12,7 +12,7 @@ import yaml
 
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 
-from nre_ros.node.declarations import DECLARATIONS
+from nre_ros.node.parameters import DECLARATIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,4 +43,4 @@ def test_the_parameters_that_the_slam_document_gives_exist():
     ]
     assert len(given) == 3
     for name, value in (item for parameters in given for item in parameters.items()):
-        assert type(value) is type(declared[name].default) and not declared[name].refusal(value), name
+        assert type(value) is type(declared[name].default) and not declared[name].fault(value), name

@@ -11,6 +11,7 @@ from nre_ros.geometry import RADIAL_TANGENTIAL, Camera, transform
 from nre_ros.nre.consensus import p3p_consensus
 from nre_ros.nre.gnc import cut_windows, project_cells, refine, sigma_schedule, smoothed_loss
 from nre_ros.nre.maps import correspondence_logits, nre_maps, sample_loss
+from nre_ros.nre.problem import PoseProblem
 
 GRID = FeatureGrid(1.0, 0.0)  # the reference's intrinsics are those of its feature grids
 
@@ -42,7 +43,7 @@ class Reference:
         self.T = torch.from_numpy(archive["target_P"].astype(np.float64))
 
     def windows(self, cells, sigma):
-        return cut_windows(self.maps.loss, self.maps.chance, GRID, cells, int(np.ceil(4 * sigma)) + 2)
+        return cut_windows(self.maps.loss, self.maps.outlier_loss, GRID, cells, int(np.ceil(4 * sigma)) + 2)
 
 
 def motion(poses) -> torch.Tensor:
@@ -58,7 +59,7 @@ def reference(shared) -> Reference:
 
 
 def test_size_of_omega(reference):
-    assert np.exp(reference.maps.chance) == pytest.approx(int(reference.archive["cardinal_omega"]))
+    assert np.exp(reference.maps.outlier_loss) == pytest.approx(int(reference.archive["cardinal_omega"]))
 
 
 def test_maps_and_entropies(reference):
@@ -96,9 +97,9 @@ def test_dense_costs_of_poses(reference):
 def test_consensus_is_no_worse_than_five_thousand_published_iterations(reference, seed):
     """The published cost is a sum over the 176 best points; its five runs lie between 429.9 and 436.0."""
     generator = torch.Generator().manual_seed(seed)
-    found = p3p_consensus(reference.points, reference.maps, reference.camera, generator, n_iter_p3p=5000)
+    found = p3p_consensus(PoseProblem(reference.points, reference.maps, reference.camera), generator, n_iter_p3p=5000)
     kept = torch.from_numpy(reference.archive["p3p_top_index"])
-    assert set(found.kept.tolist()) == set(kept.tolist())
+    assert set(found.rows.tolist()) == set(kept.tolist())
     assert published_cost(reference, found.T[:1], kept)[0] <= reference.archive["p3p_cost"].max()
 
 
@@ -107,7 +108,7 @@ def test_smoothed_costs_per_point(reference, sigma):
     """In windows of eight sigma, so that the cut tails of the Gaussian are below the tolerance."""
     loss = reference.maps.loss.double()
     cells = project_cells(reference.T[None], reference.points, reference.camera, GRID)
-    windows = cut_windows(loss, reference.maps.chance, GRID, cells, int(np.ceil(8 * sigma)))
+    windows = cut_windows(loss, reference.maps.outlier_loss, GRID, cells, int(np.ceil(8 * sigma)))
     cost = smoothed_loss(reference.T[None], reference.points, reference.camera, windows, sigma)
     expected = reference.archive[f"smoothed_cost_at_target_sigma_{sigma}"]
     np.testing.assert_allclose(cost[0], expected, rtol=1e-5, atol=1e-5)

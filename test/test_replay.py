@@ -55,6 +55,7 @@ def kitchen_session(kitchen, tmp_path_factory):
             map_file,
         ],
         check=True,
+        timeout=600,
     )
     return run_session(map_file, kitchen / "bag", find_topics(kitchen / "bag"), folder, rate=0.5, progress=False)
 

@@ -15,8 +15,8 @@ from nre_ros.errors import FeatureMismatchError
 from nre_ros.features import load_backbone
 from nre_ros.features.base import FeatureGrid, FeatureMap
 from nre_ros.geometry import invert
-from nre_ros.keyframes.importers.cameras import read_cameras_txt
-from nre_ros.keyframes.importers.rgbd.folder import parse_tum_line
+from nre_ros.keyframes.importers.colmap.cameras import read_cameras_txt
+from nre_ros.keyframes.importers.text_trajectory import parse_tum_pose
 from nre_ros.keyframes.retrieval.reranking import peak_heights
 from nre_ros.keyframes.retrieval.retriever import Retriever, global_descriptor
 from nre_ros.keyframes.storage.store import KeyframeStore
@@ -165,7 +165,7 @@ class Kitchen:
         for part in ("map", "query"):
             lines = (folder / f"{part}_poses.txt").read_text().splitlines()[1:]
             names = (folder / f"{part}.txt").read_text().split()
-            self.poses.update({name: parse_tum_line(line)[1] for name, line in zip(names, lines)})
+            self.poses.update({name: parse_tum_pose(line)[1] for name, line in zip(names, lines)})
             setattr(self, part, names)
 
     def depth(self, name):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from child_process import child_process
 from keyframe_samples import PlaceBackbone, random_keyframe
 
 from nre_ros.errors import FeatureMismatchError, MapError
@@ -268,7 +269,7 @@ def test_exclusive_writers_keep_others_out(map_path):
             f"try: KeyframeStore.open({str(map_path)!r})\n"
             "except Exception as error: sys.exit(f'{type(error).__name__}: {error}')"
         )
-        other = subprocess.run([sys.executable, "-c", reading], capture_output=True, text=True)
+        other = subprocess.run([sys.executable, "-c", reading], capture_output=True, text=True, timeout=300)
     assert other.returncode == 1 and other.stderr.startswith("MapError") and "another process" in other.stderr
 
 
@@ -289,7 +290,7 @@ for i in range(10000):
 def test_a_killed_writer_loses_no_committed_keyframe(tmp_path, count, mode):
     path = tmp_path / "m.db"
     code = _WRITER.format(folder=str(Path(__file__).parent))
-    with subprocess.Popen([sys.executable, "-c", code, str(path), mode], stdout=subprocess.PIPE, text=True) as writer:
+    with child_process([sys.executable, "-c", code, str(path), mode], stdout=subprocess.PIPE, text=True) as writer:
         committed = [int(writer.stdout.readline()) for _ in range(count)]
         writer.send_signal(signal.SIGKILL)
         committed += [int(line) for line in writer.stdout]

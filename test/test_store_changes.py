@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from child_process import child_process
 from keyframe_samples import random_keyframe, random_pose
 from scipy.spatial.transform import Rotation
 from test_store import assert_same
@@ -254,7 +255,7 @@ def test_what_another_process_adds_is_found_by_the_next_query(path):
     with KeyframeStore.open(path) as store:
         retriever = Retriever(store)
         code = [sys.executable, "-c", _GROW, str(path), str(Path(__file__).parent)]
-        with subprocess.Popen(code, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        with child_process(code, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
             for i in range(10, 14):
                 writer.stdin.write(f"{i}\n")
                 writer.stdin.flush()

@@ -310,7 +310,10 @@ store.close()
 
 def test_a_file_that_the_system_does_not_let_grow(path):
     done = subprocess.run(
-        [sys.executable, "-c", _LIMITED, str(path), str(Path(__file__).parent)], capture_output=True, text=True
+        [sys.executable, "-c", _LIMITED, str(path), str(Path(__file__).parent)],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     *added, message = done.stdout.splitlines()
     assert done.returncode == 0 and len(added) > 2 and message.startswith(f"map {path}: "), done.stderr
@@ -382,7 +385,9 @@ def test_a_map_in_a_read_only_folder(good, mode):
         path.chmod(0o444)
         folder.chmod(0o555)
         before = path.read_bytes()
-        done = subprocess.run([sys.executable, "-c", _READ_ONLY, str(path)], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", _READ_ONLY, str(path)], capture_output=True, text=True, timeout=300
+        )
         read, refused_writer = done.stdout.splitlines()
         assert read == "4 frame-3" and refused_writer.startswith(f"map {path}: "), done.stderr
         assert path.read_bytes() == before

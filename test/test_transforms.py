@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from nre_ros.localization.frames import covariance_of_frame, map_to_odom
+from nre_ros.geometry import covariance_of_frame, map_to_odom
 from nre_ros.messages.transform_buffer import ConnectivityError, ExtrapolationError, FrameLookupError, TransformBuffer
 
 SECOND = 10**9
@@ -89,7 +89,7 @@ def test_of_two_transforms_at_one_stamp_the_later_counts_and_nothing_grows():
     for x in range(1000):
         insert(buffer, shift(float(x)), "odom", "base")
     assert buffer.lookup("odom", "base", START)[0, 3] == 999
-    assert len(buffer._histories["base"].stamps) == 1
+    assert len(buffer._histories["base"].entries) == 1
 
 
 def test_nothing_is_extrapolated():
@@ -237,8 +237,7 @@ def test_random_trees_agree_with_tf2(rng):
     tf2_ros = pytest.importorskip("tf2_ros", reason="needs tf2_ros, which comes with a ROS installation only")
     from rclpy.time import Time
 
-    from nre_ros.node.conversions import transform_message
-    from nre_ros.node.transforms import _matrix
+    from nre_ros.node.conversions import matrix_of_transform, transform_message
 
     errors = {
         tf2_ros.LookupException: FrameLookupError,
@@ -260,7 +259,7 @@ def test_random_trees_agree_with_tf2(rng):
         target, source = rng.choice(frames, 2)
         stamp = 0 if rng.random() < 0.1 else START + int(rng.integers(14 * SECOND))
         try:
-            expected = _matrix(theirs.lookup_transform(target, source, Time(nanoseconds=stamp)).transform)
+            expected = matrix_of_transform(theirs.lookup_transform(target, source, Time(nanoseconds=stamp)).transform)
         except tuple(errors) as error:
             with pytest.raises(errors[type(error)]):
                 ours.lookup(target, source, stamp)

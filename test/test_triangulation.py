@@ -12,10 +12,10 @@ from synthetic import opencv_pixels
 from nre_ros.errors import ImageError, ImportSourceError, PoseError
 from nre_ros.geometry import invert
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.building.multiview.keypoints import KeypointView, match
+from nre_ros.keyframes.building.multiview.keypoints import KeypointView, match_keypoints
 from nre_ros.keyframes.building.multiview.triangulation import triangulate
 from nre_ros.keyframes.building.multiview.views import likely_neighbours
-from nre_ros.keyframes.importers.posed.posed_frames import PosedFrames
+from nre_ros.keyframes.importers.triangulated_source import TriangulatedSource
 
 POSES = [np.eye(4), pose(0.4, 0.0, 0.1, -8), pose(-0.3, 0.2, 0.0, 6), pose(0.1, -0.4, 0.0, 0, 9)]
 
@@ -41,7 +41,7 @@ def test_exact_observations_give_the_points(points):
     np.testing.assert_allclose(found.points, points[found.index], atol=1e-6)
 
 
-def test_a_view_with_wrong_matches_is_outvoted(points):
+def test_a_view_with_wrong_matches_does_not_change_the_points(points):
     view, *others = [observed(points, T, 0.3, k) for k, T in enumerate(POSES)]
     same = np.repeat(np.arange(len(points))[:, None], 2, axis=1)
     wrong = np.column_stack([np.arange(len(points)), np.roll(np.arange(len(points)), 7)])
@@ -60,18 +60,18 @@ def test_points_without_parallax_and_without_matches_are_left_out(points):
 
 def test_keypoints_match_along_their_epipolar_lines_alone():
     surface = texture()
-    a, b = (KeypointView.of(render(surface, T)[0], CAMERA, T) for T in POSES[:2])
-    pairs = match(a, b)
+    a, b = (KeypointView.from_image(render(surface, T)[0], CAMERA, T) for T in POSES[:2])
+    pairs = match_keypoints(a, b)
     rays = a.rays[pairs[:, 0]]
     points = rays * (DISTANCE / (rays @ NORMAL))[:, None]
     distance = np.linalg.norm(opencv_pixels(points, invert(POSES[1]), CAMERA) - b.pixels[pairs[:, 1]], axis=1)
     assert len(pairs) > 200 and np.median(distance) < 0.5 and (distance < 3).mean() > 0.97
     assert len(set(pairs[:, 0])) == len(set(pairs[:, 1])) == len(pairs)
-    empty = KeypointView.of(np.zeros((480, 640), np.uint8), CAMERA, POSES[1])
-    assert match(a, empty).shape == match(empty, a).shape == (0, 2)
+    empty = KeypointView.from_image(np.zeros((480, 640), np.uint8), CAMERA, POSES[1])
+    assert match_keypoints(a, empty).shape == match_keypoints(empty, a).shape == (0, 2)
 
 
-def test_likely_neighbours_look_the_same_way_at_growing_distances():
+def test_likely_neighbours_have_a_similar_direction_and_growing_distances():
     poses = np.stack([pose(0.1 * k, yaw=180 * (k % 2)) for k in range(1, 101)] + [np.full((4, 4), np.nan)])
     chosen = likely_neighbours(np.eye(4), poses, 5)
     distances = 0.1 * (np.array(chosen) + 1)
@@ -80,7 +80,7 @@ def test_likely_neighbours_look_the_same_way_at_growing_distances():
     assert (np.diff(distances) > 0).all()
 
 
-class Planes(PosedFrames):
+class Planes(TriangulatedSource):
     """Rendered views; ``bad`` and ``lost`` have no image and no pose."""
 
     def __init__(self, poses):
@@ -121,7 +121,7 @@ def test_a_keyframe_of_posed_images_has_points_on_the_surface_and_survives_bad_n
     assert np.abs(pixels - expected)[inside].max() < 3
 
 
-def test_an_image_that_no_other_overlaps_is_told():
+def test_an_image_that_overlaps_no_other_is_reported():
     alone = Planes([np.eye(4), pose(yaw=180)])
     with pytest.raises(ImportSourceError, match="confirmed by another: matched with 0 images"):
         alone.keyframe("0.png", KeyframeBuilder(PlaceBackbone(), 200))

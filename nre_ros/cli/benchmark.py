@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""``nre_ros benchmark``: public data sets as their owners define them."""
+"""``nre_ros benchmark``: runs a public benchmark with its official split."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ from pathlib import Path
 from nre_ros.cli.arguments import positive_int
 
 _DESCRIPTION = """\
-Reads a public data set as it is downloaded, builds the map with the official split, localizes the queries and
-prints the official table, or writes the submission file, beside published figures of others. Maps and reports
-are in DIR; an interrupted run goes on when the same command is given again.
+Reads a public data set in the layout in which it is downloaded, builds the map from the official split, localizes
+the queries, and prints the official table beside published figures, or writes the submission file. Maps and reports
+are written into DIR. The same command continues an interrupted run.
 
-  7scenes     folders chess, fire, ... with seq-XX and TrainSplit.txt (or one of them)
-  cambridge   folders KingsCollege, ... with dataset_train.txt and reconstruction.nvm (or one of them)
+  7scenes     folders chess, fire, ... with seq-XX and TrainSplit.txt (or one of these folders)
+  cambridge   folders KingsCollege, ... with dataset_train.txt and reconstruction.nvm (or one of these folders)
   aachen      v1.1: images/images_upright, 3D-models/aachen_v_1_1, queries; writes submission.txt
   inloc       database/cutouts, database/alignments, query/iphone7; writes submission.txt
-  tum         folders of RGB-D sequences: --scenes MAP,QUERY,... or each one's halves
-  euroc       folders V1_01_easy, ... with mav0: the first of each room is the map
+  tum         folders of RGB-D sequences: --scenes MAP,QUERY,... or the two halves of each sequence
+  euroc       folders V1_01_easy, ... with mav0: the first sequence of each room is the map
 """
 
 
-def add_parser(subparsers) -> None:
-    """Registers the sub-command."""
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the sub-command.
+
+    Args:
+        subparsers: Sub-commands of ``nre_ros``.
+    """
     from nre_ros.evaluation.datasets import DATASETS
 
     parser = subparsers.add_parser(
@@ -34,40 +38,57 @@ def add_parser(subparsers) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", choices=sorted(DATASETS), metavar="NAME", help=", ".join(DATASETS))
-    parser.add_argument("--root", required=True, metavar="DIR", help="where the data set lies")
-    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="where maps, reports and the table go")
-    parser.add_argument("--scenes", default="", metavar="A,B", help="only these")
+    parser.add_argument("--root", required=True, metavar="DIR", help="folder of the data set")
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for maps, reports and the table")
+    parser.add_argument("--scenes", default="", metavar="A,B", help="only these scenes")
     parser.add_argument(
         "--queries", type=positive_int, default=0, metavar="N", help="only N evenly spaced queries of each scene"
     )
-    parser.add_argument("--features", default="xfeat", metavar="NAME", help="of the maps (default xfeat)")
-    parser.add_argument("--points", type=positive_int, default=500, metavar="N", help="points a keyframe (default 500)")
-    parser.add_argument("--retrieve", type=positive_int, default=5, metavar="K", help="keyframes a query (default 5)")
+    parser.add_argument("--features", default="xfeat", metavar="NAME", help="features of the maps (default xfeat)")
     parser.add_argument(
-        "--min-confidence", type=float, default=0.5, metavar="P", help="poses of less are not accepted (default 0.5)"
+        "--points", type=positive_int, default=500, metavar="N", help="map points per keyframe (default 500)"
+    )
+    parser.add_argument(
+        "--retrieve", type=positive_int, default=5, metavar="K", help="keyframes retrieved per query (default 5)"
+    )
+    parser.add_argument(
+        "--min-confidence",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="smallest confidence of an accepted pose (default 0.5)",
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
-    parser.add_argument("--seed", type=int, default=0, help="of all random draws (default 0)")
-    parser.add_argument("--worst", type=int, default=10, metavar="N", help="images that each report shows (default 10)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random draws (default 0)")
+    parser.add_argument(
+        "--worst", type=int, default=10, metavar="N", help="number of images that each report shows (default 10)"
+    )
     parser.add_argument(
         "--force",
         action="store_true",
-        help="localize anew, whatever DIR holds, and make maps anew that were made of something else",
+        help="replace the records in DIR, and build maps again that were built from other images or options",
     )
     parser.set_defaults(func=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the benchmark and prints its table."""
+    """Run the benchmark and print its table.
+
+    Args:
+        arguments: Parsed arguments.
+
+    Returns:
+        Exit status.
+    """
     from nre_ros.evaluation.datasets import make_dataset
     from nre_ros.evaluation.datasets.benchmark import run_benchmark
-    from nre_ros.evaluation.evaluate import Options
+    from nre_ros.evaluation.options import EvaluationOptions
     from nre_ros.features import choose_device, load_backbone
     from nre_ros.keyframes.building.builder import KeyframeBuilder
 
     output = Path(arguments.output)
-    options = Options(
-        map_file=output,
+    options = EvaluationOptions(
+        map_file=output,  # replaced by the map of each scene
         output=output,
         device=arguments.device,
         seed=arguments.seed,
@@ -78,10 +99,10 @@ def run(arguments: argparse.Namespace) -> int:
     )
     backbone = load_backbone(arguments.features, choose_device(arguments.device))
     builder = KeyframeBuilder(backbone, arguments.points, seed=arguments.seed)
-    scenes = tuple(name for name in arguments.scenes.split(",") if name)
+    names = tuple(name for name in arguments.scenes.split(",") if name)
     dataset, root = make_dataset(arguments.name), Path(arguments.root)
-    done = run_benchmark(dataset, root, options, builder, scenes, arguments.queries)
-    print("\n".join(done.lines))
-    if done.submission:
-        print(f"submission file: {done.submission}")
+    result = run_benchmark(dataset, root, options, builder, names, arguments.queries)
+    print("\n".join(result.lines))
+    if result.submission:
+        print(f"submission file: {result.submission}")
     return 0

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""``nre_ros compare``: two evaluations laid over each other."""
+"""``nre_ros compare``: compares evaluations."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import argparse
 from pathlib import Path
 
 
-def add_parser(subparsers) -> None:
-    """Registers the sub-command."""
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the sub-command.
+
+    Args:
+        subparsers: Sub-commands of ``nre_ros``.
+    """
     parser = subparsers.add_parser(
         "compare",
-        help="lay two evaluations over each other",
-        description="Prints the figures of two (or more) evaluations side by side and writes a page with both in every "
-        "figure. Each is a folder that `nre_ros evaluate -o` wrote; bag and map need not be there any more.",
+        help="compare evaluations",
+        description="Prints the figures of two or more evaluations side by side, and writes a page with all runs in "
+        "every chart. Each run is a folder that `nre_ros evaluate -o` wrote. The bag and the map are not needed.",
     )
     parser.add_argument("runs", nargs="+", metavar="DIR", help="folders of evaluations, at least two")
     parser.add_argument("-o", "--output", default="compare.html", metavar="PAGE.html", help="default: compare.html")
@@ -22,20 +26,23 @@ def add_parser(subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compares."""
+    """Compare the evaluations, print the figures and write the page.
+
+    Args:
+        arguments: Parsed arguments.
+
+    Returns:
+        Exit status.
+    """
     from nre_ros.cli.output import print_table
-    from nre_ros.evaluation.compare import read_runs
+    from nre_ros.evaluation.output_folder import read_evaluations
     from nre_ros.evaluation.report import tables
     from nre_ros.evaluation.report.write import write_comparison
 
     if len(arguments.runs) < 2:
-        arguments.usage_error("give two folders")
-    runs, summaries = read_runs([Path(run) for run in arguments.runs])
+        arguments.usage_error("at least two folders are needed")
+    runs, summaries = read_evaluations([Path(folder) for folder in arguments.runs])
     write_comparison(Path(arguments.output), runs, summaries)
     rows = [["", *runs], *tables.main_rows(summaries), *tables.calibration_rows(summaries)]
-    widths = [max(len(row[k]) for row in rows) for k in range(1, len(rows[0]))]
-    print_table(
-        *((row[0], "  ".join(cell.ljust(width) for cell, width in zip(row[1:], widths)).rstrip()) for row in rows),
-        ("page", arguments.output),
-    )
+    print_table(*tables.join_columns(rows), ("page", arguments.output))
     return 0

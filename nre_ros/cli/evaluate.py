@@ -1,26 +1,32 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""``nre_ros evaluate``: how well a map and the localizer do on a recording or a list of images."""
+"""``nre_ros evaluate``: evaluates a map and the localizer on a bag or on a list of images."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nre_ros.cli.arguments import node_parameter, positive_float, positive_int
 
+if TYPE_CHECKING:
+    from nre_ros.evaluation.evaluate import Evaluation
+    from nre_ros.evaluation.inputs import EvaluationInput
+
 _DESCRIPTION = """\
-Localizes the images of a rosbag2 (sqlite3 or MCAP, read directly and as fast as the machine allows) or of a
-list, compares the poses with the ground truth where there is one, and writes into DIR:
+Localizes the images of a rosbag2 (sqlite3 or MCAP, read from the file as fast as the machine allows) or of a list,
+compares the poses with the ground truth if there is one, and writes into DIR:
 
-  report.html    one page to show to others: figures, the way from above, the worst images
+  report.html    one page with tables, charts, a top view and the worst images
   summary.json   all figures
-  outcomes.csv   one row an image: pose, truth, errors, confidence, covariance, times, reason
-  poses.tum      the accepted poses, for evo and others
-  records.jsonl  one line an image as they were localized; an interrupted run goes on there when the same
-                 command is given again
+  outcomes.csv   one row per image: pose, ground truth, errors, confidence, covariance, durations, reason
+  poses.tum      the accepted poses, for evo and other tools
+  records.jsonl  one line per image, written while the images are localized
 
-docs/evaluation.md defines every figure.
+The same command continues an interrupted run. docs/evaluation.md defines every figure.
 """
 
 _EXAMPLES = """\
@@ -31,66 +37,73 @@ examples:
 """
 
 
-def add_parser(subparsers) -> None:
-    """Registers the sub-command."""
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the sub-command.
+
+    Args:
+        subparsers: Sub-commands of ``nre_ros``.
+    """
     parser = subparsers.add_parser(
         "evaluate",
-        help="how well it does on a bag or on images with known poses: figures and a report",
+        help="evaluate a map on a bag or on images with known poses, and write a report",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--map", required=True, metavar="MAP.db", help="map to localize in")
-    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="where to write")
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="output folder")
     _add_inputs(parser)
-    _add_truth(parser)
+    _add_ground_truth(parser)
     _add_localizer(parser)
     _add_ros(parser)
-    _add_peers(parser)
+    _add_baselines(parser)
     parser.add_argument(
         "--worst",
         type=int,
         default=10,
         metavar="N",
-        help="images that the report shows with pictures, the worst of all (default 10)",
+        help="number of the worst images that the report shows with pictures (default 10)",
     )
     parser.set_defaults(func=run, usage_error=parser.error)
 
 
-def _add_inputs(parser) -> None:
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("images")
     group.add_argument("--bag", metavar="BAG", help="folder of a rosbag2, or one .mcap or .db3 file")
     group.add_argument("--image", default="", metavar="TOPIC", help="image topic of the bag (default: the only one)")
-    group.add_argument("--camera-info", default="", metavar="TOPIC", help="its CameraInfo (default: the only one)")
+    group.add_argument("--camera-info", default="", metavar="TOPIC", help="CameraInfo topic (default: the only one)")
     group.add_argument("--images", metavar="DIR", help="folder that the names in LIST are relative to")
-    group.add_argument("--list", metavar="LIST", help="file of image names, one a line (default: all images in DIR)")
+    group.add_argument("--list", metavar="LIST", help="file of image names, one per line (default: all images in DIR)")
     group.add_argument(
         "--camera",
         metavar="CAMERAS.txt",
-        help="COLMAP's cameras.txt; of several cameras each image takes the one of its size",
+        help="COLMAP's cameras.txt; of several cameras, each image takes the camera of its size",
     )
     group.add_argument("--every", type=positive_int, default=1, metavar="N", help="only every Nth image (default 1)")
 
 
-def _add_truth(parser) -> None:
+def _add_ground_truth(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("ground truth: poses of the camera's optical frame in the map")
     group.add_argument(
         "--ground-truth",
         default="",
         metavar="TOPIC|TUM.txt",
-        help="topic of PoseStamped, PoseWithCovarianceStamped or Odometry, or a file 't x y z qx qy qz "
-        "qw'; of a list, line i belongs to image i (default: the bag's /ground_truth, or its only "
-        "PoseStamped)",
+        help="topic of type PoseStamped, PoseWithCovarianceStamped or Odometry, or a file of lines "
+        "'t x y z qx qy qz qw'; with --images, line i is the pose of image i (default: the bag's /ground_truth, or its "
+        "only PoseStamped topic)",
     )
     group.add_argument(
-        "--truth-frame", default="", metavar="FRAME", help="the truth's name for the map's frame, if it has another"
+        "--truth-frame",
+        default="",
+        metavar="FRAME",
+        help="name of the map's frame in the ground truth, if it differs from the name in the map",
     )
     group.add_argument(
         "--max-gap",
         type=positive_float,
         default=0.1,
         metavar="S",
-        help="seconds between two true poses beyond which nothing is interpolated (default 0.1)",
+        help="largest time in seconds between two ground-truth poses that are interpolated (default 0.1)",
     )
     group.add_argument(
         "--wrong-beyond",
@@ -98,127 +111,158 @@ def _add_truth(parser) -> None:
         nargs=2,
         default=(0.5, 5.0),
         metavar=("M", "DEG"),
-        help="an accepted pose that is off by more than either is wrong (default 0.5 m, 5 degrees)",
+        help="an accepted pose with a larger position or rotation error is wrong (default 0.5 m, 5 degrees)",
     )
 
 
-def _add_localizer(parser) -> None:
+def _add_localizer(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("localizer")
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
-    group.add_argument("--seed", type=int, default=0, help="of the random draws: same seed, same poses (default 0)")
-    group.add_argument("--retrieve", type=positive_int, default=5, metavar="K", help="keyframes a query (default 5)")
+    group.add_argument(
+        "--seed", type=int, default=0, help="seed of the random draws: the same seed gives the same poses (default 0)"
+    )
+    group.add_argument(
+        "--retrieve", type=positive_int, default=5, metavar="K", help="keyframes retrieved per query (default 5)"
+    )
     group.add_argument(
         "--min-confidence",
         type=float,
         default=0.5,
         metavar="P",
-        help="poses of less are not accepted (default 0.5); may be changed without localizing anew",
+        help="smallest confidence of an accepted pose (default 0.5); can be changed without localizing again",
     )
     group.add_argument("--config", metavar="FILE.yml", help="settings of the estimator, under their published names")
-    group.add_argument("--force", action="store_true", help="start afresh, whatever DIR holds")
+    group.add_argument("--force", action="store_true", help="replace the records of an earlier evaluation in DIR")
 
 
-def _add_ros(parser) -> None:
-    group = parser.add_argument_group("through the real node")
+def _add_ros(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("through the ROS node")
     group.add_argument(
-        "--through-ros", action="store_true", help="play the bag over DDS to the node instead of reading it"
+        "--through-ros", action="store_true", help="play the bag over DDS to the node instead of reading it directly"
     )
-    group.add_argument("--rate", type=positive_float, default=1.0, help="times real time (default 1)")
+    group.add_argument("--rate", type=positive_float, default=1.0, help="speed relative to real time (default 1)")
     group.add_argument(
         "--param",
         action="append",
         default=[],
         type=node_parameter,
         metavar="NAME:=VALUE",
-        help="a parameter of the node; may be given several times",
+        help="set a parameter of the node; the option may be given several times",
     )
 
 
-def _add_peers(parser) -> None:
-    group = parser.add_argument_group("peers: other methods on the same retrieved keyframes (requirements/peers.txt)")
+def _add_baselines(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "baselines: other methods on the same retrieved keyframes (requirements/baselines.txt)"
+    )
     group.add_argument(
-        "--peers",
+        "--baselines",
         nargs="?",
         const="all",
         default="",
         metavar="NAME,NAME",
         help="sift, xfeat, lighterglue, disk_lightglue (default, without names: all that are installed)",
     )
-    group.add_argument("--map-images", metavar="DIR", help="folder of the map's images, by the keyframes' names")
+    group.add_argument(
+        "--peers", nargs="?", const="all", default="", dest="baselines", action=_DeprecatedPeers, help=argparse.SUPPRESS
+    )
+    group.add_argument("--map-images", metavar="DIR", help="folder of the map's images, by the names of the keyframes")
     group.add_argument(
         "--map-depth",
         metavar="DIR",
-        help="folder of their depth images (.png, 16 bit, mm), if there "
-        "are some: else the peers' points are triangulated",
+        help="folder of the map's depth images (.png, 16 bit, mm); without it, the points of the baselines' keypoints "
+        "are triangulated",
     )
 
 
+class _DeprecatedPeers(argparse.Action):
+    """Stores the value of ``--peers``, the name of ``--baselines`` in version 0.1, with a warning."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[object] | None,
+        option_string: str | None = None,
+    ) -> None:
+        print(f"warning: {option_string} is deprecated and will be removed: use --baselines", file=sys.stderr)
+        setattr(namespace, self.dest, values)
+
+
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluates and prints the most important figures."""
-    from nre_ros.evaluation.evaluate import Options, evaluate
+    """Run the evaluation and print the most important figures.
+
+    Args:
+        arguments: Parsed arguments.
+
+    Returns:
+        Exit status.
+    """
+    from nre_ros.evaluation.evaluate import evaluate
+    from nre_ros.evaluation.options import EvaluationOptions
     from nre_ros.nre import EstimatorConfig, load_config
 
-    peers, source = _peers(arguments), _source(arguments)
-    options = Options(
+    baselines, source = _baselines(arguments), _source(arguments)
+    metres, degrees = arguments.wrong_beyond
+    options = EvaluationOptions(
         map_file=Path(arguments.map),
         output=Path(arguments.output),
-        truth=arguments.ground_truth,
-        truth_frame=arguments.truth_frame,
+        ground_truth=arguments.ground_truth,
+        ground_truth_frame=arguments.truth_frame,
         max_gap=arguments.max_gap,
         device=arguments.device,
         seed=arguments.seed,
         retrieve=arguments.retrieve,
         min_confidence=arguments.min_confidence,
-        wrong_beyond=tuple(arguments.wrong_beyond),
+        wrong_beyond=(metres, degrees),
         config=load_config(arguments.config) if arguments.config else EstimatorConfig(),
         through_ros=arguments.through_ros,
         rate=arguments.rate,
         parameters=dict(arguments.param),
-        peers=peers,
+        baselines=baselines,
         map_images=_path(arguments.map_images),
         map_depth=_path(arguments.map_depth),
         worst=max(arguments.worst, 0),
         force=arguments.force,
     )
-    done = evaluate(source, options)
-    _print(done)
+    _print_summary(evaluate(source, options))
     return 0
 
 
-def _source(arguments):
+def _source(arguments: argparse.Namespace) -> EvaluationInput:
     from nre_ros.evaluation.inputs import ImageListInput
 
     if (arguments.bag is None) == (arguments.images is None):
-        arguments.usage_error("give --bag BAG, or --images DIR")
+        arguments.usage_error("give either --bag BAG or --images DIR")
     if arguments.bag is not None:
         from nre_ros.evaluation.bag_input import BagInput
 
         if arguments.through_ros and (arguments.config or arguments.every != 1):
             option = "--config" if arguments.config else "--every"
             arguments.usage_error(
-                f"--through-ros and {option} exclude each other: the node has all images and its own estimator"
+                f"--through-ros and {option} exclude each other: the node receives all images and has its own estimator"
             )
         return BagInput(arguments.bag, arguments.image, arguments.camera_info, arguments.every)
     if arguments.camera is None:
         arguments.usage_error("--images needs --camera CAMERAS.txt")
     if arguments.through_ros:
-        arguments.usage_error("--through-ros plays a --bag")
+        arguments.usage_error("--through-ros needs --bag")
     return ImageListInput(arguments.images, arguments.list, arguments.camera, arguments.every)
 
 
-def _peers(arguments) -> tuple[str, ...]:
-    if not arguments.peers:
+def _baselines(arguments: argparse.Namespace) -> tuple[str, ...]:
+    if not arguments.baselines:
         return ()
-    from nre_ros.evaluation.baselines import PEERS
+    from nre_ros.evaluation.baselines import BASELINES
 
     if arguments.map_images is None:
-        arguments.usage_error("--peers needs --map-images DIR: a map holds no images")
+        arguments.usage_error("--baselines needs --map-images DIR: a map file does not contain its images")
     if arguments.through_ros:
-        arguments.usage_error("--peers and --through-ros exclude each other: peers take images from files")
-    names = tuple(PEERS) if arguments.peers == "all" else tuple(arguments.peers.split(","))
-    unknown = [name for name in names if name not in PEERS]
+        arguments.usage_error("--baselines and --through-ros exclude each other: baselines read images from files")
+    names = tuple(BASELINES) if arguments.baselines == "all" else tuple(arguments.baselines.split(","))
+    unknown = [name for name in names if name not in BASELINES]
     if unknown:
-        arguments.usage_error(f"there is no peer {unknown[0]!r}, known: {', '.join(PEERS)}")
+        arguments.usage_error(f"unknown baseline {unknown[0]!r}, known: {', '.join(BASELINES)}")
     return names
 
 
@@ -226,19 +270,18 @@ def _path(text: str | None) -> Path | None:
     return None if text is None else Path(text)
 
 
-def _print(done) -> None:
+def _print_summary(done: Evaluation) -> None:
     from nre_ros.cli.output import print_table
     from nre_ros.evaluation.report import tables
 
-    summaries = {"nre_ros": done.summary, **done.summary.get("peers", {})}
+    summaries = {"nre_ros": done.summary, **done.summary.get("baselines", {})}
     rows = tables.main_rows(summaries)
     if len(summaries) > 1:
         rows.insert(0, ["", *summaries])
-    widths = [max(len(row[k]) for row in rows) for k in range(1, len(rows[0]))]
-    latency = tables.latency_rows(summaries)[-1]
+    total = tables.latency_rows(summaries)[-1]
     print_table(
-        *((row[0], "  ".join(cell.ljust(width) for cell, width in zip(row[1:], widths)).rstrip()) for row in rows),
-        ("time an image", "  ".join(f"{cell} ms (median, 99%)" for cell in latency[1:])),
+        *tables.join_columns(rows),
+        ("time per image", "  ".join(f"{cell} ms (median, 99%)" for cell in total[1:])),
         *(("no pose", f"{number} x {reason}") for reason, number in done.summary["reasons"].items()),
         ("report", done.report),
     )

@@ -90,8 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Localizes all images; returns 0 when every image was processed, with or without a pose."""
     from tqdm import tqdm
 
-    from nre_ros.keyframes.importers.cameras import read_cameras_txt
-    from nre_ros.keyframes.importers.common import check_folder, image_names
+    from nre_ros.keyframes.importers.colmap.cameras import read_cameras_txt
+    from nre_ros.keyframes.importers.text_files import check_folder, image_names
     from nre_ros.localization.localizer import Localizer
     from nre_ros.nre import EstimatorConfig, load_config
 
@@ -129,8 +129,8 @@ def _localize(
     localizer: Localizer, folder: Path, name: str, cameras: list[Camera], drawings: _Drawings | None
 ) -> LocalizationResult:
     """Localizes one image file, and draws its sheet if that is asked for."""
-    from nre_ros.keyframes.importers.cameras import camera_of_size
-    from nre_ros.keyframes.importers.common import read_image
+    from nre_ros.keyframes.importers.colmap.cameras import camera_of_size
+    from nre_ros.keyframes.importers.image_files import read_image
     from nre_ros.localization.result import LocalizationResult
 
     try:

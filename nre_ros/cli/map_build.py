@@ -5,91 +5,153 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from nre_ros.cli.arguments import non_negative_float, positive_int
 from nre_ros.cli.output import print_table
-from nre_ros.features import BACKBONES
+from nre_ros.features import BACKBONES, DEFAULT_BACKBONE
 
-_BUILD_HELP = """The map is written to MAP.db.partial and takes its name when it is complete. An interrupted
-build goes on where it stopped when the same command is given again. Images that cannot be imported
-are named with the reason and counted, the rest is imported."""
+if TYPE_CHECKING:
+    from nre_ros.keyframes.building.culling import CullingRule
+    from nre_ros.keyframes.importers.import_report import ImportReport
+    from nre_ros.keyframes.importers.map_source import MapSource
+
+_BUILD_HELP = """The map is written to MAP.db.partial and renamed when it is complete. After an interruption the same
+command continues the build. Images that cannot be imported are reported with the reason and counted; the others are
+imported."""
 
 
-def add_parser(commands) -> None:
+@dataclass(frozen=True)
+class _Importer:
+    """A sub-command of ``map build``.
+
+    Attributes:
+        name: what the user types.
+        help: one line for the list of sub-commands.
+        description: what it reads, for its own help.
+        add_arguments: adds its own arguments.
+        make_source: opens the source that the arguments name.
+        usage: usage lines, if the generated ones are not clear enough.
+    """
+
+    name: str
+    help: str
+    description: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    make_source: Callable[[argparse.Namespace], MapSource]
+    usage: str | None = None
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Registers ``map build colmap|posed|rgbd|kapture|bag``."""
     build = commands.add_parser("build", help="build a map", description="Build a map. " + _BUILD_HELP)
     sources = build.add_subparsers(dest="source", required=True, metavar="SOURCE")
-    _add_colmap(sources)
-    _add_posed(sources)
-    _add_rgbd(sources)
-    _add_kapture(sources)
-    _add_bag(sources)
+    for importer in _IMPORTERS:
+        parser = sources.add_parser(
+            importer.name,
+            help=importer.help,
+            description=f"{importer.description} {_BUILD_HELP}",
+            usage=importer.usage,
+        )
+        importer.add_arguments(parser)
+        _add_build_options(parser)
+        parser.set_defaults(func=_build, make_source=importer.make_source, usage_error=parser.error)
 
 
-def _add_colmap(sources) -> None:
-    parser = sources.add_parser(
-        "colmap",
-        help="from a COLMAP model with its images",
-        description="Build a map from a COLMAP sparse model (text or binary) and its images. " + _BUILD_HELP,
+def _add_build_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that all importers share."""
+    parser.add_argument("-o", "--output", required=True, metavar="MAP.db", help="the map file to write")
+    parser.add_argument(
+        "--features",
+        choices=sorted(BACKBONES),
+        default=DEFAULT_BACKBONE,
+        help="xfeat (default), or nre: the published networks, after `nre_ros weights import`",
     )
-    parser.add_argument("sparse", metavar="SPARSE_DIR", help="folder with cameras, images and points3D (.txt or .bin)")
-    _add_images(parser)
-    add_build_options(parser)
-    parser.set_defaults(func=_build_colmap)
-
-
-def _add_posed(sources) -> None:
-    parser = sources.add_parser(
-        "posed",
-        help="from images with known poses and cameras, without depth",
-        description="Build a map from the poses and cameras of a COLMAP sparse model (text or binary), whose points "
-        "may be absent, and its images: points are triangulated between images that overlap. " + _BUILD_HELP,
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network runs")
+    parser.add_argument(
+        "--points", type=positive_int, default=500, metavar="N", help="points of a keyframe (default 500)"
     )
-    parser.add_argument("sparse", metavar="SPARSE_DIR", help="folder with cameras and images (.txt or .bin)")
-    _add_images(parser)
-    add_build_options(parser)
-    parser.set_defaults(func=_build_posed)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random draws (default 0)")
+    parser.add_argument("--force", action="store_true", help="replace an existing map when the new one is complete")
+    parser.add_argument("--keep-all", action="store_true", help="keep near-duplicates of earlier views too")
+    parser.add_argument(
+        "--cull-motion",
+        "--thin-motion",
+        action=_RenamedOption,
+        type=non_negative_float,
+        metavar="RAD",
+        help="a view whose scene moved by less than this angle in the image is a near-duplicate of an earlier view "
+        "(default 0.004; for recordings 0.05)",
+    )
+    parser.add_argument(
+        "--cull-overlap",
+        "--thin-overlap",
+        action=_RenamedOption,
+        type=non_negative_float,
+        metavar="SHARE",
+        help="... if the view also shows this share of the earlier view's points (default 0.95; for recordings 0.8)",
+    )
 
 
-def _add_images(parser: argparse.ArgumentParser) -> None:
-    """The images of a COLMAP model."""
+class _RenamedOption(argparse.Action):
+    """An option whose first name is the current one; its other names print a warning."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Stores the value."""
+        if option_string in self.option_strings[1:]:
+            print(f"warning: {option_string} is deprecated, use {self.option_strings[0]}", file=sys.stderr)
+        setattr(namespace, self.dest, values)
+
+
+def _add_colmap_arguments(parser: argparse.ArgumentParser, files: str) -> None:
+    """Adds the model and its images; ``files``: what the model's folder must contain."""
+    parser.add_argument("sparse", metavar="SPARSE_DIR", help=f"folder with {files} (.txt or .bin)")
     parser.add_argument("--images", required=True, metavar="DIR", help="folder that the image names are relative to")
-    parser.add_argument("--list", metavar="LIST", help="file of image names, one a line: only these")
+    parser.add_argument("--list", metavar="LIST", help="file of image names, one a line: import only these")
 
 
-def _add_kapture(sources) -> None:
-    parser = sources.add_parser(
-        "kapture",
-        help="from a kapture folder, rigs included",
-        description="Build a map from the camera records of a kapture folder (format 1.1): poses from "
-        "trajectories.txt and rigs.txt, points triangulated between images that overlap. " + _BUILD_HELP,
+def _colmap_source(args: argparse.Namespace) -> MapSource:
+    from nre_ros.keyframes.importers.colmap.model_source import ColmapSource
+
+    return ColmapSource(args.sparse, args.images, args.list)
+
+
+def _posed_source(args: argparse.Namespace) -> MapSource:
+    from nre_ros.keyframes.importers.colmap.poses_source import ColmapPosesSource
+
+    return ColmapPosesSource(args.sparse, args.images, args.list)
+
+
+def _add_kapture_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="DIR", help="folder that contains sensors/")
+    parser.add_argument(
+        "--list", metavar="LIST", help="file of image names as in records_camera.txt: import only these"
     )
-    parser.add_argument("folder", metavar="DIR", help="folder with sensors/ in it")
-    parser.add_argument("--list", metavar="LIST", help="file of image names as in records_camera.txt: only these")
-    add_build_options(parser)
-    parser.set_defaults(func=_build_kapture)
 
 
-def _add_rgbd(sources) -> None:
-    parser = sources.add_parser(
-        "rgbd",
-        help="from colour and depth images with poses",
-        usage="nre_ros map build rgbd FOLDER -o MAP.db [options]\n"
-        "       nre_ros map build rgbd --images DIR --depth DIR --poses TUM.txt --list LIST --camera CAMERAS.txt "
-        "-o MAP.db [options]",
-        description="Build a map from a sequence of TUM RGB-D or a scene of 7-Scenes as they are downloaded, or from "
-        "colour images, depth images of the same names (.png, 16 bit, aligned with the colour images) and poses. "
-        + _BUILD_HELP,
-    )
+def _kapture_source(args: argparse.Namespace) -> MapSource:
+    from nre_ros.keyframes.importers.kapture import KaptureSource
+
+    return KaptureSource(args.folder, args.list)
+
+
+def _add_rgbd_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folder",
         nargs="?",
         metavar="FOLDER",
-        help="of TUM RGB-D, 7-Scenes, or written by `nre_ros demo`: recognised by its files",
+        help="folder of TUM RGB-D, of 7-Scenes, or written by `nre_ros demo`: recognised by its files",
     )
-    parser.add_argument("--sequences", metavar="train|test|all|SEQ,SEQ", help="of 7-Scenes (default train)")
+    parser.add_argument("--sequences", metavar="train|test|all|SEQ,SEQ", help="sequences of 7-Scenes (default train)")
     parser.add_argument("--images", metavar="DIR", help="folder of the colour images")
     parser.add_argument("--depth", metavar="DIR", help="folder of the depth images")
     parser.add_argument(
@@ -106,19 +168,27 @@ def _add_rgbd(sources) -> None:
     parser.add_argument(
         "--depth-scale", type=float, metavar="N", help="depth value of one metre (default 1000, TUM RGB-D 5000)"
     )
-    _add_refine(parser)
-    add_build_options(parser)
-    parser.set_defaults(func=_build_rgbd, usage_error=parser.error)
+    _add_no_refine(parser)
 
 
-def _add_bag(sources) -> None:
-    parser = sources.add_parser(
-        "bag",
-        help="from a rosbag2 with camera images and poses",
-        description="Build a map from a rosbag2 (sqlite3 or MCAP), without playing it and without ROS. A topic that is "
-        "not named is the only fitting one of the bag. Poses are looked up in /tf and /tf_static, or come from a topic "
-        "of PoseStamped, PoseWithCovarianceStamped or Odometry. " + _BUILD_HELP,
-    )
+def _rgbd_source(args: argparse.Namespace) -> MapSource:
+    from nre_ros.keyframes.importers.rgbd.folder import RgbdFolderSource
+    from nre_ros.keyframes.importers.rgbd.layouts import rgbd_folder_source
+
+    lists = {"--images": args.images, "--depth": args.depth, "--poses": args.poses, "--list": args.list}
+    if args.folder is not None:
+        given = [option for option, value in lists.items() if value is not None]
+        if given:
+            args.usage_error(f"FOLDER and {given[0]} exclude each other")
+        return rgbd_folder_source(args.folder, args.camera, args.sequences, args.depth_scale)
+    missing = [option for option, value in {**lists, "--camera": args.camera}.items() if value is None]
+    if missing:
+        args.usage_error(f"FOLDER or {', '.join(missing)} is missing")
+    scale = 1000.0 if args.depth_scale is None else args.depth_scale
+    return RgbdFolderSource(args.images, args.depth, args.poses, args.list, args.camera, scale)
+
+
+def _add_bag_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bag", metavar="BAG", help="folder of the bag, or one .mcap or .db3 file")
     parser.add_argument("--image", default="", metavar="TOPIC", help="colour or grey images, raw or compressed")
     parser.add_argument("--camera-info", default="", metavar="TOPIC", help="their camera")
@@ -132,7 +202,7 @@ def _add_bag(sources) -> None:
     parser.add_argument(
         "--mono",
         action="store_true",
-        help="do not use depth: points are triangulated, as they are from a bag without it",
+        help="do not use depth: points are triangulated, as from a bag without depth",
     )
     parser.add_argument("--poses", default="", metavar="TOPIC", help="poses instead of /tf")
     parser.add_argument(
@@ -145,134 +215,114 @@ def _add_bag(sources) -> None:
         "--frame",
         default="",
         metavar="FRAME",
-        help="the map's frame (default: map, or odom where /tf does not lead to map; of --poses their own)",
+        help="the map's frame (default: map, or odom if /tf does not lead to map; with --poses the topic's own frame)",
     )
-    _add_refine(parser)
-    add_build_options(parser)
-    parser.set_defaults(func=_build_bag)
+    _add_no_refine(parser)
 
 
-def add_build_options(parser: argparse.ArgumentParser) -> None:
-    """The options that all sources share."""
-    parser.add_argument("-o", "--output", required=True, metavar="MAP.db", help="the map file to write")
-    parser.add_argument(
-        "--features",
-        choices=sorted(BACKBONES),
-        default="xfeat",
-        help="xfeat (default), or nre: the published networks, once `nre_ros weights import` has them",
+def _bag_source(args: argparse.Namespace) -> MapSource:
+    from nre_ros.keyframes.importers.bag.options import BagOptions
+    from nre_ros.keyframes.importers.bag.source import bag_source
+
+    options = BagOptions(
+        image=args.image,
+        camera_info=args.camera_info,
+        depth=args.depth,
+        depth_info=args.depth_info,
+        use_depth=not args.mono,
+        poses=args.poses,
+        pose_of=args.pose_of,
+        frame=args.frame,
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network runs")
-    parser.add_argument("--points", type=positive_int, default=500, metavar="N", help="points a keyframe (default 500)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random draws (default 0)")
-    parser.add_argument("--force", action="store_true", help="replace an existing map once the new one is complete")
-    parser.add_argument("--keep-all", action="store_true", help="keep views that repeat an earlier one, too")
-    parser.add_argument(
-        "--thin-motion",
-        type=non_negative_float,
-        metavar="RAD",
-        help="a view whose scene moved less than "
-        "this angle in the image repeats an earlier one (default 0.004; of recordings 0.05)",
-    )
-    parser.add_argument(
-        "--thin-overlap",
-        type=non_negative_float,
-        metavar="SHARE",
-        help="... if it shows this share of the earlier one's points, too (default 0.95; of recordings 0.8)",
-    )
+    return bag_source(args.bag, options)
 
 
-def _add_refine(parser: argparse.ArgumentParser) -> None:
+def _add_no_refine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-refine",
         action="store_true",
-        help="take the depth as the sensor gives it, and do not refine it against the other images",
+        help="use the sensor's depth as it is, without refining it against the other images",
     )
 
 
-def _build_colmap(args) -> int:
-    from nre_ros.keyframes.importers.colmap import ColmapSource
-
-    return build(args, lambda: ColmapSource(args.sparse, args.images, args.list))
-
-
-def _build_posed(args) -> int:
-    from nre_ros.keyframes.importers.posed.colmap_poses import PosedSource
-
-    return build(args, lambda: PosedSource(args.sparse, args.images, args.list))
-
-
-def _build_kapture(args) -> int:
-    from nre_ros.keyframes.importers.posed.kapture import KaptureSource
-
-    return build(args, lambda: KaptureSource(args.folder, args.list))
-
-
-def _build_rgbd(args) -> int:
-    from nre_ros.keyframes.importers.rgbd.folder import RgbdSource
-    from nre_ros.keyframes.importers.rgbd.layouts import rgbd_folder
-
-    lists = {"--images": args.images, "--depth": args.depth, "--poses": args.poses, "--list": args.list}
-    if args.folder is not None:
-        given = [option for option, value in lists.items() if value is not None]
-        if given:
-            args.usage_error(f"FOLDER and {given[0]} exclude each other")
-        return build(args, lambda: rgbd_folder(args.folder, args.camera, args.sequences, args.depth_scale))
-    missing = [option for option, value in {**lists, "--camera": args.camera}.items() if value is None]
-    if missing:
-        args.usage_error(f"FOLDER or {', '.join(missing)} is missing")
-    scale = 1000.0 if args.depth_scale is None else args.depth_scale
-    return build(args, lambda: RgbdSource(args.images, args.depth, args.poses, args.list, args.camera, scale))
-
-
-def _build_bag(args) -> int:
-    from nre_ros.keyframes.importers.bag.source import bag_source
-
-    return build(
-        args,
-        lambda: bag_source(
-            args.bag,
-            args.image,
-            args.camera_info,
-            None if args.mono else args.depth,
-            args.depth_info,
-            args.poses,
-            args.pose_of,
-            args.frame,
-        ),
-    )
+_IMPORTERS = (
+    _Importer(
+        "colmap",
+        "from a COLMAP model with its images",
+        "Build a map from a COLMAP sparse model (text or binary) and its images.",
+        lambda parser: _add_colmap_arguments(parser, "cameras, images and points3D"),
+        _colmap_source,
+    ),
+    _Importer(
+        "posed",
+        "from images with known poses and cameras, without depth",
+        "Build a map from the poses and cameras of a COLMAP sparse model (text or binary), whose points may be absent, "
+        "and its images. Points are triangulated between images that overlap.",
+        lambda parser: _add_colmap_arguments(parser, "cameras and images"),
+        _posed_source,
+    ),
+    _Importer(
+        "rgbd",
+        "from colour and depth images with poses",
+        "Build a map from a sequence of TUM RGB-D or a scene of 7-Scenes as they are downloaded, or from colour "
+        "images, depth images of the same names (.png, 16 bit, aligned with the colour images) and poses.",
+        _add_rgbd_arguments,
+        _rgbd_source,
+        usage="nre_ros map build rgbd FOLDER -o MAP.db [options]\n"
+        "       nre_ros map build rgbd --images DIR --depth DIR --poses TUM.txt --list LIST --camera CAMERAS.txt "
+        "-o MAP.db [options]",
+    ),
+    _Importer(
+        "kapture",
+        "from a kapture folder, rigs included",
+        "Build a map from the camera records of a kapture folder (format 1.1): poses from trajectories.txt and "
+        "rigs.txt. Points are triangulated between images that overlap.",
+        _add_kapture_arguments,
+        _kapture_source,
+    ),
+    _Importer(
+        "bag",
+        "from a rosbag2 with camera images and poses",
+        "Build a map from a rosbag2 (sqlite3 or MCAP), without playback and without ROS. A topic that is not named is "
+        "the only fitting one of the bag. Poses are looked up in /tf and /tf_static, or come from a topic of "
+        "PoseStamped, PoseWithCovarianceStamped or Odometry.",
+        _add_bag_arguments,
+        _bag_source,
+    ),
+)
 
 
-def build(args, make_source) -> int:
-    """Builds the map that the options of ``add_build_options`` ask for, and prints the closing table."""
+def _build(args: argparse.Namespace) -> int:
+    """Builds the map and prints the closing table."""
     from nre_ros.features import choose_device, load_backbone
     from nre_ros.keyframes.building.builder import KeyframeBuilder
-    from nre_ros.keyframes.importers.common import build_map
+    from nre_ros.keyframes.importers.build_map import build_map
 
-    source = make_source()  # before the network is loaded: a mistyped folder is told at once
+    source: MapSource = args.make_source(args)  # before the network is loaded: a mistyped folder is reported at once
     if getattr(args, "no_refine", False):
         source.refine = False
     for note in source.notes:
         print(note, file=sys.stderr)
     builder = KeyframeBuilder(load_backbone(args.features, choose_device(args.device)), args.points, seed=args.seed)
     try:
-        report = build_map(source, builder, args.output, force=args.force, thinning=_thinning(args, source))
+        report = build_map(source, builder, args.output, force=args.force, culling=_culling_rule(args, source))
     except KeyboardInterrupt:
-        print(f"interrupted; the same command goes on from {args.output}.partial", file=sys.stderr)
+        print(f"interrupted; the same command continues {args.output}.partial", file=sys.stderr)
         return 130
     _print_report(report)
     return 0
 
 
-def _thinning(args, source):
-    from nre_ros.keyframes.building.culling import ThinningRule
+def _culling_rule(args: argparse.Namespace, source: MapSource) -> CullingRule:
+    """The source's rule, with the limits that the options give."""
+    from nre_ros.keyframes.building.culling import CullingRule
 
-    usual = source.usual_thinning
-    motion = usual.motion if args.thin_motion is None else args.thin_motion
-    overlap = usual.overlap if args.thin_overlap is None else args.thin_overlap
-    return ThinningRule(0.0 if args.keep_all else motion, overlap)
+    motion = source.culling_rule.motion if args.cull_motion is None else args.cull_motion
+    overlap = source.culling_rule.overlap if args.cull_overlap is None else args.cull_overlap
+    return CullingRule(0.0 if args.keep_all else motion, overlap)
 
 
-def _print_report(report) -> None:
+def _print_report(report: ImportReport) -> None:
     of_this_run = f" (of the {report.keyframes - report.resumed} keyframes of this run)" if report.resumed else ""
     print_table(
         ("map", report.path),
@@ -280,19 +330,9 @@ def _print_report(report) -> None:
         ("points", report.points),
         *((what, f"{count} points{of_this_run}") for what, count in sorted(report.tally.items())),
         ("resumed", report.resumed or None),
-        ("duplicates left out", len(report.thinned)),
+        ("duplicates left out", len(report.near_duplicates)),
         ("skipped", len(report.skipped)),
-        *((f"  {count}", reason) for reason, count in reasons(report.skipped)),
+        *((f"  {count}", reason) for reason, count in report.frequent_reasons()),
         ("size", f"{report.file_bytes / 2**20:.1f} MiB"),
         ("seconds", f"{report.seconds:.1f}"),
     )
-
-
-def reasons(skipped: dict[str, str]) -> list[tuple[str, int]]:
-    """The most frequent reasons; those that differ in names of files and numbers alone are counted together."""
-    alike: dict[str, list[str]] = {}
-    for reason in skipped.values():
-        words = [word for word in reason.split() if "/" not in word]
-        alike.setdefault(re.sub(r"\d[\d.]*", "#", " ".join(words)), []).append(" ".join(words))
-    counted = sorted(alike.values(), key=len, reverse=True)[:8]
-    return [(examples[0], len(examples)) for examples in counted]

@@ -78,7 +78,7 @@ def _prune(args) -> int:
 def _choose(args, store) -> list[int]:
     import numpy as np
 
-    from nre_ros.keyframes.importers.common import read_list
+    from nre_ros.keyframes.importers.text_files import read_list
     from nre_ros.keyframes.tools import pruning
 
     if args.overlap is not None:

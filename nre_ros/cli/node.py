@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""``nre_ros node``: the ROS node from the command line, where there is no launch system."""
+"""``nre_ros node``: starts the ROS node from the command line, without a launch system."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import json
 DESCRIPTION = """\
 Starts the ROS 2 node that localizes camera images in a map, as launch/localize.launch.py does.
 
-It listens to image (sensor_msgs/Image), image/compressed and camera_info, and publishes pose,
+The node subscribes to image (sensor_msgs/Image), image/compressed and camera_info.  It publishes pose,
 pose_with_covariance, status and the transform map -> odom.  Ctrl-C ends it.
 """
 
@@ -20,15 +20,15 @@ examples:
       -r camera_info:=/camera/color/camera_info
   nre_ros node --map kitchen.db --params-file my.yaml --ros-args -p odom_frame:='""'
 
---ros-args takes what every ROS 2 node takes: -r old:=new renames a topic, -p name:=value sets a
-parameter (--parameters lists them), --log-level debug.
+--ros-args takes the arguments of every ROS 2 node: -r old:=new renames a topic, -p name:=value sets a
+parameter (--parameters lists all), --log-level debug.
 
 exit codes: 0 after Ctrl-C or SIGTERM; 2 when the map, a parameter or an argument cannot be used
 """
 
 
-def add_parser(subparsers) -> argparse.ArgumentParser:
-    """Registers the sub-command."""
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Registers the sub-command and returns its parser."""
     parser = subparsers.add_parser(
         "node",
         help="run the ROS node that localizes camera images",
@@ -41,17 +41,23 @@ def add_parser(subparsers) -> argparse.ArgumentParser:
         "--params-file", metavar="FILE", help="YAML file of parameters (default: the package's config/localize.yaml)"
     )
     parser.add_argument(
-        "--parameters", action="store_true", help="print all parameters with their defaults as a Markdown table and end"
+        "--parameters",
+        action="store_true",
+        help="print all parameters with their defaults as a Markdown table, then exit",
     )
     parser.add_argument(
-        "--ros-args", nargs=argparse.REMAINDER, default=[], metavar="...", help="all that follows goes to ROS"
+        "--ros-args",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="...",
+        help="all arguments that follow are passed to ROS",
     )
     parser.set_defaults(func=run)
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the node until it is told to stop; returns its exit code."""
+    """Runs the node until a signal ends it; returns its exit code."""
     if arguments.parameters:
         return _print_parameters()
     from nre_ros.node.localize_node import main
@@ -60,18 +66,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print_parameters() -> int:
-    from nre_ros.node import bootstrap
+    from nre_ros import ros_environment
 
-    bootstrap.prepare()
-    from nre_ros.node.parameter_table import markdown
+    ros_environment.prepare()
+    from nre_ros.node.parameters import markdown_table
 
-    print(markdown(), end="")
+    print(markdown_table(), end="")
     return 0
 
 
 def ros_arguments(arguments: argparse.Namespace) -> list[str]:
-    """The arguments as ROS takes them; of two values of a parameter the later one counts."""
-    from nre_ros.node.bootstrap import config_file
+    """The arguments in the form of ROS; of two values of a parameter the last one counts."""
+    from nre_ros.ros_environment import config_file
 
     given = ["--ros-args"]
     params_file = arguments.params_file or config_file("localize.yaml")

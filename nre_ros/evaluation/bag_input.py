@@ -1,43 +1,77 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The images of a rosbag2, read as the file holds them: no ROS, no playback, one image in memory at a time."""
+"""The images of a rosbag2 as query images, read from the file without ROS and one at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from rosbags.highlevel import AnyReader
 
 from nre_ros.errors import EvaluationError, ImageError, NreError
-from nre_ros.evaluation.inputs import Query
+from nre_ros.evaluation.bag_ground_truth import find_topic, read_topic
+from nre_ros.evaluation.ground_truth import (
+    NO_GROUND_TRUTH,
+    GroundTruthAssociation,
+    check_frame,
+    check_overlap,
+    ground_truth_file,
+    read_tum,
+)
+from nre_ros.evaluation.inputs import EvaluationInput, Query
+from nre_ros.evaluation.options import EvaluationOptions
 from nre_ros.geometry import Camera
+from nre_ros.images import check_image_size
 from nre_ros.keyframes.importers.bag.topics import sibling_info
-from nre_ros.messages.bag import CAMERA_INFO_TYPE, IMAGE_TYPES, choose_topic, stamp_of
-from nre_ros.messages.camera_info import camera_of
-from nre_ros.messages.images import check_size, image_array, is_depth
-from nre_ros.messages.stamps import seconds_of
-from nre_ros.messages.torn_bag import messages_that_are_left, open_what_is_left
+from nre_ros.messages.bag import CAMERA_INFO_TYPE, IMAGE_TYPES, choose_topic
+from nre_ros.messages.camera_info import camera_from_info
+from nre_ros.messages.damaged_bag import open_readable, readable_messages
+from nre_ros.messages.depth_images import is_depth
+from nre_ros.messages.images import image_array
+from nre_ros.messages.stamps import header_stamp, seconds_text
 
 
-class BagInput:
-    """The images of one topic of a bag, every ``every``th of them, with the CameraInfo that holds at their time.
+class BagInput(EvaluationInput):
+    """The images of one topic of a bag, each with the latest CameraInfo before it.
 
-    An image without a stamp has the time when it was recorded.
+    The name of an image is its stamp in seconds. An image without a stamp has the time at which it was recorded.
 
-    image, camera_info: topics; empty: the only one of its type, or the image's own.  notes: what is wrong with
-    the bag, a line each; damage: what could not be read (known after ``queries`` has been read to its end).
-    Raises an ``NreError`` when a topic is missing, or the bag holds no image.
+    Attributes:
+        path: The bag.
+        image: Image topic.
+        camera_info: CameraInfo topic.
+        images: Number of images in the topic.
+        first_stamp: Stamp of the first image in nanoseconds.
+        last_stamp: Approximate stamp of the last image in nanoseconds, from the length of the recording.
+        camera_frame: Frame of the images.
+        compressed: Whether the images are CompressedImage messages.
+        topics: Topic name to message type of all topics in the bag.
     """
 
-    def __init__(self, path, image: str = "", camera_info: str = "", every: int = 1):
+    def __init__(self, path: Path | str, image: str = "", camera_info: str = "", every: int = 1) -> None:
+        """Open the bag and choose its topics.
+
+        Args:
+            path: Folder of a rosbag2, or one .mcap or .db3 file.
+            image: Image topic, empty for the only one.
+            camera_info: CameraInfo topic, empty for the only one or the one beside the image topic.
+            every: Only every n-th image is a query.
+
+        Raises:
+            NreError: A topic is missing, the choice is not clear, or the bag contains no image.
+        """
         self.path, self.every = Path(path), every
-        reader, problem = open_what_is_left(self.path)
+        reader, problem = open_readable(self.path)
         with closing(reader):
-            found = {connection.topic: connection.msgtype for connection in reader.connections}
+            found = {connection.topic: str(connection.msgtype) for connection in reader.connections}
             if not found or reader.message_count == 0:
-                raise EvaluationError(f"bag {self.path} is empty: it has no message")
+                raise EvaluationError(f"bag {self.path} is empty: it contains no message")
             self.image = image or _only_image_topic(reader, self.path, found)
             choose_topic(self.path, found, IMAGE_TYPES, self.image, "image")
             infos = [topic for topic, kind in found.items() if kind == CAMERA_INFO_TYPE]
@@ -45,18 +79,17 @@ class BagInput:
             self.camera_info = choose_topic(self.path, found, (CAMERA_INFO_TYPE,), camera_info, "camera_info")
             self.images = reader.topics[self.image].msgcount
             if not self.images:
-                raise EvaluationError(f"bag {self.path} has no message on {self.image}")
-            self.first_stamp, self.last_stamp, self.camera_frame = self._span(reader)
+                raise EvaluationError(f"bag {self.path} contains no message on {self.image}")
+            self.first_stamp, self.last_stamp, self.camera_frame = self._time_span(reader)
         self.compressed = found[self.image] == IMAGE_TYPES[1]
         self.topics = found
-        self.damage: list[str] = []
         self.notes = [f"bag {self.path}: {problem}"] if problem else []
+        self.damage: list[str] = []
 
     def __len__(self) -> int:
         return -(-self.images // self.every)
 
-    def describe(self) -> dict:
-        """What the results depend on, as plain JSON values."""
+    def describe(self) -> dict[str, Any]:
         return {
             "bag": str(self.path.resolve()),
             "image": self.image,
@@ -66,69 +99,94 @@ class BagInput:
         }
 
     def queries(self) -> Iterator[Query]:
-        """The images in the bag's order; of several with one stamp, which is their name, the first."""
+        """Iterate over the queries in the order of the bag. Of several images with one stamp, only the first is used.
+
+        Yields:
+            The queries.
+        """
         self.damage.clear()
-        seen, repeated = set(), 0
+        stamps: set[int] = set()
+        repeated = 0
         for number, (stamp, message, info) in enumerate(self._messages()):
             if number % self.every == 0:
-                repeated += stamp in seen
-                if stamp not in seen:
-                    seen.add(stamp)
-                    yield Query(seconds_of(stamp), stamp, lambda message=message, info=info: _load(message, info))
+                repeated += stamp in stamps
+                if stamp not in stamps:
+                    stamps.add(stamp)
+                    yield Query(seconds_text(stamp), stamp, partial(_decode, message, info))
         if repeated:
-            self.damage.append(f"bag {self.path}: {repeated} images have the stamp of another one and are left out")
+            self.damage.append(
+                f"bag {self.path}: {repeated} images have the same stamp as another image and were left out"
+            )
 
-    def find(self, names: set[str]) -> Iterator[tuple[str, np.ndarray, Camera]]:
-        """Those images again, for pictures; what cannot be read is left out."""
-        left = set(names)
+    def load_images(self, names: Collection[str]) -> Iterator[tuple[str, npt.NDArray[np.uint8], Camera]]:
+        remaining = set(names)
         for stamp, message, info in self._messages():
-            if seconds_of(stamp) in left:
-                left.discard(seconds_of(stamp))
+            name = seconds_text(stamp)
+            if name in remaining:
+                remaining.discard(name)
                 try:
-                    yield seconds_of(stamp), *_load(message, info)
+                    image, camera = _decode(message, info)
                 except NreError:
                     continue
-            if not left:
+                yield name, image, camera
+            if not remaining:
                 return
 
-    def _messages(self) -> Iterator[tuple]:
-        reader, _ = open_what_is_left(self.path)
+    def ground_truth(self, options: EvaluationOptions, map_frame: str) -> GroundTruthAssociation:
+        name = options.ground_truth or find_topic(self.topics)
+        if not name:
+            return NO_GROUND_TRUTH
+        path = ground_truth_file(name)
+        trajectory = read_tum(path) if path else read_topic(self.path, name, self.camera_frame)
+        check_frame(trajectory, map_frame, options.ground_truth_frame)
+        check_overlap(trajectory, self.first_stamp, self.last_stamp, f"bag {self.path}")
+
+        def lookup(
+            names: Sequence[str], stamps: npt.NDArray[np.int64]
+        ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+            return stamps, trajectory.at(stamps, options.max_gap)
+
+        return GroundTruthAssociation(lookup, trajectory.source, trajectory)
+
+    def _messages(self) -> Iterator[tuple[int, Any, Any]]:
+        """Stamp, image message and CameraInfo message (None if the bag has none) of every image."""
+        reader, _ = open_readable(self.path)
         with closing(reader):
             infos = [c for c in reader.connections if c.topic == self.camera_info]
             info = next((reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages(infos)), None)
             connections = [c for c in reader.connections if c.topic in (self.image, self.camera_info)]
-            for connection, log_time, raw in messages_that_are_left(reader, connections, self.damage):
-                message = reader.deserialize(raw, connection.msgtype)
+            for connection, log_time, raw in readable_messages(reader, connections, self.damage):
+                message: Any = reader.deserialize(raw, connection.msgtype)
                 if connection.topic == self.camera_info:
                     info = message
                 else:
-                    yield stamp_of(message) or log_time, message, info
+                    yield header_stamp(message) or log_time, message, info
 
-    def _span(self, reader) -> tuple[int, int, str]:
-        """Stamps of the first image and, by the recording's length, about the last one; the images' frame."""
+    def _time_span(self, reader: AnyReader) -> tuple[int, int, str]:
+        """Stamp of the first image, approximate stamp of the last one, and the frame of the images."""
         connections = [c for c in reader.connections if c.topic == self.image]
         for connection, log_time, raw in reader.messages(connections):
-            message = reader.deserialize(raw, connection.msgtype)
-            first = stamp_of(message) or log_time
+            message: Any = reader.deserialize(raw, connection.msgtype)
+            first = header_stamp(message) or log_time
             return first, first + reader.end_time - log_time, message.header.frame_id
-        raise EvaluationError(f"bag {self.path} has no message on {self.image}")
+        raise EvaluationError(f"bag {self.path} contains no message on {self.image}")
 
 
-def _load(message, info) -> tuple[np.ndarray, Camera]:
-    """As the node does it."""
+def _decode(message: Any, info: Any) -> tuple[npt.NDArray[np.uint8], Camera]:
+    """Decode an image and its camera, with the same checks as the node."""
     if info is None:
         raise ImageError("there is no camera_info message")
-    image, camera = image_array(message), camera_of(info)
-    check_size(image, camera)
+    image, camera = image_array(message), camera_from_info(info)
+    check_image_size(image, camera)
     return image, camera
 
 
-def _only_image_topic(reader, path: Path, found: dict[str, str]) -> str:
-    """The only topic of camera images; topics that carry depth are none."""
+def _only_image_topic(reader: AnyReader, path: Path, found: dict[str, str]) -> str:
+    """The only topic of camera images. Topics of depth images are ignored."""
     topics = []
     for topic in sorted(topic for topic, kind in found.items() if kind in IMAGE_TYPES):
         connections = [c for c in reader.connections if c.topic == topic]
-        first = next((reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages(connections)), None)
+        first: Any = next((reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages(connections)), None)
         if first is None or not is_depth(first):
             topics.append(topic)
     if len(topics) == 1:

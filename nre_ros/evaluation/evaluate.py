@@ -1,113 +1,129 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The whole evaluation: images localized, joined with the ground truth, and reported."""
+"""A whole evaluation: localize the images, join the records with the ground truth, and write figures and a report."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from nre_ros import __version__
 from nre_ros.errors import EvaluationError
-from nre_ros.evaluation import ground_truth as truths
 from nre_ros.evaluation.bag_input import BagInput
-from nre_ros.evaluation.inputs import ImageListInput, PosedInput
-from nre_ros.evaluation.metrics.outcomes import WRONG_DEGREES, WRONG_METRES, Outcomes, collect, without_truth
-from nre_ros.evaluation.metrics.summary import summarize, write_csv, write_json, write_tum
-from nre_ros.evaluation.recording import RECORDS, about_map, begin, localize_all, with_localizer
+from nre_ros.evaluation.ground_truth import check_association
+from nre_ros.evaluation.inputs import EvaluationInput
+from nre_ros.evaluation.localize_queries import localize_queries, nre_method
+from nre_ros.evaluation.metrics import QueryResults, collect_results, summarize
+from nre_ros.evaluation.options import EvaluationOptions
+from nre_ros.evaluation.output_folder import OUTCOMES, POSES, RECORDS, REPORT, SUMMARY, prepare_output_folder
 from nre_ros.evaluation.records import RecordFile, read_records
+from nre_ros.evaluation.result_files import write_csv, write_json, write_tum
 from nre_ros.features import choose_device
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.localizer import Localizer
-from nre_ros.nre import EstimatorConfig
 
-OUTCOMES, SUMMARY, POSES, REPORT = "outcomes.csv", "summary.json", "poses.tum", "report.html"
-
-
-@dataclass(frozen=True)
-class Options:
-    """What an evaluation is asked for; units are metres, degrees and seconds.
-
-    truth: a TUM file or a topic, empty for none (of a bag: the topic that looks like it).  truth_frame: a
-    name under which the truth calls the map's frame.  worst: images that the report shows.  peers: names of
-    ``peers.PEERS``.
-    """
-
-    map_file: Path
-    output: Path
-    truth: str = ""
-    truth_frame: str = ""
-    max_gap: float = truths.MAX_GAP
-    device: str = "auto"
-    seed: int = 0
-    retrieve: int = 5
-    min_confidence: float = 0.5
-    wrong_beyond: tuple[float, float] = (WRONG_METRES, WRONG_DEGREES)
-    config: EstimatorConfig = EstimatorConfig()
-    through_ros: bool = False
-    rate: float = 1.0
-    parameters: dict[str, str] = field(default_factory=dict)
-    peers: tuple[str, ...] = ()
-    map_images: Path | None = None
-    map_depth: Path | None = None
-    worst: int = 10
-    force: bool = False
-    progress: bool = True
+if TYPE_CHECKING:
+    from nre_ros.evaluation.baselines.map_images import MapImages
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a run came to: its outcomes, the figures (as in summary.json) and where the report lies."""
+    """A finished evaluation.
 
-    outcomes: Outcomes
-    summary: dict
+    Attributes:
+        results: Results of this project's localizer.
+        summary: All figures, the content of ``summary.json``.
+        report: Path of the report.
+    """
+
+    results: QueryResults
+    summary: dict[str, Any]
     report: Path
 
 
-def evaluate(source: BagInput | ImageListInput | PosedInput, options: Options) -> Evaluation:
-    """Runs, or goes on with, an evaluation into ``options.output``.
+def evaluate(source: EvaluationInput, options: EvaluationOptions) -> Evaluation:
+    """Run an evaluation, or continue an interrupted one, and write its files into ``options.output``.
 
-    Raises an ``NreError`` of one line when inputs do not fit together; what has been localized by then is kept.
+    Args:
+        source: Query images.
+        options: Options of the evaluation.
+
+    Returns:
+        The finished evaluation.
+
+    Raises:
+        NreError: The inputs do not fit together. Images that were localized before stay recorded.
     """
     with KeyframeStore.open(options.map_file) as store:
-        about = _about(source, options, store)
-    # before hours of work: what cannot fit
-    truth, truth_of = _truth(source, options, about["map"]["frame"])
-    map_images = _map_images(options)
-    notes = [*getattr(source, "notes", ()), *(truth.notes if truth else ())]
-    begin(options.output, about, options.force)
-    _record(source, options)
-    notes += getattr(source, "damage", [])
-    outcomes = collect(read_records(options.output / RECORDS), truth_of, _min_confidence(options), options.wrong_beyond)
-    if truth is not None:
-        _check_met(outcomes, truth, options)
-    summary = _write_ours(source, options, about, outcomes, notes, truth)
-    runs = {"nre_ros": outcomes}
+        about = describe_run(source, options, store)
+        # ground truth and map images are checked before hours of localizing
+        association = source.ground_truth(options, about["map"]["frame"])
+        map_images = _open_map_images(store, options)
+    prepare_output_folder(options.output, about, options.force)
+    _localize(source, options)
+
+    # the node decides with its own parameter: all poses that it reports are accepted
+    min_confidence = 0.0 if options.through_ros else options.min_confidence
+    records = read_records(options.output / RECORDS)
+    results = collect_results(records, association.lookup, min_confidence, options.wrong_beyond)
+    trajectory = association.trajectory
+    if trajectory is not None:
+        check_association(bool(results.has_ground_truth.any()), results.stamps, trajectory, options.max_gap)
+
+    summary = {
+        "about": {**about, "min_confidence": used_min_confidence(options, about), "ground_truth": association.source},
+        "notes": [*source.notes, *(trajectory.notes if trajectory else ()), *source.damage],
+        **summarize(results),
+    }
+    if options.through_ros:
+        from nre_ros.evaluation.through_ros import count_sent_images
+
+        summary["through_ros"] = {"images_sent": count_sent_images(options.output), "images_taken": len(results)}
+    _write_results(options.output, results, summary)  # before the baselines, which take long
+
+    runs = {"nre_ros": results}
     if map_images is not None:
-        from nre_ros.evaluation.baselines.run_baselines import run_peers
+        from nre_ros.evaluation.baselines.run_baselines import run_baselines
 
-        runs |= run_peers(source, options, truth_of, map_images)
-        summary["peers"] = {name: summarize(run) for name, run in runs.items() if name != "nre_ros"}
+        runs |= run_baselines(source, options, association.lookup, map_images)
+        summary["baselines"] = {name: summarize(run) for name, run in runs.items() if name != "nre_ros"}
         write_json(options.output / SUMMARY, summary)
-    return _report(source, options, runs, summary)
+    return Evaluation(results, summary, _write_report(source, options, runs, summary))
 
 
-def _about(source, options: Options, store: KeyframeStore) -> dict:
-    about = {
+def describe_run(source: EvaluationInput, options: EvaluationOptions, store: KeyframeStore) -> dict[str, Any]:
+    """Describe everything that the records of a run depend on.
+
+    Args:
+        source: Query images.
+        options: Options of the evaluation.
+        store: Map.
+
+    Returns:
+        Plain JSON values, the content of ``run.json``.
+    """
+    metadata = store.metadata()
+    about: dict[str, Any] = {
         "nre_ros": __version__,
-        "map": about_map(store),
+        "map": {
+            "path": str(store.path.resolve()),
+            "created": metadata["created"],
+            "bytes": store.path.stat().st_size,
+            "keyframes": len(store),
+            "frame": metadata["frame_id"],
+            "features": metadata["backbone"],
+        },
         "input": {**source.describe(), "every": source.every},
         "seed": options.seed,
         "retrieve": options.retrieve,
         "device": str(choose_device(options.device)),
         "config": repr(options.config),
-        "peers": None,
+        "baselines": None,
     }
-    if options.peers:
-        about["peers"] = {
+    if options.baselines:
+        about["baselines"] = {
             name: str(path.resolve()) if path else None
             for name, path in (("map_images", options.map_images), ("map_depth", options.map_depth))
         }
@@ -120,107 +136,61 @@ def _about(source, options: Options, store: KeyframeStore) -> dict:
     return about
 
 
-def _truth(source, options: Options, map_frame: str):
-    """The ground truth (None for none, or where it comes with the images) and the function that ``collect`` wants."""
-    if isinstance(source, PosedInput):
-        return None, lambda names, stamps: (stamps, source.poses(names))
-    if isinstance(source, ImageListInput):
-        if not options.truth:
-            return None, without_truth
-        truth, places, timed = truths.read_listed(options.truth, source.names)
+def used_min_confidence(options: EvaluationOptions, about: dict[str, Any]) -> float | str:
+    """Return the smallest confidence of an accepted pose, for the report.
 
-        def of_list(names, stamps):
-            found = np.array([places[name] for name in names], dtype=np.int64)
-            return found if timed else stamps, truth.at(found, 0.0)
+    Args:
+        options: Options of the evaluation.
+        about: Description of the run.
 
-        return truth, of_list
-    where = options.truth or truths.find_truth_topic(source.topics)
-    if not where:
-        return None, without_truth
-    path = truths.truth_path(where)
-    truth = truths.read_tum(path) if path else truths.read_topic(source.path, where, source.camera_frame)
-    truths.check_frame(truth, map_frame, options.truth_frame)
-    truths.check_overlap(truth, source.first_stamp, source.last_stamp, f"bag {source.path}")
-    return truth, lambda names, stamps: (stamps, truth.at(stamps, options.max_gap))
-
-
-def _record(source, options: Options) -> None:
-    path = options.output / RECORDS
+    Returns:
+        The option, or the node's parameter of a session through ROS.
+    """
     if options.through_ros:
-        from nre_ros.evaluation.through_ros import node_parameters, record_session
+        return str(about["through_ros"]["parameters"]["min_confidence"])
+    return options.min_confidence
 
-        record_session(
-            source, options.map_file, options.output, path, options.rate, node_parameters(options), options.progress
-        )
+
+def _open_map_images(store: KeyframeStore, options: EvaluationOptions) -> MapImages | None:
+    """The map's images, which baselines need; None without baselines."""
+    if not options.baselines or options.map_images is None:
+        return None
+    from nre_ros.evaluation.baselines.map_images import MapImages
+
+    return MapImages(store, options.map_images, options.map_depth)
+
+
+def _localize(source: EvaluationInput, options: EvaluationOptions) -> None:
+    """Records the images that are not recorded yet."""
+    if options.through_ros:
+        from nre_ros.evaluation.through_ros import record_session
+
+        if not isinstance(source, BagInput):
+            raise EvaluationError("an evaluation through ROS needs a bag")
+        record_session(source, options)
         return
+    path = options.output / RECORDS
     with RecordFile(path) as records:
         if len(records.done) >= len(source):
             return
     with Localizer(options.map_file, options.device, options.seed, options.retrieve, 0.0, options.config) as localizer:
         localizer.warm_up()
-        localize_all(with_localizer(localizer), source.queries(), path, len(source), progress=options.progress)
+        localize_queries(nre_method(localizer), source.queries(), path, len(source), progress=options.progress)
 
 
-def _min_confidence(options: Options) -> float:
-    """The node has decided already, with its own parameter."""
-    return 0.0 if options.through_ros else options.min_confidence
-
-
-def _told_confidence(options: Options, about: dict) -> float | str:
-    """What a pose's confidence had to reach, for the report."""
-    return about["through_ros"]["parameters"]["min_confidence"] if options.through_ros else options.min_confidence
-
-
-def _check_met(outcomes: Outcomes, truth: truths.Truth, options: Options) -> None:
-    if not len(outcomes) or outcomes.known.any():
-        return
-    if not outcomes.stamps.all():
-        raise EvaluationError(f"ground truth {truth.source} has no pose of any of the {len(outcomes)} images")
-    nearest = min(float(np.abs(truth.stamps - stamp).min()) for stamp in outcomes.stamps) / 1e9
-    raise EvaluationError(
-        f"ground truth {truth.source} has no pose at any of the {len(outcomes)} images' times: the nearest is "
-        f"{nearest:.3f} s away, and poses more than {options.max_gap:g} s apart are not interpolated (--max-gap)"
-    )
-
-
-def _told(source, truth: truths.Truth | None) -> str | None:
-    """Where the ground truth is from, for the report."""
-    return truth.source if truth else "with the images" if isinstance(source, PosedInput) else None
-
-
-def _map_images(options: Options):
-    """The map's images, which the peers need; None without peers."""
-    if not options.peers:
-        return None
-    from nre_ros.evaluation.baselines.keyframes import MapImages
-
-    with KeyframeStore.open(options.map_file) as store:
-        return MapImages(store, options.map_images, options.map_depth)
-
-
-def _write_ours(source, options: Options, about: dict, outcomes: Outcomes, notes, truth) -> dict:
-    """All files but the report; the summary.  They are there when peers, which take long, begin."""
-    folder = options.output
-    summary = {
-        "about": {**about, "min_confidence": _told_confidence(options, about), "ground_truth": _told(source, truth)},
-        "notes": list(notes),
-        **summarize(outcomes),
-    }
-    if options.through_ros:
-        from nre_ros.evaluation.through_ros import images_sent
-
-        summary["through_ros"] = {"images_sent": images_sent(folder), "images_taken": len(outcomes)}
-    write_csv(folder / OUTCOMES, outcomes)
-    write_tum(folder / POSES, outcomes)
+def _write_results(folder: Path, results: QueryResults, summary: dict[str, Any]) -> None:
+    write_csv(folder / OUTCOMES, results)
+    write_tum(folder / POSES, results)
     write_json(folder / SUMMARY, summary)
-    return summary
 
 
-def _report(source, options: Options, runs: dict[str, Outcomes], summary: dict) -> Evaluation:
+def _write_report(
+    source: EvaluationInput, options: EvaluationOptions, runs: dict[str, QueryResults], summary: dict[str, Any]
+) -> Path:
     from nre_ros.evaluation.report.write import write_report
 
     for line in [*summary["notes"], *summary["findings"]]:
         print(f"note: {line}", file=sys.stderr)
     path = options.output / REPORT
     write_report(path, runs, summary, source, options)
-    return Evaluation(runs["nre_ros"], summary, path)
+    return path

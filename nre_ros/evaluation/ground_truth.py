@@ -1,50 +1,57 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Ground truth: poses of the camera in the map, from a TUM file or a topic of the bag, and whether they fit.
+"""Ground-truth trajectories: poses of the camera in the map, their association with images, and TUM files.
 
-What does not fit is told in one line with what was found instead; single poses that are none are
-counted and left out.
+``bag_ground_truth`` reads a ground-truth trajectory from a topic of a bag.
 """
 
 from __future__ import annotations
 
 from array import array
-from contextlib import closing
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.spatial.transform import Rotation
+import numpy.typing as npt
 
 from nre_ros.errors import EvaluationError, NreError
-from nre_ros.evaluation.metrics.outcomes import pose_matrices
-from nre_ros.geometry import interpolate_poses, pose_matrix
-from nre_ros.keyframes.importers.common import numbered_lines
-from nre_ros.keyframes.importers.rgbd.folder import QUATERNION_TOLERANCE, tum_values
+from nre_ros.evaluation.metrics.query_results import GroundTruthLookup, pose_matrices, without_ground_truth
+from nre_ros.geometry import interpolate_poses
+from nre_ros.keyframes.importers.text_files import numbered_lines
+from nre_ros.keyframes.importers.text_trajectory import parse_tum_numbers
 
 MAX_GAP = 0.1
-"""Seconds between two true poses beyond which nothing is interpolated."""
+"""Default of the largest time in seconds between two poses that are interpolated."""
 
 
 @dataclass(frozen=True)
-class Truth:
-    """True poses by time.
+class GroundTruth:
+    """A ground-truth trajectory: stamped poses of the camera's optical frame in the map.
 
-    source: file or topic; stamps [T] int64 nanoseconds, increasing; poses [T, 7] x y z qx qy qz qw of the
-    camera's optical frame in the map; frame: their frame's name, empty if the source has none; notes: what was
-    left out, a line each.
+    Attributes:
+        source: File or topic.
+        stamps: ``[T]`` int64 nanoseconds, increasing.
+        poses: ``[T, 7]`` rows x y z qx qy qz qw, metres, camera to map.
+        frame: Name of the frame that the poses are in, empty if the source names none.
+        notes: Entries of the source that were left out, one line each.
     """
 
     source: str
-    stamps: np.ndarray
-    poses: np.ndarray
+    stamps: npt.NDArray[np.int64]
+    poses: npt.NDArray[np.float64]
     frame: str = ""
     notes: tuple[str, ...] = ()
 
-    def at(self, stamps: np.ndarray, max_gap: float = MAX_GAP) -> np.ndarray:
-        """[N, 4, 4] poses at stamps [N] int64: as given, or between two no more than ``max_gap`` seconds apart.
+    def at(self, stamps: npt.NDArray[np.int64], max_gap: float = MAX_GAP) -> npt.NDArray[np.float64]:
+        """Look up or interpolate the poses at given stamps: linear in position, uniform in rotation.
 
-        Linear in position, uniform in rotation; nan where there is no pose.
+        Args:
+            stamps: ``[N]`` int64 nanoseconds.
+            max_gap: Largest time in seconds between two poses that are interpolated.
+
+        Returns:
+            ``[N, 4, 4]`` poses, camera to map, NaN where there is no pose.
         """
         numbers = np.full((len(stamps), 7), np.nan)
         after = np.searchsorted(self.stamps, stamps).clip(0, len(self.stamps) - 1)
@@ -59,176 +66,223 @@ class Truth:
         return pose_matrices(numbers)
 
 
-def read_tum(path) -> Truth:
-    """The poses of a TUM file, ``t x y z qx qy qz qw``, by time.  Raises ``EvaluationError`` if there is none."""
-    entries = _Entries()
+@dataclass(frozen=True)
+class GroundTruthAssociation:
+    """How the images of an input get their ground-truth poses.
+
+    Attributes:
+        lookup: Function that finds the ground-truth poses of images.
+        source: Where the ground truth comes from, None without ground truth.
+        trajectory: The trajectory, None where there is none or the poses come with the images.
+    """
+
+    lookup: GroundTruthLookup
+    source: str | None = None
+    trajectory: GroundTruth | None = None
+
+
+NO_GROUND_TRUTH = GroundTruthAssociation(without_ground_truth)
+
+
+class GroundTruthEntries:
+    """Collects poses in any order as plain numbers (64 bytes each), and counts entries that are not valid poses."""
+
+    def __init__(self) -> None:
+        """Start without entries."""
+        self.stamps: array[int] = array("q")
+        self._values: array[float] = array("d")
+        self._rejected = 0
+        self._first_problem = ""
+
+    def add(self, stamp: int, pose: Iterable[float]) -> None:
+        """Add a pose.
+
+        Args:
+            stamp: Nanoseconds.
+            pose: x y z qx qy qz qw.
+        """
+        self.stamps.append(stamp)
+        self._values.extend(pose)
+
+    def reject(self, problem: str) -> None:
+        """Count an entry that is not a valid pose.
+
+        Args:
+            problem: What is wrong with the entry.
+        """
+        self._rejected, self._first_problem = self._rejected + 1, self._first_problem or problem
+
+    def trajectory(self, source: str, frame: str = "") -> GroundTruth:
+        """Sort the poses by time. Of several poses with the same stamp the first is kept.
+
+        Args:
+            source: File or topic.
+            frame: Name of the frame that the poses are in.
+
+        Returns:
+            The ground-truth trajectory.
+
+        Raises:
+            EvaluationError: There is no valid pose.
+        """
+        if not len(self.stamps):
+            found = (
+                f"{self._rejected} invalid entries, the first: {self._first_problem}"
+                if self._rejected
+                else "it is empty"
+            )
+            raise EvaluationError(f"ground truth {source} contains no pose: {found}")
+        notes: tuple[str, ...] = ()
+        if self._rejected:
+            count = self._rejected + len(self.stamps)
+            notes = (
+                f"ground truth {source}: {self._rejected} of {count} entries are invalid and were left out, the first: "
+                f"{self._first_problem}",
+            )
+        stamps, index = np.unique(np.array(self.stamps, dtype=np.int64), return_index=True)
+        return GroundTruth(source, stamps, np.array(self._values).reshape(-1, 7)[index], frame, notes)
+
+
+def read_tum(path: Path | str) -> GroundTruth:
+    """Read a TUM file of lines ``t x y z qx qy qz qw``.
+
+    Args:
+        path: File to read.
+
+    Returns:
+        The trajectory.
+
+    Raises:
+        EvaluationError: The file contains no valid pose.
+    """
+    entries = GroundTruthEntries()
     for number, line in _numbered_lines(path):
         try:
-            entries.add(*tum_values(line))
+            entries.add(*parse_tum_numbers(line))
         except NreError as error:
-            entries.refuse(f"line {number}: {error}")
-    return entries.truth(str(path))
+            entries.reject(f"line {number}: {error}")
+    return entries.trajectory(str(path))
 
 
-def read_topic(path, topic: str, camera_frame: str = "") -> Truth:
-    """The poses of a topic of PoseStamped, PoseWithCovarianceStamped or Odometry.
+def read_tum_of_list(path: Path | str, names: Sequence[str]) -> tuple[GroundTruth, dict[str, int], bool]:
+    """Read a TUM file whose line i belongs to image i of a list.
 
-    camera_frame: the images' frame; where the messages are of another one (child_frame_id of Odometry),
-    the static transforms of the bag lead from there to the camera.  Raises an ``NreError`` that lists
-    what the bag has when there is no such topic.
-    """
-    from nre_ros.keyframes.importers.bag.topics import POSE_TYPES
-    from nre_ros.messages.bag import choose_topic, stamp_of
-    from nre_ros.messages.torn_bag import messages_that_are_left, open_what_is_left
+    Where a line has no time, or the times do not increase, the line number replaces the stamp.
 
-    entries, frames = _Entries(), {}
-    reader, _ = open_what_is_left(path)
-    with closing(reader):
-        found = {connection.topic: connection.msgtype for connection in reader.connections}
-        choose_topic(path, found, POSE_TYPES, topic, "ground truth")
-        mount = _Mount(reader, camera_frame)
-        connections = [c for c in reader.connections if c.topic == topic]
-        for connection, _, raw in messages_that_are_left(reader, connections, []):
-            message = reader.deserialize(raw, connection.msgtype)
-            pose = message.pose if connection.msgtype == POSE_TYPES[0] else message.pose.pose
-            p, q = pose.position, pose.orientation
-            numbers = np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w])
-            problem = _problem(numbers)
-            if problem:
-                entries.refuse(problem)
-                continue
-            frames[message.header.frame_id.removeprefix("/")] = True
-            entries.add(stamp_of(message), mount.of_camera(numbers, getattr(message, "child_frame_id", "")))
-    if len(frames) > 1:
-        raise EvaluationError(f"ground truth {topic} changes its frame: {', '.join(frames)}")
-    return entries.truth(topic, next(iter(frames), ""))
+    Args:
+        path: File to read.
+        names: Image names of the list.
 
+    Returns:
+        The trajectory, the stamp of each image in this trajectory, and whether these are stamps in nanoseconds (True)
+        or line numbers (False).
 
-def find_truth_topic(topics: dict[str, str]) -> str:
-    """``/ground_truth``, or the only topic of PoseStamped, of a bag's topics (topic -> type); empty: none."""
-    from nre_ros.messages.bag import POSE_TYPE
-
-    poses = [topic for topic, kind in topics.items() if kind == POSE_TYPE]
-    return "/ground_truth" if "/ground_truth" in poses else poses[0] if len(poses) == 1 else ""
-
-
-def read_listed(path, names: list[str]) -> tuple[Truth, dict[str, int], bool]:
-    """The poses of a TUM file whose line i belongs to name i, name -> where its pose is in them, and whether that is
-    its stamp.
-
-    Where a line has no time, or times do not increase, it is the place in the list instead.
-    Raises ``EvaluationError`` when the file has another number of lines than there are names.
+    Raises:
+        EvaluationError: The numbers of lines and of images differ, or there is no valid pose.
     """
     lines = _numbered_lines(path)
     if len(lines) != len(names):
         raise EvaluationError(
-            f"ground truth {path} has {len(lines)} poses, the list {len(names)} images: line i belongs to image i"
+            f"ground truth {path} contains {len(lines)} poses, the list {len(names)} images: line i must be the pose of "
+            "image i"
         )
-    by_time, by_place = _Entries(), _Entries()
-    for place, (number, line) in enumerate(lines, start=1):
+    by_time, by_line = GroundTruthEntries(), GroundTruthEntries()
+    for index, (number, line) in enumerate(lines, start=1):
         try:
-            stamp, pose = tum_values(line)
+            stamp, pose = parse_tum_numbers(line)
             by_time.add(stamp, pose)
-            by_place.add(place, pose)
+            by_line.add(index, pose)
         except NreError as error:
-            by_place.refuse(f"line {number}: {error}")
+            by_line.reject(f"line {number}: {error}")
     times = by_time.stamps
     if len(times) == len(names) and all(0 < a < b for a, b in zip(times, times[1:])):
-        return by_time.truth(str(path)), dict(zip(names, times)), True
-    return by_place.truth(str(path)), {name: place for place, name in enumerate(names, start=1)}, False
+        return by_time.trajectory(str(path)), dict(zip(names, times)), True
+    return by_line.trajectory(str(path)), {name: index for index, name in enumerate(names, start=1)}, False
 
 
-class _Entries:
-    """Poses as they are read, in any order, as plain numbers (64 bytes each), and what is no pose."""
-
-    def __init__(self):
-        self.stamps, self._values = array("q"), array("d")
-        self._refused, self._first = 0, ""
-
-    def add(self, stamp: int, pose) -> None:
-        self.stamps.append(stamp)
-        self._values.extend(pose)
-
-    def refuse(self, problem: str) -> None:
-        self._refused, self._first = self._refused + 1, self._first or problem
-
-    def truth(self, source: str, frame: str = "") -> Truth:
-        """Them by time; of several of one stamp the first.  ``EvaluationError`` if there is none."""
-        if not len(self.stamps):
-            found = f"{self._refused} entries are no pose, the first: {self._first}" if self._refused else "it is empty"
-            raise EvaluationError(f"ground truth {source} has no pose: {found}")
-        notes, count = (), self._refused + len(self.stamps)
-        if self._refused:
-            notes = (
-                f"ground truth {source}: {self._refused} of {count} entries are no pose and left out, the first: "
-                f"{self._first}",
-            )
-        stamps, index = np.unique(np.array(self.stamps, dtype=np.int64), return_index=True)
-        return Truth(source, stamps, np.array(self._values).reshape(-1, 7)[index], frame, notes)
-
-
-def _numbered_lines(path) -> list[tuple[int, str]]:
-    """The lines of a list with their numbers in the file; empty ones and comments are left out."""
+def _numbered_lines(path: Path | str) -> list[tuple[int, str]]:
+    """The lines with their numbers in the file, without empty lines and comments."""
     return [(number, line) for number, line in numbered_lines(path) if not line.startswith("#")]
 
 
-def check_overlap(truth: Truth, first: int, last: int, what: str) -> None:
-    """``EvaluationError`` when no true pose lies within a second of the images' time (stamps in nanoseconds)."""
-    begin, end = int(truth.stamps[0]), int(truth.stamps[-1])
+def check_overlap(trajectory: GroundTruth, first: int, last: int, images: str) -> None:
+    """Check that the ground truth and the images overlap in time, with a tolerance of one second.
+
+    Args:
+        trajectory: Ground-truth trajectory.
+        first: Stamp of the first image in nanoseconds.
+        last: Stamp of the last image in nanoseconds.
+        images: Where the images come from, for the error message.
+
+    Raises:
+        EvaluationError: There is no overlap.
+    """
+    begin, end = int(trajectory.stamps[0]), int(trajectory.stamps[-1])
     if end < first - 10**9 or begin > last + 10**9:
-        apart = (first - end if end < first else begin - last) / 1e9
+        gap = (first - end if end < first else begin - last) / 1e9
         raise EvaluationError(
-            f"ground truth {truth.source} and the images of {what} have no time in common: {begin / 1e9:.3f} to "
-            f"{end / 1e9:.3f} s against {first / 1e9:.3f} to {last / 1e9:.3f} s, {apart:.3f} s apart"
+            f"ground truth {trajectory.source} and the images of {images} do not overlap in time: "
+            f"{begin / 1e9:.3f} to {end / 1e9:.3f} s and {first / 1e9:.3f} to {last / 1e9:.3f} s are {gap:.3f} s apart"
         )
 
 
-def check_frame(truth: Truth, map_frame: str, same: str = "") -> None:
-    """``EvaluationError`` when the truth's frame has another name than the map's, unless it is called ``same``."""
-    if truth.frame and truth.frame not in (map_frame, same):
+def check_frame(trajectory: GroundTruth, map_frame: str, same: str = "") -> None:
+    """Check that the ground truth is in the map's frame.
+
+    Args:
+        trajectory: Ground-truth trajectory.
+        map_frame: Name of the map's frame.
+        same: Another name of the map's frame.
+
+    Raises:
+        EvaluationError: The ground truth names another frame.
+    """
+    if trajectory.frame and trajectory.frame not in (map_frame, same):
         raise EvaluationError(
-            f"ground truth {truth.source} is in frame {truth.frame!r}, the map's frame is {map_frame!r}: if they are "
-            f"the same place, give --truth-frame {truth.frame}"
+            f"ground truth {trajectory.source} is in frame {trajectory.frame!r}, the map's frame is {map_frame!r}: if "
+            f"both are the same frame, give --truth-frame {trajectory.frame}"
         )
 
 
-def _problem(numbers: np.ndarray) -> str:
-    if not np.isfinite(numbers).all():
-        return f"pose is not finite: {numbers.tolist()}"
-    length = float(np.linalg.norm(numbers[3:]))
-    return f"quaternion has length {length:.4g}, expected 1" if abs(length - 1) > QUATERNION_TOLERANCE else ""
+def check_association(
+    has_ground_truth: bool, stamps: npt.NDArray[np.int64], trajectory: GroundTruth, max_gap: float
+) -> None:
+    """Check that at least one image has a ground-truth pose.
+
+    Args:
+        has_ground_truth: Whether any image has a ground-truth pose.
+        stamps: ``[N]`` stamps of the images in nanoseconds, 0 for none.
+        trajectory: Ground-truth trajectory.
+        max_gap: Largest time in seconds between two poses that are interpolated.
+
+    Raises:
+        EvaluationError: No image has a ground-truth pose.
+    """
+    if has_ground_truth or not len(stamps):
+        return
+    if not stamps.all():
+        raise EvaluationError(f"ground truth {trajectory.source} contains no pose of any of the {len(stamps)} images")
+    nearest = min(float(np.abs(trajectory.stamps - stamp).min()) for stamp in stamps) / 1e9
+    raise EvaluationError(
+        f"ground truth {trajectory.source} contains no pose at the times of the {len(stamps)} images: the nearest pose "
+        f"is {nearest:.3f} s away, and poses more than {max_gap:g} s apart are not interpolated (--max-gap)"
+    )
 
 
-class _Mount:
-    """From the frame whose poses a topic tells to the camera, by the bag's static transforms."""
+def ground_truth_file(text: str) -> Path | None:
+    """Decide whether ``--ground-truth`` names a file or a topic.
 
-    def __init__(self, reader, camera_frame: str):
-        from nre_ros.messages.transform_buffer import TransformBuffer
+    Args:
+        text: Argument of the option.
 
-        self._camera = camera_frame.removeprefix("/")
-        self._buffer, self._known = TransformBuffer(), {}
-        connections = [c for c in reader.connections if c.topic.endswith("/tf_static")]
-        for connection, _, raw in reader.messages(connections) if connections else ():
-            for item in reader.deserialize(raw, connection.msgtype).transforms:
-                t, q = item.transform.translation, item.transform.rotation
-                self._buffer.insert(
-                    0, item.header.frame_id, item.child_frame_id, [t.x, t.y, t.z], [q.x, q.y, q.z, q.w], static=True
-                )
+    Returns:
+        The file, or None for a topic.
 
-    def of_camera(self, numbers: np.ndarray, child: str) -> np.ndarray:
-        child = child.removeprefix("/")
-        if not child or not self._camera or child == self._camera:
-            return numbers
-        if child not in self._known:
-            self._known[child] = self._buffer.lookup(child, self._camera, 0)
-        T = pose_matrix(numbers[:3], numbers[3:]) @ self._known[child]
-        return np.r_[T[:3, 3], Rotation.from_matrix(T[:3, :3]).as_quat()]
-
-
-def truth_path(text: str) -> Path | None:
-    """The file that ``--ground-truth`` names, or None when it is a topic."""
+    Raises:
+        EvaluationError: There is no such file, and a topic has no such name.
+    """
     if Path(text).is_file():
         return Path(text)
     if text.startswith("/") and not Path(text).suffix:
         return None
-    raise EvaluationError(f"ground truth {text} is neither a file nor a topic's name (which begins with /)")
+    raise EvaluationError(f"ground truth {text} is neither a file nor the name of a topic, which begins with /")

@@ -1,156 +1,315 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What is evaluated: the images of a recording or of a list, one at a time, with their cameras.
+"""The query images of an evaluation, one at a time, with their cameras and their ground truth.
 
-A ``Query`` whose image cannot be read has the reason instead: it counts as an image without a pose.
+``bag_input`` has the images of a bag.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from nre_ros.errors import EvaluationError, NreError
+from nre_ros.evaluation.ground_truth import NO_GROUND_TRUTH, GroundTruthAssociation, read_tum_of_list
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.importers.cameras import camera_of_size, read_cameras_txt
-from nre_ros.keyframes.importers.common import check_folder, image_names, read_image
+from nre_ros.keyframes.importers.colmap.cameras import camera_of_size, read_cameras_txt
+from nre_ros.keyframes.importers.image_files import read_image
+from nre_ros.keyframes.importers.map_source import PosedImageSource
+from nre_ros.keyframes.importers.text_files import check_folder, image_names
+
+if TYPE_CHECKING:
+    from nre_ros.evaluation.options import EvaluationOptions
+
+LoadImage = Callable[[], tuple[npt.NDArray[np.uint8], Camera]]
+"""Function that reads an image (uint8 BGR ``[H, W, 3]`` or grey ``[H, W]``) and its camera; raises ``NreError``."""
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
 class Query:
     """One image to localize.
 
-    name: unique in the run; stamp: nanoseconds, 0 for none.  load: gives the image (uint8 BGR [H, W, 3] or
-    grey) and its camera when it is asked for; raises an ``NreError`` that says why there is none.
+    Attributes:
+        name: Name, unique within a run.
+        stamp: Nanoseconds, 0 for an image without a stamp.
+        load: Function that reads the image and its camera. An image that cannot be read counts as an image without a
+            pose.
     """
 
     name: str
     stamp: int
-    load: Callable[[], tuple[np.ndarray, Camera]] = field(repr=False)
+    load: LoadImage = field(repr=False)
 
 
-class ImageListInput:
-    """The images of ``list_path`` (all of the folder without one).
+class EvaluationInput(ABC):
+    """The query images of an evaluation.
 
-    cameras: COLMAP's cameras.txt; of several, each image takes the one of its size.
-    Raises an ``NreError`` when there is no image, or no camera.
+    Attributes:
+        every: Only every n-th image is a query.
+        notes: Problems of the input that are known from the start, one line each.
+        damage: Problems that were found while the queries were read, one line each.
     """
 
-    def __init__(self, images, list_path, cameras, every: int = 1):
+    every: int = 1
+    notes: Sequence[str] = ()
+    damage: Sequence[str] = ()
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of queries."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Return what the results depend on.
+
+        Returns:
+            Plain JSON values.
+        """
+
+    @abstractmethod
+    def queries(self) -> Iterator[Query]:
+        """Iterate over the queries in their order.
+
+        Yields:
+            The queries.
+        """
+
+    @abstractmethod
+    def load_images(self, names: Collection[str]) -> Iterator[tuple[str, npt.NDArray[np.uint8], Camera]]:
+        """Read some of the images once more, for pictures.
+
+        Args:
+            names: Names of the images.
+
+        Yields:
+            Name, image and camera. Images that cannot be read are left out.
+        """
+
+    @abstractmethod
+    def ground_truth(self, options: EvaluationOptions, map_frame: str) -> GroundTruthAssociation:
+        """Find the ground truth of the images.
+
+        Args:
+            options: Options of the evaluation.
+            map_frame: Name of the map's frame.
+
+        Returns:
+            The association of images with ground-truth poses.
+
+        Raises:
+            NreError: The ground truth cannot be read, or does not fit the images or the map.
+        """
+
+
+class ImageListInput(EvaluationInput):
+    """The images of a list, or all images of a folder.
+
+    Attributes:
+        folder: Folder that the names are relative to.
+        cameras: Cameras of the images.
+        names: Image names, including those that ``every`` leaves out.
+    """
+
+    def __init__(self, images: Path | str, list_path: Path | str | None, cameras: Path | str, every: int = 1) -> None:
+        """Read the list and the cameras.
+
+        Args:
+            images: Folder that the names in the list are relative to.
+            list_path: File of image names, one per line; None for all images in the folder.
+            cameras: COLMAP's ``cameras.txt``. Of several cameras, each image takes the camera of its size.
+            every: Only every n-th image is a query.
+
+        Raises:
+            NreError: There is no image or no camera, or the list contains an image twice.
+        """
         self.folder = check_folder(images)
         self.every = every
         self.cameras = list(read_cameras_txt(cameras).values())
         self.names = image_names(self.folder, list_path)
         if len(set(self.names)) != len(self.names):
-            twice = next(name for name in self.names if self.names.count(name) > 1)
-            raise EvaluationError(f"{list_path} has {twice} more than once")
+            repeated = next(name for name in self.names if self.names.count(name) > 1)
+            raise EvaluationError(f"{list_path}: image {repeated} is listed more than once")
 
     def __len__(self) -> int:
         return -(-len(self.names) // self.every)
 
-    def describe(self) -> dict:
-        """What the results depend on, as plain JSON values."""
-        return {"images": str(self.folder.resolve()), **_about_names(self.names), "cameras": repr(self.cameras)}
+    def describe(self) -> dict[str, Any]:
+        return {"images": str(self.folder.resolve()), **_describe_names(self.names), "cameras": repr(self.cameras)}
 
     def queries(self) -> Iterator[Query]:
-        """The images in their order."""
         for name in self.names[:: self.every]:
-            yield Query(name, 0, lambda name=name: self.load(name))
+            yield Query(name, 0, partial(self._load, name))
 
-    def load(self, name: str) -> tuple[np.ndarray, Camera]:
-        """Image and camera of a name."""
+    def load_images(self, names: Collection[str]) -> Iterator[tuple[str, npt.NDArray[np.uint8], Camera]]:
+        return _load_readable({name: partial(self._load, name) for name in names})
+
+    def ground_truth(self, options: EvaluationOptions, map_frame: str) -> GroundTruthAssociation:
+        if not options.ground_truth:
+            return NO_GROUND_TRUTH
+        trajectory, stamp_of_image, has_stamps = read_tum_of_list(options.ground_truth, self.names)
+
+        def lookup(
+            names: Sequence[str], stamps: npt.NDArray[np.int64]
+        ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+            found = np.array([stamp_of_image[name] for name in names], dtype=np.int64)
+            return found if has_stamps else stamps, trajectory.at(found, max_gap=0.0)
+
+        return GroundTruthAssociation(lookup, trajectory.source, trajectory)
+
+    def _load(self, name: str) -> tuple[npt.NDArray[np.uint8], Camera]:
         image = read_image(self.folder / name)
         return image, camera_of_size(self.cameras, image)
 
-    def find(self, names: set[str]) -> Iterator[tuple[str, np.ndarray, Camera]]:
-        """Those images again, for pictures; what cannot be read is left out."""
-        for name in sorted(names):
-            try:
-                yield name, *self.load(name)
-            except NreError:
-                continue
-
 
 @dataclass(frozen=True)
-class Frame:
-    """An image of a data set: name, stamp in nanoseconds (0: none), T_map_cam [4, 4] (None: not known), ``load``
-    as of ``Query``."""
+class DatasetImage:
+    """A query image of a public data set.
+
+    Attributes:
+        name: Name, unique within the data set.
+        stamp: Nanoseconds, 0 for an image without a stamp.
+        T_map_cam: ``[4, 4]`` ground-truth pose, camera to map, None if it is not known.
+        load: Function that reads the image and its camera.
+    """
 
     name: str
     stamp: int
-    T_map_cam: np.ndarray | None
-    load: Callable[[], tuple[np.ndarray, Camera]] = field(repr=False)
+    T_map_cam: npt.NDArray[np.float64] | None
+    load: LoadImage = field(repr=False)
 
 
-class PosedInput:
-    """Images that come with their true poses, or without: those of a public data set.
+class DatasetInput(EvaluationInput):
+    """The query images of a public data set, which come with their ground-truth poses or have no public ones.
 
-    what: where they are from.  notes: what to know about them, a line each.
+    Attributes:
+        images: Image name to image.
+        origin: Where the images come from.
     """
 
-    every = 1
+    def __init__(self, images: Sequence[DatasetImage], origin: str, notes: Sequence[str] = ()) -> None:
+        """Collect the images.
 
-    def __init__(self, frames: list[Frame], what: str, notes: tuple[str, ...] = ()):
-        if not frames:
-            raise EvaluationError(f"{what} has no image")
-        self.frames, self.what, self.notes = {frame.name: frame for frame in frames}, what, tuple(notes)
+        Args:
+            images: The images.
+            origin: Where the images come from.
+            notes: What a user should know about the images, one line each.
+
+        Raises:
+            EvaluationError: There is no image.
+        """
+        if not images:
+            raise EvaluationError(f"{origin} contains no image")
+        self.images = {image.name: image for image in images}
+        self.origin = origin
+        self.notes = tuple(notes)
 
     @classmethod
-    def of(cls, source, what: str) -> PosedInput:
-        """All images of an importer's source that knows ``names``, ``pose``, ``camera`` and ``image``.
+    def from_source(cls, source: PosedImageSource, origin: str) -> DatasetInput:
+        """Take all images of an importer's source.
 
-        The stamp of an image without a pose is in its ``stamps`` (name -> nanoseconds), where it has times.
+        An image without a pose has its stamp from ``source.stamps`` (name to nanoseconds) if the source has them.
+
+        Args:
+            source: Source of an importer. Its ``notes``, if any, are kept.
+            origin: Where the images come from.
+
+        Returns:
+            The input.
         """
-        frames = []
+        images = []
         for name in source.names():
+            T_map_cam: npt.NDArray[np.float64] | None
             try:
                 stamp, T_map_cam = source.pose(name)
             except NreError:
                 stamp, T_map_cam = getattr(source, "stamps", {}).get(name, 0), None
-            frames.append(Frame(name, stamp, T_map_cam, lambda name=name: (source.image(name), source.camera(name))))
-        return cls(frames, what, getattr(source, "notes", ()))
+            images.append(DatasetImage(name, stamp, T_map_cam, partial(_load_from_source, source, name)))
+        return cls(images, origin, getattr(source, "notes", ()))
 
     def __len__(self) -> int:
-        return len(self.frames)
+        return len(self.images)
 
-    def describe(self) -> dict:
-        """What the results depend on, as plain JSON values."""
-        return {"images": self.what, **_about_names(self.frames)}
+    def describe(self) -> dict[str, Any]:
+        return {"images": self.origin, **_describe_names(list(self.images))}
 
-    def thinned(self, count: int) -> PosedInput:
-        """``count`` evenly spaced ones of the images, all for 0."""
-        return PosedInput(thinned(list(self.frames.values()), count), self.what, self.notes)
+    def subset(self, count: int) -> DatasetInput:
+        """Select evenly spaced images.
+
+        Args:
+            count: Number of images, 0 for all.
+
+        Returns:
+            An input with these images.
+        """
+        return DatasetInput(evenly_spaced(list(self.images.values()), count), self.origin, self.notes)
 
     def queries(self) -> Iterator[Query]:
-        """The images in their order."""
-        for frame in self.frames.values():
-            yield Query(frame.name, frame.stamp, frame.load)
+        for image in self.images.values():
+            yield Query(image.name, image.stamp, image.load)
 
-    def find(self, names: set[str]) -> Iterator[tuple[str, np.ndarray, Camera]]:
-        """Those images again, for pictures; what cannot be read is left out."""
-        for name in sorted(names):
-            try:
-                yield name, *self.frames[name].load()
-            except NreError:
-                continue
+    def load_images(self, names: Collection[str]) -> Iterator[tuple[str, npt.NDArray[np.uint8], Camera]]:
+        return _load_readable({name: self.images[name].load for name in names})
 
-    def poses(self, names: list[str]) -> np.ndarray:
-        """[N, 4, 4] true poses, nan without."""
-        nothing = np.full((4, 4), np.nan)
-        known = (self.frames[name].T_map_cam for name in names)
-        return np.array([nothing if T is None else T for T in known]).reshape(-1, 4, 4)
+    def ground_truth(self, options: EvaluationOptions, map_frame: str) -> GroundTruthAssociation:
+        def lookup(
+            names: Sequence[str], stamps: npt.NDArray[np.int64]
+        ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+            return stamps, self.poses(names)
+
+        return GroundTruthAssociation(lookup, "with the images")
+
+    def poses(self, names: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Return the ground-truth poses of images.
+
+        Args:
+            names: N image names.
+
+        Returns:
+            ``[N, 4, 4]`` poses, camera to map, NaN where the pose is not known.
+        """
+        unknown = np.full((4, 4), np.nan)
+        poses = (self.images[name].T_map_cam for name in names)
+        return np.array([unknown if T is None else T for T in poses]).reshape(-1, 4, 4)
 
 
-def thinned(items: list, count: int) -> list:
-    """``count`` evenly spaced ones of the items, all for 0."""
+def evenly_spaced(items: list[_Item], count: int) -> list[_Item]:
+    """Select evenly spaced items, including the first and the last.
+
+    Args:
+        items: The items.
+        count: Number of items to select, 0 for all.
+
+    Returns:
+        The selected items in their order.
+    """
     if not 0 < count < len(items):
         return items
     return [items[round(k)] for k in np.linspace(0, len(items) - 1, count)]
 
 
-def _about_names(names) -> dict:
-    """How many, and which: as many others are another run."""
+def _load_from_source(source: PosedImageSource, name: str) -> tuple[npt.NDArray[np.uint8], Camera]:
+    return source.image(name), source.camera(name)
+
+
+def _load_readable(loaders: dict[str, LoadImage]) -> Iterator[tuple[str, npt.NDArray[np.uint8], Camera]]:
+    for name, load in sorted(loaders.items()):
+        try:
+            image, camera = load()
+        except NreError:
+            continue
+        yield name, image, camera
+
+
+def _describe_names(names: Sequence[str]) -> dict[str, Any]:
+    """Number and hash of the names: a list of the same length with other images is another run."""
     return {"names": len(names), "names_sha256": hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]}

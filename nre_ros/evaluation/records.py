@@ -1,34 +1,48 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The file that a run writes as it goes: one JSON object an image, so that an interrupted run goes on."""
+"""The record file of a run: one JSON object per image, appended at once, so that an interrupted run can continue."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from nre_ros.errors import EvaluationError
 
 
 class RecordFile:
-    """Appends lines to ``path``; ``done`` are the images that it holds already.
+    """Appends records to a file. An incomplete last line, left by a killed process, is removed first.
 
-    A last line that was cut short (the process was killed) is taken off.  Raises ``EvaluationError``
-    for a file that cannot be written or holds something else.
+    Attributes:
+        path: The file.
+        done: Names of the images that the file contains.
     """
 
-    def __init__(self, path: Path):
-        self.path = Path(path)
-        try:
-            _drop_torn_line(self.path)
-            self.done = {line["image"] for line in read_records(self.path)}
-            self._file = self.path.open("a", encoding="utf-8")
-        except OSError as error:
-            raise EvaluationError(f"{self.path} cannot be written: {error.strerror}") from error
+    def __init__(self, path: Path) -> None:
+        """Open the file, or create it.
 
-    def write(self, record: dict) -> None:
-        """Adds one image's record; it is on its way to the disk when this returns."""
+        Args:
+            path: File to append to.
+
+        Raises:
+            EvaluationError: The file cannot be written or does not contain records.
+        """
+        self.path = path
+        try:
+            _remove_incomplete_line(path)
+            self.done: set[str] = {record["image"] for record in read_records(path)}
+            self._file = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise EvaluationError(f"{path}: cannot be written ({error.strerror})") from error
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append the record of one image and flush it to the operating system.
+
+        Args:
+            record: JSON values with at least ``image`` and ``success``.
+        """
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         self.done.add(record["image"])
@@ -36,25 +50,35 @@ class RecordFile:
     def __enter__(self) -> RecordFile:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
 
-def read_records(path: Path) -> Iterator[dict]:
-    """The records of a file, one at a time; none where there is no file."""
-    if not Path(path).exists():
+def read_records(path: Path) -> Iterator[dict[str, Any]]:
+    """Read the records of a file one at a time.
+
+    Args:
+        path: File to read; a missing file has no records.
+
+    Yields:
+        The record of each image.
+
+    Raises:
+        EvaluationError: A line is not a record.
+    """
+    if not path.exists():
         return
-    with Path(path).open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             try:
                 record = json.loads(line)
                 record["image"], record["success"]
             except (ValueError, TypeError, KeyError):
-                raise EvaluationError(f"{path}: line {number} is no record of an evaluation: {line[:60]!r}") from None
+                raise EvaluationError(f"{path}: line {number} is not an evaluation record: {line[:60]!r}") from None
             yield record
 
 
-def _drop_torn_line(path: Path) -> None:
+def _remove_incomplete_line(path: Path) -> None:
     if not path.exists():
         return
     with path.open("rb+") as file:

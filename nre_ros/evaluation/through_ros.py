@@ -1,69 +1,86 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The bag through DDS to the real node (``nre_ros.replay``) instead of read from the file."""
+"""Plays the bag over DDS to the real node (``nre_ros.replay``) instead of reading the bag from its file."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from nre_ros.evaluation.bag_input import BagInput
+from nre_ros.evaluation.options import EvaluationOptions
+from nre_ros.evaluation.output_folder import RECORDS
 from nre_ros.evaluation.records import RecordFile
-from nre_ros.messages.stamps import seconds_of
+from nre_ros.messages.stamps import seconds_text
 from nre_ros.replay.bag import BagTopics
 from nre_ros.replay.session import read_session, run_session
 
-SESSION = "session"
+_SESSION = "session"
 
 
-def node_parameters(options) -> dict[str, str]:
-    """The node's parameters in a session: those of the ``Options``, and over them ``Options.parameters``."""
+def node_parameters(options: EvaluationOptions) -> dict[str, str]:
+    """Return the parameters of the node in a session.
+
+    Args:
+        options: Options of the evaluation. ``options.parameters`` override the other options.
+
+    Returns:
+        Parameter name to value.
+    """
     return {
         "seed": str(options.seed),
         "retrieve": str(options.retrieve),
         "device": options.device,
         "min_confidence": str(float(options.min_confidence)),
         **options.parameters,
-        "use_prior": "false",  # the pose of an image by itself, as it is found without the node
+        "use_prior": "false",  # each image is localized independently, as without the node
     }
 
 
-def record_session(
-    source: BagInput,
-    map_file: Path,
-    folder: Path,
-    path: Path,
-    rate: float,
-    parameters: dict[str, str],
-    progress: bool = True,
-) -> None:
-    """Plays the bag at ``rate`` times real time and writes a record of each image that the node took.
+def record_session(source: BagInput, options: EvaluationOptions) -> None:
+    """Play the bag to the node and record the result of each image that the node processed.
 
-    A session cannot be continued, only repeated: records of a whole one are kept, others replaced.
+    A session cannot be continued: the records of a complete session are kept, an incomplete session is repeated.
+
+    Args:
+        source: Bag to play.
+        options: Options of the evaluation.
+
+    Raises:
+        NreError: The player, the node or the listener failed.
     """
-    done = folder / SESSION / "done"
+    folder, path = options.output / _SESSION, options.output / RECORDS
+    done = folder / "done"
     if done.exists() and path.exists():
         return
     done.unlink(missing_ok=True)
     path.unlink(missing_ok=True)
     topics = BagTopics(source.image, source.compressed, source.camera_info, "", source.images)
-    run_session(map_file, source.path, topics, folder / SESSION, rate, parameters, progress)
-    session = read_session(folder / SESSION)
+    parameters = node_parameters(options)
+    session = run_session(options.map_file, source.path, topics, folder, options.rate, parameters, options.progress)
     with RecordFile(path) as records:
         for status in session.statuses:
-            if seconds_of(status["stamp"]) not in records.done:
+            if seconds_text(status["stamp"]) not in records.done:
                 records.write(_record(status))
     done.write_text(f"{len(session.sent)} images sent\n", encoding="utf-8")
 
 
-def images_sent(folder: Path) -> int:
-    """How many images the player sent in the session of this folder."""
-    return len(read_session(folder / SESSION).sent)
+def count_sent_images(output: Path) -> int:
+    """Count the images that the player sent in a session.
+
+    Args:
+        output: Output folder of the evaluation.
+
+    Returns:
+        Number of images.
+    """
+    return len(read_session(output / _SESSION).sent)
 
 
-def _record(status: dict) -> dict:
+def _record(status: dict[str, Any]) -> dict[str, Any]:
     covariance = status["covariance"]
     return {
-        "image": seconds_of(status["stamp"]),
+        "image": seconds_text(status["stamp"]),
         "stamp": status["stamp"],
         "success": status["success"],
         "position": status["position"],

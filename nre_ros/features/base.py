@@ -2,9 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The interface between images and everything that works on features.
 
-A backbone turns one image into two dense maps (coarse and fine) and says, in its class
-attributes, what the estimator has to know about them.  It joins by a file in this folder and
-a line in the registry of ``features/__init__.py``.
+A backbone turns one image into two dense maps (coarse and fine) and says, in its class attributes, what the estimator
+has to know about the maps. A new backbone needs:
+
+* a file in this folder with a subclass of ``FeatureBackbone``, and a line in ``BACKBONES`` of ``features/__init__.py``;
+* its package in ``requirements/runtime.txt`` and in ``package.xml``, if it has one;
+* a detection map from ``extract``: maps from RGB-D images and from poses alone choose their points on it;
+* a fit of ``localization/confidence.json`` (``benchmarks/run.py calibration``), which holds the numbers of one
+  backbone. Until then the confidence is that of the other backbone's fit, and a warning says so.
 """
 
 from __future__ import annotations
@@ -13,13 +18,17 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
 from nre_ros.errors import ImageError
 from nre_ros.geometry import Camera
+
+ArrayOrTensor = TypeVar("ArrayOrTensor", "npt.NDArray[np.float64]", torch.Tensor)
 
 MAX_IMSIZE = 1024
 """Images whose longer side has more pixels are reduced to it before the network."""
@@ -27,36 +36,50 @@ MAX_IMSIZE = 1024
 
 @dataclass(frozen=True)
 class FeatureGrid:
-    """Where the cells of a feature map lie in the image: the only place that knows.
+    """Where the cells of a feature map lie in the image.
 
-    Cell i is centred at pixel ``stride * i + offset`` (pixel 0 is the centre of the first
-    pixel).  ``offset`` is measured for each backbone, see ``docs/estimator.md``.
+    Cell i is centred at pixel ``stride * i + offset``; pixel 0 is the centre of the first pixel.
+
+    Attributes:
+        stride: Pixels from cell to cell.
+        offset: Pixel of cell 0, measured for each backbone (``docs/estimator.md``).
     """
 
     stride: float
     offset: float
 
-    def to_cells(self, pixels):
-        """Pixels [..., 2] (x, y) to cells [..., 2]."""
+    def to_cells(self, pixels: ArrayOrTensor) -> ArrayOrTensor:
+        """Converts pixels ``[..., 2]`` (x, y) to cells ``[..., 2]``."""
         return (pixels - self.offset) / self.stride
 
-    def to_pixels(self, cells):
-        """Cells [..., 2] (x, y) to pixels [..., 2]."""
+    def to_pixels(self, cells: ArrayOrTensor) -> ArrayOrTensor:
+        """Converts cells ``[..., 2]`` (x, y) to pixels ``[..., 2]``."""
         return cells * self.stride + self.offset
 
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """Dense features of one image: ``data`` [C, H, W] float32, ``grid`` its place in the image."""
+    """Dense features of one image.
+
+    Attributes:
+        data: ``[C, H, W]`` float32.
+        grid: Where the cells lie in the image.
+    """
 
     data: torch.Tensor
     grid: FeatureGrid
 
     def sample(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Samples [N, C] at pixels [N, 2] by cubic convolution; outside the map the border is repeated.
+        """Samples the map by cubic convolution; outside the map the border is repeated.
 
-        Bilinear samples are smoother than the cells around them, which moves the peaks of a map
-        towards the cells' centres (docs/estimator.md has the difference in accuracy).
+        Bilinear samples are smoother than the cells around them, which moves the minima of a loss map towards the
+        cells' centres (docs/estimator.md has the difference in accuracy).
+
+        Args:
+            pixels: ``[N, 2]`` (x, y).
+
+        Returns:
+            ``[N, C]``.
         """
         _, height, width = self.data.shape
         cells = self.grid.to_cells(pixels.to(self.data.device, torch.float64))
@@ -71,16 +94,22 @@ class FeatureMap:
         return F.embedding_bag(near, rows, per_sample_weights=weights, mode="sum")
 
 
-def focal_length_seen(camera: Camera) -> float:
-    """Pixels, mean of both axes, in the image as the network gets it: not more than ``MAX_IMSIZE`` on its longer side."""
+def network_focal_length(camera: Camera) -> float:
+    """Computes the focal length in the image that the network gets, in pixels, as the mean of both axes.
+
+    Images whose longer side exceeds ``MAX_IMSIZE`` are reduced before the network.
+    """
     return math.sqrt(camera.fx * camera.fy) * min(1.0, MAX_IMSIZE / max(camera.width, camera.height))
 
 
 def cubic_convolution(distance: torch.Tensor) -> torch.Tensor:
-    """Weight of a cell at ``distance`` cells (any sign): Catmull-Rom, exact for linear functions.
+    """Weighs cells by their distance: Catmull-Rom, exact for linear functions.
 
-    Keys, "Cubic Convolution Interpolation for Digital Image Processing", 1981, with a = -1/2
-    (torch's own bicubic takes -3/4, which bends straight lines).
+    Keys, "Cubic Convolution Interpolation for Digital Image Processing", 1981, with a = -1/2 (torch's own bicubic takes
+    -3/4, which bends straight lines).
+
+    Args:
+        distance: In cells, any shape and sign.
     """
     d = distance.abs()
     near = 1.5 * d**3 - 2.5 * d**2 + 1
@@ -90,67 +119,117 @@ def cubic_convolution(distance: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What one pass over an image gives.
+    """The features of one image.
 
-    coarse, fine: dense maps, of unit length along the channels if the backbone's are.
-    detection: [H, W] float32 at the image's resolution, how well a pixel can be found again
-    (only when asked for; used to choose map points).
-    closer_look: of backbones that have one, gives a second fine map, which costs another pass over
-    the image when it is first asked for.
+    Attributes:
+        coarse: Map for retrieval and the coarse stage, of unit length along the channels if the backbone's features
+            are.
+        fine: Map for the fine stage, from the first pass; of unit length likewise.
+        detection: ``[H, W]`` float32 at the image's resolution, how well a pixel can be found again; None unless asked
+            for. Map points are chosen on it.
+        second_pass: Of backbones that have one, computes a second fine map from a pass over the enlarged image, with as
+            many cells as ``fine``. The pass takes place at the first call, and later calls return its result.
     """
 
     coarse: FeatureMap
     fine: FeatureMap
     detection: torch.Tensor | None = None
-    closer_look: Callable[[], FeatureMap] | None = None
+    second_pass: Callable[[], FeatureMap] | None = None
 
     def sample_fine(self, pixels: torch.Tensor, unit_length: bool) -> torch.Tensor:
-        """Fine descriptors [N, fine_channels + closer_channels] at pixels [N, 2], of both fine maps."""
-        maps = [self.fine] + ([] if self.closer_look is None else [self.closer_look()])
+        """Samples the fine descriptors that a map stores: those of ``fine``, then those of the second pass.
+
+        Args:
+            pixels: ``[N, 2]`` (x, y).
+            unit_length: Whether each of the two has unit length.
+
+        Returns:
+            ``[N, fine_channels]`` (see ``FeatureBackbone.fine_channels``).
+        """
+        maps = [self.fine] + ([] if self.second_pass is None else [self.second_pass()])
         return torch.cat([sample_descriptors(features, pixels, unit_length) for features in maps], dim=1)
 
 
 def sample_descriptors(features: FeatureMap, pixels: torch.Tensor, unit_length: bool) -> torch.Tensor:
-    """Descriptors [N, C] at pixels [N, 2], of unit length if asked for: an interpolated one is shorter than its cells'."""
+    """Samples descriptors.
+
+    Args:
+        features: The map.
+        pixels: ``[N, 2]`` (x, y).
+        unit_length: Whether to normalise; an interpolated descriptor is shorter than those of the cells around it.
+
+    Returns:
+        ``[N, C]``.
+    """
     descriptors = features.sample(pixels)
     return F.normalize(descriptors, dim=1) if unit_length else descriptors
 
 
 class FeatureBackbone(ABC):
-    """Image -> dense features.
+    """A network that turns an image into dense features.
 
-    Class attributes:
-        name: what the database remembers.
-        coarse_channels, fine_channels: descriptor lengths.
-        coarse_temperature, fine_temperature: of the softmax over the features' dot products.
-        closer_channels, closer_temperature: the same of the fine map of a closer look, if there is one, which has
-            as many cells.
-        fine_enlarge: fine cells per cell of the fine map, by which correlations are enlarged.
-        unit_length: whether the features have unit length, and descriptors are kept so.
-        weights_hash: of the parameters; with ``name`` it decides whether a map fits.
+    ``extract`` may be called from several threads at once: the node's estimator and its keyframe thread share one
+    backbone. It therefore must not change the backbone. One ``ImageFeatures`` belongs to one thread, for its second
+    pass is computed when it is first asked for. An object of this class stays on its device; another device needs
+    another object.
+
+    Attributes:
+        name: Name in ``BACKBONES`` and in the map file.
+        weights_hash: Of the parameters and of how they are used; a map fits if name and hash are the same.
+        coarse_channels: Length of a coarse descriptor.
+        coarse_temperature: Of the softmax over the dot products of coarse features.
+        fine_map_channels: Channels of ``ImageFeatures.fine``.
+        fine_temperature: Of the softmax over the dot products of these features.
+        second_pass_channels: Channels of ``ImageFeatures.second_pass``, 0 without a second pass.
+        second_pass_temperature: Of the softmax over the dot products of these features.
+        fine_enlarge: Fine cells per cell of the fine maps; correlations are enlarged by it. ``window_size`` of the
+            estimator must be a multiple of twice this number.
+        unit_length: Whether features and descriptors have unit length.
     """
 
     name: str
-    coarse_channels: int
-    fine_channels: int
-    coarse_temperature: float
-    fine_temperature: float
-    fine_enlarge: int = 1
-    closer_channels: int = 0
-    closer_temperature: float = 1.0
-    unit_length: bool = True
     weights_hash: str
+    coarse_channels: int
+    coarse_temperature: float
+    fine_map_channels: int
+    fine_temperature: float
+    second_pass_channels: int = 0
+    second_pass_temperature: float = 1.0
+    fine_enlarge: int = 1
+    unit_length: bool = True
+
+    @property
+    def fine_channels(self) -> int:
+        """Length of a fine descriptor as a map stores it: the channels of the fine map and of the second pass."""
+        return self.fine_map_channels + self.second_pass_channels
 
     @abstractmethod
-    def extract(self, image: np.ndarray, detect: bool = False, fine: bool = True) -> ImageFeatures:
-        """Features of ``image``, uint8 BGR [H, W, 3] or grey [H, W].
+    def extract(self, image: npt.NDArray[np.uint8], detect: bool = False, fine: bool = True) -> ImageFeatures:
+        """Computes the features of an image.
 
-        Raises ``ImageError`` for other shapes or types and for images too small to carry a map.
+        Args:
+            image: uint8, BGR ``[H, W, 3]`` or grey ``[H, W]``.
+            detect: Whether the detection map is wanted.
+            fine: Whether the fine features are wanted. Without them ``fine`` and ``second_pass`` may hold anything.
+
+        Raises:
+            ImageError: The image has another shape or type, or is too small.
         """
 
 
-def check_image(image: np.ndarray, min_side: int = 32) -> np.ndarray:
-    """The image as it came, or ``ImageError`` that says what is wrong with it."""
+def check_image(image: object, min_side: int = 32) -> npt.NDArray[np.uint8]:
+    """Checks that something is an image.
+
+    Args:
+        image: What should be uint8, ``[H, W, 3]`` or ``[H, W]``.
+        min_side: Fewest pixels along a side.
+
+    Returns:
+        The image as it came.
+
+    Raises:
+        ImageError: It is none; the message says why.
+    """
     if not isinstance(image, np.ndarray):
         raise ImageError(f"image is a {type(image).__name__}, not a numpy array")
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):

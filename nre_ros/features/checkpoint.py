@@ -2,11 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads the checkpoints of the published networks, without PyTorch Lightning and without running what they hold.
 
-A Lightning file is a pickle: besides ``state_dict`` and ``hyper_parameters`` it may name classes of
-Lightning and OmegaConf (containers of settings, callbacks).  torch's restricted unpickler reads
-it; classes of those two packages become containers that do nothing, any other name is refused.
-Lightning 1.2.10, of the published files, wrote the settings as a plain dictionary, which keeps
-OmegaConf's containers where those were passed in (read from the source of both).
+A Lightning file is a pickle: besides ``state_dict`` and ``hyper_parameters`` it may name classes of Lightning and
+OmegaConf (containers of settings, callbacks). torch's restricted unpickler reads it. Classes of these two packages
+become containers that do nothing, and any other name is refused. Lightning 1.2.10, which wrote the published files,
+wrote the settings as a plain dictionary that keeps OmegaConf's containers (read from the source of both).
 """
 
 from __future__ import annotations
@@ -17,10 +16,11 @@ import io
 import pickletools
 import re
 import zipfile
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,16 +36,20 @@ PUBLISHED = {
 _MAX_BYTES = 2 << 30
 _LIGHTNING = re.compile(r"(pytorch_lightning|lightning|lightning_fabric|omegaconf)\.[\w.]+")
 _READS_OTHERS_CLASSES = hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint")
-"""torch 2.6 and newer take a stand-in for a class under the class's name."""
+"""torch 2.6 and newer accept another class in the place of a named one."""
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A network's weights and what says how to build it.
+    """A network's weights and the settings that it is built from.
 
-    level: coarse or fine; extraction_layer: where the trunk is cut; second_pool: whether there is
-    pooling after Conv2d_4a; resize: side of the feature map that the published code aims at
-    (``image.resize``), or None; state: names and float32 tensors of ``InceptionNetwork``.
+    Attributes:
+        level: coarse or fine.
+        extraction_layer: Where the trunk is cut.
+        second_pool: Whether there is pooling after Conv2d_4a.
+        resize: Side of the feature map, in cells, that the published code wants (``image.resize``), or None.
+        state: Names and float32 tensors of ``InceptionNetwork``.
+        data: The file's bytes.
     """
 
     level: str
@@ -57,12 +61,12 @@ class Checkpoint:
 
     @cached_property
     def blob_id(self) -> str:
-        """Git's name for the file."""
+        """Git's id of the file."""
         return git_blob_id(self.data)
 
     @cached_property
     def sha256(self) -> str:
-        """Of the file."""
+        """SHA-256 of the file."""
         return hashlib.sha256(self.data).hexdigest()
 
     @property
@@ -72,26 +76,30 @@ class Checkpoint:
 
     @property
     def parameters(self) -> int:
-        """Numbers in the network, running statistics included."""
+        """How many numbers the network has, running statistics included."""
         return sum(tensor.numel() for tensor in self.state.values() if tensor.is_floating_point())
 
     def network(self) -> InceptionNetwork:
-        """The network with these weights, for inference."""
+        """Builds the network with these weights, for inference."""
         network = _empty_network(self.level, self.extraction_layer, self.second_pool)
         network.load_state_dict(self.state, assign=True)
         return network.eval().requires_grad_(False)
 
 
 def git_blob_id(data: bytes) -> str:
-    """SHA-1 of the data as git stores it: what ``git hash-object FILE`` prints."""
+    """Computes git's id of a file's content, as ``git hash-object FILE`` prints it."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """The checkpoint in a file, its weights checked.
+    """Reads a checkpoint and checks its weights.
 
-    Raises ``WeightsError`` for a file that cannot be read, is no checkpoint, holds code, or whose
-    weights are not finite or do not fit its network.
+    Args:
+        path: The file.
+
+    Raises:
+        WeightsError: The file cannot be read, is no checkpoint, holds code, or has weights that are not finite or do
+            not fit its network.
     """
     path = Path(path)
     try:
@@ -105,7 +113,15 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def parse_checkpoint(data: bytes, name: str) -> Checkpoint:
-    """The checkpoint in ``data``; ``name`` is what errors call it.  Raises ``WeightsError``."""
+    """Reads a checkpoint from a file's content.
+
+    Args:
+        data: The content.
+        name: The file's name, for errors.
+
+    Raises:
+        WeightsError: As of ``read_checkpoint``.
+    """
     content = _unpickle(data, name)
     if not isinstance(content, dict) or "state_dict" not in content or "hyper_parameters" not in content:
         raise WeightsError(f"{name} is no Lightning checkpoint: it lacks state_dict or hyper_parameters")
@@ -130,7 +146,7 @@ def _empty_network(level: str, layer: str, second_pool: bool) -> InceptionNetwor
         return InceptionNetwork(level, layer, second_pool)
 
 
-def _checked_state(state, expected: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+def _checked_state(state: object, expected: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
     """``state`` in float32; ``WeightsError`` unless it has the names and shapes of ``expected``."""
     if not isinstance(state, dict):
         raise WeightsError(f"{name}: its state_dict is a {type(state).__name__}")
@@ -155,19 +171,19 @@ def _checked_state(state, expected: dict[str, torch.Tensor], name: str) -> dict[
 
 
 class _Inert:
-    """Stands for an object of another package: takes whatever it was made of, and does nothing."""
+    """Replaces an object of another package: accepts any arguments and does nothing."""
 
-    attributes: dict = {}
+    attributes: dict[str, Any] = {}
 
-    def __init__(self, *_):
+    def __init__(self, *_: object):
         pass
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: object) -> None:
         self.attributes = state if isinstance(state, dict) else {}
 
 
-def _mapping(value) -> dict:
-    """A container of settings as a dictionary, whichever package it is of."""
+def _mapping(value: object) -> dict[str, Any]:
+    """A container of settings as a dictionary, whichever package wrote it."""
     if isinstance(value, argparse.Namespace):
         return vars(value)
     if isinstance(value, _Inert):  # OmegaConf's DictConfig
@@ -175,12 +191,12 @@ def _mapping(value) -> dict:
     return value if isinstance(value, dict) else {}
 
 
-def _setting(settings: dict, name: str):
+def _setting(settings: dict[str, Any], name: str) -> Any:
     value = settings.get(name)
     return value.attributes.get("_val") if isinstance(value, _Inert) else value
 
 
-def _unpickle(data: bytes, name: str):
+def _unpickle(data: bytes, name: str) -> Any:
     if not data:
         raise WeightsError(f"{name} is empty")
     if data.lstrip()[:1] == b"<":
@@ -199,13 +215,13 @@ def _unpickle(data: bytes, name: str):
         raise WeightsError(f"{name} holds {what}, which no weights need: refused, nothing of it was run") from None
 
 
-def _stand_ins(data: bytes):
+def _stand_ins(data: bytes) -> AbstractContextManager[object]:
     """Context in which torch's restricted unpickler knows the classes that a Lightning file may name."""
     if not _READS_OTHERS_CLASSES:
         return nullcontext()
-    stand_ins = [
+    stand_ins: list[Any] = [
         (argparse.Namespace, "argparse.Namespace"),
-        # in the metadata of OmegaConf's containers
+        # OmegaConf's containers name these in their metadata
         (_Inert, "typing.Any"),
         (_Inert, "collections.defaultdict"),
         *((_Inert, f"builtins.{kind}") for kind in ("bool", "dict", "float", "int", "list", "str")),
@@ -213,28 +229,28 @@ def _stand_ins(data: bytes):
         (_Inert, "pathlib.PosixPath"),
         (_Inert, "pathlib.Path"),
     ]
-    # what else the published files may name is harmless too once it does nothing
+    # any other class that the published files name is harmless, too, once it does nothing
     genuine = git_blob_id(data) in PUBLISHED.values()
     for found in _names_of_classes(data):
         if genuine or _LIGHTNING.fullmatch(found):
-            # the unpickler fills in dictionaries, but not those of a class derived from them
+            # the unpickler fills dictionaries, but no classes derived from them
             stand_ins.append((dict if found.endswith(".AttributeDict") else _Inert, found))
     return torch.serialization.safe_globals(stand_ins)
 
 
 def _names_of_classes(data: bytes) -> set[str]:
-    """'module.name' of what the pickles in a PyTorch file refer to, be it an archive or from before torch 1.6."""
+    """'module.name' of all classes and functions in the pickles of a PyTorch file, also of one from before torch 1.6."""
     streams = [io.BytesIO(data)]
     if zipfile.is_zipfile(streams[0]):
         with zipfile.ZipFile(streams[0]) as archive:
             streams = [io.BytesIO(archive.read(entry)) for entry in archive.namelist() if entry.endswith("data.pkl")]
-    names = set()
+    names: set[str] = set()
     for stream in streams:
         stream.seek(0)
         try:
             while True:
                 operations = pickletools.genops(stream)
-                names.update(name.replace(" ", ".") for code, name, _ in operations if code.name == "GLOBAL")
+                names.update(str(name).replace(" ", ".") for code, name, _ in operations if code.name == "GLOBAL")
         except ValueError:  # behind the last pickle
             pass
     return names

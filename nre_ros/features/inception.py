@@ -2,18 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The published NRE networks: an Inception-v3 trunk, cut where the checkpoint says, and a 1x1 convolution.
 
-Architecture: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR
-2016, with torchvision's order and names of layers, adapted as Germain et al. did (CVPR 2021):
-every convolution and pooling is padded to keep its input's size (divided by its stride), and
+Architecture: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016, with torchvision's
+order and names of layers, adapted as Germain et al. did (CVPR 2021). Every convolution and pooling is padded to keep
+its input's size (divided by its stride), and
 
 - coarse: max-pooling after Conv2d_2b and, unless left out, after Conv2d_4a; Mixed_7a at stride 1,
   its pooled branch passed through unpooled;
 - fine: no pooling, Conv2d_3b with 3x3 kernels, cut at Mixed_5d at the latest.
 
-Geometry: a k x k kernel padded by (k - 1) / 2 is centred on cell s i of its input, for a stride s
-(k is odd throughout, in the pooling layers too).  So all receptive fields of cell i of the output
-are centred at pixel ``stride * i`` of the input: stride 16 at Mixed_7a, 2 in the fine network,
-offset 0 in both.
+Geometry: a k x k kernel padded by (k - 1) / 2 is centred on cell s i of its input, for a stride s (k is odd throughout,
+in the pooling layers too). All receptive fields of cell i of the output are therefore centred at pixel ``stride * i``
+of the input: stride 16 at Mixed_7a, 2 in the fine network, offset 0 in both.
 """
 
 from __future__ import annotations
@@ -31,7 +30,15 @@ LEVELS = ("coarse", "fine")
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of the trunk: how it is made, its output channels and stride, whether pooling by 2 follows."""
+    """One layer of the trunk.
+
+    Attributes:
+        name: As in torchvision.
+        make: Constructs the layer.
+        channels: Of the output.
+        stride: Of the layer.
+        pooled: Whether pooling by 2 follows.
+    """
 
     name: str
     make: Callable[[], nn.Module]
@@ -48,7 +55,7 @@ class BasicConv2d(nn.Module):
         height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
         padding = (height // 2, width // 2)
         self.conv = nn.Conv2d(inputs, outputs, (height, width), stride, padding, bias=False)
-        self.bn = nn.BatchNorm2d(outputs, eps=1e-3)
+        self.bn: nn.Module = nn.BatchNorm2d(outputs, eps=1e-3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.relu(self.bn(self.conv(x)), inplace=True)
@@ -170,16 +177,27 @@ def _layers(level: str, second_pool: bool) -> list[Layer]:
 
 
 def layer_names(level: str) -> list[str]:
-    """Names of the layers at which a network of this level can be cut."""
+    """Lists the layers at which a network of a level (coarse or fine) can be cut."""
     return [layer.name for layer in _layers(level, second_pool=True)]
 
 
 class InceptionNetwork(nn.Module):
-    """RGB image, normalised [B, 3, H, W] -> features [B, ``channels``, ~H / ``stride``, ~W / ``stride``].
+    """The network of one level, up to its extraction layer.
 
-    level: coarse or fine; extraction_layer: one of ``layer_names(level)``; second_pool: whether
-    there is max-pooling after Conv2d_4a (coarse only).  Raises ``ValueError`` for other names.
-    The features are not of unit length: their dot products are the logits of a correspondence map.
+    It turns a normalised RGB image ``[B, 3, H, W]`` into features ``[B, channels, ~H / stride, ~W / stride]``. The
+    features are not of unit length: their dot products are the logits of a correspondence map.
+
+    Args:
+        level: coarse or fine.
+        extraction_layer: One of ``layer_names(level)``.
+        second_pool: Whether there is max-pooling after Conv2d_4a (coarse only).
+
+    Attributes:
+        channels: Of the features.
+        stride: Of the features, in pixels of the input.
+
+    Raises:
+        ValueError: A name is unknown.
     """
 
     def __init__(self, level: str, extraction_layer: str, second_pool: bool = True):
@@ -189,7 +207,8 @@ class InceptionNetwork(nn.Module):
         if extraction_layer not in layer_names(level):
             known = ", ".join(layer_names(level))
             raise ValueError(f"the {level} network has no layer {extraction_layer!r}, known: {known}")
-        modules, self.stride = [], 1
+        modules: list[nn.Module] = []
+        self.stride = 1
         for layer in _layers(level, second_pool):
             modules.append(layer.make())
             if layer.pooled:
@@ -208,8 +227,11 @@ class InceptionNetwork(nn.Module):
 def fuse_batch_norms(network: InceptionNetwork) -> InceptionNetwork:
     """Folds each batch normalisation into the convolution before it; the outputs stay the same."""
     for module in network.modules():
-        if isinstance(module, BasicConv2d):
-            module.conv, module.bn = fuse_conv_bn_eval(module.conv, module.bn), nn.Identity()
-    head, norm = network.cnn[-2:]
-    network.cnn[-2], network.cnn[-1] = fuse_conv_bn_eval(head, norm), nn.Identity()
+        if isinstance(module, BasicConv2d) and isinstance(module.bn, nn.BatchNorm2d):
+            module.conv = fuse_conv_bn_eval(module.conv, module.bn)
+            module.bn = nn.Identity()
+    head, norm = network.cnn[-2], network.cnn[-1]
+    assert isinstance(head, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+    network.cnn[-2] = fuse_conv_bn_eval(head, norm)
+    network.cnn[-1] = nn.Identity()
     return network

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The published NRE networks (Germain et al., CVPR 2021) as one backbone: coarse and fine Inception.
 
-The weights are imported first, ``nre_ros weights import``.  The features are not of unit length;
-their plain dot product is the logit of the correspondence maps.
+The weights must be imported before (``nre_ros weights import``). The features are not of unit length: their plain dot
+product is the logit of the correspondence maps.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
@@ -22,25 +23,28 @@ from nre_ros.features.weights import load_weights
 
 _MEAN = (0.485, 0.456, 0.406)
 _DEVIATION = (0.229, 0.224, 0.225)
-"""ImageNet's, of RGB in [0, 1]."""
+"""Mean and standard deviation of ImageNet's colours, RGB in [0, 1]."""
 _CENTRE = 0.0
 """Cell i is centred at pixel stride * i of the network's input.
 
-Derived, not measured (see ``inception``): where trained weights look within their receptive field
-takes those weights to find out.  The published code itself samples descriptors at pixel * cells /
-pixels, which agrees for image sides that the stride divides, but scales its intrinsics as for
-cells centred (stride - 1) / 2 further right and down.
+It is derived (see ``inception``), not measured, for a measurement needs the trained weights. The published code samples
+descriptors at pixel * cells / pixels, which agrees for image sides that the stride divides. It scales its intrinsics,
+however, as for cells centred (stride - 1) / 2 farther right and down.
 """
 _MAX_COARSE_SIDE = 1024
-"""Where the checkpoint does not tell."""
+"""Where the checkpoint does not say."""
 
 
 class NREBackbone(FeatureBackbone):
-    """The imported coarse and fine networks on ``device``.
+    """The imported coarse and fine networks on one device.
 
-    max_fine_imsize: images whose longer side has more pixels are reduced to it before the fine
-    pass (the published setting); the coarse pass has its limit from the checkpoint.
-    Raises ``WeightsError`` when weights are absent or unusable.
+    Args:
+        device: Where the networks run.
+        max_fine_imsize: Images whose longer side has more pixels are reduced to it before the fine network (the
+            published setting). The limit of the coarse network comes from the checkpoint.
+
+    Raises:
+        WeightsError: The weights are absent or unusable.
     """
 
     name = "nre"
@@ -57,20 +61,20 @@ class NREBackbone(FeatureBackbone):
         self.coarse = _prepared(coarse, device)
         self.fine = _prepared(fine, device)
         self.coarse_channels = self.coarse.channels
-        self.fine_channels = self.fine.channels
+        self.fine_map_channels = self.fine.channels
         self._mean = 255 * torch.tensor(_MEAN, device=device)[:, None, None]
         self._deviation = 255 * torch.tensor(_DEVIATION, device=device)[:, None, None]
 
     @torch.inference_mode()
-    def extract(self, image: np.ndarray, detect: bool = False, fine: bool = True) -> ImageFeatures:
+    def extract(self, image: npt.NDArray[np.uint8], detect: bool = False, fine: bool = True) -> ImageFeatures:
         image = check_image(image)
         detection = self._detect(image) if detect else None
-        rgb = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
-        rgb = (torch.from_numpy(rgb).to(self.device).permute(2, 0, 1) - self._mean) / self._deviation
+        colours = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
+        rgb = (torch.from_numpy(colours).to(self.device).permute(2, 0, 1) - self._mean) / self._deviation
         coarse = _pass(self.coarse, rgb[None], self.max_coarse_imsize)
         return ImageFeatures(coarse, _pass(self.fine, rgb[None], self.max_fine_imsize) if fine else coarse, detection)
 
-    def _detect(self, image: np.ndarray) -> torch.Tensor:
+    def _detect(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
         """The smaller eigenvalue of the gradients' covariance (Shi and Tomasi, CVPR 1994).
 
         The networks have no detector: the published code takes the points from elsewhere.
@@ -80,10 +84,10 @@ class NREBackbone(FeatureBackbone):
 
 
 def max_coarse_side(checkpoint: Checkpoint) -> int:
-    """Longer side of the image (pixels) at which the published code runs its coarse network.
+    """Computes the longer side of the image, in pixels, at which the published code runs its coarse network.
 
-    The side whose feature map has ``resize`` cells, as the published code reckons: back through
-    the layers that halve, n cells come from 2 n - 1, and Mixed_7a counts although it halves nothing.
+    It is the side whose feature map has ``resize`` cells, as the published code computes it: back through the layers
+    that halve, n cells come from 2 n - 1, and Mixed_7a counts although it halves nothing.
     """
     if checkpoint.resize is None:
         return _MAX_COARSE_SIDE
@@ -93,8 +97,8 @@ def max_coarse_side(checkpoint: Checkpoint) -> int:
 
 
 def _prepared(checkpoint: Checkpoint, device: torch.device) -> InceptionNetwork:
-    network = fuse_batch_norms(checkpoint.network())
-    return network.to(device, memory_format=torch.channels_last)
+    network = fuse_batch_norms(checkpoint.network()).to(device)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stub
 
 
 def _pass(network: InceptionNetwork, rgb: torch.Tensor, max_side: int) -> FeatureMap:

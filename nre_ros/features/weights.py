@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Where the published networks' weights live on this machine, and how they get there."""
+"""Where the published networks' weights lie on this machine, and how they are imported."""
 
 from __future__ import annotations
 
@@ -18,20 +18,27 @@ HOW_TO_GET = (
 
 
 def weights_folder() -> Path:
-    """``$XDG_DATA_HOME/nre_ros/weights``, or below ``~/.local/share``."""
+    """The folder of imported weights: ``$XDG_DATA_HOME/nre_ros/weights``, or below ``~/.local/share``."""
     data_home = os.environ.get("XDG_DATA_HOME", "")
-    # the XDG specification has relative paths ignored
+    # the XDG specification asks to ignore relative paths
     base = Path(data_home) if os.path.isabs(data_home) else Path.home() / ".local/share"
     return base / "nre_ros/weights"
 
 
 def weights_path(level: str) -> Path:
-    """Where the weights of that level (coarse or fine) are once imported."""
+    """The path of the imported weights of a level, coarse or fine."""
     return weights_folder() / f"{level}.pth"
 
 
 def load_weights(level: str) -> Checkpoint:
-    """The imported checkpoint of that level; ``WeightsError`` when absent or unusable."""
+    """Loads an imported checkpoint.
+
+    Args:
+        level: coarse or fine.
+
+    Raises:
+        WeightsError: The checkpoint is absent or unusable.
+    """
     path = weights_path(level)
     if not path.exists():
         raise WeightsError(f"no {level} weights of the NRE networks at {path}: {HOW_TO_GET}")
@@ -42,10 +49,19 @@ def load_weights(level: str) -> Checkpoint:
 
 
 def import_weights(source: str | Path, allow_unpublished: bool = False) -> tuple[Checkpoint, Path]:
-    """Copies a checkpoint to where ``load_weights`` finds it: what it holds, and the copy's path.
+    """Copies a checkpoint to the folder where ``load_weights`` finds it.
 
-    All or nothing: weights that were there stay until the new ones are complete.  Raises
-    ``WeightsError`` for a file that is unusable or, unless allowed, not the published one.
+    Earlier weights stay until the new ones are complete.
+
+    Args:
+        source: The checkpoint's file.
+        allow_unpublished: Whether a file other than the published ones is imported.
+
+    Returns:
+        The checkpoint, and the path of the copy.
+
+    Raises:
+        WeightsError: The file is unusable or, unless allowed, not a published one, or the copy cannot be written.
     """
     checkpoint = read_checkpoint(source)
     if not checkpoint.published and not allow_unpublished:

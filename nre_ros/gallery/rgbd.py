@@ -17,7 +17,7 @@ from nre_ros.gallery.render import Gallery
 from nre_ros.gallery.sensor import Sensor
 from nre_ros.gallery.trajectory import START_STAMP
 from nre_ros.geometry import Camera, position_quaternion
-from nre_ros.keyframes.importers.cameras import write_cameras_txt
+from nre_ros.keyframes.importers.colmap.cameras import write_cameras_txt
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The last accepted pose, kept in a small file for the next start."""
+"""The file of the last accepted pose, for the next start."""
 
 from __future__ import annotations
 
@@ -10,27 +10,40 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from nre_ros.errors import NreError, PoseError
 from nre_ros.geometry import pose_matrix, position_quaternion
 
 
 class LastPoseError(NreError):
-    """A file of the last pose that cannot be read or written."""
+    """The file of the last pose cannot be read or written."""
 
 
 @dataclass(frozen=True, eq=False)
 class LastPose:
-    """T_map_cam [4, 4] of the optical frame ``camera_frame`` in ``map_frame``, its covariance [6, 6] and stamp (ns)."""
+    """The last accepted pose.
 
-    T_map_cam: np.ndarray
-    covariance: np.ndarray
+    Attributes:
+        T_map_cam: Pose [4, 4] of the optical frame ``camera_frame`` in ``map_frame``.
+        covariance: [6, 6] of (x, y, z, rotation about x, y, z) in the map's axes.
+        map_frame: Name of the map's frame.
+        camera_frame: Name of the camera's optical frame.
+        stamp: Nanoseconds.
+    """
+
+    T_map_cam: npt.NDArray[np.float64]
+    covariance: npt.NDArray[np.float64]
     map_frame: str
     camera_frame: str
     stamp: int
 
     def save(self, path: Path | str) -> None:
-        """Replaces the file at once, so that there is never half a pose; raises ``LastPoseError``."""
+        """Replaces the file atomically, so that it never holds half a pose.
+
+        Raises:
+            LastPoseError: The file cannot be written.
+        """
         path = Path(path)
         position, quaternion = position_quaternion(self.T_map_cam)
         values = {
@@ -53,7 +66,11 @@ class LastPose:
 
     @classmethod
     def load(cls, path: Path | str) -> LastPose | None:
-        """The pose in a file, None where there is no file; raises ``LastPoseError`` for one that is damaged."""
+        """Reads a file; None where there is no file.
+
+        Raises:
+            LastPoseError: The file is damaged or cannot be read.
+        """
         path = Path(path)
         try:
             values = json.loads(path.read_text())
@@ -67,9 +84,9 @@ class LastPose:
         except (ValueError, KeyError, TypeError, PoseError) as error:
             raise LastPoseError(f"{path} holds no pose: {' '.join(str(error).split())}") from error
         if covariance.shape != (6, 6) or not np.isfinite(covariance).all() or not _are(names, (str, str, int)):
-            raise LastPoseError(f"{path} holds no pose: its covariance, frames or stamp make no sense")
+            raise LastPoseError(f"{path} holds no pose: its covariance, frames or stamp are invalid")
         return cls(T_map_cam, covariance, *names)
 
 
-def _are(values, kinds) -> bool:
+def _are(values: tuple[object, ...], kinds: tuple[type, ...]) -> bool:
     return all(isinstance(value, kind) for value, kind in zip(values, kinds))

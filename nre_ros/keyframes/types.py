@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from nre_ros.features.base import focal_length_seen
+from nre_ros.features.base import network_focal_length
 from nre_ros.geometry import Camera
 
 
@@ -88,4 +88,4 @@ def stack_keyframes(keyframes: list[Keyframe], device: str | torch.device = "cpu
 
 
 def _directions(keyframe: Keyframe) -> np.ndarray:
-    return (keyframe.points - keyframe.T_map_cam[:3, 3]) / focal_length_seen(keyframe.camera)
+    return (keyframe.points - keyframe.T_map_cam[:3, 3]) / network_focal_length(keyframe.camera)

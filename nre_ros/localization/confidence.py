@@ -1,81 +1,139 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The probability that a pose is right, and the covariance that holds, from an estimate's evidence.
+"""The probability that a pose is right, and its covariance as it holds, from an estimate's evidence.
 
-Right means within ``POSITION_BOUND`` of the scene's distance (10 cm at 2 m) and ``ROTATION_BOUND``.  A logistic
-regression weighs the evidence; its weights, and what the covariance lacks, are fitted by
-``benchmarks/run.py confidence_fit`` on images and scenes that the figures of ``docs/confidence.md`` do not use, and lie in
-``confidence.json`` as plain numbers.
+Right means within ``POSITION_BOUND`` of the scene's distance (10 cm at 2 m) and ``ROTATION_BOUND``. A logistic
+regression weighs the evidence. ``benchmarks/run.py confidence_fit`` fits its weights, and the inflation of the covariance,
+on images and scenes that the figures of ``docs/confidence.md`` do not use. ``confidence.json`` holds them as plain
+numbers.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import warnings
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nre_ros.localization.evidence import NUMBERS
 
 POSITION_BOUND = 0.05
-"""Largest error of the position of a right pose, as a fraction of the scene's distance."""
+"""Largest position error of a right pose, as a fraction of the scene's distance."""
 ROTATION_BOUND = math.radians(5.0)
-VERSION = 1
-"""Of the evidence: a file of another version holds weights of other numbers."""
-_SHARE, _RIVAL = NUMBERS.index("share"), NUMBERS.index("rival")
+"""Largest rotation error of a right pose, radians."""
+VERSION = 2
+"""Of the evidence: the weights of another version belong to other numbers."""
 MODEL_FILE = Path(__file__).with_name("confidence.json")
+_INLIER_RATIO, _ALTERNATIVE_SCORE = NUMBERS.index("inlier_ratio"), NUMBERS.index("alternative_score")
 
 
 @dataclass(frozen=True)
 class ConfidenceModel:
-    """Fitted numbers.
+    """Fitted numbers of one backbone.
 
-    mean, scale: [F] of the evidence's numbers; weights: [F]; bias.  rivalry: exponent of the rival's share.
-    inflation, doubt: the estimator's standard deviations are multiplied by inflation x exp(doubt (1 - share)), for what
-    few points agree with is less certain than their scatter says.
+    Attributes:
+        backbone: Name of the features whose estimates they were fitted to.
+        mean: ``[F]`` of the evidence's numbers.
+        scale: ``[F]`` of the evidence's numbers.
+        weights: ``[F]`` of the normalised numbers.
+        bias: Of the logistic function.
+        alternative_exponent: Of the alternative's relative score (see ``share``).
+        inflation: Factor of the estimator's standard deviations.
+        outlier_inflation: The factor grows by exp(outlier_inflation (1 - inlier ratio)), for a pose with few inliers is
+            less certain than their scatter shows.
     """
 
-    mean: np.ndarray
-    scale: np.ndarray
-    weights: np.ndarray
+    backbone: str
+    mean: npt.NDArray[np.float64]
+    scale: npt.NDArray[np.float64]
+    weights: npt.NDArray[np.float64]
     bias: float
-    rivalry: float
+    alternative_exponent: float
     inflation: float
-    doubt: float
+    outlier_inflation: float
 
-    def probability(self, numbers: np.ndarray) -> np.ndarray:
-        """That poses with this evidence [..., F] are right, [...]."""
+    def probability(self, numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Computes the probability that poses are right.
+
+        Args:
+            numbers: ``[..., F]`` evidence.
+
+        Returns:
+            ``[...]`` in [0, 1].
+        """
         score = (numbers - self.mean) / self.scale @ self.weights + self.bias
         alone = 1 / (1 + np.exp(-score.clip(-40.0, 40.0)))
-        return alone * self.share(numbers[..., _RIVAL])
+        return alone * self.share(numbers[..., _ALTERNATIVE_SCORE])
 
-    def share(self, rival):
-        """Of the first of two poses, when the second has ``rival`` of its evidence: 1/2 if they are alike."""
-        return 1 / (1 + rival**self.rivalry)
+    def share(self, alternative_score: npt.NDArray[np.float64] | float) -> npt.NDArray[np.float64] | float:
+        """Computes the probability of a pose beside its alternative: 1/2 if both have the same inlier score.
 
-    def covariance(self, told: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        """[..., 6, 6] that contain the truth as often as they say, from what the estimator tells [..., 6, 6].
-
-        numbers: [..., F] the evidence.
+        Args:
+            alternative_score: Relative inlier score of the alternative, any shape.
         """
-        factor = self.inflation * np.exp(self.doubt * (1 - numbers[..., _SHARE]))
-        return factor[..., None, None] ** 2 * told
+        return 1 / (1 + alternative_score**self.alternative_exponent)
 
-    def to_json(self) -> dict:
-        """The model as ``load_model`` reads it."""
+    def covariance(
+        self, reported: npt.NDArray[np.float64], numbers: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
+        """Inflates covariances so that their ellipsoids contain the truth as often as they should.
+
+        Args:
+            reported: ``[..., 6, 6]`` from the estimator.
+            numbers: ``[..., F]`` evidence.
+
+        Returns:
+            ``[..., 6, 6]``.
+        """
+        factor = self.inflation * np.exp(self.outlier_inflation * (1 - numbers[..., _INLIER_RATIO]))
+        return factor[..., None, None] ** 2 * reported
+
+    def to_json(self) -> dict[str, object]:
+        """The model as ``read_model`` reads it."""
         lists = {name: getattr(self, name).tolist() for name in ("mean", "scale", "weights")}
         others = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in lists}
         return {"version": VERSION, "numbers": list(NUMBERS), **lists, **others}
 
 
 @cache
-def load_model(path: Path = MODEL_FILE) -> ConfidenceModel:
-    """The fitted model.  Raises ``ValueError`` for one of other evidence."""
+def load_model(backbone: str) -> ConfidenceModel:
+    """Loads the package's fitted model for the estimates of a backbone.
+
+    A backbone that it was not fitted to gets it all the same, with a warning: the confidence then ranks poses, but is
+    no calibrated probability.
+
+    Args:
+        backbone: Name of the features.
+    """
+    model = read_model(MODEL_FILE)
+    if model.backbone != backbone:
+        warnings.warn(
+            f"the confidence was fitted to the features {model.backbone}, not to {backbone}: it ranks poses, but is no "
+            "calibrated probability (fit it with `benchmarks/run.py confidence_fit`)",
+            stacklevel=2,
+        )
+    return model
+
+
+def read_model(path: Path) -> ConfidenceModel:
+    """Reads a fitted model.
+
+    Args:
+        path: A JSON file as ``confidence.json``.
+
+    Raises:
+        ValueError: The file was fitted to other evidence.
+    """
     stored = json.loads(path.read_text(encoding="utf-8"))
     if stored.pop("version") != VERSION or tuple(stored.pop("numbers")) != NUMBERS:
-        raise ValueError(f"{path} was fitted to other evidence than {VERSION}: {', '.join(NUMBERS)}")
-    lists = {name: np.array(stored.pop(name), dtype=np.float64) for name in ("mean", "scale", "weights")}
+        raise ValueError(f"{path} was fitted to other evidence than version {VERSION}: {', '.join(NUMBERS)}")
+    lists: dict[str, Any] = {
+        name: np.array(stored.pop(name), dtype=np.float64) for name in ("mean", "scale", "weights")
+    }
     return ConfidenceModel(**lists, **stored)

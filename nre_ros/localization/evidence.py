@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What an estimate knows about whether it is right, as a few numbers without units.
+"""What an estimate shows about its own correctness, as a few numbers without units.
 
-Any search over poses finds some points that agree by accident: of an image of another place altogether a tenth to a
-fifth of the points in view does, at few places of the image (an edge of the one laid over an edge of the other holds
-many points).  What tells such poses from right ones is counted here; ``confidence`` weighs it.
+Any search over poses finds some inliers by accident. In an image of another place altogether these are a tenth to a
+fifth of the points in view, at few places of the image (an edge laid over another edge holds many points). The numbers
+here distinguish such poses from right ones; ``confidence`` weighs them.
 """
 
 from __future__ import annotations
@@ -13,139 +13,184 @@ import math
 from dataclasses import astuple, dataclass, fields
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from nre_ros.geometry import Camera, invert
+from nre_ros.geometry import Camera, invert, transform
 from nre_ros.keyframes.types import KeyframeStack
-from nre_ros.nre.estimator import Estimate
-from nre_ros.nre.fine import like_views
-from nre_ros.nre.rivals import SUPPORT
+from nre_ros.nre.estimate import Estimate
+from nre_ros.nre.inliers import INLIER_LOSS, OUTLIER_LOSS
+from nre_ros.nre.viewpoints import compatible_views
 
-_PLACES_ACROSS = 20
-"""Image blocks along its longer side within which points count as one place, as several keyframes bring the same spot."""
+_BLOCKS_ACROSS = 20
+"""Image blocks along the longer side. Inliers in one block count once, for several keyframes bring the same spot."""
 _REGIONS_ACROSS = 5
-"""Image regions along its longer side, each of which either shows what the map says or does not."""
+"""Image regions along the longer side, each of which either confirms the pose or does not."""
 _REGION_POINTS = 4
-_LIKE_SIZE, _LIKE_COSINE = 2.0, math.cos(math.radians(45.0))
-"""A point should be visible in a view that sees it within this ratio of sizes and this angle of the keyframe's."""
+"""A region with fewer points of compatible views does not count."""
+_REGION_INLIER_RATIO = 0.25
+"""A region confirms the pose from this ratio on."""
+_MAX_SCALE_RATIO, _MIN_COSINE = 2.0, math.cos(math.radians(45.0))
+"""A point should be found again within this ratio of scales and this angle of the keyframe's view."""
+_REFERENCE_WIDTH = 640
+"""The refinement shift is measured in pixels of an image of this size."""
+_MAX_ALTERNATIVE_SCORE = 2.0
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """One estimate's.  The words are those of reasons, the numbers what ``confidence`` weighs.
+    """The evidence of one estimate.
 
-    support, places_count: points that support the pose, and at how many places of the image.
-    distance: median distance of the points from the camera.
+    An inlier ratio counts the inliers beyond the expected false matches. The first three numbers are for messages; the
+    others, in this order, are what ``confidence`` weighs.
 
-    share: of the points in view, those that support the pose, beyond those that would at any.
-    places: logarithm of the number of places.
-    expected: the share among points that should be visible, for their keyframe saw them from about there.
-    regions: share of the image's regions (those with such points) that show what the map says.
-    fine: median of what the fine losses leave of ln|Omega|.
-    loss: mean loss of the supporting points, as a fraction of ln|Omega|.
-    keyframes: number of keyframes that agree with one another (the inverse participation of their shares).
-    deviation: logarithm of the position's standard deviation over the scene's distance.
-    turn: logarithm of the rotation's standard deviation (radians).
-    moved: logarithm of how far the fine stage moved the points, in pixels of 640 across.
-    rival: evidence for the best pose elsewhere, as a share of that for this one; each in the keyframe that agrees most.
+    Attributes:
+        inliers: Number of inliers.
+        inlier_blocks: Number of image blocks that hold inliers.
+        distance: Median distance of the inliers from the camera, metres.
+        inlier_ratio: Of the points in view.
+        log_inlier_blocks: log(1 + ``inlier_blocks``).
+        compatible_inlier_ratio: Of the points in view whose keyframe had a compatible viewpoint and scale.
+        confirmed_regions: Share of the image's regions, of those with such points, that have a high inlier ratio.
+        fine_margin: Median of the fine stage's margins (``Estimate.fine_margins``).
+        inlier_loss: Mean relative loss of the inliers.
+        effective_keyframes: Number of keyframes that agree (inverse participation ratio of their inlier ratios).
+        log_position_deviation: Logarithm of the position's reported standard deviation over ``distance``.
+        log_rotation_deviation: Logarithm of the rotation's reported standard deviation, radians.
+        log_refinement_shift: log(1 + the median shift of the inliers by the fine stage, pixels of 640 across).
+        alternative_score: Inlier score of the alternative pose as a fraction of this pose's, at most 2.
     """
 
-    support: int
-    places_count: int
+    inliers: int
+    inlier_blocks: int
     distance: float
-    share: float
-    places: float
-    expected: float
-    regions: float
-    fine: float
-    loss: float
-    keyframes: float
-    deviation: float
-    turn: float
-    moved: float
-    rival: float
+    inlier_ratio: float
+    log_inlier_blocks: float
+    compatible_inlier_ratio: float
+    confirmed_regions: float
+    fine_margin: float
+    inlier_loss: float
+    effective_keyframes: float
+    log_position_deviation: float
+    log_rotation_deviation: float
+    log_refinement_shift: float
+    alternative_score: float
 
-    def numbers(self) -> np.ndarray:
-        """[F] float64, in the order of ``NUMBERS``."""
+    def numbers(self) -> npt.NDArray[np.float64]:
+        """The weighed numbers ``[F]`` float64, in the order of ``NUMBERS``."""
         return np.array(astuple(self)[3:], dtype=np.float64)
 
 
 NUMBERS = tuple(field.name for field in fields(Evidence))[3:]
-"""Names of what is weighed."""
+"""Names of the numbers that are weighed."""
 
 
-def gather(estimate: Estimate, keyframes: KeyframeStack, camera: Camera) -> Evidence:
-    """The evidence of an estimate that has a pose and a covariance."""
-    losses, by_chance = estimate.losses, estimate.by_chance
-    supporting, in_view = losses < SUPPORT, losses < 1.0
-    support, count = int(supporting.sum()), int(in_view.sum())
-    excess = _excess(supporting, by_chance, in_view)
-    should = in_view & like_views(
-        estimate.T_cam_map, keyframes.points, keyframes.directions, camera, _LIKE_SIZE, _LIKE_COSINE
-    )
-    distance = _distance(estimate.T_cam_map, keyframes.points[supporting if support else in_view])
+def gather(estimate: Estimate) -> Evidence:
+    """Gathers the evidence of an estimate.
+
+    Args:
+        estimate: An estimate with a pose and a covariance.
+    """
+    pose = _Inliers(estimate)
+    distance, blocks = pose.distance(), pose.blocks()
+    assert estimate.covariance is not None and estimate.fine_margins is not None
     deviations = estimate.covariance.diagonal().clamp_min(0).sqrt()
-    position, turn = float(deviations[:3].norm()), float(deviations[3:].norm())
-    places = len(torch.unique((estimate.pixels[supporting] * (_PLACES_ACROSS / _side(camera))).floor(), dim=0))
+    position, rotation = float(deviations[:3].norm()), float(deviations[3:].norm())
+    alternative = estimate.alternative
     return Evidence(
-        support=support,
-        places_count=places,
+        inliers=pose.count,
+        inlier_blocks=blocks,
         distance=distance,
-        share=excess / max(count, 1),
-        places=math.log1p(places),
-        expected=_excess(supporting, by_chance, should) / max(int(should.sum()), 1),
-        regions=_regions(estimate.pixels, supporting, by_chance, should, camera),
-        fine=float(estimate.fine_values.median()) if len(estimate.fine_values) else 0.0,
-        loss=float(losses[supporting].mean()) if support else 1.0,
-        keyframes=_agreeing_keyframes(supporting, in_view, keyframes.counts),
-        deviation=math.log(max(position / distance, 1e-6)),
-        turn=math.log(max(turn, 1e-6)),
-        moved=math.log1p(_moved(estimate, keyframes, camera, supporting)),
-        rival=0.0 if estimate.rival is None else min(estimate.rival.agreement, 2.0),
+        inlier_ratio=pose.ratio(),
+        log_inlier_blocks=math.log1p(blocks),
+        compatible_inlier_ratio=pose.compatible_ratio(),
+        confirmed_regions=pose.confirmed_regions(),
+        fine_margin=float(estimate.fine_margins.median()) if len(estimate.fine_margins) else 0.0,
+        inlier_loss=pose.mean_loss(),
+        effective_keyframes=pose.effective_keyframes(),
+        log_position_deviation=math.log(max(position / distance, 1e-6)),
+        log_rotation_deviation=math.log(max(rotation, 1e-6)),
+        log_refinement_shift=math.log1p(pose.refinement_shift()),
+        alternative_score=0.0 if alternative is None else min(alternative.relative_score, _MAX_ALTERNATIVE_SCORE),
     )
 
 
-def _side(camera: Camera) -> int:
-    return max(camera.width, camera.height)
+class _Inliers:
+    """Counts over the inliers of an estimate that has a pose.
 
+    Attributes:
+        count: Number of inliers.
+    """
 
-def _excess(supporting, by_chance, among) -> float:
-    """Points among some that support the pose, beyond those that would by chance."""
-    return max(float(supporting[among].sum() - by_chance[among].sum()), 0.0)
+    def __init__(self, estimate: Estimate):
+        assert estimate.T_cam_map is not None and estimate.keyframes is not None and estimate.camera is not None
+        assert estimate.losses is not None and estimate.pixels is not None and estimate.false_match_rate is not None
+        self._T: torch.Tensor = estimate.T_cam_map
+        self._keyframes: KeyframeStack = estimate.keyframes
+        self._camera: Camera = estimate.camera
+        self._pixels: torch.Tensor = estimate.pixels
+        self._losses: torch.Tensor = estimate.losses
+        self._rate: torch.Tensor = estimate.false_match_rate
+        self._before, _ = estimate.stages.get("coarse_irls") or estimate.stages["P3P"]
+        self._inlier, self._in_view = self._losses < INLIER_LOSS, self._losses < OUTLIER_LOSS
+        self._compatible = self._in_view & compatible_views(
+            self._T, self._keyframes.points, self._keyframes.directions, self._camera, _MAX_SCALE_RATIO, _MIN_COSINE
+        )
+        self._side = max(self._camera.width, self._camera.height)
+        self.count = int(self._inlier.sum())
 
+    def ratio(self) -> float:
+        """Inlier ratio of the points in view."""
+        return self._beyond_false_matches(self._in_view) / max(int(self._in_view.sum()), 1)
 
-def _distance(T, points) -> float:
-    """Median distance of points from the camera."""
-    return max(float((points - invert(T)[:3, 3]).norm(dim=1).median()), 1e-9) if len(points) else 1.0
+    def compatible_ratio(self) -> float:
+        """Inlier ratio of the points with compatible views."""
+        return self._beyond_false_matches(self._compatible) / max(int(self._compatible.sum()), 1)
 
+    def _beyond_false_matches(self, among: torch.Tensor) -> float:
+        return max(float(self._inlier[among].sum() - self._rate[among].sum()), 0.0)
 
-def _regions(pixels, supporting, by_chance, should, camera: Camera) -> float:
-    region = (pixels[should] * (_REGIONS_ACROSS / _side(camera))).floor().long().clamp(0, _REGIONS_ACROSS - 1)
-    index = region[:, 1] * _REGIONS_ACROSS + region[:, 0]
-    count = torch.bincount(index, minlength=_REGIONS_ACROSS**2)
-    excess = torch.bincount(
-        index, weights=(supporting[should].double() - by_chance[should].double()), minlength=_REGIONS_ACROSS**2
-    )
-    told = count >= _REGION_POINTS
-    return float((excess[told] / count[told] > 0.25).double().mean()) if bool(told.any()) else 0.0
+    def blocks(self) -> int:
+        """Number of image blocks that hold inliers."""
+        return len(torch.unique((self._pixels[self._inlier] * (_BLOCKS_ACROSS / self._side)).floor(), dim=0))
 
+    def distance(self) -> float:
+        """Median distance of the inliers from the camera, of all points in view where there is no inlier."""
+        points = self._keyframes.points[self._inlier if self.count else self._in_view]
+        return max(float((points - invert(self._T)[:3, 3]).norm(dim=1).median()), 1e-9) if len(points) else 1.0
 
-def _agreeing_keyframes(supporting, in_view, counts) -> float:
-    """(sum s)^2 / sum s^2 of the shares s that support the pose in each keyframe: K if all agree alike, 1 if one does."""
-    shares = torch.stack(
-        [
-            part.double().sum() / max(float(seen.sum()), 1.0)
-            for part, seen in zip(supporting.split(counts), in_view.split(counts))
-        ]
-    )
-    return float(shares.sum().square() / shares.square().sum().clamp_min(1e-12))
+    def mean_loss(self) -> float:
+        """Mean relative loss of the inliers."""
+        return float(self._losses[self._inlier].mean()) if self.count else 1.0
 
+    def confirmed_regions(self) -> float:
+        """Share of the regions with enough points of compatible views that have a high inlier ratio."""
+        among = self._compatible
+        region = (self._pixels[among] * (_REGIONS_ACROSS / self._side)).floor().long().clamp(0, _REGIONS_ACROSS - 1)
+        index = region[:, 1] * _REGIONS_ACROSS + region[:, 0]
+        count = torch.bincount(index, minlength=_REGIONS_ACROSS**2)
+        beyond = self._inlier[among].double() - self._rate[among].double()
+        excess = torch.bincount(index, weights=beyond, minlength=_REGIONS_ACROSS**2)
+        counted = count >= _REGION_POINTS
+        if not bool(counted.any()):
+            return 0.0
+        return float((excess[counted] / count[counted] > _REGION_INLIER_RATIO).double().mean())
 
-def _moved(estimate: Estimate, keyframes: KeyframeStack, camera: Camera, supporting) -> float:
-    before = estimate.stages.get("coarse_irls") or estimate.stages["P3P"]
-    if not bool(supporting.any()):
-        return 0.0
-    points = keyframes.points[supporting]
-    pixels, valid, _ = camera.project(points @ before[0][:3, :3].T + before[0][:3, 3])
-    moved = (pixels - estimate.pixels[supporting]).norm(dim=1)[valid]
-    return float(moved.median()) * 640 / _side(camera) if len(moved) else 0.0
+    def effective_keyframes(self) -> float:
+        """(sum s)^2 / sum s^2 of the keyframes' inlier ratios s: K if all agree equally, 1 if one does."""
+        counts = list(self._keyframes.counts)
+        ratios = torch.stack(
+            [
+                inlier.double().sum() / max(float(in_view.sum()), 1.0)
+                for inlier, in_view in zip(self._inlier.split(counts), self._in_view.split(counts))
+            ]
+        )
+        return float(ratios.sum().square() / ratios.square().sum().clamp_min(1e-12))
+
+    def refinement_shift(self) -> float:
+        """Median shift of the inliers' projections by the fine stage, in pixels of an image 640 pixels across."""
+        if not self.count:
+            return 0.0
+        pixels, valid, _ = self._camera.project(transform(self._before, self._keyframes.points[self._inlier]))
+        shift = (pixels - self._pixels[self._inlier]).norm(dim=1)[valid]
+        return float(shift.median()) * _REFERENCE_WIDTH / self._side if len(shift) else 0.0

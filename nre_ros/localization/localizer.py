@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""One image in, a verdict out: retrieval, the estimator, and whether to believe it.
+"""Localizes one image in a map: features, retrieval, pose estimation, and the verdict on the pose.
 
 Usable without ROS:
 
@@ -14,43 +14,49 @@ Usable without ROS:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
+from types import TracebackType
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from nre_ros.errors import FeatureMismatchError, ImageError
-from nre_ros.features import BACKBONES, choose_device, load_backbone
+from nre_ros.errors import FeatureMismatchError, ImageError, NreError
+from nre_ros.features import BACKBONES, FeatureBackbone, choose_device, load_backbone
 from nre_ros.features.base import check_image
 from nre_ros.geometry import Camera, invert
 from nre_ros.keyframes.retrieval.retriever import PosePrior, Retriever, global_descriptor
 from nre_ros.keyframes.storage.store import KeyframeStore
-from nre_ros.keyframes.types import KeyframeStack, stack_keyframes
+from nre_ros.keyframes.types import stack_keyframes
+from nre_ros.localization.confidence import load_model
 from nre_ros.localization.result import LocalizationResult
-from nre_ros.localization.verdict import judge
+from nre_ros.localization.verdict import reach_verdict
 from nre_ros.nre import Estimate, EstimatorConfig, NREEstimator
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """What one image led to, before it is judged; all None where the map is empty."""
-
-    estimate: Estimate | None = None
-    keyframes: KeyframeStack | None = None
-    milliseconds: dict[str, float] = field(default_factory=dict)
 
 
 class Localizer:
     """A map, a network and an estimator, ready to localize images.
 
-    map_file: a map made by ``nre_ros map build``.  device: auto, cpu or cuda.  seed: of the
-    consensus; the same image and map then give the same pose.  retrieve: keyframes a query.
-    min_confidence: results below it have no pose.
+    The methods must not be called from several threads at once. ``backbone`` may be used by a second thread at the
+    same time, also while the localizer moves to another device (see ``FeatureBackbone``).
 
-    Not thread-safe.  Raises the errors of ``nre_ros.errors`` for a map that cannot be used.
+    Args:
+        map_file: A map made by ``nre_ros map build``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        seed: Seed of the consensus. The same image, map and seed give the same pose.
+        retrieve: Number of keyframes that are retrieved for an image.
+        min_confidence: A pose with a lower confidence is refused, in [0, 1].
+        config: Settings of the estimator.
+
+    Attributes:
+        store: The open map, for reading.
+        device: Where the network and the estimator compute. Use ``move_to`` to change it.
+
+    Raises:
+        NreError: The map or the device cannot be used. The subclass says why.
     """
 
     def __init__(
@@ -65,24 +71,69 @@ class Localizer:
         self.seed = seed
         self.retrieve = retrieve
         self.min_confidence = min_confidence
-        self.store = KeyframeStore.open(map_file)  # before the network: a wrong path is told at once
+        self._config = config
+        self._estimator: NREEstimator | None = None
+        self.store = KeyframeStore.open(map_file)  # before the network, so that a wrong path is reported at once
         try:
             self.device = choose_device(device)
             self.retriever = Retriever(self.store)
-            self.backbone = self._load_backbone()
+            self.move_to(self.device)
             self.store.check_features(self.backbone)
         except BaseException:
             self.store.close()
             raise
-        self.estimator = NREEstimator(self.backbone, config)
 
-    def _load_backbone(self):
+    # --- device ---------------------------------------------------------------------------------------
+
+    @property
+    def estimator(self) -> NREEstimator:
+        """The estimator on the present device.
+
+        Raises:
+            NreError: The device was released and ``move_to`` was not called since.
+        """
+        estimator = self._estimator  # read once: a thread that uses the backbone may ask while the device is released
+        if estimator is None:
+            raise NreError("the localizer has released its device: call move_to before localizing")
+        return estimator
+
+    @property
+    def backbone(self) -> FeatureBackbone:
+        """The network on the present device; raises as ``estimator`` does."""
+        return self.estimator.backbone
+
+    @property
+    def has_device(self) -> bool:
+        """Whether the network is loaded: false between ``release_device`` and ``move_to``."""
+        return self._estimator is not None
+
+    def move_to(self, device: torch.device | str) -> None:
+        """Loads the network on a device; the estimator keeps its configuration.
+
+        When the network cannot be loaded there, the localizer stays as it was.
+
+        Args:
+            device: A torch device, for example ``cpu`` or ``cuda``.
+
+        Raises:
+            FeatureMismatchError: The map was made with a backbone that is unknown here.
+            WeightsError: The weights of the backbone are absent or damaged.
+            RuntimeError: The device has too little memory (torch's error).
+        """
+        device = torch.device(device)
         name = self.store.metadata()["backbone"]
         if name not in BACKBONES:
             raise FeatureMismatchError(
                 f"map {self.store.path} was made with the features {name!r}, known here: {', '.join(sorted(BACKBONES))}"
             )
-        return load_backbone(name, self.device)
+        self._estimator = NREEstimator(load_backbone(name, device), self._config)
+        self.device = device
+
+    def release_device(self) -> None:
+        """Drops the network, which frees the device's memory; ``move_to`` loads it again."""
+        self._estimator = None
+
+    # --- localization ---------------------------------------------------------------------------------
 
     @property
     def frame_id(self) -> str:
@@ -90,9 +141,9 @@ class Localizer:
         return self.store.metadata()["frame_id"]
 
     def warm_up(self) -> None:
-        """Goes the whole way once, so that the first real image is not the slow one.
+        """Localizes a keyframe's own thumbnail, so that the first real image is as fast as the others.
 
-        On a keyframe's own picture, which (other than noise) gets as far as the last stage.
+        A thumbnail reaches the last stage, which an image of noise does not.
         """
         ids = self.retriever.ids
         if not len(ids):
@@ -102,74 +153,95 @@ class Localizer:
             return
         size = (keyframe.camera.width, keyframe.camera.height)
         thumbnail = cv2.imdecode(np.frombuffer(keyframe.thumbnail, np.uint8), cv2.IMREAD_COLOR)
-        self.localize(cv2.resize(thumbnail, size, interpolation=cv2.INTER_CUBIC), keyframe.camera)
+        assert thumbnail is not None
+        image = cv2.resize(thumbnail, size, interpolation=cv2.INTER_CUBIC)
+        self.localize(image.astype(np.uint8, copy=False), keyframe.camera)
 
-    def localize(self, image: np.ndarray, camera: Camera, prior: PosePrior | None = None) -> LocalizationResult:
-        """Where the camera was when it took ``image``, uint8 BGR [H, W, 3] or grey [H, W].
+    def localize(
+        self,
+        image: npt.NDArray[np.uint8],
+        camera: Camera,
+        prior: PosePrior | None = None,
+        *,
+        retrieve: int | None = None,
+        min_confidence: float | None = None,
+    ) -> LocalizationResult:
+        """Estimates the pose of the camera that took an image, and accepts or refuses the estimate.
 
-        prior: where it may have been; keyframes that see what is seen from there are preferred, and
-        its pose is tried beside those that the image suggests.  It decides nothing by itself.
-        Raises ``ImageError`` for an image that is none, or whose size is not the camera's.
+        Args:
+            image: uint8, BGR ``[H, W, 3]`` or grey ``[H, W]``.
+            camera: Intrinsics of the image.
+            prior: Where the camera may be. Keyframes that see the same part of the scene are preferred, and the
+                prior's pose is scored beside the poses found from the image. The image alone decides.
+            retrieve: Number of keyframes for this image; None: the localizer's.
+            min_confidence: Lowest accepted confidence for this image; None: the localizer's.
+
+        Returns:
+            A result with a pose, or with the reason why there is none.
+
+        Raises:
+            ImageError: The image has a wrong shape or type, or another size than the camera.
+        """
+        estimate = self.estimate(image, camera, prior, retrieve=retrieve)
+        started = perf_counter()
+        result = reach_verdict(
+            estimate,
+            load_model(self.backbone.name),
+            self.min_confidence if min_confidence is None else min_confidence,
+        )
+        milliseconds = dict(estimate.milliseconds)
+        milliseconds["verdict"] = milliseconds.get("verdict", 0.0) + (perf_counter() - started) * 1e3
+        return replace(result, milliseconds=milliseconds)
+
+    def estimate(
+        self,
+        image: npt.NDArray[np.uint8],
+        camera: Camera,
+        prior: PosePrior | None = None,
+        *,
+        retrieve: int | None = None,
+    ) -> Estimate:
+        """As ``localize``, without the verdict: the estimator's own answer.
+
+        Args:
+            image: uint8, BGR ``[H, W, 3]`` or grey ``[H, W]``.
+            camera: Intrinsics of the image.
+            prior: Where the camera may be.
+            retrieve: Number of keyframes for this image; None: the localizer's.
+
+        Returns:
+            The estimate, with the retrieved keyframes and the time of each stage. ``reach_verdict`` turns it into a
+            result.
+
+        Raises:
+            ImageError: The image has a wrong shape or type, or another size than the camera.
         """
         if check_image(image).shape[:2] != (camera.height, camera.width):
             raise ImageError(
                 f"image has {image.shape[1]}x{image.shape[0]} pixels, its camera {camera.width}x{camera.height}"
             )
-        attempt = self.attempt(image, camera, prior)
-        if attempt.keyframes is None:
-            return LocalizationResult(reason=f"map {self.store.path} holds no keyframes")
-        estimate, keyframes = attempt.estimate, attempt.keyframes
-        started = perf_counter()
-        verdict = judge(estimate, keyframes, camera, self.min_confidence)
-        common = dict(
-            confidence=verdict.confidence,
-            alternatives=verdict.alternatives,
-            evidence=verdict.evidence,
-            points_considered=len(keyframes),
-            keyframes=keyframes.ids,
-            cost=estimate.cost,
-        )
-        if verdict.reason:
-            result = LocalizationResult(reason=verdict.reason, **common)
-        else:
-            seen = estimate.valid
-            result = LocalizationResult(
-                T_map_cam=invert(estimate.T_cam_map).cpu().numpy(),
-                covariance=verdict.covariance,
-                points_used=estimate.support,
-                points=keyframes.points[seen].cpu().numpy(),
-                pixels=estimate.pixels[seen].cpu().numpy(),
-                losses=estimate.losses[seen].cpu().numpy(),
-                sample_maps=estimate.sample_maps.cpu().numpy(),
-                sample_pixels=estimate.pixels[estimate.sample_points].cpu().numpy(),
-                sample_grid=estimate.grid,
-                **common,
-            )
-        judged = attempt.milliseconds.get("verdict", 0.0) + (perf_counter() - started) * 1e3
-        return replace(result, milliseconds={**attempt.milliseconds, "verdict": judged})
-
-    def attempt(self, image: np.ndarray, camera: Camera, prior: PosePrior | None = None) -> Attempt:
-        """``localize`` without its verdict: what was retrieved, and what the estimator makes of it."""
         started = perf_counter()
         features = self.backbone.extract(image)
         extracted = perf_counter()
-        with self.store.tables.snapshot():  # a keyframe that is found cannot be gone before it is loaded
+        with self.store.tables.snapshot():  # a keyframe that is found cannot be removed before it is loaded
             ids, _ = self.retriever.query(
                 global_descriptor(features.coarse),
-                self.retrieve,
+                self.retrieve if retrieve is None else retrieve,
                 prior,
                 features.coarse,
                 self.backbone.coarse_temperature,
             )
             found = self.store.load_readable(ids)
             if not found:
-                return Attempt()
+                return Estimate(reason=f"map {self.store.path} holds no keyframes")
             keyframes = stack_keyframes(found, self.device)
         retrieved = perf_counter()
-        start = None if prior is None else torch.as_tensor(invert(prior.T_map_cam), device=self.device)
-        estimate = self.estimator.localize(features, keyframes, camera, self.seed, start)
+        T_cam_map = None if prior is None else torch.as_tensor(invert(prior.T_map_cam), device=self.device)
+        estimate = self.estimator.localize(features, keyframes, camera, self.seed, T_cam_map)
         milliseconds = {"features": (extracted - started) * 1e3, "retrieval": (retrieved - extracted) * 1e3}
-        return Attempt(estimate, keyframes, {**milliseconds, **estimate.milliseconds})
+        return replace(estimate, milliseconds={**milliseconds, **estimate.milliseconds})
+
+    # --- life -----------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Closes the map file."""
@@ -178,5 +250,7 @@ class Localizer:
     def __enter__(self) -> Localizer:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self.close()

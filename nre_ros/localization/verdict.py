@@ -1,65 +1,84 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Whether an estimate is believed: probably right, and with a covariance that says something."""
+"""The verdict on one estimate: the estimate is accepted as a pose, or refused with a reason."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
-import numpy as np
-
-from nre_ros.gate.fix import Alternative
-from nre_ros.geometry import Camera, invert
-from nre_ros.keyframes.types import KeyframeStack
-from nre_ros.localization.confidence import load_model
+from nre_ros.geometry import invert
+from nre_ros.localization.confidence import ConfidenceModel
 from nre_ros.localization.evidence import Evidence, gather
-from nre_ros.nre.estimator import Estimate
-from nre_ros.nre.rivals import ALIKE
+from nre_ros.localization.result import Alternative, LocalizationResult
+from nre_ros.nre.alternatives import REPORTED_FROM
+from nre_ros.nre.estimate import Estimate
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """confidence: the probability that the pose is right; reason: why there is no pose (empty when there is one).
+def reach_verdict(estimate: Estimate, model: ConfidenceModel, min_confidence: float) -> LocalizationResult:
+    """Accepts an estimate that is probably right and whose covariance is bounded, and refuses any other.
 
-    covariance: [6, 6] of a pose that is believed.  alternatives: other poses that explain the image nearly as well;
-    where it is they alone that make the pose doubtful, this one comes first among them.
-    evidence: None where the estimate has no pose or no covariance.
+    Args:
+        estimate: What the estimator found.
+        model: Gives the confidence and the inflation of the covariance.
+        min_confidence: An estimate with a lower confidence is refused, in [0, 1].
+
+    Returns:
+        The result. Where an alternative pose is the only reason for a refusal, ``alternatives`` holds both poses, the
+        estimate's first.
     """
-
-    confidence: float
-    reason: str
-    covariance: np.ndarray | None = None
-    alternatives: tuple[Alternative, ...] = ()
-    evidence: Evidence | None = None
-
-
-def judge(estimate: Estimate, keyframes: KeyframeStack, camera: Camera, min_confidence: float) -> Verdict:
-    """The verdict on an estimate from ``keyframes`` for an image of ``camera``."""
+    keyframes = estimate.keyframes
+    if keyframes is None:
+        return LocalizationResult(reason=estimate.reason)
+    result = LocalizationResult(points_considered=len(keyframes), keyframes=keyframes.ids, cost=estimate.cost)
     if estimate.T_cam_map is None:
-        return Verdict(0.0, estimate.reason)
+        return replace(result, reason=estimate.reason)
     if estimate.covariance is None:
-        return Verdict(0.0, "the loss has no clear minimum at the pose, its covariance is unbounded")
-    model, evidence = load_model(), gather(estimate, keyframes, camera)
+        return replace(result, reason="the loss has no clear minimum at the pose, its covariance is unbounded")
+    evidence = gather(estimate)
     numbers = evidence.numbers()
-    confidence, share = float(model.probability(numbers)), float(model.share(evidence.rival))
-    covariance = model.covariance(estimate.covariance.cpu().numpy(), numbers)
-    other = ()
-    if evidence.rival >= ALIKE:
-        T, second = invert(estimate.rival.T_cam_map).cpu().numpy(), estimate.rival.covariance
-        second = None if second is None else model.covariance(second.cpu().numpy(), numbers)
-        other = (Alternative(T, 1 - share, second),)
-    if confidence >= min_confidence:
-        return Verdict(confidence, "", covariance, other, evidence)
-    if other and confidence / share >= min_confidence:  # without the other pose it would be believed
-        other = (Alternative(invert(estimate.T_cam_map).cpu().numpy(), share, covariance), *other)
-    return Verdict(confidence, _doubt(confidence, min_confidence, evidence), None, other, evidence)
-
-
-def _doubt(confidence: float, wanted: float, evidence: Evidence) -> str:
-    reason = (
-        f"confidence {confidence:.2f} is below {wanted:.2f}: {evidence.support} points at {evidence.places_count} "
-        f"places of the image support the pose, {100 * evidence.share:.0f}% of those in view"
+    confidence, share = float(model.probability(numbers)), float(model.share(evidence.alternative_score))
+    result = replace(result, confidence=confidence, evidence=evidence)
+    pose = Alternative(
+        invert(estimate.T_cam_map).cpu().numpy(),
+        share,
+        model.covariance(estimate.covariance.cpu().numpy(), numbers),
     )
-    if evidence.rival >= ALIKE:
-        reason += f"; {100 * evidence.rival:.0f}% as many support one elsewhere"
+    alternatives: tuple[Alternative, ...] = ()
+    other = estimate.alternative
+    if other is not None and evidence.alternative_score >= REPORTED_FROM:
+        covariance = None if other.covariance is None else model.covariance(other.covariance.cpu().numpy(), numbers)
+        alternatives = (Alternative(invert(other.T_cam_map).cpu().numpy(), 1 - share, covariance),)
+    if not confidence >= min_confidence:
+        if alternatives and confidence / share >= min_confidence:
+            alternatives = (pose, *alternatives)
+        return replace(result, reason=_refusal(confidence, min_confidence, evidence), alternatives=alternatives)
+    return replace(
+        _with_points(result, estimate), T_map_cam=pose.T_map_cam, covariance=pose.covariance, alternatives=alternatives
+    )
+
+
+def _with_points(result: LocalizationResult, estimate: Estimate) -> LocalizationResult:
+    """The result with the points that the estimate's pose puts in front of the camera."""
+    keyframes, in_front, samples = estimate.keyframes, estimate.valid, estimate.sample_points
+    assert keyframes is not None and in_front is not None and samples is not None
+    assert estimate.pixels is not None and estimate.losses is not None and estimate.sample_maps is not None
+    return replace(
+        result,
+        points_used=estimate.inlier_count,
+        points=keyframes.points[in_front].cpu().numpy(),
+        pixels=estimate.pixels[in_front].cpu().numpy(),
+        losses=estimate.losses[in_front].cpu().numpy(),
+        sample_maps=estimate.sample_maps.cpu().numpy(),
+        sample_pixels=estimate.pixels[samples].cpu().numpy(),
+        sample_grid=estimate.grid,
+    )
+
+
+def _refusal(confidence: float, wanted: float, evidence: Evidence) -> str:
+    reason = (
+        f"confidence {confidence:.2f} is below {wanted:.2f}: {evidence.inliers} inliers at {evidence.inlier_blocks} "
+        f"places of the image, {100 * evidence.inlier_ratio:.0f}% of the points in view"
+    )
+    if evidence.alternative_score >= REPORTED_FROM:
+        reason += f"; an alternative pose has {100 * evidence.alternative_score:.0f}% as many"
     return reason

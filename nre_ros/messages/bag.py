@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""rosbag2 recordings (sqlite3 and MCAP) read with the rosbags library: no ROS, no playback."""
+"""Reading of rosbag2 recordings (sqlite3 and MCAP) with the rosbags library; needs no ROS and no playback."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from rosbags.rosbag2 import ReaderError
 from rosbags.typesys import Stores, get_typestore
 
 from nre_ros.errors import ImportSourceError
-from nre_ros.messages.stamps import stamp_nanoseconds
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 CAMERA_INFO_TYPE = "sensor_msgs/msg/CameraInfo"
@@ -24,9 +23,18 @@ _STORAGE_SUFFIXES = (".mcap", ".db3")
 
 @contextmanager
 def open_bag(path: Path | str) -> Iterator[AnyReader]:
-    """A reader of a rosbag2 folder or of one of its files (sqlite3 or MCAP), closed when the context is left.
+    """Opens an intact bag and closes it at the end of the context.
 
-    Raises ``ImportSourceError`` for what is no bag, and when it turns out to be damaged.
+    ``damaged_bag.open_readable`` opens bags that were not closed properly too.
+
+    Args:
+        path: rosbag2 folder, or one of its files (sqlite3 or MCAP).
+
+    Yields:
+        The reader.
+
+    Raises:
+        ImportSourceError: There is no bag, or the bag turns out to be damaged inside the context.
     """
     path = Path(path)
     if not path.exists():
@@ -43,41 +51,47 @@ def open_bag(path: Path | str) -> Iterator[AnyReader]:
             raise ImportSourceError(f"bag {path} is damaged: {error}") from error
 
 
-def open_reader(paths: list) -> AnyReader:
-    """An open reader of a bag's folder or files; message definitions are the bag's own, else Jazzy's."""
-    reader = AnyReader(paths, default_typestore=get_typestore(Stores.ROS2_JAZZY))
+def open_reader(paths: Sequence[Path]) -> AnyReader:
+    """Opens a reader of a bag's folder or files; bags without message definitions get those of ROS 2 Jazzy."""
+    reader = AnyReader(list(paths), default_typestore=get_typestore(Stores.ROS2_JAZZY))
     reader.open()
     return reader
 
 
 def storage_files(path: Path) -> list[Path]:
-    """The files that hold the messages of a bag, a folder or such a file itself, in the order of their names."""
+    """Returns the files that hold a bag's messages, by name; ``path`` is the bag's folder or one such file."""
     if path.is_dir():
         return sorted(file for file in path.iterdir() if file.suffix in _STORAGE_SUFFIXES)
     return [path] if path.suffix in _STORAGE_SUFFIXES else []
 
 
-def choose_topic(path, found: dict[str, str], types, wanted: str, what: str) -> str:
-    """The topic ``wanted``, or the only one of these types; ``found``: topic -> type of all in the bag.
+def choose_topic(path: Path | str, topics: dict[str, str], types: Collection[str], wanted: str, what: str) -> str:
+    """Chooses the topic that the user named, or the only topic of the right type.
 
-    Raises ``ImportSourceError`` that lists what the bag has when it is missing or the choice is not clear.
+    Args:
+        path: the bag, for the error message.
+        topics: all topics of the bag, name -> type.
+        types: the message types to choose from.
+        wanted: the topic that the user named; empty for the only one of these types.
+        what: what the topic is for, in the error message.
+
+    Returns:
+        The topic's name.
+
+    Raises:
+        ImportSourceError: There is no such topic, or there are several; the message lists the bag's topics.
     """
-    fitting = sorted(topic for topic, kind in found.items() if kind in types)
+    fitting = sorted(topic for topic, kind in topics.items() if kind in types)
     if wanted:
         if wanted in fitting:
             return wanted
-        raise ImportSourceError(f"bag {path} has no {what} topic {wanted}; it has: {topic_listing(found)}")
+        raise ImportSourceError(f"bag {path} has no {what} topic {wanted}; it has: {topic_listing(topics)}")
     if len(fitting) == 1:
         return fitting[0]
     problem = f"several {what} topics ({', '.join(fitting)}): name one" if fitting else f"no {what} topic"
-    raise ImportSourceError(f"bag {path} has {problem}; it has: {topic_listing(found)}")
+    raise ImportSourceError(f"bag {path} has {problem}; it has: {topic_listing(topics)}")
 
 
-def topic_listing(found: dict[str, str]) -> str:
-    """Topics and their types in one line."""
-    return ", ".join(f"{topic} ({kind})" for topic, kind in sorted(found.items())) or "nothing"
-
-
-def stamp_of(message) -> int:
-    """Nanoseconds since the epoch in the header of a message that the reader has deserialized."""
-    return stamp_nanoseconds(message.header.stamp)
+def topic_listing(topics: dict[str, str]) -> str:
+    """Returns topics and their types as one line for an error message."""
+    return ", ".join(f"{topic} ({kind})" for topic, kind in sorted(topics.items())) or "nothing"

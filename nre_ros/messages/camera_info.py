@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The camera of a sensor_msgs/CameraInfo message, of rclpy or read from a bag; no ROS in here."""
+"""Camera models from sensor_msgs/CameraInfo messages; no ROS here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from nre_ros.errors import CameraError
 from nre_ros.geometry import EQUIDISTANT, PINHOLE, RADIAL_TANGENTIAL, Camera
+from nre_ros.messages.protocols import CameraInfoMessage
 
 _DISTORTION_MODELS = {
     "plumb_bob": RADIAL_TANGENTIAL,
@@ -17,12 +18,21 @@ _DISTORTION_MODELS = {
 }
 
 
-def camera_of(info, rectified: bool = False) -> Camera:
-    """The camera of the images that come with this CameraInfo.
+def camera_from_info(info: CameraInfoMessage, rectified: bool = False) -> Camera:
+    """Makes the camera model of the images that come with a CameraInfo.
 
-    Region of interest and binning are applied (they describe the image, K the full sensor).
-    rectified: the images are undistorted, so P counts instead of K and D.
-    Raises ``CameraError``.
+    The region of interest and the binning are applied: K describes the full sensor, the result describes the image.
+
+    Args:
+        info: sensor_msgs/CameraInfo.
+        rectified: whether the images are undistorted. If so, P is used in place of K and D.
+
+    Returns:
+        The camera model, with its principal point in the image's pixels.
+
+    Raises:
+        CameraError: The camera is not calibrated, has a model that is not supported, or the images are rectified ones
+            of the second camera of a stereo pair.
     """
     matrix = np.reshape(info.p, (3, 4))[:, :3] if rectified else np.reshape(info.k, (3, 3))
     name = "P" if rectified else "K"
@@ -31,18 +41,19 @@ def camera_of(info, rectified: bool = False) -> Camera:
     if rectified and (info.p[3] or info.p[7]):
         raise CameraError(
             f"camera_info of frame {info.header.frame_id!r} is of the second camera of a stereo pair (P has the offsets "
-            f"{info.p[3]:g} and {info.p[7]:g}), whose rectified image is told in the first one's frame: take that one's"
+            f"{info.p[3]:g} and {info.p[7]:g}). Its rectified images belong to the first camera's frame: "
+            "use the first camera"
         )
     if matrix[0, 1] != 0:
-        raise CameraError(f"camera_info has a skew of {matrix[0, 1]}, which no camera model here knows")
+        raise CameraError(f"camera_info has a skew of {matrix[0, 1]}, which no supported camera model has")
     model, distortion = (PINHOLE, ()) if rectified else _distortion(info)
     roi = info.roi
-    full = roi.width == 0 or roi.height == 0  # as the message's definition has it
+    full = roi.width == 0 or roi.height == 0  # by the message's definition
     x, y, width, height = (
         (0, 0, info.width, info.height) if full else (roi.x_offset, roi.y_offset, roi.width, roi.height)
     )
     bx, by = max(info.binning_x, 1), max(info.binning_y, 1)
-    # the centre of a binned pixel lies between the centres of those it sums up
+    # the centre of a binned pixel lies between the centres of the pixels that it sums up
     return Camera(
         width // bx,
         height // by,
@@ -55,7 +66,8 @@ def camera_of(info, rectified: bool = False) -> Camera:
     )
 
 
-def _distortion(info) -> tuple[str, tuple[float, ...]]:
+def _distortion(info: CameraInfoMessage) -> tuple[str, tuple[float, ...]]:
+    """Returns the camera model and its distortion coefficients."""
     coefficients, name = tuple(float(value) for value in info.d), info.distortion_model
     model = _DISTORTION_MODELS.get(name)
     if model == EQUIDISTANT:

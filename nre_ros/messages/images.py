@@ -1,25 +1,26 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Pixels of sensor_msgs/Image and CompressedImage messages, of rclpy or read from a bag; no ROS in here.
+"""Pixels of sensor_msgs/Image and CompressedImage messages; no ROS here.
 
-Pixels are decoded with OpenCV alone, on every machine the same way: cv_bridge is missing
-without apt's ROS and breaks with numpy 2, and neither it nor rosbags-image reads rows that
-are padded beyond the width.  Wrong messages raise ``ImageError``.
+OpenCV alone decodes the pixels, so that every machine gets the same ones. cv_bridge needs ROS from apt and fails with
+numpy 2. Neither cv_bridge nor rosbags-image reads rows that are padded beyond the width.
 """
 
 from __future__ import annotations
 
-import struct
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from nre_ros.errors import ImageError
-from nre_ros.geometry import Camera
+from nre_ros.errors import ImageError, UnknownEncodingError
+from nre_ros.images import decode_image
+from nre_ros.messages.protocols import CompressedImageMessage, ImageMessage
 
-# Encoding -> type and number of channels of a pixel, conversion to BGR (None: is BGR or grey already).
+# Encoding -> type and number of channels of a pixel, conversion to BGR (None: the pixels are BGR or grey).
 # OpenCV names a Bayer pattern by its second row, ROS by the first: RGGB is OpenCV's BG.
-_ENCODINGS = {
+_ENCODINGS: dict[str, tuple[type[np.generic], int, int | None]] = {
     "mono8": (np.uint8, 1, None),
     "8UC1": (np.uint8, 1, None),
     "mono16": (np.uint16, 1, None),
@@ -46,25 +47,41 @@ _ENCODINGS = {
     "yuv422_yuy2": (np.uint8, 2, cv2.COLOR_YUV2BGR_YUY2),
     "yuyv": (np.uint8, 2, cv2.COLOR_YUV2BGR_YUY2),
 }
-# Grey in full, then colour at half the size in pairs.
+# A plane of grey in full size, then a plane of interleaved colour in half the size.
 _SEMI_PLANAR = {"nv12": cv2.COLOR_YUV2BGR_NV12, "nv21": cv2.COLOR_YUV2BGR_NV21}
 
 
-def image_array(message) -> np.ndarray:
-    """Pixels as uint8 BGR [H, W, 3] or grey [H, W] of an Image or a CompressedImage; raises ``ImageError``."""
-    return _compressed_array(message) if hasattr(message, "format") else _raw_array(message)
+def image_array(message: ImageMessage | CompressedImageMessage) -> npt.NDArray[np.uint8]:
+    """Decodes a camera image.
+
+    Images of 16 bits are reduced to the upper eight of the bits in use.
+
+    Args:
+        message: Image or CompressedImage.
+
+    Returns:
+        Pixels, BGR [H, W, 3] or grey [H, W]. They may share memory with the message.
+
+    Raises:
+        ImageError: The image has an unknown encoding, is damaged or holds depth.
+    """
+    if isinstance(message, CompressedImageMessage):
+        return _compressed_array(message)
+    return _raw_array(message)
 
 
-def _raw_array(message) -> np.ndarray:
+def _raw_array(message: ImageMessage) -> npt.NDArray[np.uint8]:
     width, height, encoding = message.width, message.height, message.encoding
     if width == 0 or height == 0:
         raise ImageError(f"image of {width}x{height} pixels is empty")
     if encoding in _SEMI_PLANAR:
         return _semi_planar_array(message)
     if encoding not in _ENCODINGS:
-        raise ImageError(f"unknown image encoding {encoding!r}: mono, colour, Bayer, YUV 4:2:2 and 4:2:0 are known")
-    dtype, channels, conversion = _ENCODINGS[encoding]
-    dtype = np.dtype(dtype).newbyteorder(">" if message.is_bigendian else "<")
+        raise UnknownEncodingError(
+            f"unknown image encoding {encoding!r}, supported are mono, colour, Bayer, YUV 4:2:2 and 4:2:0"
+        )
+    sample_type, channels, conversion = _ENCODINGS[encoding]
+    dtype: np.dtype[Any] = np.dtype(sample_type).newbyteorder(">" if message.is_bigendian else "<")
     pixel = dtype.itemsize * channels
     if message.step < width * pixel:
         raise ImageError(f"image step of {message.step} bytes is less than a row of {width} {encoding} pixels")
@@ -72,117 +89,46 @@ def _raw_array(message) -> np.ndarray:
         raise ImageError(
             f"image data has {len(message.data)} bytes, {message.step} x {height} = {message.step * height} expected"
         )
-    shape, strides = (height, width, channels), (message.step, pixel, dtype.itemsize)
+    shape: tuple[int, ...] = (height, width, channels)
+    strides: tuple[int, ...] = (message.step, pixel, dtype.itemsize)
     if channels == 1:
         shape, strides = shape[:2], strides[:2]
     image = np.ndarray(shape, dtype, memoryview(message.data), strides=strides)
     if dtype.itemsize == 2:
-        image = _eight_bits(image)
+        image = _upper_eight_bits(image)
     if conversion is None:
         return np.ascontiguousarray(image)
     try:
-        return cv2.cvtColor(np.ascontiguousarray(image), conversion)
+        return _uint8(cv2.cvtColor(np.ascontiguousarray(image), conversion))
     except cv2.error as error:  # such as an odd width for YUV
         raise ImageError(f"image of {width}x{height} {encoding} pixels cannot be converted: {error.err}") from None
 
 
-def _semi_planar_array(message) -> np.ndarray:
-    """YUV 4:2:0: ``height`` rows of grey and half as many of colour, all ``step`` bytes long."""
+def _semi_planar_array(message: ImageMessage) -> npt.NDArray[np.uint8]:
+    """Decodes YUV 4:2:0: ``height`` rows of grey and half as many of colour, all ``step`` bytes long."""
     width, height, step, rows = message.width, message.height, message.step, message.height * 3 // 2
     if width % 2 or height % 2:
         raise ImageError(f"image of {width}x{height} {message.encoding} pixels: its sides must be even")
     if step < width or len(message.data) < step * rows:
         raise ImageError(f"image data has {len(message.data)} bytes, {step} x {rows} = {step * rows} expected")
     planes = np.ndarray((rows, width), np.uint8, memoryview(message.data), strides=(step, 1))
-    return cv2.cvtColor(np.ascontiguousarray(planes), _SEMI_PLANAR[message.encoding])
+    return _uint8(cv2.cvtColor(np.ascontiguousarray(planes), _SEMI_PLANAR[message.encoding]))
 
 
-def _eight_bits(image: np.ndarray) -> np.ndarray:
-    """The upper eight of the bits in use: cameras of 10 or 12 bits leave the highest ones empty."""
+def _upper_eight_bits(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Keeps the upper eight of the bits in use: cameras of 10 or 12 bits leave the highest bits empty."""
     shift = max(int(image.max()).bit_length() - 8, 0)
     return (image >> shift).astype(np.uint8)
 
 
-def _compressed_array(message) -> np.ndarray:
-    data = bytes(message.data)
+def _compressed_array(message: CompressedImageMessage) -> npt.NDArray[np.uint8]:
     if "compressedDepth" in message.format:
-        raise ImageError(f"compressed image holds depth, no camera image: format {message.format!r}")
-    # OpenCV decodes what there is of a torn file and leaves the rest grey
-    torn = (data.startswith(b"\xff\xd8") and not data.rstrip(b"\0").endswith(b"\xff\xd9")) or (
-        data.startswith(b"\x89PNG") and b"IEND" not in data[-16:]
-    )
-    if torn:
-        raise ImageError(f"compressed image is truncated: {len(data)} bytes without an end marker")
-    # the intrinsics belong to the sensor's pixels: an orientation tag must not turn them
+        raise ImageError(f"compressed image holds depth, it is no camera image: format {message.format!r}")
+    # the intrinsics belong to the sensor's pixels: an orientation tag must not rotate the image
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = None
-    if data:
-        try:
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-        except cv2.error:
-            pass
-    if image is None:
-        raise ImageError(f"compressed image of {len(data)} bytes, format {message.format!r}, cannot be decoded")
-    return image
+    return _uint8(decode_image(bytes(message.data), flags, f"compressed image (format {message.format!r})"))
 
 
-def check_size(image: np.ndarray, camera: Camera):
-    """Raises ``ImageError`` when the image is not of the camera's size."""
-    height, width = image.shape[:2]
-    if (width, height) != (camera.width, camera.height):
-        raise ImageError(f"image is {width}x{height} but camera_info says {camera.width}x{camera.height} pixels")
-
-
-def is_depth(message) -> bool:
-    """Whether an Image or a CompressedImage holds depth."""
-    kind = getattr(message, "format", None) or getattr(message, "encoding", "")
-    return "compressedDepth" in kind or kind.split(";")[0].strip() in ("16UC1", "32FC1")
-
-
-def depth_array(message) -> np.ndarray:
-    """[H, W] float32 metres along z, 0 where there is none, of a depth Image or CompressedImage.
-
-    16-bit depth is millimetres, 32-bit metres (REP-118).  Raises ``ImageError``.
-    """
-    if hasattr(message, "format"):
-        return _compressed_depth(message)
-    dtype = {"16UC1": np.uint16, "mono16": np.uint16, "32FC1": np.float32}.get(message.encoding)
-    if dtype is None:
-        raise ImageError(f"depth image has encoding {message.encoding!r}, expected 16UC1 or 32FC1")
-    width, height = message.width, message.height
-    dtype = np.dtype(dtype).newbyteorder(">" if message.is_bigendian else "<")
-    if message.step < width * dtype.itemsize or len(message.data) < message.step * height:
-        raise ImageError(
-            f"depth image of {width}x{height} pixels has {len(message.data)} bytes in rows of {message.step}"
-        )
-    strides = (message.step, dtype.itemsize)
-    return _metres(np.ndarray((height, width), dtype, memoryview(message.data), strides=strides))
-
-
-def _metres(depth: np.ndarray) -> np.ndarray:
-    if depth.dtype.kind == "u":
-        return depth.astype(np.float32) / np.float32(1000)
-    depth = depth.astype(np.float32)
-    return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
-
-
-def _compressed_depth(message) -> np.ndarray:
-    """compressed_depth_image_transport: 12 bytes (int32 format, float32 A, float32 B), then a 16-bit PNG.
-
-    Depth in float is stored as A / depth + B.
-    """
-    data, header = bytes(message.data), 12 if "compressedDepth" in message.format else 0
-    if "rvl" in message.format.lower():
-        raise ImageError(f"depth is compressed as {message.format!r}, PNG is known alone")
-    if not data[header:].startswith(b"\x89PNG") or b"IEND" not in data[-16:]:
-        raise ImageError(f"compressed depth of {len(data)} bytes, format {message.format!r}, is no whole PNG image")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8, offset=header), cv2.IMREAD_UNCHANGED)
-    if image is None or image.ndim != 2 or image.dtype != np.uint16:
-        raise ImageError(f"compressed depth, format {message.format!r}, is no 16-bit grey PNG image")
-    if not message.format.startswith("32FC1"):
-        return _metres(image)
-    if not header:
-        raise ImageError(f"compressed depth, format {message.format!r}, lacks compressedDepth's header")
-    a, b = struct.unpack_from("<ff", data, 4)
-    with np.errstate(divide="ignore"):
-        return _metres(np.where(image > 0, np.float32(a) / (image.astype(np.float32) - np.float32(b)), 0))
+def _uint8(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Gives an image of bytes its precise type; does not copy."""
+    return image.astype(np.uint8, copy=False)

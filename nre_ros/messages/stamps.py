@@ -1,15 +1,25 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Stamps as numbers and in words."""
+"""Time stamps of messages as integer nanoseconds, and as text."""
 
 from __future__ import annotations
 
+from nre_ros.messages.protocols import Stamped, Time
 
-def stamp_nanoseconds(stamp) -> int:
-    """Nanoseconds since the epoch of a builtin_interfaces/Time, of rclpy or from a bag."""
+
+def stamp_nanoseconds(stamp: Time) -> int:
+    """Returns the nanoseconds since the epoch of a builtin_interfaces/Time."""
     return stamp.sec * 10**9 + stamp.nanosec
 
 
-def seconds_of(stamp: int) -> str:
-    """Seconds of a stamp in nanoseconds, exactly, as TUM files have them: the name of a recording's image."""
+def header_stamp(message: Stamped) -> int:
+    """Returns the stamp in a message's header in nanoseconds since the epoch."""
+    return stamp_nanoseconds(message.header.stamp)
+
+
+def seconds_text(stamp: int) -> str:
+    """Formats a stamp of nanoseconds as decimal seconds, with all nine decimals.
+
+    Files in TUM's format have such stamps. The images of a recording are named by this text too.
+    """
     return f"{stamp // 10**9}.{stamp % 10**9:09d}"

@@ -2,21 +2,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """A transform tree over time with tf2's look-up semantics, for machines without tf2_ros.
 
-Follows tf2's BufferCore and TimeCache (Foote, "tf: the transform library", TePRA 2013, and the
-documented behaviour of geometry2): integer nanoseconds, linear and spherical interpolation
-between the two nearest transforms, no extrapolation, static transforms valid at all times,
-a bounded history, time 0 for the latest common time, and the same errors in the same
-words.  No ROS in here: the node feeds it from /tf and /tf_static, the importer of bags
-from a recording.
+It follows tf2's BufferCore and TimeCache (Foote, "tf: the transform library", TePRA 2013, and the documented behaviour
+of geometry2): integer nanoseconds, linear and spherical interpolation between the two nearest transforms, no
+extrapolation, static transforms valid at all times, a bounded history, time 0 for the latest common time, and the same
+errors in the same words. There is no ROS here: the node inserts what arrives on /tf and /tf_static, the importer of
+bags inserts what a recording contains.
 """
 
 from __future__ import annotations
 
 import threading
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from nre_ros.errors import NreError
 from nre_ros.geometry import interpolate_poses, invert, pose_matrix
@@ -26,116 +28,160 @@ QUATERNION_TOLERANCE = 10e-3
 MAX_DEPTH = 1000
 """Longest chain of frames; a longer one is a loop (as in tf2)."""
 
+_Matrix = npt.NDArray[np.float64]
+
 
 class TransformError(NreError):
     """A look-up without an answer; the subclasses are those of tf2."""
 
 
 class FrameLookupError(TransformError):
-    """A frame that nobody has published, an empty name, a name with a leading slash."""
+    """A frame that nobody has published, an empty name, or a name with a leading slash."""
 
 
 class ConnectivityError(TransformError):
-    """Two frames in different trees."""
+    """The two frames are in different trees."""
 
 
 class ExtrapolationError(TransformError):
-    """A time outside the history of a transform on the way."""
+    """A time outside the history of a transform between the two frames."""
+
+
+class _Entry(NamedTuple):
+    """A transform ``T_parent_frame`` at a stamp."""
+
+    stamp: int
+    parent: str
+    position: _Matrix
+    quaternion: _Matrix
+
+    def matrix(self) -> _Matrix:
+        return pose_matrix(self.position, self.quaternion)
+
+
+def _stamp(entry: _Entry) -> int:
+    return entry.stamp
 
 
 @dataclass
 class _History:
-    """The transforms from one frame to its parent, oldest first; one timeless one when static."""
+    """The transforms from one frame to its parent, oldest first; a single one without a time when static."""
 
     static: bool
-    stamps: list[int] = field(default_factory=list)
-    parents: list[str] = field(default_factory=list)
-    poses: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    entries: list[_Entry] = field(default_factory=list)
 
-    def insert(self, stamp: int, parent: str, pose, keep: int) -> bool:
+    def insert(self, entry: _Entry, keep: int) -> bool:
+        """Adds a transform and drops those older than ``keep`` nanoseconds; returns False for one that is too old."""
         if self.static:
-            self.stamps, self.parents, self.poses = [0], [parent], [pose]
+            self.entries = [entry._replace(stamp=0)]
             return True
-        newest = self.stamps[-1] if self.stamps else stamp
-        if stamp < newest - keep:
+        newest = self.entries[-1].stamp if self.entries else entry.stamp
+        if entry.stamp < newest - keep:
             return False
-        begin, end = bisect_left(self.stamps, stamp), bisect_right(self.stamps, stamp)
-        for values, value in ((self.stamps, stamp), (self.parents, parent), (self.poses, pose)):
-            values[begin:end] = [value]  # of two at the same time the later one counts
-        expired = bisect_left(self.stamps, max(newest, stamp) - keep)
-        for values in (self.stamps, self.parents, self.poses):
-            del values[:expired]
+        begin = bisect_left(self.entries, entry.stamp, key=_stamp)
+        end = bisect_right(self.entries, entry.stamp, key=_stamp)
+        self.entries[begin:end] = [entry]  # of two at the same time the later one counts
+        del self.entries[: bisect_left(self.entries, max(newest, entry.stamp) - keep, key=_stamp)]
         return True
 
-    def at(self, stamp: int) -> tuple[str, np.ndarray]:
-        """Parent and ``T_parent_frame`` at that time; raises ``ExtrapolationError``."""
-        if self.static or stamp == 0:
-            return self.parents[-1], pose_matrix(*self.poses[-1])
-        first, last = self.stamps[0], self.stamps[-1]
-        if stamp == last:
-            return self.parents[-1], pose_matrix(*self.poses[-1])
-        if first == last:
+    def at(self, stamp: int) -> tuple[str, _Matrix]:
+        """Returns the parent and ``T_parent_frame`` at a time; raises ``ExtrapolationError``."""
+        first, last = self.entries[0], self.entries[-1]
+        if self.static or stamp in (0, last.stamp):
+            return last.parent, last.matrix()
+        if first.stamp == last.stamp:
             raise ExtrapolationError(
                 f"Lookup would require extrapolation at time {_seconds(stamp)}, "
-                f"but only time {_seconds(last)} is in the buffer"
+                f"but only time {_seconds(last.stamp)} is in the buffer"
             )
-        if stamp > last:
+        if stamp > last.stamp:
             raise ExtrapolationError(
                 f"Lookup would require extrapolation into the future.  Requested time {_seconds(stamp)} "
-                f"but the latest data is at time {_seconds(last)}"
+                f"but the latest data is at time {_seconds(last.stamp)}"
             )
-        if stamp < first:
+        if stamp < first.stamp:
             raise ExtrapolationError(
                 f"Lookup would require extrapolation into the past.  Requested time {_seconds(stamp)} "
-                f"but the earliest data is at time {_seconds(first)}"
+                f"but the earliest data is at time {_seconds(first.stamp)}"
             )
-        newer = bisect_right(self.stamps, stamp)
-        return self._between(newer - 1, newer, stamp)
+        newer = bisect_right(self.entries, stamp, key=_stamp)
+        return _interpolated(self.entries[newer - 1], self.entries[newer], stamp)
 
-    def _between(self, older: int, newer: int, stamp: int) -> tuple[str, np.ndarray]:
-        parent, (position, quaternion) = self.parents[older], self.poses[older]
-        if stamp == self.stamps[older] or parent != self.parents[newer]:
-            return parent, pose_matrix(position, quaternion)
-        # integer differences: a float64 of nanoseconds since 1970 resolves only a quarter of a microsecond
-        ratio = (stamp - self.stamps[older]) / (self.stamps[newer] - self.stamps[older])
-        pose = interpolate_poses(np.r_[position, quaternion], np.r_[self.poses[newer]], ratio)
-        return parent, pose_matrix(pose[:3], pose[3:])
+
+def _interpolated(older: _Entry, newer: _Entry, stamp: int) -> tuple[str, _Matrix]:
+    if stamp == older.stamp or older.parent != newer.parent:
+        return older.parent, older.matrix()
+    # integer differences: a float64 of nanoseconds since 1970 resolves only a quarter of a microsecond
+    ratio = (stamp - older.stamp) / (newer.stamp - older.stamp)
+    poses = [np.concatenate([entry.position, entry.quaternion]) for entry in (older, newer)]
+    pose = interpolate_poses(poses[0], poses[1], ratio)
+    return older.parent, pose_matrix(pose[:3], pose[3:])
 
 
 class TransformBuffer:
-    """The tree.  Thread-safe: one thread inserts, others look up and wait.
+    """A tree of frames with their transforms over time. Thread-safe: one thread inserts, others look up and wait.
 
-    cache_seconds: history kept for each moving frame.
+    Attributes:
+        changed: notified whenever a transform was inserted.
     """
 
     def __init__(self, cache_seconds: float = 10.0):
+        """Makes an empty buffer that keeps this history, in seconds, of each moving frame."""
         self._keep = round(cache_seconds * 1e9)
         self._histories: dict[str, _History] = {}
         self._known: set[str] = set()
         self.changed = threading.Condition()
 
-    def insert(self, stamp: int, parent: str, child: str, position, quaternion, static: bool = False) -> str:
-        """Adds ``T_parent_child`` (position [3], quaternion x y z w) at ``stamp`` nanoseconds.
+    def insert(
+        self,
+        stamp: int,
+        parent: str,
+        child: str,
+        position: Sequence[float] | _Matrix,
+        quaternion: Sequence[float] | _Matrix,
+        static: bool = False,
+    ) -> str:
+        """Adds a transform ``T_parent_child``.
 
-        Returns an empty string, or why the transform was ignored, beginning with tf2's code.
+        Args:
+            stamp: nanoseconds.
+            parent: name of the frame that the transform leads to.
+            child: name of the frame that the transform comes from.
+            position: [3] metres.
+            quaternion: [4] x y z w.
+            static: whether the transform is valid at all times.
+
+        Returns:
+            An empty string, or why the transform was ignored, beginning with tf2's code.
         """
         parent, child = parent.removeprefix("/"), child.removeprefix("/")
-        position, quaternion = np.asarray(position, float), np.asarray(quaternion, float)
-        refusal = _refusal(parent, child, position, quaternion)
+        entry = _Entry(stamp, parent, np.asarray(position, float), np.asarray(quaternion, float))
+        refusal = _refusal(child, entry)
         if refusal:
             return refusal
         with self.changed:
             history = self._histories.setdefault(child, _History(static))
-            if not history.insert(stamp, parent, (position, quaternion), self._keep):
+            if not history.insert(entry, self._keep):
                 return f"TF_OLD_DATA: ignoring data from the past for frame {child} at time {_seconds(stamp)}"
             self._known.update((parent, child))
             self.changed.notify_all()
         return ""
 
-    def lookup(self, target: str, source: str, stamp: int) -> np.ndarray:
-        """``T_target_source`` [4, 4] at ``stamp`` nanoseconds (0: the latest common time).
+    def lookup(self, target: str, source: str, stamp: int) -> _Matrix:
+        """Looks up the transform between two frames.
 
-        Raises ``FrameLookupError``, ``ConnectivityError`` or ``ExtrapolationError``.
+        Args:
+            target: frame to transform into.
+            source: frame to transform from.
+            stamp: nanoseconds; 0 for the latest time at which all transforms between the frames are known.
+
+        Returns:
+            ``T_target_source`` [4, 4].
+
+        Raises:
+            FrameLookupError: A frame is unknown.
+            ConnectivityError: The frames are not connected.
+            ExtrapolationError: A transform between the frames is not known at that time.
         """
         if target == source:
             return np.eye(4)
@@ -157,18 +203,30 @@ class TransformBuffer:
         raise _unconnected(target, source)
 
     def latest_time(self, target: str, source: str) -> int:
-        """The newest stamp (nanoseconds) at which ``lookup`` has an answer; 0: at any.  Raises as that does."""
+        """Returns the newest stamp at which ``lookup`` has an answer.
+
+        Args:
+            target: frame to transform into.
+            source: frame to transform from.
+
+        Returns:
+            Nanoseconds; 0 if all transforms between the frames are static.
+
+        Raises:
+            FrameLookupError: A frame is unknown.
+            ConnectivityError: The frames are not connected.
+        """
         with self.changed:
             self._check_frame("target_frame", target)
             self._check_frame("source_frame", source)
             return 0 if target == source else self._latest_common_time(target, source)
 
-    def clear(self):
-        """Forgets all history (time went back); static transforms stay, as in tf2."""
+    def clear(self) -> None:
+        """Removes all moving transforms, for when time went back; static transforms stay, as in tf2."""
         with self.changed:
             self._histories = {child: history for child, history in self._histories.items() if history.static}
 
-    def _check_frame(self, argument: str, frame: str):
+    def _check_frame(self, argument: str, frame: str) -> None:
         place = f"passed to lookupTransform argument {argument}"
         if not frame:
             raise FrameLookupError(f"Invalid argument {place} in tf2 frame_ids cannot be empty")
@@ -177,9 +235,13 @@ class TransformBuffer:
         if frame not in self._known:
             raise FrameLookupError(f'"{frame}" {place} does not exist')
 
-    def _climb(self, frame: str, stamp: int, stop: str) -> tuple[np.ndarray, list[str], str]:
-        """``T_top_frame`` up to ``stop``, the root or a gap; the chain; the words of the gap."""
-        T, chain = np.eye(4), [frame]
+    def _climb(self, frame: str, stamp: int, stop: str) -> tuple[_Matrix, list[str], str]:
+        """Follows the parents up to ``stop``, the root or a missing transform.
+
+        Returns ``T_top_frame``, the frames on the way, and the error text of the missing transform or an empty string.
+        """
+        T: _Matrix = np.eye(4)
+        chain = [frame]
         while chain[-1] != stop and chain[-1] in self._histories:
             try:
                 parent, T_parent = self._histories[chain[-1]].at(stamp)
@@ -192,7 +254,7 @@ class TransformBuffer:
         return T, chain, ""
 
     def _latest_common_time(self, target: str, source: str) -> int:
-        """The newest time at which the whole path is known; 0 when all of it is static."""
+        """Returns the newest time at which the whole path is known; 0 when all of it is static."""
         source_path, target_path = self._latest_path(source), self._latest_path(target)
         common = next((frame for frame in source_path if frame in target_path), None)
         if common is None:
@@ -201,14 +263,14 @@ class TransformBuffer:
         return min(stamps, default=0)
 
     def _latest_path(self, frame: str) -> dict[str, int]:
-        """Frame -> newest stamp of its transform to the parent (0: static or root), up to the root."""
+        """Returns frame -> newest stamp of its transform to the parent (0: static or root), up to the root."""
         path: dict[str, int] = {}
         while frame not in path:
             history = self._histories.get(frame)
-            path[frame] = history.stamps[-1] if history else 0
+            path[frame] = history.entries[-1].stamp if history else 0
             if history is None:
                 return path
-            frame = history.parents[-1]
+            frame = history.entries[-1].parent
         raise FrameLookupError(f"The tf tree is invalid because it contains a loop through {frame}")
 
 
@@ -217,8 +279,9 @@ def _before(path: dict[str, int], last: str) -> list[int]:
     return [path[frame] for frame in frames[: frames.index(last)]]
 
 
-def _refusal(parent: str, child: str, position: np.ndarray, quaternion: np.ndarray) -> str:
-    """Why tf2 ignores such a transform, or an empty string."""
+def _refusal(child: str, entry: _Entry) -> str:
+    """Returns why tf2 ignores such a transform, or an empty string."""
+    _, parent, position, quaternion = entry
     if parent == child:
         return f'TF_SELF_TRANSFORM: Ignoring transform with frame_id and child_frame_id "{child}" as they are the same'
     if not child:

@@ -1,75 +1,72 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The topics ``debug_image`` and ``debug_image/compressed``: what the estimator saw in an image."""
+"""The topics ``debug_image`` and ``debug_image/compressed``: map points and keyframes drawn into an image."""
 
 from __future__ import annotations
 
-import array
 from collections.abc import Callable
 
-import cv2
-import numpy as np
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from nre_ros.gate.decision import Decision
+from nre_ros.gate.observation import Observation
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.node.conversions import stamp_message
+from nre_ros.node.interfaces import DisplayTopic, RateLimiter
 from nre_ros.node.parameters import value_of
-from nre_ros.node.topics import Pace, Topic
+from nre_ros.node.ros_libraries import LIBRARIES
 from nre_ros.pictures.debug import draw_debug
-
-_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 80]
 
 
 class DebugImage:
-    """Draws and publishes, where somebody subscribes; costs nothing else."""
+    """Draws and publishes while somebody subscribes; costs nothing otherwise."""
 
-    def __init__(self, node: Node):
+    def __init__(self, node: Node) -> None:
         self._node = node
-        self._raw = Topic(node, Image, "debug_image")
-        self._compressed = Topic(node, CompressedImage, "debug_image/compressed")
-        self._pace = Pace()
+        self._raw = DisplayTopic(node, Image, "debug_image")
+        self._compressed = DisplayTopic(node, CompressedImage, "debug_image/compressed")
+        self._rate = RateLimiter()
 
     @property
-    def wanted(self) -> bool:
-        """Whether the image is worth keeping for ``update``."""
-        return self._raw.wanted or self._compressed.wanted
+    def has_subscribers(self) -> bool:
+        """Whether somebody subscribes to one of the topics."""
+        return self._raw.has_subscribers or self._compressed.has_subscribers
 
     def update(
         self,
-        image: np.ndarray,
+        observation: Observation,
         result: LocalizationResult,
-        decision: Decision | None,
-        frame: str,
-        stamp: int,
+        decision: Decision,
         thumbnail: Callable[[int], bytes],
     ) -> None:
-        """image: BGR or grey, of the camera's ``frame`` at ``stamp`` ns.  thumbnail: of a keyframe's id, as JPEG."""
-        if not self.wanted or not self._pace.allows(value_of(self._node, "debug_rate")):
+        """Publishes the picture of an image, at most ``debug_rate`` times a second.
+
+        Args:
+            observation: The image, decoded.
+            result: What the localizer found in it.
+            decision: What the gate decided about it.
+            thumbnail: Returns the JPEG of a keyframe's id.
+        """
+        if (
+            observation.image is None
+            or not self.has_subscribers
+            or not self._rate.allows(value_of(self._node, "debug_rate"))
+        ):
             return
-        words = []
-        if decision is not None:
-            words.append(
-                f"{decision.state.name.lower()}, {'believed' if decision.accepted else 'rejected'}: {decision.reason}"
-            )
-        picture = draw_debug(image, result, thumbnail, words)
-        header = Header(frame_id=frame, stamp=stamp_message(stamp))
-        if self._raw.wanted:
-            self._raw.publish(_image(picture, header))
-        if self._compressed.wanted:
-            data = cv2.imencode(".jpg", picture, _QUALITY)[1].tobytes()
-            self._compressed.publish(
-                CompressedImage(header=header, format="bgr8; jpeg compressed bgr8", data=array.array("B", data))
-            )
+        lines = []
+        if decision.judged:
+            verb = "accepted" if decision.accepted else "rejected"
+            lines.append(f"{decision.state.name.lower()}, {verb}: {decision.reason}")
+        picture = draw_debug(observation.image, result, thumbnail, lines)
+        header = Header(frame_id=observation.camera_frame, stamp=stamp_message(observation.stamp))
+        if self._raw.has_subscribers:
+            self._raw.publish(LIBRARIES.image_message(picture, header))
+        if self._compressed.has_subscribers:
+            self._compressed.publish(LIBRARIES.compressed_image_message(picture, header))
 
     def close(self) -> None:
+        """Destroys the topics."""
         self._raw.close()
         self._compressed.close()
-
-
-def _image(picture: np.ndarray, header: Header) -> Image:
-    height, width = picture.shape[:2]
-    data = array.array("B", picture.tobytes())
-    return Image(header=header, height=height, width=width, encoding="bgr8", step=3 * width, data=data)

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""/diagnostics: is the robot localized, how well, how fast, in which map, and with how much memory.
+"""The topic /diagnostics: is the robot localized, how well, how fast, in which map, and with how much memory.
 
-Levels: OK localized; WARN not yet, lost, a while ago, or with little confidence; ERROR the map cannot be read; STALE no
-image for a while.
+Levels: OK: localized.  WARN: not localized yet, lost, localized a while ago, or with a low confidence.  ERROR: the map
+cannot be read.  STALE: no image for a while.
 """
 
 from __future__ import annotations
@@ -15,69 +15,67 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
+import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
 from nre_ros.gate.decision import Decision, State
-from nre_ros.gate.motion import position_spread, turn_spread
-from nre_ros.localization.result import LocalizationResult
+from nre_ros.gate.motion import position_stddev, rotation_stddev
+from nre_ros.gate.observation import Observation
+from nre_ros.node.interfaces import DisplayTopic
 from nre_ros.node.parameters import value_of
-from nre_ros.node.topics import Topic
 
 _WINDOW = 10.0
-"""Seconds that rates are counted over."""
+"""Seconds over which rates are counted."""
+_Entry = TypeVar("_Entry", float, tuple[float, bool, float])
+"""A time (monotonic seconds), or a tuple that begins with one."""
 
 
 class Diagnostics:
-    """Sums up the images of the last seconds; ``publish`` is called by a timer of real time.
+    """Sums up the images of the last seconds; may be used by several threads."""
 
-    facts: asked at each publication for what else there is to tell, name -> value, such as the map's file.
-    """
+    def __init__(self, node: Node, facts: Callable[[], dict[str, str]] = dict) -> None:
+        """Creates the topic; ``publish`` has to be called by a timer of real time.
 
-    def __init__(self, node: Node, facts: Callable[[], dict[str, str]] = dict):
+        Args:
+            node: The node.
+            facts: Called at each publication for more values, name -> value, such as the map's file.
+        """
         self._node, self._facts = node, facts
-        self._topic = Topic(node, DiagnosticArray, "/diagnostics")
+        self._topic = DisplayTopic(node, DiagnosticArray, "/diagnostics")
         self._lock = threading.Lock()
-        self._began = time.monotonic()
+        self._started = time.monotonic()
         self._arrivals: deque[float] = deque()
-        self._localized: deque[tuple[float, bool, float]] = deque()  # time, believed, milliseconds
-        self._trouble, self._state, self._reason = "", State.UNLOCALIZED, ""
-        self._believed: tuple[float, float, np.ndarray] | None = None  # time, confidence, covariance
+        self._localized: deque[tuple[float, bool, float]] = deque()  # time, accepted, milliseconds
+        self._map_fault, self._state, self._reason = "", State.UNLOCALIZED, ""
+        self._accepted: tuple[float, float, npt.NDArray[np.float64]] | None = None  # time, confidence, covariance
 
-    def arrived(self) -> None:
-        """An image has come, whether it will be localized or not."""
+    def image_arrived(self) -> None:
+        """Counts an image, whether it will be localized or not."""
         with self._lock:
             _remember(self._arrivals, time.monotonic())
 
-    def update(
-        self,
-        result: LocalizationResult,
-        decision: Decision | None,
-        state: State,
-        milliseconds: float,
-        trouble: str = "",
-    ) -> None:
-        """An image has been localized or not, in so many milliseconds; decision: None where it had no pose.
-
-        trouble: what makes localizing impossible, in one line; empty: nothing.
-        """
-        now, believed = time.monotonic(), decision is not None and decision.accepted
+    def update(self, observation: Observation, decision: Decision, milliseconds: float) -> None:
+        """Notes what became of an image, and how many milliseconds it took."""
+        now = time.monotonic()
         with self._lock:
-            _remember(self._localized, (now, believed, milliseconds))
-            self._state, self._trouble = state, trouble
-            self._reason = "" if believed else decision.reason if decision else result.reason
-            if believed:
-                self._believed = now, result.confidence, decision.covariance
+            _remember(self._localized, (now, decision.accepted, milliseconds))
+            self._state, self._map_fault = decision.state, observation.map_fault
+            self._reason = "" if decision.accepted else decision.reason
+            if decision.accepted and decision.covariance is not None:
+                self._accepted = now, decision.confidence, decision.covariance
 
     def publish(self) -> None:
-        """Says how it stands."""
+        """Publishes the present state."""
         with self._lock:
-            level, words = self._level()
+            level, text = self._level()
             values = self._values()
         values.update(self._facts())
-        status = DiagnosticStatus(level=level, name=f"{self._node.get_name()}: localization", message=words)
+        status = DiagnosticStatus(level=level, name=f"{self._node.get_name()}: localization", message=text)
         status.hardware_id = values.get("device", "")
         status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
         message = DiagnosticArray(status=[status])
@@ -85,31 +83,34 @@ class Diagnostics:
         self._topic.publish(message)
 
     def close(self) -> None:
+        """Destroys the topic."""
         self._topic.close()
 
     def _level(self) -> tuple[bytes, str]:
         now = time.monotonic()
-        if self._trouble:
-            return DiagnosticStatus.ERROR, self._trouble
-        silent = now - (self._arrivals[-1] if self._arrivals else self._began)
+        if self._map_fault:
+            return DiagnosticStatus.ERROR, self._map_fault
+        silent = now - (self._arrivals[-1] if self._arrivals else self._started)
         if silent > value_of(self._node, "stale_after"):
             return DiagnosticStatus.STALE, f"no image for {silent:.0f} s"
         if not self._arrivals:
             return DiagnosticStatus.WARN, "no image yet"
-        why = f": {self._reason}" if self._reason else ""
-        if self._state != State.LOCALIZED or self._believed is None:
-            return DiagnosticStatus.WARN, ("lost" if self._state == State.LOST else "not localized") + why
-        when, confidence, covariance = self._believed
-        how = f"within {100 * position_spread(covariance):.1f} cm and {math.degrees(turn_spread(covariance)):.2f} deg"
-        if now - when > value_of(self._node, "lost_seconds"):  # images are not localized: by the mode, or not at all
-            return DiagnosticStatus.WARN, f"localized {how}, {now - when:.0f} s ago"
+        reason = f": {self._reason}" if self._reason else ""
+        if self._state != State.LOCALIZED or self._accepted is None:
+            return DiagnosticStatus.WARN, ("lost" if self._state == State.LOST else "not localized") + reason
+        when, confidence, covariance = self._accepted
+        accuracy = (
+            f"within {100 * position_stddev(covariance):.1f} cm and {math.degrees(rotation_stddev(covariance)):.2f} deg"
+        )
+        if now - when > value_of(self._node, "lost_seconds"):  # no image is localized, by the mode or at all
+            return DiagnosticStatus.WARN, f"localized {accuracy}, {now - when:.0f} s ago"
         if confidence < value_of(self._node, "low_confidence"):
-            return DiagnosticStatus.WARN, f"localized {how}, with a confidence of {confidence:.2f} only"
-        return DiagnosticStatus.OK, f"localized {how}" + (f"; last image{why}" if why else "")
+            return DiagnosticStatus.WARN, f"localized {accuracy}, with a confidence of only {confidence:.2f}"
+        return DiagnosticStatus.OK, f"localized {accuracy}" + (f"; last image{reason}" if reason else "")
 
     def _values(self) -> dict[str, str]:
         now = time.monotonic()
-        span = min(_WINDOW, max(now - self._began, 1e-3))
+        span = min(_WINDOW, max(now - self._started, 1e-3))
         arrivals = [t for t in self._arrivals if now - t <= _WINDOW]
         recent = [entry for entry in self._localized if now - entry[0] <= _WINDOW]
         values = {
@@ -118,23 +119,21 @@ class Diagnostics:
             "localized a second": f"{len(recent) / span:.1f}",
         }
         if recent:
-            values["believed"] = f"{np.mean([believed for _, believed, _ in recent]):.0%}"
+            values["accepted"] = f"{np.mean([accepted for _, accepted, _ in recent]):.0%}"
             values["milliseconds an image"] = f"{np.median([milliseconds for *_, milliseconds in recent]):.0f}"
-        if self._believed:
-            when, confidence, covariance = self._believed
+        if self._accepted:
+            when, confidence, covariance = self._accepted
             values["confidence"] = f"{confidence:.2f}"
-            values["position deviation (m)"] = f"{position_spread(covariance):.4f}"
-            values["rotation deviation (deg)"] = f"{math.degrees(turn_spread(covariance)):.3f}"
-            values["seconds since a believed pose"] = f"{now - when:.1f}"
+            values["position deviation (m)"] = f"{position_stddev(covariance):.4f}"
+            values["rotation deviation (deg)"] = f"{math.degrees(rotation_stddev(covariance)):.3f}"
+            values["seconds since an accepted pose"] = f"{now - when:.1f}"
         return values
 
 
-def device_facts(device) -> dict[str, str]:
-    """Name of a torch device and how much memory is used there, as diagnostic values."""
+def device_facts(device: torch.device) -> dict[str, str]:
+    """Name of a torch device and how much memory is used there, as values of the diagnostics."""
     facts = {"device": str(device), "process memory (MB)": f"{_resident_megabytes():.0f}"}
     if device.type == "cuda":
-        import torch
-
         free, total = torch.cuda.mem_get_info(device)
         facts["device"] = torch.cuda.get_device_name(device)
         facts["device memory used (MB)"] = f"{(total - free) / 2**20:.0f} of {total / 2**20:.0f}"
@@ -151,8 +150,8 @@ def _resident_megabytes() -> float:
         return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def _remember(entries: deque, entry) -> None:
-    """Appends, and drops what is older than the window; the last one stays whatever its age."""
+def _remember(entries: deque[_Entry], entry: _Entry) -> None:
+    """Appends an entry and removes those older than the window; the last one stays whatever its age."""
     entries.append(entry)
     now = time.monotonic()
     while now - (entries[0][0] if isinstance(entries[0], tuple) else entries[0]) > _WINDOW:

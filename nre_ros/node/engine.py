@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The map and the network on their device: loaded, warmed up, and still going when memory runs out."""
+"""Map and network of the node on their device: loaded, warmed up, and working with less when memory runs out."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from rclpy.node import Node
 
 from nre_ros.errors import MapError
-from nre_ros.features import choose_device, load_backbone
+from nre_ros.features import DEFAULT_BACKBONE, FeatureBackbone, choose_device, load_backbone
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.retrieval.retriever import PosePrior
 from nre_ros.keyframes.storage.database import sidecars
@@ -24,29 +25,37 @@ from nre_ros.localization.localizer import Localizer
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.node.diagnostics import device_facts
 from nre_ros.node.parameters import ParameterError, value_of
-from nre_ros.nre import NREEstimator
 from nre_ros.process import return_memory
 
-_AGAIN_SECONDS = 60.0
-"""After so long the estimator is given all that it could not have for want of memory once more."""
+_RETRY_SECONDS = 60.0
+"""After memory ran out, the full number of keyframes and the wanted device are tried again so much later."""
 
 
 class Engine:
-    """Localizes in the map ``map_file``; for one thread at a time.
+    """Localizes images in the map of the parameter ``map_file``.
 
-    node: has the parameters of ``nre_ros.node.parameters``.  Raises ``NreError`` when a parameter
-    or the map cannot be used.  Map and network are loaded and warmed up, so that the first image is
-    as fast as the others.
-    limitation: what is done without for want of memory, in words; empty: nothing.
+    For one thread at a time; the keyframe writer uses ``backbone`` and ``store.path`` beside it.
+
+    Attributes:
+        limitation: What was reduced because memory ran out; empty: nothing.
     """
 
-    def __init__(self, node: Node):
+    def __init__(self, node: Node) -> None:
+        """Loads map and network and warms them up, so that the first image is as fast as the others.
+
+        Args:
+            node: Has the parameters of ``nre_ros.node.parameters``.
+
+        Raises:
+            NreError: A parameter or the map cannot be used.
+        """
         self._node, self._logger = node, node.get_logger()
         self.limitation = ""
-        self._again = 0.0
+        self._retry_at = 0.0
         if value_of(node, "create_map"):
             _create_map(node)
         self._localizer = self._load(value_of(node, "map_file"))
+        self._retrieve = value_of(node, "retrieve")
 
     def __str__(self) -> str:
         localizer = self._localizer
@@ -55,7 +64,7 @@ class Engine:
 
     @property
     def map_frame(self) -> str:
-        """The frame named in the map file."""
+        """Name of the map's frame in the map file."""
         return self._localizer.frame_id
 
     @property
@@ -64,38 +73,62 @@ class Engine:
         return self._localizer.store
 
     @property
-    def backbone(self):
+    def backbone(self) -> FeatureBackbone:
         """The network."""
         return self._localizer.backbone
 
     @property
     def device(self) -> torch.device:
-        """Where it runs."""
+        """Device of network and estimator."""
         return self._localizer.device
 
     def facts(self) -> dict[str, str]:
-        """What there is to tell about map and device, name -> value; from any thread."""
+        """Values of the diagnostics about map and device, name -> value; may be called by any thread."""
         facts = {"map": str(self.store.path), "keyframes": str(self._count), **device_facts(self.device)}
         return {**facts, "limitation": self.limitation} if self.limitation else facts
 
-    def localize(self, image: np.ndarray, camera: Camera, prior: PosePrior | None = None) -> LocalizationResult:
-        """As ``Localizer.localize``; out of memory it takes fewer keyframes, and at last the CPU, and says so."""
+    def localize(
+        self, image: npt.NDArray[np.uint8], camera: Camera, prior: PosePrior | None = None
+    ) -> LocalizationResult:
+        """Localizes an image; when memory runs out, with fewer keyframes and at last on the CPU, which is logged.
+
+        Args:
+            image: uint8 BGR [H, W, 3] or grey [H, W].
+            camera: Its intrinsics.
+            prior: Predicted pose; None without.
+
+        Returns:
+            The result of ``Localizer.localize``.
+
+        Raises:
+            NreError: Image or map cannot be used.
+        """
         self._try_all_again()
         self._count = len(self.store)
-        self._localizer.min_confidence = value_of(self._node, "min_confidence")
         while True:
             try:
-                return self._localizer.localize(image, camera, prior)
+                return self._localizer.localize(
+                    image,
+                    camera,
+                    prior,
+                    retrieve=self._retrieve,
+                    min_confidence=value_of(self._node, "min_confidence"),
+                )
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error) or not self._can_do_with_less():
                     raise
-            # outside of the handler, which holds on to all that the failed attempt had allocated
+            # outside of the handler, which holds all that the failed attempt has allocated
             self._do_with_less()
 
     def load(self, map_file: str, frame: str = "") -> None:
-        """Opens another map in place of the present one, which stays when that fails with ``NreError``.
+        """Opens another map in place of the present one.
 
-        frame: that of the map; empty: any.
+        Args:
+            map_file: The map.
+            frame: Frame that the map must have; empty: any.
+
+        Raises:
+            NreError: The map cannot be used; the present one stays.
         """
         loaded = self._load(map_file)
         other = loaded.frame_id
@@ -107,34 +140,47 @@ class Engine:
             )
         self._localizer.close()
         self._localizer = loaded
+        self._retrieve = value_of(self._node, "retrieve")
         self.limitation = ""
         self._free()
 
     def save(self, map_file: str, overwrite: bool) -> None:
-        """Writes a copy of the open map; raises ``MapError``."""
+        """Writes a copy of the open map.
+
+        Args:
+            map_file: Where to.
+            overwrite: Whether to replace a file of that name.
+
+        Raises:
+            MapError: The copy cannot be written.
+        """
         save_copy(self.store, Path(map_file), overwrite)
 
     def release(self) -> None:
-        """Frees the device; ``acquire`` has to come before the next image."""
-        self._localizer.backbone = self._localizer.estimator = None
+        """Frees the device; ``acquire`` must be called before the next image."""
+        self._localizer.release_device()
         self._free()
 
     def acquire(self) -> None:
-        """Takes the device (again), the one that was asked for; raises ``NreError``."""
-        if self._localizer.backbone is None:
+        """Loads the network on the device of the parameter ``device``, if it was released.
+
+        Raises:
+            NreError: The device cannot be used.
+        """
+        if not self._localizer.has_device:
             self.limitation = ""
-            self._localizer.retrieve = value_of(self._node, "retrieve")
-            self._move(choose_device(value_of(self._node, "device")))
+            self._retrieve = value_of(self._node, "retrieve")
+            self._localizer.move_to(choose_device(value_of(self._node, "device")))
             self._localizer.warm_up()
 
     def close(self) -> None:
-        """Closes the map, and leaves one plain file where keyframes have been added to it."""
+        """Closes the map; one that has grown is left as one plain file."""
         path, written = self.store.path, _has_log(self.store.path)
         self._localizer.close()
         if written:
             with suppress(MapError):
                 KeyframeStore.open(path, readonly=False, cache_bytes=0).close()
-        self._localizer.backbone = self._localizer.estimator = None
+        self._localizer.release_device()
         self._free()
 
     # --- loading ------------------------------------------------------------------------------------
@@ -149,12 +195,6 @@ class Engine:
         self._count = len(localizer.store)
         return localizer
 
-    def _move(self, device: torch.device) -> None:
-        localizer = self._localizer
-        localizer.device = device
-        localizer.backbone = load_backbone(localizer.store.metadata()["backbone"], device)
-        localizer.estimator = NREEstimator(localizer.backbone)
-
     @staticmethod
     def _free() -> None:
         gc.collect()
@@ -165,58 +205,57 @@ class Engine:
     # --- memory -------------------------------------------------------------------------------------
 
     def _can_do_with_less(self) -> bool:
-        return self._localizer.retrieve > 1 or self.device.type != "cpu"
+        return self._retrieve > 1 or self.device.type != "cpu"
 
     def _do_with_less(self) -> None:
-        """Half the keyframes, hence half the points; when it is down to one, the CPU with all of them."""
-        localizer, wanted = self._localizer, value_of(self._node, "retrieve")
+        """Halves the number of keyframes and so of points; after the last one, moves to the CPU with all of them."""
+        wanted = value_of(self._node, "retrieve")
         where = self.device
-        if localizer.retrieve > 1:
-            localizer.retrieve //= 2
-            self.limitation = f"out of memory on {where}: {localizer.retrieve} of {wanted} keyframes an image"
+        if self._retrieve > 1:
+            self._retrieve //= 2
+            self.limitation = f"out of memory on {where}: {self._retrieve} of {wanted} keyframes an image"
         else:
-            localizer.retrieve = wanted
-            self._move(torch.device("cpu"))
+            self._retrieve = wanted
+            self._localizer.move_to("cpu")
             self.limitation = f"out of memory on {where}: on cpu"
         self._free()
-        self._again = time.monotonic() + _AGAIN_SECONDS
-        self._logger.warning(f"{self.limitation}, for {_AGAIN_SECONDS:.0f} s")
+        self._retry_at = time.monotonic() + _RETRY_SECONDS
+        self._logger.warning(f"{self.limitation}, for {_RETRY_SECONDS:.0f} s")
 
     def _try_all_again(self) -> None:
-        if not self.limitation or time.monotonic() < self._again:
+        if not self.limitation or time.monotonic() < self._retry_at:
             return
         self.limitation = ""
-        self._localizer.retrieve = value_of(self._node, "retrieve")
+        self._retrieve = value_of(self._node, "retrieve")
         wanted = choose_device(value_of(self._node, "device"))
         if wanted != self.device:
             try:
-                self._move(wanted)
-            except RuntimeError as error:
-                self._move(torch.device("cpu"))
-                self.limitation, self._again = f"{wanted}: {error}", time.monotonic() + _AGAIN_SECONDS
+                self._localizer.move_to(wanted)
+            except RuntimeError as error:  # it stays where it is, on the CPU
+                self.limitation, self._retry_at = f"{wanted}: {error}", time.monotonic() + _RETRY_SECONDS
 
 
 def _has_log(path: Path) -> bool:
-    """Whether a writer has left its log beside the map, for a reader held it."""
+    """Whether a writer has left its log beside the map, because a reader had it open."""
     return sidecars(path)[0].exists()
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    words = str(error).lower()
-    # torch's words for a GPU's memory and for the CPU's
-    return isinstance(error, MemoryError) or "out of memory" in words or "can't allocate memory" in words
+    text = str(error).lower()
+    # torch's messages for the memory of a GPU and of the CPU
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
 def _create_map(node: Node) -> None:
-    """An empty map of the default features where ``map_file`` does not exist."""
+    """Creates an empty map with the default features if ``map_file`` does not exist."""
     path = Path(value_of(node, "map_file"))
     if not path.name or path.exists():
         return
-    backbone = load_backbone("xfeat")
+    backbone = load_backbone(DEFAULT_BACKBONE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MapError(f"map {path} cannot be created: {error.strerror}") from error
     frame = value_of(node, "map_frame") or "map"
     KeyframeStore.create(path, backbone.name, backbone.weights_hash, frame, source="keyframes by topic").close()
-    node.get_logger().info(f"made an empty map {path}")
+    node.get_logger().info(f"created an empty map {path}")

@@ -1,32 +1,33 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The managed node: what it has in each state of its life (REP-2002's states, by rclpy.lifecycle).
+"""The managed node and its transitions (rclpy.lifecycle).
 
-configure loads map and network and warms up; activate subscribes; deactivate drops the
-subscriptions and frees the device; cleanup leaves nothing.
+configure loads map and network and warms them up; activate subscribes; deactivate ends the subscriptions and frees the
+device; cleanup leaves nothing.
 """
 
 from __future__ import annotations
 
 import re
-import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
 
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from nre_ros.errors import NreError
 from nre_ros.gate.gate import Gate
-from nre_ros.node.broadcasting import Frames
+from nre_ros.node.active import ActiveNode
 from nre_ros.node.engine import Engine
-from nre_ros.node.gating import settings_of
-from nre_ros.node.parameters import ParameterError, declare, value_of
-from nre_ros.node.publishing import Publishers
-from nre_ros.node.relocalizer import Relocalizer
+from nre_ros.node.logs import internal_error, log_exception, one_line
+from nre_ros.node.parameters import ParameterError, declare, gate_settings, value_of
+from nre_ros.node.publishers import PosePublishers
 from nre_ros.node.services import Services
+from nre_ros.node.tf import Frames
 
 _CAMERA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
-"""What ROS takes as part of a topic's name."""
+"""What ROS accepts as a part of a topic's name."""
 _SUCCESS, _FAILURE, _ERROR = (
     TransitionCallbackReturn.SUCCESS,
     TransitionCallbackReturn.FAILURE,
@@ -35,21 +36,25 @@ _SUCCESS, _FAILURE, _ERROR = (
 
 
 class LocalizeNode(LifecycleNode):
-    """The node ``localize_node``.  Raises ``ParameterError`` for a parameter that cannot be.
+    """The node ``localize_node``.
 
-    failure: why the last transition failed, in one line; empty after one that succeeded.
-    in_transition: whether one is under way.
+    Attributes:
+        failure: Why the last transition failed, in one line; empty after one that succeeded.
+        in_transition: Whether a transition is under way.
+
+    Raises:
+        ParameterError: A parameter has a value that cannot be used.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__("localize_node")
         self.failure = ""
         self.in_transition = False
         self._engine: Engine | None = None
-        self._relocalizer: Relocalizer | None = None
-        self._parts: list = []  # of the configured node, closed in reverse order
+        self._active: ActiveNode | None = None
+        self._configured = ExitStack()  # closes the parts of the configured node, the last one first
         declare(self, lambda: self._engine is not None)
-        self._service_change_state.callback = self._guarded(self._service_change_state.callback)
+        self._service_change_state.callback = self._refusing(self._service_change_state.callback)
 
     def start(self) -> bool:
         """Configures and activates; false when that fails, see ``failure``."""
@@ -57,7 +62,7 @@ class LocalizeNode(LifecycleNode):
 
     def close(self, timeout: float) -> bool:
         """Ends everything, in whatever state; false when a computation still runs after ``timeout`` seconds."""
-        if not self._close_relocalizer(timeout):
+        if not self._close_active(timeout):
             return False
         self._clean_up()
         return True
@@ -68,7 +73,7 @@ class LocalizeNode(LifecycleNode):
         return self._attempt(self._configure, self._clean_up)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        done = self._attempt(self._activate, self._close_relocalizer)
+        done = self._attempt(self._activate, self._close_active)
         return super().on_activate(state) if done == _SUCCESS else done
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -85,60 +90,63 @@ class LocalizeNode(LifecycleNode):
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         return self._attempt(self._shut_down)
 
-    def _configure(self):
+    def _configure(self) -> None:
         _check_cameras(self)
         engine = self._engine = Engine(self)
-        self._parts.append(engine)
+        self._configured.callback(engine.close)
         self._frames = Frames.of(self, engine.map_frame)
-        self._gate = Gate(settings_of(self))
-        self._publishing = Publishers(self)
-        self._parts.append(self._publishing)
-        self._serving = Services(self, engine, self._gate, self._frames)
-        self._parts.append(self._serving)
+        self._gate = Gate(gate_settings(self), watch_stamps=False)  # the clock monitor does
+        self._pose_publishers = PosePublishers(self)
+        self._configured.callback(self._pose_publishers.close)
+        self._offered_services = Services(self, engine, self._gate, self._frames)
+        self._configured.callback(self._offered_services.close)
 
-    def _activate(self):
+    def _activate(self) -> None:
+        assert self._engine is not None  # of the configured node
         self._engine.acquire()
         self._gate.reset()
-        self._relocalizer = Relocalizer(self, self._engine, self._gate, self._frames, self._publishing)
-        self._serving.active = self._relocalizer
+        self._active = ActiveNode(self, self._engine, self._gate, self._frames, self._pose_publishers)
+        self._offered_services.active = self._active
 
-    def _deactivate(self):
-        self._close_relocalizer()
+    def _deactivate(self) -> None:
+        self._close_active()
+        assert self._engine is not None  # of the configured node
         self._engine.release()
 
-    def _clean_up(self):
-        while self._parts:
-            self._parts.pop().close()
+    def _clean_up(self) -> None:
+        self._configured.close()
         self._engine = None
 
-    def _shut_down(self):
-        self._close_relocalizer()
+    def _shut_down(self) -> None:
+        self._close_active()
         self._clean_up()
 
-    def _close_relocalizer(self, timeout: float | None = None) -> bool:
+    def _close_active(self, timeout: float | None = None) -> bool:
         """Ends what the active node does; waits for the image that is being localized."""
-        if self._relocalizer is None:
+        if self._active is None:
             return True
-        if not self._relocalizer.close(timeout):
+        if not self._active.close(timeout):
             return False
-        self._relocalizer = None
-        self._serving.deactivate()
+        self._active = None
+        self._offered_services.deactivate()
         return True
 
-    # --- what rclpy leaves to us --------------------------------------------------------------------
+    # --- what rclpy does not do ---------------------------------------------------------------------
 
-    def _attempt(self, step: Callable, undo: Callable | None = None) -> TransitionCallbackReturn:
-        """One step of a transition: rclpy swallows exceptions without a word."""
+    def _attempt(
+        self, step: Callable[[], object], undo: Callable[[], object] | None = None
+    ) -> TransitionCallbackReturn:
+        """Runs one step of a transition and logs its error, which rclpy would swallow."""
         self.failure, self.in_transition = "", True
         try:
             step()
             return _SUCCESS
         except NreError as error:
-            self.failure = " ".join(str(error).split())
+            self.failure = one_line(error)
             self.get_logger().error(self.failure)
         except Exception as error:
-            self.failure = f"internal error, {type(error).__name__}: {' '.join(str(error).split())}"
-            self.get_logger().error(traceback.format_exc())
+            self.failure = internal_error(error)
+            log_exception(self, error)
         finally:
             self.in_transition = False
         if undo is None:
@@ -146,21 +154,21 @@ class LocalizeNode(LifecycleNode):
         undo()
         return _FAILURE
 
-    def _guarded(self, change_state: Callable) -> Callable:
-        """A transition that does not exist in the present state is refused: it must not end the process."""
+    def _refusing(self, change_state: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        """A callback that refuses a transition that does not exist in the present state, instead of raising."""
 
-        def answer(request, response):
+        def answer(request: Any, response: Any) -> Any:
             try:
                 return change_state(request, response)
             except rclpy_implementation.RCLError as error:
-                self.get_logger().warning(f"transition refused: {' '.join(str(error).split())}")
+                self.get_logger().warning(f"transition refused: {one_line(error)}")
                 response.success = False
                 return response
 
         return answer
 
 
-def _check_cameras(node: LifecycleNode):
+def _check_cameras(node: LifecycleNode) -> None:
     names = value_of(node, "cameras")
     if not names:
         raise ParameterError("parameter cameras is an empty list: leave it out for one camera without a name")

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The process of the node: signals, the environment, and errors at the start in one line.
+"""The process of the node: its signals, its environment, and errors at the start in one line.
 
-Exit codes: 0 after SIGINT or SIGTERM, 2 when the map, a parameter or an argument cannot be used
-(a managed node, ``autostart:=false``, goes on when it cannot be configured).
+Exit codes: 0 after SIGINT or SIGTERM; 2 when the map, a parameter or an argument cannot be used (with
+``autostart:=false`` the node stays unconfigured instead).
 """
 
 from __future__ import annotations
@@ -11,21 +11,33 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from types import FrameType
+from typing import TYPE_CHECKING
 
-_PATIENCE = 1.0
-"""Seconds that an ending process waits for the image that is being localized."""
+if TYPE_CHECKING:
+    from rclpy.executors import Executor
+
+    from nre_ros.node.lifecycle import LocalizeNode
+
+_END_SECONDS = 1.0
+"""How long a process that ends waits for the image that is being localized."""
 
 
 class _Signals:
-    """SIGINT and SIGTERM end loading and transitions at once, and the spinning in good order."""
+    """SIGINT and SIGTERM end loading and transitions at once, and the spinning node in order.
 
-    def __init__(self):
+    Attributes:
+        loading: Whether the process still loads; a signal ends it then.
+        node: The node, None before it exists.
+    """
+
+    def __init__(self) -> None:
         self.loading = True
-        self.node = None
+        self.node: LocalizeNode | None = None
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
 
-    def _handle(self, number, frame):
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.loading or (self.node is not None and self.node.in_transition):
             self.loading = False
             raise SystemExit(0)
@@ -33,19 +45,23 @@ class _Signals:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs the node until a signal comes, and ends the process; ``args``: as for ``rclpy.init``, default sys.argv.
+    """Runs the node until a signal comes, and ends the process.
 
-    Returns only where there has been no node: its exit code.
+    Args:
+        args: As for ``rclpy.init``; default ``sys.argv``.
+
+    Returns:
+        The exit code; only if the node could not be created.
     """
     signals = _Signals()
     try:
         code = _run(args, signals)
     except SystemExit as stop:
-        code = stop.code
+        code = stop.code if isinstance(stop.code, int) else 1
     if signals.node is not None:
         _end(signals.node)
-        # All is closed but for an estimator at work, which cannot be interrupted and would keep Python from
-        # ending; and taking torch and DDS apart object by object takes Python seconds on a busy machine.
+        # Everything is closed except for an estimator at work, which cannot be interrupted and would keep Python
+        # from ending.  Destroying torch and DDS object by object takes Python seconds on a busy machine.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -53,11 +69,10 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _run(args: list[str] | None, signals: _Signals) -> int:
-    from nre_ros import process
-    from nre_ros.node import bootstrap
+    from nre_ros import process, ros_environment
 
     process.prepare()
-    bootstrap.prepare()
+    ros_environment.prepare()
     import rclpy
     from rclpy.exceptions import ParameterException
     from rclpy.executors import SingleThreadedExecutor
@@ -85,8 +100,8 @@ def _run(args: list[str] | None, signals: _Signals) -> int:
     return 0
 
 
-def _spin(executor) -> None:
-    """Until the context is shut down."""
+def _spin(executor: Executor) -> None:
+    """Spins until the context is shut down."""
     import rclpy
     from rclpy.executors import ExternalShutdownException
     from rclpy.impl.implementation_singleton import rclpy_implementation
@@ -101,11 +116,11 @@ def _spin(executor) -> None:
             raise
 
 
-def _end(node) -> None:
-    """Tears the node down, unless a computation still runs."""
+def _end(node: LocalizeNode) -> None:
+    """Destroys the node, unless a computation still runs."""
     import rclpy
 
-    if not node.close(_PATIENCE):
+    if not node.close(_END_SECONDS):
         return
     if node.executor is not None:
         node.executor.shutdown(timeout_sec=0)

@@ -1,12 +1,12 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The node's services; they are there while it is configured."""
+"""The node's services; they exist while the node is configured."""
 
 from __future__ import annotations
 
 import time
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from rclpy.lifecycle import LifecycleNode
 from rclpy.task import Future
@@ -16,63 +16,68 @@ from nre_ros.errors import NreError
 from nre_ros.gate.gate import Gate
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.msg import LocalizationStatus
-from nre_ros.node.broadcasting import Frames
+from nre_ros.node.active import ActiveNode
 from nre_ros.node.engine import Engine
-from nre_ros.node.entities import Entities
+from nre_ros.node.interfaces import RosInterfaces
+from nre_ros.node.logs import internal_error, log_exception
 from nre_ros.node.parameters import value_of
-from nre_ros.node.publishing import status_message, tell_pose
-from nre_ros.node.relocalizer import Relocalizer
+from nre_ros.node.publishers import set_pose, status_of_result
+from nre_ros.node.tf import Frames
 from nre_ros.srv import LoadMap, LocalizeImage, Relocalize, SaveMap
 
-_PATIENCE = 10.0
+_DEFAULT_TIMEOUT = 10.0
 """Seconds that ~/relocalize waits when the call names none."""
 _INACTIVE = "the node is not active"
 
+_T = TypeVar("_T")
+_Callback = Callable[[Any, Any], Coroutine[Any, Any, Any]]
+
 
 class Services:
-    """Answers calls.  What takes long is done on the worker's thread, while the executor's goes on.
+    """Answers calls.  What takes long is done on the worker's thread, while the executor's thread goes on.
 
-    active: the relocalizer while the node is active, else None.
+    Attributes:
+        active: The parts of the active node, None while it is inactive.
     """
 
-    def __init__(self, node: LifecycleNode, engine: Engine, gate: Gate, frames: Frames):
+    def __init__(self, node: LifecycleNode, engine: Engine, gate: Gate, frames: Frames) -> None:
         self._node, self._engine, self._gate, self._frames = node, engine, gate, frames
-        self.active: Relocalizer | None = None
+        self.active: ActiveNode | None = None
         self._pending: set[Future] = set()  # work that is not done
         self._calls: set[Future] = set()  # calls that are not answered
-        self._entities = Entities(node)
-        for kind, name, callback in (
+        self._interfaces = RosInterfaces(node)
+        for service_type, name, callback in (
             (LocalizeImage, "~/localize_image", self._localize_image),
             (Relocalize, "~/relocalize", self._relocalize),
             (LoadMap, "~/load_map", self._load_map),
             (SaveMap, "~/save_map", self._save_map),
         ):
-            self._entities.service(kind, name, self._followed(callback))
-        self._entities.service(Trigger, "~/clear", self._clear)
+            self._interfaces.service(service_type, name, self._registered(callback))
+        self._interfaces.service(Trigger, "~/clear", self._clear)
 
-    def deactivate(self):
-        """There is no worker any more; whoever waits for it is told."""
+    def deactivate(self) -> None:
+        """Answers the calls that wait for the worker, which has ended."""
         self.active = None
         for answer in list(self._pending):
             if not answer.done():
                 answer.set_exception(NreError(_INACTIVE))
 
-    def close(self):
-        """Ends the services: at once, or when the executor has sent the answers to those who were waiting."""
+    def close(self) -> None:
+        """Ends the services: at once, or when the executor has sent the answers to the calls that wait."""
         if self._calls and self._node.executor is not None:
             self._node.executor.create_task(self._close_after, list(self._calls))
         else:
-            self._entities.close()
+            self._interfaces.close()
 
-    async def _close_after(self, calls: list[Future]):
+    async def _close_after(self, calls: list[Future]) -> None:
         for call in calls:
             await call
-        self._entities.close()
+        self._interfaces.close()
 
-    def _followed(self, callback):
-        """The callback of a service, known to be under way until its answer goes out."""
+    def _registered(self, callback: _Callback) -> _Callback:
+        """The callback of a service, whose call is known to ``close`` until its answer goes out."""
 
-        async def follow(request, response):
+        async def answer(request: Any, response: Any) -> Any:
             call = Future(executor=self._node.executor)
             self._calls.add(call)
             try:
@@ -81,40 +86,42 @@ class Services:
                 self._calls.discard(call)
                 call.set_result(None)
 
-        return follow
+        return answer
 
-    async def _localize_image(self, request, response):
+    async def _localize_image(
+        self, request: LocalizeImage.Request, response: LocalizeImage.Response
+    ) -> LocalizeImage.Response:
         """One image by itself; the node's state is not touched."""
         started, active = time.monotonic(), self.active
         try:
             if active is None:
                 raise NreError(_INACTIVE)
-            result = await self._done(lambda: active.localize(request.image, request.camera_info))
+            result = await self._done(lambda: active.pipeline.localize_single(request.image, request.camera_info))
         except NreError as error:
             result = LocalizationResult(reason=str(error))
         state = LocalizationStatus.LOCALIZED if result.success else LocalizationStatus.UNLOCALIZED
-        status = status_message(result, state)
-        if result.success:
-            tell_pose(status, result.T_map_cam, result.covariance)
+        status = status_of_result(result, state)
+        if result.T_map_cam is not None and result.covariance is not None:
+            set_pose(status, result.T_map_cam, result.covariance)
         status.header.stamp, status.header.frame_id = request.image.header.stamp, self._frames.map
         status.camera_frame = request.image.header.frame_id or request.camera_info.header.frame_id
         status.total_milliseconds = (time.monotonic() - started) * 1e3
         response.status = status
         return response
 
-    async def _relocalize(self, request, response):
+    async def _relocalize(self, request: Relocalize.Request, response: Relocalize.Response) -> Relocalize.Response:
+        """Waits for an image whose pose is accepted."""
         if self.active is None:
             response.message = _INACTIVE
         elif not 0 <= request.timeout < 1e6:
             response.message = f"timeout is {request.timeout:g} s, expected 0 to a million"
         else:
-            response.success, response.message, response.status = await self.active.demand.wait(
-                request.timeout or _PATIENCE
-            )
+            answer = await self.active.mode.wait_for_pose(request.timeout or _DEFAULT_TIMEOUT)
+            response.success, response.message, response.status = answer
         return response
 
-    async def _load_map(self, request, response):
-        def load():
+    async def _load_map(self, request: LoadMap.Request, response: LoadMap.Response) -> LoadMap.Response:
+        def load() -> str:
             self._engine.load(request.map_file, "" if value_of(self._node, "map_frame") else self._frames.map)
             if self.active is None:  # the device is for the active node
                 self._engine.release()
@@ -123,28 +130,28 @@ class Services:
 
         return await self._answered(load, response)
 
-    async def _save_map(self, request, response):
-        def save():
+    async def _save_map(self, request: SaveMap.Request, response: SaveMap.Response) -> SaveMap.Response:
+        def save() -> str:
             self._engine.save(request.map_file, request.overwrite)
             return f"{request.map_file}: {len(self._engine.store)} keyframes"
 
         return await self._answered(save, response)
 
-    def _clear(self, request, response):
-        """Forgets pose, correction and hints."""
+    def _clear(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Forgets the accepted pose, map -> odom and the initial pose."""
         self._forget("~/clear was called")
-        response.success, response.message = True, "pose, correction and hints are forgotten"
+        response.success, response.message = True, "the accepted pose, map -> odom and the initial pose are forgotten"
         return response
 
-    def _forget(self, why: str):
+    def _forget(self, reason: str) -> None:
         active = self.active
         if active is None:
             self._gate.reset()
         else:
-            active.forget(why)
+            active.forget(reason)
 
-    async def _answered(self, work: Callable[[], str], response):
-        """The response with the words of ``work``, or of its error."""
+    async def _answered(self, work: Callable[[], str], response: Any) -> Any:
+        """The response with the message of ``work``, or of its error."""
         try:
             response.message = await self._done(work)
             response.success = True
@@ -154,16 +161,16 @@ class Services:
             self._node.get_logger().warning(response.message)
         return response
 
-    async def _done(self, work: Callable):
+    async def _done(self, work: Callable[[], _T]) -> _T:
         """The result of ``work``, from the worker's thread where there is one; raises ``NreError``."""
         active = self.active
         if active is None:
-            return self._safely(work)
+            return self._checked(work)
         answer = Future(executor=self._node.executor)
 
-        def run():
+        def run() -> None:
             try:
-                result = self._safely(work)
+                result = self._checked(work)
                 if not answer.done():
                     answer.set_result(result)
             except NreError as error:
@@ -181,12 +188,12 @@ class Services:
         finally:
             self._pending.discard(answer)
 
-    def _safely(self, work: Callable):
-        """The result of ``work``; what nobody foresaw goes to the log with its traceback, and on as an ``NreError``."""
+    def _checked(self, work: Callable[[], _T]) -> _T:
+        """The result of ``work``; an unexpected error is logged with its traceback and becomes an ``NreError``."""
         try:
             return work()
         except NreError:
             raise
         except Exception as error:
-            self._node.get_logger().error(traceback.format_exc())
-            raise NreError(f"internal error, {type(error).__name__}: {error}") from error
+            log_exception(self._node, error)
+            raise NreError(internal_error(error)) from error

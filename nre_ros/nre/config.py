@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from nre_ros.errors import NreError
 from nre_ros.nre.gnc import sigma_schedule
 
 _RENAMED = {"p3p_sigma_max": "coarse_sigma_max", "p3p_sigma_min": "coarse_sigma_min"}
-"""The published config.yml has these names, the README beside it speaks of the others."""
+"""Names of the published config.yml -> names of the README beside it, which are ours."""
 _WITHOUT_EFFECT = {
     "gnc_minibatch": "refinement works in windows and needs no batches of points",
     "max_fine_imsize": "the backbone has a limit of its own",
@@ -20,13 +21,26 @@ _WITHOUT_EFFECT = {
 
 @dataclass(frozen=True)
 class EstimatorConfig:
-    """Settings; scales are in cells of the stage's grid.
+    """Settings of the estimator; scales are in cells of the stage's grid.
 
-    n_iter_p3p: triplets at most; top_n_p3p: share of the points that vote; starts: poses of the
-    consensus that are refined.  window_size: fine cells, even.  reciprocal: match in both
-    directions; None: if the features have unit length, whose correlations are comparable both
-    ways.  use_re: the plain reprojection error instead of the NRE.  skip_gnc: stop after the
-    consensus.  Raises ``ValueError`` naming the value that cannot be.
+    Attributes:
+        n_iter_p3p: Largest number of triplets.
+        top_n_p3p: Share of the points used for hypothesis generation, in (0, 1].
+        starts: Number of the consensus' poses that are refined.
+        coarse_sigma_max: Largest scale of the coarse stage.
+        coarse_sigma_min: Smallest scale of the coarse stage.
+        fine_sigma_max: Largest scale of the fine stage.
+        fine_sigma_min: Smallest scale of the fine stage.
+        window_size: Fine cells from one side of a point's window to the other. A window has ``window_size + 1`` cells
+            along a side, its centre included. It is a multiple of 4, and of twice the backbone's ``fine_enlarge``, so
+            that half a window is a whole number of cells of the feature map.
+        reciprocal: Whether to match in both directions; None: if the features have unit length, for only then are the
+            correlations of the two directions comparable.
+        use_re: The plain reprojection error instead of the NRE.
+        skip_gnc: Whether to stop after the consensus.
+
+    Raises:
+        ValueError: A value is out of its range; the message names it.
     """
 
     n_iter_p3p: int = 5000
@@ -41,7 +55,7 @@ class EstimatorConfig:
     use_re: bool = False
     skip_gnc: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.n_iter_p3p < 1 or self.starts < 1:
             raise ValueError(f"n_iter_p3p={self.n_iter_p3p} and starts={self.starts} must be at least 1")
         if not 0 < self.top_n_p3p <= 1:
@@ -55,9 +69,13 @@ class EstimatorConfig:
 
 
 def load_config(path: Path | str) -> EstimatorConfig:
-    """Settings from a YAML file with the published names (``config.yml``) or ours.
+    """Reads settings from a YAML file with the published names (``config.yml``) or ours.
 
-    Raises ``NreError`` for a file that cannot be read and for names that mean nothing.
+    Args:
+        path: The file.
+
+    Raises:
+        NreError: The file cannot be read, or a setting is unknown or has a wrong value.
     """
     import yaml
 
@@ -66,9 +84,11 @@ def load_config(path: Path | str) -> EstimatorConfig:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise NreError(f"configuration {path} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
-        raise NreError(f"configuration {path} is no list of settings")
+        raise NreError(f"configuration {path}: it is no list of settings")
     known = {field.name for field in fields(EstimatorConfig)}
-    settings = {_RENAMED.get(name, name): value for name, value in values.items() if name not in _WITHOUT_EFFECT}
+    settings: dict[str, Any] = {
+        str(_RENAMED.get(name, name)): value for name, value in values.items() if name not in _WITHOUT_EFFECT
+    }
     unknown = sorted(set(settings) - known, key=str)
     for field in fields(EstimatorConfig):
         if field.name in settings and not _fits(settings[field.name], field.default):
@@ -81,8 +101,8 @@ def load_config(path: Path | str) -> EstimatorConfig:
         raise NreError(f"configuration {path}: {error}") from error
 
 
-def _fits(value, default) -> bool:
-    """Whether a value is of its default's kind; that of ``reciprocal`` is None and leaves the choice."""
+def _fits(value: object, default: object) -> bool:
+    """Whether a value has its default's type; the default of ``reciprocal`` is None, which stands for a bool."""
     if default is None or isinstance(default, bool):
         return isinstance(value, bool) or (default is None and value is None)
     return isinstance(value, (int, float) if isinstance(default, float) else int) and not isinstance(value, bool)

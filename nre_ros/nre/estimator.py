@@ -1,106 +1,58 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The Neural Reprojection Error estimator: features and keyframes in, pose in the map out.
+"""The Neural Reprojection Error estimator (Germain, Lepetit, Bourmaud, CVPR 2021).
 
-maps -> P3P consensus -> coarse GNC-IRLS -> fine maps -> fine GNC-IRLS -> covariance and support
-(Germain, Lepetit, Bourmaud, CVPR 2021).  No randomness but the seed's, no exception for a hard
-image: the result then has no pose and says why.
+From features and keyframes to a pose in the map:
+
+    NRE maps -> P3P consensus -> coarse refinement -> fine refinement -> covariance, inliers, alternative pose
+
+The only randomness is the seed's. An image that cannot be localized is no error: the estimate then has no pose, and
+says why.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from time import perf_counter
 
 import torch
 
 from nre_ros.errors import NreError
-from nre_ros.features import FeatureBackbone, FeatureGrid, ImageFeatures
-from nre_ros.geometry import Camera, transform
+from nre_ros.features import FeatureBackbone, ImageFeatures
+from nre_ros.geometry import Camera
 from nre_ros.keyframes.types import KeyframeStack
+from nre_ros.nre.alternatives import REFINED_FROM, REPORTED_FROM, AlternativePose, are_distinct_poses
+from nre_ros.nre.coarse import refine_coarse, unrefined
 from nre_ros.nre.config import EstimatorConfig
-from nre_ros.nre.consensus import p3p_consensus
-from nre_ros.nre.fine import FineMatch, fine_maps, like_views
-from nre_ros.nre.gnc import (
-    ROUGH_GAIN,
-    cut_windows,
-    newton_schedule,
-    project_cells,
-    refine,
-    sigma_schedule,
-    smoothed_loss,
-)
-from nre_ros.nre.maps import NREMaps, chance_loss, keyframe_maps, reprojection_error_maps, sample_loss
-from nre_ros.nre.rivals import ALIKE, PLAUSIBLE, SUPPORT, Rival, apart, best_agreement
+from nre_ros.nre.consensus import Hypotheses, p3p_consensus
+from nre_ros.nre.estimate import Estimate
+from nre_ros.nre.fine import FineStage
+from nre_ros.nre.gnc import RefinedPose, smoothed_loss
+from nre_ros.nre.inliers import INLIER_LOSS, OUTLIER_LOSS, false_match_rates, inlier_score
+from nre_ros.nre.maps import NREMaps, keyframe_maps, reprojection_error_maps
+from nre_ros.nre.problem import MIN_POINTS, PoseProblem, input_fault
 from nre_ros.nre.uncertainty import pose_covariance
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Outcome for one image.
-
-    T_cam_map: [4, 4] float64 or None with ``reason``.  covariance: [6, 6] of the camera in the
-    map (see ``uncertainty``) or None.  cost: smoothed loss per point of the last stage.
-    pixels, valid, losses: [N, 2], [N], [N] projections of all points of the stack, whether they
-    lie in front of the camera, and their coarse losses there as fractions of ln|Omega|.
-    by_chance: [N] the probability that a point supports a pose by mere chance.  fine_values: [M] what the smoothed loss of
-    each point of the fine stage leaves of ln|Omega|, as a fraction of it.
-    rival: the best pose that puts the camera elsewhere; None where there is none.
-    stages: stage -> (T_cam_map [4, 4], cost) after it: P3P, coarse_irls, fine_irls (the published
-    names; P3P's cost is the mean loss of the voting points, the others' the smoothed loss).
-    sample_maps, sample_points, grid: loss maps [S, H, W] of a few points (fractions of ln|Omega|),
-    their indices [S], and where the maps' cells lie in the query; for pictures.
-    milliseconds: per stage.
-    """
-
-    T_cam_map: torch.Tensor | None = None
-    reason: str = ""
-    covariance: torch.Tensor | None = None
-    cost: float = math.nan
-    pixels: torch.Tensor | None = field(default=None, repr=False)
-    valid: torch.Tensor | None = field(default=None, repr=False)
-    losses: torch.Tensor | None = field(default=None, repr=False)
-    by_chance: torch.Tensor | None = field(default=None, repr=False)
-    fine_values: torch.Tensor | None = field(default=None, repr=False)
-    rival: Rival | None = None
-    stages: dict[str, tuple[torch.Tensor, float]] = field(default_factory=dict, repr=False)
-    sample_maps: torch.Tensor | None = field(default=None, repr=False)
-    sample_points: torch.Tensor | None = field(default=None, repr=False)
-    grid: FeatureGrid | None = None
-    milliseconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def support(self) -> int:
-        """Number of points that support the pose."""
-        return 0 if self.losses is None else int((self.losses < SUPPORT).sum())
-
-
-class Stopwatch:
-    """Milliseconds per stage; waits for the device so that each stage pays for itself."""
-
-    def __init__(self, device: torch.device):
-        self.milliseconds: dict[str, float] = {}
-        self._cuda = device.type == "cuda"
-        self._last = self._now()
-
-    def _now(self) -> float:
-        if self._cuda:
-            torch.cuda.synchronize()
-        return perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = self._now()
-        self.milliseconds[stage] = (now - self._last) * 1e3
-        self._last = now
-
-
 class NREEstimator:
-    """Estimates poses for features of one backbone (its temperatures and descriptor lengths)."""
+    """Estimates poses from the features of one backbone.
+
+    Args:
+        backbone: Gives the temperatures and the lengths of the descriptors.
+        config: Settings.
+
+    Raises:
+        NreError: The configuration does not fit the backbone.
+    """
 
     def __init__(self, backbone: FeatureBackbone, config: EstimatorConfig = EstimatorConfig()):
         if config.reciprocal and not backbone.unit_length:
             raise NreError(f"reciprocal matching needs features of unit length, those of {backbone.name} are not")
+        if config.window_size % (2 * backbone.fine_enlarge):
+            raise NreError(
+                f"window_size={config.window_size} must be a multiple of {2 * backbone.fine_enlarge} for the features "
+                f"{backbone.name}, twice their fine_enlarge"
+            )
         self.backbone = backbone
         self.config = config
 
@@ -114,226 +66,178 @@ class NREEstimator:
         prior: torch.Tensor | None = None,
         use_re: bool | None = None,
     ) -> Estimate:
-        """Pose of the camera that took the query, from a stack of keyframes.
+        """Estimates the pose of the camera that took an image.
 
-        prior: T_cam_map [4, 4] to be tried beside what the consensus finds; use_re: instead of
-        the configuration's.  Input that cannot be used (too few points, shapes that do not fit
-        together, features that are not finite) gives an estimate without a pose that names it.
+        Args:
+            query: Features of the image.
+            keyframes: The retrieved keyframes.
+            camera: Intrinsics of the image.
+            seed: Of the consensus.
+            prior: ``[4, 4]`` pose ``T_cam_map`` that is scored beside the poses of the consensus.
+            use_re: The plain reprojection error instead of the NRE; None: as configured.
+
+        Returns:
+            The estimate. Input that cannot be used (too few points, shapes that do not fit, values that are not finite)
+            gives an estimate without a pose whose ``reason`` names the fault.
         """
         watch = Stopwatch(query.coarse.data.device)
-        problem = _problem(query, keyframes, self.backbone)
-        if problem:
-            return Estimate(reason=problem)
+        blank = Estimate(milliseconds=watch.milliseconds, keyframes=keyframes, camera=camera)
+        fault = input_fault(query, keyframes, self.backbone)
+        if fault:
+            return replace(blank, reason=fault)
         maps = self.maps(query, keyframes, self.config.use_re if use_re is None else use_re)
+        problem = PoseProblem(keyframes.points, maps, camera)
         watch.lap("maps")
-        found, failure = self._consensus(keyframes, maps, camera, seed, prior)
+        hypotheses = self._consensus(problem, seed, prior)
         watch.lap("consensus")
+        failure = self._failure(hypotheses, problem)
         if failure:
-            return Estimate(reason=failure, milliseconds=watch.milliseconds)
-        stages = {"P3P": (found.T[0], float(found.cost[0]))}
-        per_point = math.nan  # the smoothed loss, which the consensus alone does not give
+            return replace(blank, reason=failure)
+        stages = {"P3P": (hypotheses.T[0], float(hypotheses.cost[0]))}
+        blank = replace(blank, stages=stages)
+        fine = FineStage(problem, query, keyframes, self.backbone, self.config)
+        refined: RefinedPose | None
         if self.config.skip_gnc:
-            local, kept, sigma = _coarse_windows(found.T[0], keyframes, maps, camera)
+            refined, outlier_loss = unrefined(problem, hypotheses.T[0]), maps.outlier_loss
         else:
-            stages["coarse_irls"] = self._refine_coarse(found.T, keyframes, maps, camera)
+            coarse = stages["coarse_irls"] = refine_coarse(problem, hypotheses.T, self.config)
             watch.lap("coarse")
-            fine, local, kept = self._refine_fine(stages["coarse_irls"][0], query, keyframes, maps, camera)
+            refined, inside = fine.refine(coarse[0])
+            outlier_loss = fine.outlier_loss
             watch.lap("fine")
-            if fine is None:
-                return Estimate(
-                    reason=f"only {len(kept)} points lie far enough inside the image under the coarse pose",
-                    milliseconds=watch.milliseconds,
-                    stages=stages,
-                )
-            stages["fine_irls"] = fine
-            per_point = fine[1] / len(kept)
-            sigma = sigma_schedule(self.config.fine_sigma_max, self.config.fine_sigma_min)[-1]
-        T, _ = list(stages.values())[-1]
-        covariance = pose_covariance(T, keyframes.points[kept], camera, local, sigma)
-        left = -smoothed_loss(T[None], keyframes.points[kept], camera, local, sigma)[0]
-        estimate = self._judged(T, found.rival, query, keyframes, maps, camera)
-        watch.lap("verdict")
-        return replace(
-            estimate,
+            if refined is None:
+                reason = f"only {inside} points lie far enough inside the image under the coarse pose"
+                return replace(blank, reason=reason)
+            stages["fine_irls"] = (refined.T, refined.cost)
+        covariance = _covariance(refined, camera)
+        margins = -smoothed_loss(refined.T[None], refined.points, camera, refined.windows, refined.sigma)[0]
+        estimate = replace(
+            self._with_inliers(blank, refined.T, hypotheses.alternative, problem, fine),
             covariance=covariance,
-            cost=per_point,
-            stages=stages,
-            milliseconds=watch.milliseconds,
-            fine_values=left / self._fine_chance(query),
+            cost=refined.cost / len(refined.points),
+            fine_margins=margins / outlier_loss,
         )
+        watch.lap("verdict")
+        return estimate
 
     def maps(self, query: ImageFeatures, keyframes: KeyframeStack, use_re: bool = False) -> NREMaps:
-        """Coarse NRE maps of the keyframes' points in the query."""
+        """Computes the coarse NRE maps of all points of the keyframes in the query.
+
+        Args:
+            query: Features of the image.
+            keyframes: The retrieved keyframes.
+            use_re: The plain reprojection error instead of the NRE.
+        """
         reciprocal = self.config.reciprocal
         if reciprocal is None:
             reciprocal = self.backbone.unit_length
         maps = keyframe_maps(keyframes, query.coarse, self.backbone.coarse_temperature, reciprocal)
         return reprojection_error_maps(maps) if use_re else maps
 
-    def _consensus(self, keyframes, maps, camera, seed, prior):
+    def _consensus(self, problem: PoseProblem, seed: int, prior: torch.Tensor | None) -> Hypotheses:
         generator = torch.Generator(device="cpu").manual_seed(seed)
-        found = p3p_consensus(
-            keyframes.points,
-            maps,
-            camera,
-            generator,
-            self.config.n_iter_p3p,
-            self.config.top_n_p3p,
-            self.config.starts,
-            prior,
-        )
-        if len(found.kept) < 4:
-            return found, f"only {len(found.kept)} of {len(keyframes)} points match anything in the image"
-        if not len(found.T):
-            return found, f"none of {self.config.n_iter_p3p} triplets gives a pose"
-        return found, ""
+        config = self.config
+        return p3p_consensus(problem, generator, config.n_iter_p3p, config.top_n_p3p, config.starts, prior)
 
-    def _refine_coarse(self, T, keyframes, maps, camera):
-        """The best of the refined starts, [4, 4], and its cost."""
-        schedule = newton_schedule(self.config.coarse_sigma_max, self.config.coarse_sigma_min)
-        near = _near_image(T, keyframes.points, camera, maps, 4 * schedule[0])
+    def _failure(self, hypotheses: Hypotheses, problem: PoseProblem) -> str:
+        """Why the consensus found no pose; empty where it found one."""
+        if len(hypotheses.rows) < MIN_POINTS:
+            return f"only {len(hypotheses.rows)} of {len(problem)} points match anything in the image"
+        if not len(hypotheses.T):
+            return f"none of {self.config.n_iter_p3p} triplets gives a pose"
+        return ""
 
-        def windows(cells, sigma):
-            return cut_windows(maps.loss, maps.chance, maps.grid, cells, math.ceil(3 * sigma) + 1, near)
-
-        refined = refine(T, keyframes.points[near], camera, windows, maps.grid, schedule, ROUGH_GAIN)
-        best = refined.cost.argmin()
-        return refined.T[best], float(refined.cost[best])
-
-    def _refine_fine(self, T, query, keyframes, maps, camera):
-        """Fine pose and its cost (None with too few points), its local maps, the points that took part."""
-        local, kept = fine_maps(
-            T,
-            keyframes.points,
-            self._fine_matches(T, query, keyframes, camera),
-            maps,
-            camera,
-            self.config.window_size,
-            self.backbone.fine_enlarge,
-        )
-        if len(kept) < 4:
-            return None, local, kept
-        schedule = newton_schedule(self.config.fine_sigma_max, self.config.fine_sigma_min)
-        refined = refine(T[None], keyframes.points[kept], camera, local, local.grid, schedule)
-        return (refined.T[0], float(refined.cost[0])), local, kept
-
-    def _fine_matches(self, T, query: ImageFeatures, keyframes: KeyframeStack, camera: Camera) -> list[FineMatch]:
-        """What the fine stage looks for: points in like views in both of the backbone's fine maps, where it has two."""
-        backbone, ones = self.backbone, torch.ones_like(keyframes.directions[:, 0])
-        near = keyframes.fine[:, : backbone.fine_channels]
-        if query.closer_look is None:
-            return [FineMatch(query.fine, near, ones / backbone.fine_temperature)]
-        like = like_views(T, keyframes.points, keyframes.directions, camera)
-        closer = keyframes.fine[:, backbone.fine_channels :]
-        return [
-            FineMatch(query.closer_look(), closer, ones / backbone.closer_temperature),
-            FineMatch(query.fine, near, like / backbone.fine_temperature),
-        ]
-
-    def _fine_chance(self, query: ImageFeatures) -> float:
-        """ln|Omega| of the fine maps (of the coarse ones, if the consensus has the last word)."""
-        if self.config.skip_gnc:
-            return chance_loss(*query.coarse.data.shape[1:])
-        return chance_loss(*(side * self.backbone.fine_enlarge for side in query.fine.data.shape[1:]))
-
-    def _judged(self, T, rival, query, keyframes, maps, camera) -> Estimate:
-        """What the pose and its rival explain: the losses at them against those that chance would give."""
-        pixels, valid, losses = self._losses(T, keyframes, maps, camera)
-        # every third cell will do for a rate
-        by_chance = (maps.loss[:, ::3, ::3] < SUPPORT * maps.chance).float().mean((1, 2))
-
-        own = best_agreement(losses, by_chance, keyframes.counts)
-
-        def agreement(T) -> float:
-            losses = self._losses(T, keyframes, maps, camera)[2]
-            return best_agreement(losses, by_chance, keyframes.counts) / max(own, 1e-9)
-
-        if rival is not None:
-            rival = self._rival(rival, T, agreement, query, keyframes, maps, camera)
+    def _with_inliers(
+        self,
+        estimate: Estimate,
+        T: torch.Tensor,
+        alternative: torch.Tensor | None,
+        problem: PoseProblem,
+        fine: FineStage,
+    ) -> Estimate:
+        """The estimate with its pose, the inliers of the pose, and the alternative pose."""
+        pixels, valid, losses = problem.relative_losses(T)
+        rates = false_match_rates(problem.maps)
+        assert estimate.keyframes is not None
+        scorer = _RelativeScore(problem, rates, estimate.keyframes.counts, losses)
         samples = _typical_points(losses)
-        return Estimate(
-            T,
+        return replace(
+            estimate,
+            T_cam_map=T,
             pixels=pixels,
             valid=valid,
             losses=losses,
-            by_chance=by_chance,
-            rival=rival,
-            sample_maps=maps.loss[samples] / maps.chance,
+            false_match_rate=rates,
+            alternative=None if alternative is None else self._refine_alternative(alternative, T, scorer, fine),
+            sample_maps=problem.maps.loss[samples] / problem.maps.outlier_loss,
             sample_points=samples,
-            grid=maps.grid,
+            grid=problem.maps.grid,
         )
 
-    def _rival(self, T, first, agreement, query, keyframes, maps, camera) -> Rival | None:
-        """The rival T, refined as far as it agrees; None where that brings it to the place of the first pose."""
-        share = agreement(T)
-        if share < PLAUSIBLE:
-            return Rival(T, share)
-        T, _ = self._refine_coarse(T[None], keyframes, maps, camera)
-        if not bool(apart(T[None], first, keyframes.points)):
-            return None
-        share = agreement(T)
-        if self.config.skip_gnc or share < ALIKE:
-            return Rival(T, share)
-        fine, local, kept = self._refine_fine(T, query, keyframes, maps, camera)
-        if fine is None:
-            return Rival(T, share)
-        if not bool(apart(fine[0][None], first, keyframes.points)):
-            return None
-        sigma = sigma_schedule(self.config.fine_sigma_max, self.config.fine_sigma_min)[-1]
-        return Rival(fine[0], share, pose_covariance(fine[0], keyframes.points[kept], camera, local, sigma))
+    def _refine_alternative(
+        self, T: torch.Tensor, found: torch.Tensor, score: _RelativeScore, fine: FineStage
+    ) -> AlternativePose | None:
+        """The alternative T [4, 4], refined as far as its score deserves.
 
-    def _losses(self, T, keyframes, maps, camera):
-        """Projections [N, 2] of all points, which lie in front [N], and their losses [N] as fractions of ln|Omega|."""
-        pixels, valid, _ = camera.project(transform(T, keyframes.points))
-        return pixels, valid, sample_loss(maps.loss, maps.grid.to_cells(pixels)[None], valid[None])[0] / maps.chance
+        None where the refinement brings it to the pose ``found`` [4, 4].
+        """
+        problem = score.problem
+        relative = score(T)
+        if relative < REFINED_FROM:
+            return AlternativePose(T, relative)
+        T, _ = refine_coarse(problem, T[None], self.config)
+        if not bool(are_distinct_poses(T[None], found, problem.points)):
+            return None
+        relative = score(T)
+        if self.config.skip_gnc or relative < REPORTED_FROM:
+            return AlternativePose(T, relative)
+        refined, _ = fine.refine(T)
+        if refined is None:
+            return AlternativePose(T, relative)
+        if not bool(are_distinct_poses(refined.T[None], found, problem.points)):
+            return None
+        return AlternativePose(refined.T, relative, _covariance(refined, problem.camera))
+
+
+class _RelativeScore:
+    """Inlier scores of poses, as fractions of the score of the pose found, whose relative losses are given."""
+
+    def __init__(self, problem: PoseProblem, rates: torch.Tensor, counts: tuple[int, ...], losses: torch.Tensor):
+        self.problem, self._rates, self._counts = problem, rates, counts
+        self._found = max(inlier_score(losses, rates, counts), 1e-9)
+
+    def __call__(self, T: torch.Tensor) -> float:
+        losses = self.problem.relative_losses(T)[2]
+        return inlier_score(losses, self._rates, self._counts) / self._found
+
+
+class Stopwatch:
+    """Milliseconds per stage; waits for the device, so that each stage's work counts as its own."""
+
+    def __init__(self, device: torch.device):
+        self.milliseconds: dict[str, float] = {}
+        self._cuda = device.type == "cuda"
+        self._last = self._now()
+
+    def _now(self) -> float:
+        if self._cuda:
+            torch.cuda.synchronize()
+        return perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Notes the time since the last lap as that of ``stage``."""
+        now = self._now()
+        self.milliseconds[stage] = (now - self._last) * 1e3
+        self._last = now
+
+
+def _covariance(refined: RefinedPose, camera: Camera) -> torch.Tensor | None:
+    return pose_covariance(refined.T, refined.points, camera, refined.windows, refined.sigma)
 
 
 def _typical_points(losses: torch.Tensor) -> torch.Tensor:
-    """Indices of the point that agrees most, of one that agrees as the middle one does, and of one that does not."""
+    """Indices [3] of the best inlier, of the median inlier, and of the worst point in view."""
     order = torch.argsort(losses, stable=True)
-    supporting = int((losses < SUPPORT).sum())
-    in_view = int((losses < 1.0).sum())
-    return order[[0, supporting // 2, max(in_view - 1, 0)]]
-
-
-def _near_image(T, points, camera: Camera, maps: NREMaps, margin: float) -> torch.Tensor:
-    """Indices of the points that at least one of the poses T [B, 4, 4] puts within ``margin`` cells of the image.
-
-    The others weigh nothing in the refinement from there: half of a stack of keyframes, often.
-    """
-    cells = project_cells(T, points, camera, maps.grid)
-    size = cells.new_tensor([maps.loss.shape[2], maps.loss.shape[1]])
-    near = ((cells > -margin) & (cells < size + margin)).all(-1).any(0)
-    return torch.nonzero(near)[:, 0]
-
-
-def _coarse_windows(T, keyframes: KeyframeStack, maps: NREMaps, camera: Camera):
-    """Coarse windows around one pose, all points, and the scale that goes with them."""
-    cells = project_cells(T[None], keyframes.points, camera, maps.grid)
-    windows = cut_windows(maps.loss, maps.chance, maps.grid, cells, 4)
-    return windows, torch.arange(len(keyframes), device=cells.device), 1.0
-
-
-def _problem(query: ImageFeatures, keyframes: KeyframeStack, backbone: FeatureBackbone) -> str:
-    """Why these cannot give a pose, whatever they show; empty if they may."""
-    if len(keyframes) < 4:
-        return f"the retrieved keyframes have only {len(keyframes)} points"
-    count, views = sum(keyframes.counts), len(keyframes.counts)
-    coarse, fine = query.coarse.data, query.fine.data
-    closer = 0 if query.closer_look is None else backbone.closer_channels
-    expected = {
-        "query features": (coarse, (None, None, None)),
-        "fine query features": (fine, (None, None, None)),
-        "keyframe points": (keyframes.points, (count, 3)),
-        "keyframe descriptors": (keyframes.coarse, (count, len(coarse))),
-        "fine keyframe descriptors": (keyframes.fine, (count, len(fine) + closer)),
-        "keyframe directions": (keyframes.directions, (count, 3)),
-        "background descriptors": (keyframes.background, (views, None, len(coarse))),
-    }
-    for name, (tensor, shape) in expected.items():
-        if tensor.dim() != len(shape) or any(a not in (None, b) for a, b in zip(shape, tensor.shape)):
-            wanted = ", ".join("any" if side is None else str(side) for side in shape)
-            return f"{name} have shape {list(tensor.shape)}, expected [{wanted}]"
-    finite = torch.stack([torch.isfinite(tensor).all() for tensor, _ in expected.values()]).tolist()
-    spoilt = [name for name, fits in zip(expected, finite) if not fits]
-    return f"{' and '.join(spoilt)} are not finite" if spoilt else ""
+    inliers = int((losses < INLIER_LOSS).sum())
+    in_view = int((losses < OUTLIER_LOSS).sum())
+    return order[[0, inliers // 2, max(in_view - 1, 0)]]

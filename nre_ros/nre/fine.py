@@ -1,41 +1,47 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Fine loss maps: a window of the high-resolution feature map around each coarse projection.
+"""The fine stage: refinement of one pose in windows of high-resolution loss maps (the paper's section 4.3).
 
-The correlation of a point's fine descriptor with the cells around its prior is turned into a
-probability over the window alone; the coarse map says how much of the point's probability lies
-there at all (the paper's section 4.3).  Windows lie centred on the prior.
+Around each point's coarse projection, the correlation of the point's fine descriptor with the fine features becomes a
+probability over the window alone. The coarse map gives the share of the point's probability that lies there at all.
+Unlike the published windows, these windows are centred on the coarse projection.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 
-from nre_ros.features import FeatureGrid, FeatureMap
-from nre_ros.features.base import cubic_convolution, focal_length_seen
-from nre_ros.geometry import Camera, invert, transform
-from nre_ros.nre.gnc import LocalMaps, cut_windows
-from nre_ros.nre.maps import NREMaps, chance_loss
+from nre_ros.features import FeatureBackbone, FeatureGrid, FeatureMap, ImageFeatures
+from nre_ros.features.base import cubic_convolution
+from nre_ros.keyframes.types import KeyframeStack
+from nre_ros.nre.config import EstimatorConfig
+from nre_ros.nre.gnc import LocalMaps, RefinedPose, newton_schedule, refine, sigma_schedule
+from nre_ros.nre.maps import outlier_loss
+from nre_ros.nre.problem import MIN_POINTS, PoseProblem
+from nre_ros.nre.viewpoints import compatible_views
 
 _CUBIC_REACH = 2
-"""Cells that cubic interpolation looks at on either side."""
-_LIKE_SIZE, _LIKE_COSINE = 1.5, math.cos(math.radians(25.0))
-"""Views of a point are alike within this ratio of its sizes and this angle between the rays to it."""
+"""Cells that cubic interpolation needs on either side."""
+MAX_SCALE_RATIO, MIN_COSINE = 1.5, math.cos(math.radians(25.0))
+"""Within this ratio of scales and this angle, features that know little of their surroundings can be matched."""
 _FETCHED_AT_ONCE = 2_000_000
 """Numbers of the feature map fetched at once; bounds the memory, not the result."""
 
 
 @dataclass(frozen=True)
 class FineMatch:
-    """Fine features of the query, and what is looked for in them.
+    """Fine features of the query and the descriptors that are matched with them.
 
-    descriptors: [N, C] of the points; sharpness: [N] inverse temperature of each point's softmax, 0
-    for those that are not looked for.
+    Attributes:
+        features: Of the query.
+        descriptors: ``[N, C]`` of the points.
+        sharpness: ``[N]`` inverse temperature of each point's softmax; 0 for a point that is not matched here.
     """
 
     features: FeatureMap
@@ -43,79 +49,139 @@ class FineMatch:
     sharpness: torch.Tensor
 
 
-def fine_maps(
-    T: torch.Tensor,
-    points: torch.Tensor,
-    matches: list[FineMatch],
-    coarse: NREMaps,
-    camera: Camera,
-    window_size: int = 16,
-    enlarge: int = 1,
-) -> tuple[LocalMaps, torch.Tensor]:
-    """Local fine maps around the projections under one coarse pose.
+class FineStage:
+    """The fine stage for one query.
 
-    T: [4, 4] coarse pose, map to camera; points: [N, 3]; matches: one, or several whose
-    probabilities are multiplied, in feature maps of one size (the first one's grid counts).
-    coarse: NRE maps of the same points; window_size: in fine cells, ``enlarge`` of which make one
-    cell of the fine feature maps.  Returns the windows of the M points that project at least half
-    a window inside the image, and their indices [M].
+    Args:
+        problem: Points and coarse maps.
+        query: Features of the query. Its second pass, where the backbone has one, is computed when a pose is refined
+            for the first time, and the pass's time counts as the fine stage's.
+        keyframes: The points' fine descriptors and viewing directions.
+        backbone: The backbone of both.
+        config: Window size and scales.
+
+    Attributes:
+        outlier_loss: ln|Omega| of the whole fine map, nats.
     """
-    pixels, valid, _ = camera.project(transform(T, points))
+
+    def __init__(
+        self,
+        problem: PoseProblem,
+        query: ImageFeatures,
+        keyframes: KeyframeStack,
+        backbone: FeatureBackbone,
+        config: EstimatorConfig,
+    ):
+        self._problem, self._query, self._keyframes = problem, query, keyframes
+        self._backbone, self._config = backbone, config
+        self.outlier_loss = outlier_loss(*(side * backbone.fine_enlarge for side in query.fine.data.shape[1:]))
+
+    def refine(self, T: torch.Tensor) -> tuple[RefinedPose | None, int]:
+        """Refines a pose in the fine maps.
+
+        Args:
+            T: ``[4, 4]`` coarse pose ``T_cam_map``.
+
+        Returns:
+            The refined pose, None with fewer than ``MIN_POINTS`` points, and the number of points that lie far enough
+            inside the image to take part.
+        """
+        problem, config = self._problem, self._config
+        windows, rows = fine_maps(problem, T, self._matches(T), config.window_size, self._backbone.fine_enlarge)
+        if len(rows) < MIN_POINTS:
+            return None, len(rows)
+        points = problem.points[rows]
+        sigmas = newton_schedule(config.fine_sigma_max, config.fine_sigma_min)
+        refined = refine(T[None], points, problem.camera, windows, windows.grid, sigmas)
+        sigma = sigma_schedule(config.fine_sigma_max, config.fine_sigma_min)[-1]
+        return RefinedPose(refined.T[0], float(refined.cost[0]), points, windows, sigma), len(rows)
+
+    def _matches(self, T: torch.Tensor) -> list[FineMatch]:
+        """Both fine maps of the query where the backbone has a second pass, else the only one.
+
+        The features of the first pass know little of a point's surroundings. With a second pass they are used only for
+        points that the query sees as their keyframe did.
+        """
+        backbone, keyframes, query = self._backbone, self._keyframes, self._query
+        ones = torch.ones_like(keyframes.directions[:, 0])
+        first = keyframes.fine[:, : backbone.fine_map_channels]
+        if query.second_pass is None:
+            return [FineMatch(query.fine, first, ones / backbone.fine_temperature)]
+        compatible = compatible_views(
+            T, keyframes.points, keyframes.directions, self._problem.camera, MAX_SCALE_RATIO, MIN_COSINE
+        )
+        second = keyframes.fine[:, backbone.fine_map_channels :]
+        return [
+            FineMatch(query.second_pass(), second, ones / backbone.second_pass_temperature),
+            FineMatch(query.fine, first, compatible / backbone.fine_temperature),
+        ]
+
+
+def fine_maps(
+    problem: PoseProblem, T: torch.Tensor, matches: Sequence[FineMatch], window_size: int = 16, enlarge: int = 1
+) -> tuple[LocalMaps, torch.Tensor]:
+    """Computes fine loss maps in windows around the projections under one pose.
+
+    A window has ``window_size + 1`` cells along a side: the cell of the projection and ``window_size / 2`` fine cells
+    on either side. These must be whole cells of the feature map, too, so ``window_size`` is a multiple of
+    ``2 * enlarge``.
+
+    Args:
+        problem: Points and coarse maps.
+        T: ``[4, 4]`` coarse pose ``T_cam_map``.
+        matches: One, or several whose probabilities are multiplied. Their feature maps have one size, and the grid of
+            the first one counts.
+        window_size: In fine cells.
+        enlarge: Fine cells per cell of the feature maps.
+
+    Returns:
+        The windows of the M points that project at least half a window inside the image, and their indices ``[M]``.
+
+    Raises:
+        ValueError: ``window_size`` is no multiple of ``2 * enlarge``.
+    """
+    if window_size % (2 * enlarge):
+        raise ValueError(f"window_size={window_size} must be a multiple of {2 * enlarge}, twice fine_enlarge={enlarge}")
+    pixels, valid = problem.project(T)
     fine = matches[0].features
     _, height, width = fine.data.shape
     half = window_size // (2 * enlarge)
     centre = fine.grid.to_cells(pixels).round()
     margin = centre.new_tensor([width - 1, height - 1]) - centre
-    kept = torch.nonzero(valid & (centre >= half).all(-1) & (margin >= half).all(-1))[:, 0]
-    centre = centre[kept].long()
-    scores = fine.data.new_zeros(len(kept), window_size + 1, window_size + 1)
+    rows = torch.nonzero(valid & (centre >= half).all(-1) & (margin >= half).all(-1))[:, 0]
+    centre = centre[rows].long()
+    scores = fine.data.new_zeros(len(rows), window_size + 1, window_size + 1)
     for match in matches:
-        sharpness = match.sharpness[kept].to(scores)
-        rows = torch.nonzero(sharpness > 0)[:, 0]
-        found = _window_scores(match.descriptors[kept[rows]], match.features.data, centre[rows], half, enlarge)
-        scores.index_add_(0, rows, found * sharpness[rows, None, None])
-    mass = _coarse_mass(coarse, kept, coarse.grid.to_cells(pixels[kept]))
-    chance = chance_loss(height * enlarge, width * enlarge)
+        sharpness = match.sharpness[rows].to(scores)
+        matched = torch.nonzero(sharpness > 0)[:, 0]
+        cosines = _window_cosines(match.descriptors[rows[matched]], match.features.data, centre[matched], half, enlarge)
+        scores.index_add_(0, matched, cosines * sharpness[matched, None, None])
+    mass = _coarse_mass(problem, rows, problem.maps.grid.to_cells(pixels[rows]))
     log_probability = F.log_softmax(scores.flatten(1), dim=1).reshape(scores.shape)
-    values = chance + log_probability + (mass.log() - math.log(window_size))[:, None, None]
+    # The published code divides the probability by the window's size. The division moves no minimum, but it decides how
+    # probable a cell must be to count: cells below chance level are cut off by the clamp.
+    log_weight = mass.log() - math.log(window_size)
+    values = outlier_loss(height * enlarge, width * enlarge) + log_probability + log_weight[:, None, None]
     # fine cell j of the window is centred at cell (centre - half) + j / enlarge of the feature map
     grid = FeatureGrid(fine.grid.stride / enlarge, fine.grid.offset)
-    return LocalMaps(values.clamp_min_(0)[None], ((centre - half) * enlarge)[None], grid), kept
+    return LocalMaps(values.clamp_min_(0)[None], ((centre - half) * enlarge)[None], grid), rows
 
 
-def like_views(
-    T: torch.Tensor,
-    points: torch.Tensor,
-    directions: torch.Tensor,
-    camera: Camera,
-    size: float = _LIKE_SIZE,
-    cosine: float = _LIKE_COSINE,
-) -> torch.Tensor:
-    """Which points [N] the query at T [4, 4] sees from about where their keyframe did, and as large.
-
-    points: [N, 3]; directions: [N, 3] as ``KeyframeStack`` has them; size, cosine: the largest ratio of a point's
-    sizes and the least cosine of the angle between the rays to it (as given: within which features that know
-    little of their surroundings are alike).
-    """
-    ours = (points - invert(T)[:3, 3]).to(directions) / focal_length_seen(camera)
-    here, there = ours.norm(dim=1).clamp_min(1e-12), directions.norm(dim=1).clamp_min(1e-12)
-    turned = (ours * directions).sum(1) / (here * there)
-    return (turned > cosine) & (here < size * there) & (there < size * here)
-
-
-def _coarse_mass(coarse: NREMaps, kept: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+def _coarse_mass(problem: PoseProblem, rows: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
     """Correspondence probability in the 3 x 3 coarse cells around the projections, [M]."""
-    block = cut_windows(coarse.loss, coarse.chance, coarse.grid, cells[None], 1, kept).values[0]
+    block = problem.windows(cells[None], 1, rows).values[0]
     # cells at chance level are clamped in the loss and hold no probability worth counting
-    probability = torch.where(block > 0, torch.exp(block - coarse.chance), torch.zeros_like(block))
+    probability = torch.where(block > 0, torch.exp(block - problem.maps.outlier_loss), torch.zeros_like(block))
     return probability.sum((-1, -2)).clamp(1e-12, 1.0)
 
 
-def _window_scores(descriptors, features, centre, half, enlarge):
+def _window_cosines(
+    descriptors: torch.Tensor, features: torch.Tensor, centre: torch.Tensor, half: int, enlarge: int
+) -> torch.Tensor:
     """Cosine of descriptors [M, C] with the enlarged features [C, H, W] around cells [M, 2].
 
-    Returns [M, S, S] with S = 2 half enlarge + 1.  Enlarging is linear, so the correlations are
-    enlarged instead of the features: 1 channel instead of C.
+    Returns [M, S, S] with S = 2 half enlarge + 1. Enlarging is linear, so the correlations are enlarged instead of the
+    features: 1 channel instead of C.
     """
     reach = half + _CUBIC_REACH
     padded = F.pad(features[None], (_CUBIC_REACH,) * 4, mode="replicate")[0]

@@ -12,19 +12,20 @@ w_nx = k_sigma(r_nx) V_n(x) / sigma^2, and its curvature in p_n is
 
     A_n = sum_x w_nx (I - r_nx r_nx' / sigma^2)
 
-The published IRLS puts sum_x w_nx I in the place of A_n: a majorant, whose steps always descend
-but converge slowly (over a hundred to the minimum).  Here the steps are Newton's, with the
-eigenvalues of A_n kept positive, and Levenberg-Marquardt damping against the IRLS matrix, so
-that a refused step turns into a shorter IRLS step.  Both have the same minima.
+The published IRLS puts sum_x w_nx I in the place of A_n: a majorant, whose steps always descend but converge slowly
+(over a hundred to the minimum). Here the steps are Newton's, with the eigenvalues of A_n kept positive, and
+Levenberg-Marquardt damping against the IRLS matrix, so that a refused step turns into a shorter IRLS step. Both have
+the same minima.
 
-Only a window of cells around each projection takes part: k_sigma is negligible beyond three
-sigma, so the cost does not depend on the size of the maps.  The Gaussian is separable, so the
-sums over a window are two small matrix products.
+Only a window of cells around each projection takes part: k_sigma is negligible beyond three sigma, so that the cost
+does not depend on the size of the maps. The Gaussian is separable, so that the sums over a window are two small matrix
+products.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -55,8 +56,8 @@ SIGMAS = (
 )
 """The published schedule of scales, in cells."""
 
-SMALLEST_GAIN, ROUGH_GAIN = 1e-6, 1e-4
-"""A scale is done when a step gains less than this share of the loss; the second for what is only a start."""
+FINAL_GAIN, INTERMEDIATE_GAIN = 1e-6, 1e-4
+"""A scale is done when a step gains less than this fraction of the loss; the second is for poses refined again later."""
 _FLATTEST = 0.05
 """Smallest eigenvalue of A_n, as a share of the IRLS weight."""
 _DAMPING_START, _DAMPING_MIN, _DAMPING_MAX = 1e-3, 1e-6, 1e2
@@ -68,9 +69,10 @@ _MAX_STEPS = 25
 class LocalMaps:
     """Windows of V = ln|Omega| - L around places in the query: what refinement works on.
 
-    values: [B, N, S, S] or [1, N, S, S] (rows y, columns x), >= 0, 0 outside the image.
-    origin: [B, N, 2] or [1, N, 2] cell (x, y) of values[..., 0, 0].
-    grid: where the cells lie in the image.
+    Attributes:
+        values: ``[B, N, S, S]`` or ``[1, N, S, S]`` (rows y, columns x), >= 0, 0 outside the image.
+        origin: ``[B, N, 2]`` or ``[1, N, 2]`` cell (x, y) of ``values[..., 0, 0]``.
+        grid: Where the cells lie in the image.
     """
 
     values: torch.Tensor
@@ -80,11 +82,36 @@ class LocalMaps:
 
 @dataclass(frozen=True)
 class Refined:
-    """T [B, 4, 4] refined poses, cost [B] final E_sigma at the smallest sigma, steps [B] accepted."""
+    """Refined poses.
+
+    Attributes:
+        T: ``[B, 4, 4]``.
+        cost: ``[B]`` E_sigma at the smallest sigma.
+        steps: ``[B]`` number of accepted steps.
+    """
 
     T: torch.Tensor
     cost: torch.Tensor
     steps: torch.Tensor
+
+
+@dataclass(frozen=True)
+class RefinedPose:
+    """One pose after its last stage, with what its covariance is computed from.
+
+    Attributes:
+        T: ``[4, 4]`` pose ``T_cam_map``.
+        cost: Smoothed loss E_sigma, NaN where nothing was refined.
+        points: ``[M, 3]`` the points that took part.
+        windows: Their loss windows.
+        sigma: Scale of the last refinement, in cells.
+    """
+
+    T: torch.Tensor
+    cost: float
+    points: torch.Tensor
+    windows: LocalMaps
+    sigma: float
 
 
 def sigma_schedule(sigma_max: float, sigma_min: float) -> tuple[float, ...]:
@@ -93,22 +120,28 @@ def sigma_schedule(sigma_max: float, sigma_min: float) -> tuple[float, ...]:
 
 
 def newton_schedule(sigma_max: float, sigma_min: float) -> tuple[float, ...]:
-    """The published scales down to 1 cell, and the last one: Newton's steps need none between these two."""
+    """The published scales down to 1 cell, and the last one: Newton's steps need no scale between these two."""
     published = sigma_schedule(sigma_max, sigma_min)
     return tuple(sigma for sigma in published[:-1] if sigma >= 1.0) + published[-1:]
 
 
 def cut_windows(
     loss: torch.Tensor,
-    chance: float,
+    outlier_loss: float,
     grid: FeatureGrid,
     cells: torch.Tensor,
     radius: int,
     rows: torch.Tensor | None = None,
 ) -> LocalMaps:
-    """Windows of (2 radius + 1)^2 cells of loss maps [N, H, W] around cells [B, N, 2].
+    """Cuts windows of (2 radius + 1)^2 cells out of loss maps.
 
-    rows: [M] the maps that are meant, with cells [B, M, 2]; all of them if not given.
+    Args:
+        loss: ``[N, H, W]``.
+        outlier_loss: ln|Omega| of the maps.
+        grid: Where their cells lie in the image.
+        cells: ``[B, M, 2]`` centres of the windows (x, y).
+        radius: In cells.
+        rows: ``[M]`` indices of the maps; None: all N of them.
     """
     count, height, width = loss.shape
     rows = torch.arange(count, device=loss.device) if rows is None else rows
@@ -121,17 +154,28 @@ def cut_windows(
     inside = ((y >= 0) & (y < height))[..., :, None] & ((x >= 0) & (x < width))[..., None, :]
     index = y.clamp(0, height - 1)[..., :, None] * width + x.clamp(0, width - 1)[..., None, :]
     base = rows[:, None, None] * (height * width)
-    values = chance - loss.reshape(-1)[index + base]
+    values = outlier_loss - loss.reshape(-1)[index + base]
     return LocalMaps(torch.where(inside, values, torch.zeros_like(values)), origin, grid)
 
 
-def window_moments(T, points, camera: Camera, maps: LocalMaps, sigma: float):
-    """Sums of the weighted residuals over each point's window, and where they act.
+def window_moments(
+    T: torch.Tensor, points: torch.Tensor, camera: Camera, maps: LocalMaps, sigma: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Sums the weighted residuals over each point's window.
 
-    Returns moments [B, N, 3, 3], element (j, i) = sum_x k_sigma(r) V(x) r_y^j r_x^i; the Jacobians
-    J [B, N, 2, 6] of the cells by the left increment; and the pixels [B, N, 2].
+    Args:
+        T: ``[B, 4, 4]`` poses ``T_cam_map``.
+        points: ``[N, 3]`` in the map.
+        camera: Intrinsics of the query.
+        maps: Windows of the points.
+        sigma: Scale, in cells.
+
+    Returns:
+        Moments ``[B, N, 3, 3]``, element (j, i) = sum_x k_sigma(r) V(x) r_y^j r_x^i; the Jacobians ``[B, N, 2, 6]`` of
+        the cells by the left increment; and the pixels ``[B, N, 2]``.
     """
     pixels, valid, d_project = camera.project(transform(T, points), jacobian=True)
+    assert d_project is not None
     J = pose_jacobian(T, points, d_project) / maps.grid.stride
     rx, ry, gx, gy = _gaussians(pixels, valid, maps, sigma)
     x_powers = torch.stack([gx, gx * rx, gx * rx * rx], -1)
@@ -139,7 +183,9 @@ def window_moments(T, points, camera: Camera, maps: LocalMaps, sigma: float):
     return y_powers @ (maps.values @ x_powers), J, pixels
 
 
-def _gaussians(pixels, valid, maps: LocalMaps, sigma: float):
+def _gaussians(
+    pixels: torch.Tensor, valid: torch.Tensor, maps: LocalMaps, sigma: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Residuals and Gaussian weights along the columns and rows of each window, [B, N, S] each."""
     cells = maps.grid.to_cells(pixels)
     dtype = maps.values.dtype
@@ -152,15 +198,30 @@ def _gaussians(pixels, valid, maps: LocalMaps, sigma: float):
     return rx, ry, gx, gy
 
 
-def smoothed_loss(T, points, camera: Camera, maps: LocalMaps, sigma: float) -> torch.Tensor:
-    """E_sigma of poses T [B, 4, 4], per point [B, N] (<= 0, in the dtype of the maps)."""
+def smoothed_loss(T: torch.Tensor, points: torch.Tensor, camera: Camera, maps: LocalMaps, sigma: float) -> torch.Tensor:
+    """Computes E_sigma per point.
+
+    Args:
+        T: ``[B, 4, 4]`` poses ``T_cam_map``.
+        points: ``[N, 3]`` in the map.
+        camera: Intrinsics of the query.
+        maps: Windows of the points.
+        sigma: Scale, in cells.
+
+    Returns:
+        ``[B, N]``, at most 0, in the dtype of the maps.
+    """
     pixels, valid, _ = camera.project(transform(T, points))
     _, _, gx, gy = _gaussians(pixels, valid, maps, sigma)
     return -(gy * (maps.values @ gx[..., None])[..., 0]).sum(-1)
 
 
-def _expand(T, points, camera, maps, sigma):
-    """Second-order model at T: cost [B], gradient [B, 6], Newton and IRLS matrices [B, 6, 6]."""
+_Model = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+"""Cost [B], gradient [B, 6], Newton and IRLS matrices [B, 6, 6]."""
+
+
+def _expand(T: torch.Tensor, points: torch.Tensor, camera: Camera, maps: LocalMaps, sigma: float) -> _Model:
+    """Second-order model of E_sigma at T."""
     moments, J, _ = window_moments(T, points, camera, maps, sigma)
     mass = moments[..., 0, 0]
     m = moments.to(points.dtype) / sigma**2
@@ -174,7 +235,16 @@ def _expand(T, points, camera, maps, sigma):
 
 
 def curvature(moments: torch.Tensor, sigma: float, smallest: float | None = None) -> torch.Tensor:
-    """A_n [..., 2, 2] of moments [..., 3, 3]; its eigenvalues at least ``smallest`` IRLS weights."""
+    """Computes A_n from the moments.
+
+    Args:
+        moments: ``[..., 3, 3]`` from ``window_moments``.
+        sigma: Scale, in cells.
+        smallest: Lower bound of the eigenvalues, as a fraction of the IRLS weight; None: no bound.
+
+    Returns:
+        ``[..., 2, 2]``.
+    """
     weight = moments[..., 0, 0] / sigma**2
     xx, xy, yy = (moments[..., j, i] / sigma**4 for j, i in ((0, 2), (1, 1), (2, 0)))
     mean = weight - (xx + yy) / 2
@@ -190,28 +260,41 @@ def curvature(moments: torch.Tensor, sigma: float, smallest: float | None = None
 
 
 def refine(
-    T, points, camera: Camera, maps, grid: FeatureGrid, sigmas: tuple[float, ...], gain: float = SMALLEST_GAIN
+    T: torch.Tensor,
+    points: torch.Tensor,
+    camera: Camera,
+    maps: LocalMaps | Callable[[torch.Tensor, float], LocalMaps],
+    grid: FeatureGrid,
+    sigmas: tuple[float, ...],
+    gain: float = FINAL_GAIN,
 ) -> Refined:
-    """Minimises E_sigma from the start poses T [B, 4, 4] for every sigma, largest first.
+    """Minimises E_sigma from several start poses, scale after scale.
 
-    points: [N, 3] float64.  maps: ``LocalMaps``, or a function (cells [B, N, 2], sigma) that
-    gives those around the projections for a scale; grid: their cells.  All starts move at once, each with its own
-    damping; those that are done at a scale wait for the others.  gain: a scale
-    is done when a step gains less than this share of the loss.
+    All starts move at once, each with its own damping. Starts that are done at a scale wait for the others.
+
+    Args:
+        T: ``[B, 4, 4]`` start poses ``T_cam_map``.
+        points: ``[N, 3]`` float64, in the map.
+        camera: Intrinsics of the query.
+        maps: Windows of the points, or a function (cells ``[B, N, 2]``, sigma) that cuts the windows around the
+            projections for a scale.
+        grid: Where the windows' cells lie in the image.
+        sigmas: Scales in cells, largest first.
+        gain: A scale is done when a step gains less than this fraction of the loss.
     """
     steps = torch.zeros(len(T), dtype=torch.long, device=T.device)
     cost = T.new_zeros(len(T))
     for sigma in sigmas:
         local = maps if isinstance(maps, LocalMaps) else maps(project_cells(T, points, camera, grid), sigma)
-        T, cost, accepted = _descend(T, *_supported(points, local), sigma=sigma, camera=camera, gain=gain)
+        T, cost, accepted = _descend(T, *_with_values(points, local), sigma=sigma, camera=camera, gain=gain)
         steps = steps + accepted
     return Refined(T, cost, steps)
 
 
-def _supported(points, maps: LocalMaps) -> tuple[torch.Tensor, LocalMaps]:
-    """The points whose windows hold anything, and their windows; the others weigh nothing at any pose.
+def _with_values(points: torch.Tensor, maps: LocalMaps) -> tuple[torch.Tensor, LocalMaps]:
+    """The points whose windows are not all zero, and their windows; the others have no weight at any pose.
 
-    A GPU would have to be asked for their number, and does all of them in the same time.
+    On a GPU all points are kept: counting the others would make it wait, and all of them take the same time.
     """
     if maps.values.is_cuda:
         return points, maps
@@ -219,13 +302,25 @@ def _supported(points, maps: LocalMaps) -> tuple[torch.Tensor, LocalMaps]:
     return points[held], LocalMaps(maps.values[:, held], maps.origin[:, held], maps.grid)
 
 
-def project_cells(T, points, camera: Camera, grid: FeatureGrid) -> torch.Tensor:
-    """Cells [B, N, 2] of the projections; far away for points without one."""
+def project_cells(T: torch.Tensor, points: torch.Tensor, camera: Camera, grid: FeatureGrid) -> torch.Tensor:
+    """Projects points into cells.
+
+    Args:
+        T: ``[B, 4, 4]`` poses ``T_cam_map``.
+        points: ``[N, 3]`` in the map.
+        camera: Intrinsics of the query.
+        grid: Where the cells lie in the image.
+
+    Returns:
+        ``[B, N, 2]`` cells (x, y); a far one for points behind the camera.
+    """
     pixels, valid, _ = camera.project(transform(T, points))
     return torch.where(valid[..., None], grid.to_cells(pixels), pixels.new_tensor(-1e6))
 
 
-def _descend(T, points, maps, camera, sigma, gain):
+def _descend(
+    T: torch.Tensor, points: torch.Tensor, maps: LocalMaps, camera: Camera, sigma: float, gain: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Minimises E_sigma at one scale; poses, costs [B] and accepted steps [B]."""
     model = _expand(T, points, camera, maps, sigma)
     damping = T.new_full((len(T),), _DAMPING_START)
@@ -239,9 +334,7 @@ def _descend(T, points, maps, camera, sigma, gain):
         finished = gained.abs() <= gain * model[0].abs()
         damping = torch.where(accepted, (damping * 0.2).clamp_min(_DAMPING_MIN), damping * 10)
         T = torch.where(accepted[:, None, None], T_new, T)
-        model = tuple(
-            torch.where(accepted.reshape(-1, *[1] * (old.dim() - 1)), new, old) for new, old in zip(new_model, model)
-        )
+        model = _where(accepted, new_model, model)
         steps = steps + accepted
         active = active & ~finished & (damping < _DAMPING_MAX)
         # asking a GPU whether all are done would make it wait: there, the few spare steps are cheaper
@@ -250,8 +343,16 @@ def _descend(T, points, maps, camera, sigma, gain):
     return T, model[0], steps
 
 
-def _step(model, damping):
-    """The damped step [B, 6]; zero where the system cannot be solved (no point is seen)."""
+def _where(accepted: torch.Tensor, new: _Model, old: _Model) -> _Model:
+    """The new model of the accepted poses [B], the old one of the others."""
+    cost, gradient, newton, irls = (
+        torch.where(accepted.reshape(-1, *[1] * (b.dim() - 1)), a, b) for a, b in zip(new, old)
+    )
+    return cost, gradient, newton, irls
+
+
+def _step(model: _Model, damping: torch.Tensor) -> torch.Tensor:
+    """The damped step [B, 6]; zero where the system cannot be solved (no point is in view)."""
     _, gradient, H, majorant = model
     damped = H + damping[:, None, None] * majorant
     # angles and lengths have scales of their own

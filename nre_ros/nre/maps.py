@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Correspondence maps and NRE maps (Germain et al., CVPR 2021, section 3).
 
-A correspondence map is the probability, over all cells x of the query's feature map, that map
-point n is seen there: C_n(x) = softmax_x(<d_n, F(x)> / temperature).  The Neural Reprojection
-Error of a cell is L_n(x) = min(-ln C_n(x), ln|Omega|): Omega holds every cell and one category
-more, 'not in the image', which is what a point pays that projects outside or lies behind.
+A correspondence map is the probability, over all cells x of the query's feature map, that map point n is seen there:
+C_n(x) = softmax_x(<d_n, F(x)> / temperature). The Neural Reprojection Error of a cell is
+L_n(x) = min(-ln C_n(x), ln|Omega|). Omega holds every cell and one more category, 'not in the image'. ln|Omega| is
+therefore the loss of an outlier: of a point that projects outside the image or lies behind the camera.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ from nre_ros.features import FeatureGrid, FeatureMap
 from nre_ros.keyframes.types import KeyframeStack
 
 EPSILON = torch.finfo(torch.float32).eps
-"""Keeps the logarithm of an empty cell finite (the published value); at chance it weighs 0.1 %."""
+"""Keeps the logarithm of an empty cell finite (the published value)."""
 
 _TINY = 1e-37
-"""What a float32 can hold, and still divide by."""
+"""The smallest number that a float32 can hold and divide by."""
 
 
 @dataclass(frozen=True)
 class NREMaps:
     """Loss maps of N points over a grid of H x W cells.
 
-    loss: [N, H, W] float32, L_n(x).  entropy: [N] of the correspondence maps, nats.
-    grid: where the cells lie in the query image.
+    Attributes:
+        loss: ``[N, H, W]`` float32, L_n(x), nats.
+        entropy: ``[N]`` of the correspondence maps, nats.
+        grid: Where the cells lie in the query.
     """
 
     loss: torch.Tensor
@@ -40,19 +42,22 @@ class NREMaps:
     grid: FeatureGrid
 
     @property
-    def chance(self) -> float:
-        """ln|Omega|: what a point pays outside the image, the loss of knowing nothing."""
-        return chance_loss(*self.loss.shape[1:])
+    def outlier_loss(self) -> float:
+        """ln|Omega|: the loss of a point outside the image, nats."""
+        return outlier_loss(*self.loss.shape[1:])
 
     def __getitem__(self, rows: torch.Tensor) -> NREMaps:
         """The maps of some of the points, by their indices [M]."""
         return NREMaps(self.loss[rows], self.entropy[rows], self.grid)
 
     def minimum(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Lowest loss [N] of each map and its cell [N, 2] (x, y), refined below a cell.
+        """Finds the minimum of each map, refined below a cell.
 
-        A parabola through the neighbours of the minimum, in each direction, moves it by at most
-        half a cell; at the border it stays.
+        A parabola through the neighbours of the minimum, in each direction, moves the minimum by at most half a cell;
+        at the border it stays.
+
+        Returns:
+            Lowest losses ``[N]`` of the cells, and the refined cells ``[N, 2]`` (x, y).
         """
         count, height, width = self.loss.shape
         flat = self.loss.reshape(count, -1)
@@ -60,7 +65,7 @@ class NREMaps:
         x, y = index % width, torch.div(index, width, rounding_mode="floor")
         rows = torch.arange(count, device=flat.device)
 
-        def offset(dx, dy, inside):
+        def offset(dx: int, dy: int, inside: torch.Tensor) -> torch.Tensor:
             before = self.loss[rows, (y - dy).clamp_min(0), (x - dx).clamp_min(0)]
             after = self.loss[rows, (y + dy).clamp_max(height - 1), (x + dx).clamp_max(width - 1)]
             curvature = before + after - 2 * lowest
@@ -73,18 +78,25 @@ class NREMaps:
         return lowest, cells
 
 
-def chance_loss(height: int, width: int) -> float:
-    """ln|Omega| of a map of height x width cells and the category 'not in the image'."""
+def outlier_loss(height: int, width: int) -> float:
+    """Computes ln|Omega| of a map of height x width cells and the category 'not in the image'."""
     return math.log(height * width + 1)
 
 
 def correspondence_logits(descriptors: torch.Tensor, features: torch.Tensor, temperature: float) -> torch.Tensor:
-    """<d_n, F(x)> / temperature, [N, H W], of descriptors [N, C] and features [C, H, W]."""
+    """Computes <d_n, F(x)> / temperature, ``[N, H W]``, of descriptors ``[N, C]`` and features ``[C, H, W]``."""
     return (descriptors / temperature) @ features.flatten(1)
 
 
 def nre_maps(logits: torch.Tensor, height: int, width: int, grid: FeatureGrid) -> NREMaps:
-    """NRE maps of logits [N, H W]: softmax over the cells, -ln, clamped at ln|Omega|."""
+    """Computes NRE maps: softmax over the cells, -ln, clamped at ln|Omega|.
+
+    Args:
+        logits: ``[N, H W]``.
+        height: H.
+        width: W.
+        grid: Where the cells lie in the query.
+    """
     loss = torch.empty_like(logits)
     return NREMaps(loss.reshape(-1, height, width), _loss_and_entropy(logits, height * width, loss), grid)
 
@@ -99,10 +111,15 @@ def _loss_and_entropy(logits: torch.Tensor, cells: int, loss: torch.Tensor) -> t
 
 
 def keyframe_maps(stack: KeyframeStack, query: FeatureMap, temperature: float, reciprocal: bool = True) -> NREMaps:
-    """NRE maps of all points of a stack of keyframes in the query's coarse features.
+    """Computes the NRE maps of all points of a stack of keyframes in the query's coarse features.
 
-    Keyframe by keyframe: what is needed on the way then fits into the caches, and into memory
-    that the allocator keeps.
+    Keyframe after keyframe, so that intermediate results fit into the caches and into memory that the allocator keeps.
+
+    Args:
+        stack: The keyframes, N points in all.
+        query: Coarse features of the query.
+        temperature: Of the softmax.
+        reciprocal: Whether to match in both directions (see ``reciprocal_loss``).
     """
     _, height, width = query.data.shape
     loss = query.data.new_empty(len(stack), height * width)
@@ -130,17 +147,27 @@ def reciprocal_loss(
     temperature: float,
     loss: torch.Tensor,
 ) -> torch.Tensor:
-    """Losses of matching one keyframe's points in both directions, into ``loss`` [N, H W]; entropies [N].
+    """Matches one keyframe's points in both directions.
 
-    To the softmax over the query's cells joins the one over the cells of the keyframe, for the
-    query cell x at point n: a cell that matches everything in the keyframe matches nothing in
-    particular.  Its normaliser is the sum over the keyframe's points and over its background
-    descriptors [M, C], which stand for ``cells`` cells:
+    Besides the softmax over the query's cells there is one over the cells of the keyframe, for the query cell x at
+    point n: a cell that matches everything in the keyframe matches nothing in particular. Its normaliser is the sum
+    over the keyframe's points and over its background descriptors:
 
         ln C_n(x) = 2 z_n(x) - r(x) - ln s_n,   r(x) = ln(sum_m e^z_m(x) + cells / M sum_b e^z_b(x)),
         s_n = sum_x e^(2 z_n(x) - r(x)),        z = <d, F(x)> / temperature
 
     One exponential a cell serves both directions, and the sums over the cells are matrix products.
+
+    Args:
+        descriptors: ``[N, C]`` of the keyframe's points.
+        background: ``[M, C]`` descriptors of cells of the keyframe.
+        cells: Number of cells of the keyframe, for which the background stands.
+        features: ``[C, H, W]`` of the query.
+        temperature: Of the softmax.
+        loss: ``[N, H W]``, where the losses are written.
+
+    Returns:
+        Entropies ``[N]`` of the correspondence maps, nats.
     """
     # An extra channel shifts z by its largest possible value (Cauchy-Schwarz): nothing overflows.
     bound = torch.cat([descriptors, background]).norm(dim=1).amax() * features.norm(dim=0).amax() / temperature
@@ -156,7 +183,7 @@ def reciprocal_loss(
     exponential.square_()
     mass, reverse_moment = exponential @ weight, exponential @ (weight * reverse)
     moment = exponential.mul_(z) @ weight
-    # a point whose matches all underflow tells nothing
+    # a point whose matches all underflow says nothing
     log_mass = torch.where(mass > _TINY, mass.log(), math.inf)
     entropy = torch.where(mass > _TINY, log_mass - (2 * moment - reverse_moment) / mass, math.log(z.shape[1]))
     z.mul_(-2).add_(reverse).add_(log_mass[:, None]).clamp_max_(math.log(z.shape[1] + 1))
@@ -164,23 +191,33 @@ def reciprocal_loss(
 
 
 def reprojection_error_maps(maps: NREMaps, value: float = 1e-3) -> NREMaps:
-    """``use_re``: the plain reprojection error (the paper's equation 11) in the same machinery.
+    """Replaces NRE maps by the plain reprojection error (the paper's equation 11) for the same solvers.
 
-    ln|Omega| everywhere but ``value`` at each map's minimum: what matching each point to its
-    best cell, and forgetting the rest of the map, would tell.
+    The loss is ln|Omega| everywhere but at each map's minimum, as if each point had been matched to its best cell and
+    the rest of its map forgotten.
+
+    Args:
+        maps: NRE maps.
+        value: Loss at the minimum, nats.
     """
     flat = maps.loss.flatten(1)
-    plain = torch.full_like(flat, maps.chance)
+    plain = torch.full_like(flat, maps.outlier_loss)
     plain.scatter_(1, flat.argmin(dim=1, keepdim=True), value)
     return NREMaps(plain.reshape(maps.loss.shape), maps.entropy, maps.grid)
 
 
 def sample_loss(loss: torch.Tensor, cells: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Bilinear samples of each point's own map at its own places.
+    """Samples each point's own map at the point's own places, bilinearly.
 
-    loss: [N, H, W]; cells: [B, N, 2] (x, y); valid: [B, N].  Returns [B, N]; ln|Omega| where
-    not valid and where the place lies outside the image.  A border cell reaches half a cell
-    beyond its centre, and has its own value there.
+    A border cell reaches half a cell beyond its centre, and has its own value there.
+
+    Args:
+        loss: ``[N, H, W]``.
+        cells: ``[B, N, 2]`` (x, y).
+        valid: ``[B, N]`` bool.
+
+    Returns:
+        ``[B, N]``; ln|Omega| where not valid and where the place lies outside the image.
     """
     count, height, width = loss.shape
     x, y = cells[..., 0], cells[..., 1]
@@ -195,5 +232,5 @@ def sample_loss(loss: torch.Tensor, cells: torch.Tensor, valid: torch.Tensor) ->
     right, down = int(width > 1), width * int(height > 1)
     top = torch.lerp(flat[corner], flat[corner + right], fx)
     bottom = torch.lerp(flat[corner + down], flat[corner + down + right], fx)
-    outside = torch.full((), chance_loss(height, width), dtype=loss.dtype, device=loss.device)
+    outside = torch.full((), outlier_loss(height, width), dtype=loss.dtype, device=loss.device)
     return torch.where(inside, torch.lerp(top, bottom, fy), outside)

@@ -2,12 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Perspective-three-point in closed form for any number of triplets at once.
 
-The three distances d along the viewing rays fulfil d'M12 d = |X1-X2|^2 and so on, three
-quadrics; two combinations of them are homogeneous, conics in the plane of (d1 : d2 : d3).  Their
-common points are the solutions: some member of the pencil of the two conics is a pair of lines,
-and each line meets a conic in two points (Persson and Nordberg, "Lambda Twist", ECCV 2018; the
-splitting into lines without eigenvectors after Ding et al., "Revisiting the P3P Problem",
-CVPR 2023).  Newton steps on the three distance equations polish what the closed form gives.
+The three distances d along the viewing rays fulfil d'M12 d = |X1-X2|^2 and so on, three quadrics. Two combinations of
+them are homogeneous, conics in the plane of (d1 : d2 : d3), and the common points of these conics are the solutions.
+Some member of the pencil of the two conics is a pair of lines, and each line meets a conic in two points (Persson and
+Nordberg, "Lambda Twist", ECCV 2018; the splitting into lines without eigenvectors after Ding et al., "Revisiting the
+P3P Problem", CVPR 2023). Newton steps on the three distance equations polish the closed form's result.
 """
 
 from __future__ import annotations
@@ -20,13 +19,17 @@ _PAIRS = ((0, 1), (0, 2), (1, 2))
 
 
 def solve_p3p(rays: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """All poses that see three points along three rays.
+    """Computes all poses that see three points along three rays.
 
-    rays: [B, 3, 3] unit viewing directions in the camera frame, one a row.
-    points: [B, 3, 3] the points in the map frame, one a row.
-    Returns T_cam_map [B, 4, 4, 4] (four candidates a triplet) and their validity [B, 4];
-    invalid candidates hold the identity.  Never NaN: degenerate triplets (collinear or
-    coincident points or rays) have no valid candidate.  Use float64.
+    Degenerate triplets (collinear or coincident points or rays) have no valid candidate, and nothing is ever NaN.
+
+    Args:
+        rays: ``[B, 3, 3]`` float64 unit viewing directions in the camera frame, one a row.
+        points: ``[B, 3, 3]`` float64 points in the map frame, one a row.
+
+    Returns:
+        ``T_cam_map`` ``[B, 4, 4, 4]``, four candidates a triplet, and their validity ``[B, 4]``. Candidates that are
+        not valid hold the identity.
     """
     scale = _triangle_size(points)
     usable = scale > 0
@@ -52,7 +55,7 @@ def _triangle_size(points: torch.Tensor) -> torch.Tensor:
     return torch.where(area > 1e-9 * size.square(), size, torch.zeros_like(size))
 
 
-def _distance_quadrics(rays, points):
+def _distance_quadrics(rays: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """M [B, 3, 3, 3] and squared sides s [B, 3] with d'M_k d = s_k for the pairs 12, 13, 23."""
     M = rays.new_zeros(len(rays), 3, 3, 3)
     squared = []
@@ -63,7 +66,7 @@ def _distance_quadrics(rays, points):
     return M, torch.stack(squared, -1)
 
 
-def _intersect(M, squared):
+def _intersect(M: torch.Tensor, squared: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Distances [B, 4, 3] at which the two homogeneous conics meet, and which are real [B, 4]."""
     s12, s13, s23 = (squared[:, k, None, None] for k in range(3))
     C1 = M[:, 0] * s23 - M[:, 2] * s12
@@ -78,7 +81,7 @@ def _intersect(M, squared):
     return directions * length[..., None], valid
 
 
-def _degenerate_member(C1, C2):
+def _degenerate_member(C1: torch.Tensor, C2: torch.Tensor) -> torch.Tensor:
     """The member C1 + g C2 of the pencil that is a pair of real lines, [B, 3, 3]."""
     # det(C1 + g C2) = c0 + c1 g + c2 g^2 + c3 g^3
     adj1, adj2 = _adjugate(C1), _adjugate(C2)
@@ -95,7 +98,7 @@ def _degenerate_member(C1, C2):
     return members[torch.arange(len(members), device=C1.device), best]
 
 
-def _cubic_roots(a, b, c, d):
+def _cubic_roots(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
     """Real roots [B, 3] of a x^3 + b x^2 + c x + d (one root thrice where only one is real)."""
     a = torch.where(a.abs() < 1e-14, torch.full_like(a, 1e-14), a)
     b, c, d = b / a, c / a, d / a
@@ -120,7 +123,7 @@ def _cubic_roots(a, b, c, d):
     return x
 
 
-def _split(C):
+def _split(C: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Splits line pairs C [B, 3, 3] into lines [B, 2, 3]; which pairs are real [B].
 
     Adding the skew matrix of the lines' common point to C leaves a matrix of rank one,
@@ -140,7 +143,7 @@ def _split(C):
     return torch.stack([N[rows, i], N[rows, :, j]], 1), pivot > -1e-12
 
 
-def _meet(lines, C):
+def _meet(lines: torch.Tensor, C: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Where lines [B, 2, 3] meet conics C [B, 3, 3]: points [B, 4, 3] and which are real [B, 4]."""
     lines = lines / lines.norm(dim=-1, keepdim=True).clamp_min(1e-30)
     axis = torch.nn.functional.one_hot(lines.abs().argmin(-1), 3).to(lines)
@@ -161,14 +164,14 @@ def _meet(lines, C):
     return points / norm.clamp_min(1e-30), real.repeat_interleave(2, dim=1) & (norm[..., 0] > 1e-30)
 
 
-def _residual(distances, cosines, squared):
+def _residual(distances: torch.Tensor, cosines: torch.Tensor, squared: torch.Tensor) -> torch.Tensor:
     """d_i^2 + d_j^2 - 2 cos_ij d_i d_j - s_ij of the three pairs, [B, 4, 3] (law of cosines)."""
     i, j = map(list, zip(*_PAIRS))
     di, dj = distances[..., i], distances[..., j]
     return di * di + dj * dj - 2 * cosines[:, None] * di * dj - squared[:, None]
 
 
-def _polish(distances, cosines, squared, steps: int = 4):
+def _polish(distances: torch.Tensor, cosines: torch.Tensor, squared: torch.Tensor, steps: int = 4) -> torch.Tensor:
     """Newton's method on the three distance equations.
 
     Each of them holds two distances, so that half of the Jacobian is zero and Cramer's rule is short; a
@@ -195,7 +198,9 @@ def _polish(distances, cosines, squared, steps: int = 4):
     return distances
 
 
-def _pose_from_distances(distances, rays, points):
+def _pose_from_distances(
+    distances: torch.Tensor, rays: torch.Tensor, points: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Motion [B, 4, 4, 4] that takes points onto distances along rays, and where it is rigid."""
     seen = distances[..., None] * rays[:, None]
     frame_cam, ok = _triangle_frame(seen)
@@ -207,7 +212,7 @@ def _pose_from_distances(distances, rays, points):
     return T, ok
 
 
-def _triangle_frame(triangle):
+def _triangle_frame(triangle: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Orthonormal axes [..., 3, 3] (columns) spanned by a triangle [..., 3, 3] (corners in rows)."""
     a = triangle[..., 1, :] - triangle[..., 0, :]
     b = triangle[..., 2, :] - triangle[..., 0, :]

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from nre_ros.errors import PoseError
 from nre_ros.geometry import pose_matrix
-from nre_ros.messages.bag import CAMERA_INFO_TYPE, IMAGE_TYPES, POSE_TYPE, choose_topic, open_bag, stamp_of
+from nre_ros.messages.bag import CAMERA_INFO_TYPE, IMAGE_TYPES, POSE_TYPE, choose_topic, open_bag
+from nre_ros.messages.stamps import header_stamp
 
 GROUND_TRUTH_TOPIC = "/ground_truth"
 """The topic that is taken when a bag has several topics of poses and none is named."""
@@ -111,4 +112,4 @@ def _messages(path: Path | str, topic: str) -> Iterator[tuple[int, Any]]:
         connections = [connection for connection in reader.connections if connection.topic == topic]
         for connection, _, raw in reader.messages(connections):
             message = reader.deserialize(raw, connection.msgtype)
-            yield stamp_of(message), message
+            yield header_stamp(message), message

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
-from nre_ros.node import bootstrap
+from nre_ros import ros_environment
 
 if TYPE_CHECKING:
     from geometry_msgs.msg import Pose, PoseStamped
@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("output", metavar="FILE.jsonl", help="file to write")
     parser.add_argument("--camera-info", required=True, metavar="TOPIC", help="topic of the camera's intrinsics")
     arguments = parser.parse_args()
-    bootstrap.prepare()
+    ros_environment.prepare()
     import rclpy
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
@@ -119,11 +119,11 @@ class _EventWriter:
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         from nre_ros.errors import CameraError
-        from nre_ros.messages.camera_info import camera_of
+        from nre_ros.messages.camera_info import camera_from_info
 
         if not self._has_camera:
             with suppress(CameraError):  # the node reports what is wrong; a later message may be right
-                self._write(event="camera", **asdict(camera_of(message)))
+                self._write(event="camera", **asdict(camera_from_info(message)))
                 self._has_camera = True
 
     def _write(self, **event: Any) -> None:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from nre_ros.node import bootstrap
+from nre_ros import ros_environment
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -40,7 +40,7 @@ def main() -> int:
         "--wait-for", nargs="*", default=[], metavar="TOPIC", help="start when these topics have subscribers"
     )
     arguments = parser.parse_args()
-    bootstrap.prepare()
+    ros_environment.prepare()
     import rclpy
     from rclpy.executors import ExternalShutdownException
 
@@ -56,7 +56,8 @@ def main() -> int:
 def _play(arguments: argparse.Namespace) -> int:
     import rclpy
 
-    from nre_ros.messages.bag import open_bag, stamp_of
+    from nre_ros.messages.bag import open_bag
+    from nre_ros.messages.stamps import header_stamp
 
     node = rclpy.create_node("bag_player")
     with open_bag(arguments.bag) as reader:
@@ -73,7 +74,7 @@ def _play(arguments: argparse.Namespace) -> int:
             if connection.topic in publishers:
                 publishers[connection.topic].publish(bytes(raw))
             if connection.topic == arguments.image:
-                image_stamp = stamp_of(reader.deserialize(raw, connection.msgtype))
+                image_stamp = header_stamp(reader.deserialize(raw, connection.msgtype))
                 _report(event="image", stamp=image_stamp, monotonic=time.monotonic())
     time.sleep(_SETTLE_SECONDS)
     node.destroy_node()

@@ -19,9 +19,9 @@ from typing import Any
 
 from nre_ros.errors import NreError
 from nre_ros.geometry import Camera
-from nre_ros.node.bootstrap import clean_environment, config_file
 from nre_ros.replay import listener
 from nre_ros.replay.bag import BagTopics
+from nre_ros.ros_environment import clean_environment, config_file
 
 _READY_SECONDS = 120.0
 _QUIET_SECONDS = 3.0

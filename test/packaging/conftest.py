@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nre_ros.node.bootstrap import clean_environment
+from nre_ros.ros_environment import clean_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def sources(tmp_path_factory) -> Path:
     """What a clone would hold, in <workspace>/src/nre_ros."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     if listing.returncode != 0:
         pytest.skip("needs a git checkout to know which files belong to the package")
     target = tmp_path_factory.mktemp("workspace") / "src/nre_ros"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from test_messages import exchange
 
-pytestmark = pytest.mark.packaging
+pytestmark = [pytest.mark.packaging, pytest.mark.timeout(2400)]
 
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 

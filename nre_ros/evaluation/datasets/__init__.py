@@ -1,10 +1,17 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Public benchmarks as they are downloaded: map by the official split, queries, the official table or submission."""
+"""Public benchmarks, read in the layout in which they are downloaded.
+
+Each data set defines the official split into map and queries, and the official table or submission file.
+"""
 
 from __future__ import annotations
 
-from nre_ros.evaluation.datasets.scene import Dataset
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nre_ros.evaluation.datasets.dataset import Dataset
 
 DATASETS = {
     "7scenes": ("seven_scenes", "SevenScenes"),
@@ -14,12 +21,18 @@ DATASETS = {
     "tum": ("tum", "Tum"),
     "euroc": ("euroc", "Euroc"),
 }
-"""Name -> module in this room, and class."""
+"""Name of a data set to its module in this package and its class."""
 
 
 def make_dataset(name: str) -> Dataset:
-    """The data set of a name in ``DATASETS``."""
-    from importlib import import_module
+    """Create a data set.
 
-    module, kind = DATASETS[name]
-    return getattr(import_module(f"{__name__}.{module}"), kind)()
+    Args:
+        name: A key of ``DATASETS``.
+
+    Returns:
+        The data set.
+    """
+    module, class_name = DATASETS[name]
+    dataset: Dataset = getattr(import_module(f"{__name__}.{module}"), class_name)()
+    return dataset

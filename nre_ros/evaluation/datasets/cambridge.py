@@ -2,43 +2,65 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cambridge Landmarks (Kendall, Grimes, Cipolla, ICCV 2015) as downloaded from the University's repository.
 
-A scene's folder has dataset_train.txt and dataset_test.txt (three lines of heading, then ``image x y z qw
-qx qy qz``: the camera's centre and the rotation from the world to the camera), reconstruction.nvm and the
-images.  Focal lengths are those of the NVM model, the principal point is the image's centre and distortion
-is left out, as ACE and DSAC* take them (their setup_cambridge.py).
+The folder of a scene contains dataset_train.txt, dataset_test.txt, reconstruction.nvm and the images. The lists have
+three header lines, then lines ``image x y z qw qx qy qz``: the camera's centre and the rotation from world to camera.
+The focal lengths are those of the NVM model, the principal point is the image centre, and distortion is ignored, as in
+setup_cambridge.py of ACE and DSAC*.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nre_ros.errors import CameraError, ImportSourceError
-from nre_ros.evaluation.datasets.scene import Dataset, Published, Scene, median_and_recall, scene_folders
-from nre_ros.evaluation.inputs import PosedInput
+from nre_ros.evaluation.datasets.dataset import (
+    ACCEPTED_COLUMN,
+    RECALL_COLUMN,
+    Dataset,
+    PublishedMethod,
+    Scene,
+    median_and_recall,
+    scene_folders,
+)
+from nre_ros.evaluation.inputs import DatasetInput
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.importers.common import check_folder, digest, read_image, read_lines
-from nre_ros.keyframes.importers.posed.colmap_poses import checked_pose
-from nre_ros.keyframes.importers.posed.posed_frames import PosedFrames
+from nre_ros.keyframes.importers.image_files import read_image
+from nre_ros.keyframes.importers.pose_checks import pose_from_wxyz
+from nre_ros.keyframes.importers.text_files import check_folder, digest, read_lines
+from nre_ros.keyframes.importers.triangulated_source import TriangulatedSource
 
-NAMES = ("GreatCourt", "KingsCollege", "OldHospital", "ShopFacade", "StMarysChurch")
-_HEADING = 3
+_SCENES = ("GreatCourt", "KingsCollege", "OldHospital", "ShopFacade", "StMarysChurch")
+_HEADER_LINES = 3
 
 
-class CambridgeSource(PosedFrames):
-    """The images of one of a scene's two lists.  Raises ``ImportSourceError`` when they do not fit together."""
+class CambridgeSource(TriangulatedSource):
+    """The training or the test images of a scene."""
 
-    def __init__(self, folder: Path, split: str):
+    def __init__(self, folder: Path, split: str) -> None:
+        """Read the list and the NVM model.
+
+        Args:
+            folder: Folder of the scene.
+            split: ``train`` or ``test``.
+
+        Raises:
+            ImportSourceError: A file is missing or has another format.
+        """
         self.folder = check_folder(folder)
         path = self.folder / f"dataset_{split}.txt"
-        self.poses, self._path = {}, path
-        for line in read_lines(path)[_HEADING - _blank(path) :]:
+        self.poses: dict[str, tuple[npt.NDArray[np.float64], list[float]]] = {}
+        self._path = path
+        for line in read_lines(path)[_HEADER_LINES - _count_blank_header_lines(path) :]:
             name, *numbers = line.split()
             try:
                 x, y, z, *quaternion = map(float, numbers)
             except ValueError:
-                raise ImportSourceError(f"{path}: not 'image x y z qw qx qy qz': {line[:80]!r}") from None
+                raise ImportSourceError(f"{path}: expected 'image x y z qw qx qy qz', got {line[:80]!r}") from None
             self.poses[name] = np.array([x, y, z]), quaternion
         self._focal = _focal_lengths(self.folder / "reconstruction.nvm")
         self._sizes: dict[str, tuple[int, int]] = {}
@@ -52,7 +74,7 @@ class CambridgeSource(PosedFrames):
 
     def pose(self, name: str) -> tuple[int, np.ndarray]:
         centre, quaternion = self.poses[name]
-        T_cam_map = checked_pose(quaternion, [0, 0, 0])
+        T_cam_map = pose_from_wxyz(quaternion, [0, 0, 0])
         T = np.eye(4)
         T[:3, :3], T[:3, 3] = T_cam_map[:3, :3].T, centre
         return 0, T
@@ -60,7 +82,7 @@ class CambridgeSource(PosedFrames):
     def camera(self, name: str) -> Camera:
         stem = str(Path(name).with_suffix(""))
         if stem not in self._focal:
-            raise CameraError(f"reconstruction.nvm of {self.folder} has no image {name}")
+            raise CameraError(f"{self.folder}/reconstruction.nvm contains no image {name}")
         width, height = self._size(name)
         focal = self._focal[stem]
         return Camera(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
@@ -69,7 +91,7 @@ class CambridgeSource(PosedFrames):
         return read_image(self.folder / name)
 
     def _size(self, name: str) -> tuple[int, int]:
-        """Images of one sequence have one size: only the first of each is read for it."""
+        """The size of an image. All images of a sequence have the same size, so only the first image is read."""
         sequence = str(Path(name).parent)
         if sequence not in self._sizes:
             image = self.image(name)
@@ -78,13 +100,13 @@ class CambridgeSource(PosedFrames):
 
 
 class Cambridge(Dataset):
-    """Median errors; the maps' points are triangulated from the known poses."""
+    """Median errors, with map points triangulated from the known poses."""
 
-    columns = ("median [cm / deg]", "within 5 cm, 5 deg [%]", "accepted [%]")
+    columns = ("median [cm / deg]", RECALL_COLUMN, ACCEPTED_COLUMN)
     published = (
-        Published(
+        PublishedMethod(
             "hloc (SuperGlue)",
-            "as openxrlab/xrlocalization's docs/en/benchmark/benchmark.md measured it",
+            "measured in docs/en/benchmark/benchmark.md of openxrlab/xrlocalization",
             {
                 "GreatCourt": ("10.1 / 0.07",),
                 "KingsCollege": ("6.9 / 0.11",),
@@ -93,9 +115,9 @@ class Cambridge(Dataset):
                 "StMarysChurch": ("3.8 / 0.12",),
             },
         ),
-        Published(
+        PublishedMethod(
             "PixLoc",
-            "Sarlin et al., CVPR 2021, as the same page quotes it",
+            "Sarlin et al., CVPR 2021, quoted on the same page",
             {
                 "GreatCourt": ("30 / 0.14",),
                 "KingsCollege": ("14 / 0.24",),
@@ -105,36 +127,39 @@ class Cambridge(Dataset):
             },
         ),
     )
-    notes = ("ACE's figures could not be verified and are left out.",)
+    notes = ("Figures of ACE could not be verified and are left out.",)
 
-    def scenes(self, root: Path, wanted: tuple[str, ...] = ()) -> list[Scene]:
-        return [_scene(folder) for folder in scene_folders(root, NAMES, wanted, "dataset_train.txt")]
+    def scenes(self, root: Path, names: Sequence[str] = ()) -> list[Scene]:
+        return [_scene(folder) for folder in scene_folders(root, _SCENES, names, "dataset_train.txt")]
 
-    def cells(self, summary: dict) -> tuple[str, ...]:
+    def cells(self, summary: dict[str, Any]) -> tuple[str, ...]:
         return median_and_recall(summary)
 
 
 def _scene(folder: Path) -> Scene:
     test = CambridgeSource(folder, "test")
-    return Scene(folder.resolve().name, CambridgeSource(folder, "train"), PosedInput.of(test, str(folder.resolve())))
+    return Scene(
+        folder.resolve().name, CambridgeSource(folder, "train"), DatasetInput.from_source(test, str(folder.resolve()))
+    )
 
 
-def _blank(path: Path) -> int:
-    """Empty lines of the heading, which ``read_lines`` leaves out."""
+def _count_blank_header_lines(path: Path) -> int:
+    """Number of empty header lines, which ``read_lines`` leaves out."""
     with path.open(encoding="utf-8", errors="replace") as file:
-        return sum(not line.strip() for _, line in zip(range(_HEADING), file))
+        return sum(not line.strip() for _, line in zip(range(_HEADER_LINES), file))
 
 
 def _focal_lengths(path: Path) -> dict[str, float]:
-    """Image without its ending (the model says .jpg, the files are .png) -> focal length in pixels.
+    """Image name without suffix (the model lists .jpg, the files are .png) -> focal length in pixels.
 
-    VisualSFM's NVM_V3: a blank line, the number of cameras, then ``name focal qw qx qy qz cx cy cz distortion 0``.
+    VisualSFM's NVM_V3 format: a blank line, the number of cameras, then lines
+    ``name focal qw qx qy qz cx cy cz distortion 0``.
     """
     lines = read_lines(path)
     try:
         if not lines[0].startswith("NVM_V3"):
-            raise ValueError(f"begins with {lines[0][:20]!r}")
+            raise ValueError(f"the file begins with {lines[0][:20]!r}")
         entries = [line.split() for line in lines[2 : 2 + int(lines[1])]]
         return {str(Path(name.lstrip("./")).with_suffix("")): float(focal) for name, focal, *_ in entries}
     except (ValueError, IndexError) as error:
-        raise ImportSourceError(f"{path} is no NVM_V3 model: {error}") from None
+        raise ImportSourceError(f"{path} is not an NVM_V3 model: {error}") from None

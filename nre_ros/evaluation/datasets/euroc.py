@@ -1,43 +1,53 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""EuRoC MAV (Burri et al., IJRR 2016) in its ASL layout: one sequence is the map, others of the same room the queries.
+"""EuRoC MAV (Burri et al., IJRR 2016) in the ASL layout: in each room, one sequence is the map.
 
-mav0/cam0/{sensor.yaml,data.csv,data/} and mav0/state_groundtruth_estimate0/data.csv (body poses in the
-reference frame, 200 Hz); cam0's T_BS is the camera's pose in the body's frame.  The sequences of one room (V1_*, V2_*)
-share their frame, those of the machine hall theirs.
+A sequence contains mav0/cam0/{sensor.yaml,data.csv,data/} and mav0/state_groundtruth_estimate0/data.csv with the body
+poses in the reference frame at 200 Hz. T_BS of cam0 is the camera's pose in the body frame. The sequences of one room
+(V1_*, V2_*, MH_*) share a reference frame.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
 
 from nre_ros.errors import CameraError, EvaluationError, ImportSourceError, NreError
-from nre_ros.evaluation.datasets.scene import Scene, TrajectoryDataset
-from nre_ros.evaluation.inputs import PosedInput
+from nre_ros.evaluation.datasets.dataset import Scene, TrajectoryDataset
+from nre_ros.evaluation.inputs import DatasetInput
 from nre_ros.geometry import EQUIDISTANT, RADIAL_TANGENTIAL, Camera
 from nre_ros.keyframes.building.culling import VIDEO
-from nre_ros.keyframes.importers.common import check_folder, digest, read_image
-from nre_ros.keyframes.importers.posed.posed_frames import PosedFrames
-from nre_ros.keyframes.importers.rgbd.depth_frames import checked_motion
+from nre_ros.keyframes.importers.image_files import read_image
+from nre_ros.keyframes.importers.pose_checks import rigid_motion
+from nre_ros.keyframes.importers.text_files import check_folder, digest
 from nre_ros.keyframes.importers.trajectory import Trajectory
+from nre_ros.keyframes.importers.triangulated_source import TriangulatedSource
 
 _MAX_GAP = 0.1
-"""Seconds between two true poses (200 Hz) beyond which some are missing."""
+"""Largest time in seconds between two ground-truth poses (200 Hz) that are interpolated."""
 
 _MODELS = {"radial-tangential": RADIAL_TANGENTIAL, "equidistant": EQUIDISTANT}
 
 
-class EurocSource(PosedFrames):
-    """The left camera's images of a sequence.  Raises ``ImportSourceError`` when a file is missing or no such file."""
+class EurocSource(TriangulatedSource):
+    """The images of the left camera of a sequence."""
 
-    usual_thinning = VIDEO
+    culling_rule = VIDEO
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path) -> None:
+        """Read the sequence.
+
+        Args:
+            folder: Folder that contains mav0.
+
+        Raises:
+            ImportSourceError: A file is missing or has another format.
+        """
         self.folder = check_folder(folder) / "mav0"
         camera, truth = self.folder / "cam0", self.folder / "state_groundtruth_estimate0/data.csv"
         self._camera, self._T_body_cam = _read_sensor(camera / "sensor.yaml")
@@ -64,27 +74,27 @@ class EurocSource(PosedFrames):
 
 
 class Euroc(TrajectoryDataset):
-    """Absolute trajectory error as it is reported on the data set, and recall."""
+    """The absolute trajectory error that papers report for the data set, and recall."""
 
-    def scenes(self, root: Path, wanted: tuple[str, ...] = ()) -> list[Scene]:
+    def scenes(self, root: Path, names: Sequence[str] = ()) -> list[Scene]:
         root = check_folder(root)
-        folders = [root / name for name in wanted] or sorted(f for f in root.iterdir() if (f / "mav0").is_dir())
+        folders = [root / name for name in names] or sorted(f for f in root.iterdir() if (f / "mav0").is_dir())
         if len(folders) < 2:
             raise EvaluationError(
-                f"{root} holds {len(folders)} sequences (folders with mav0): one for the map and "
-                "others for queries are needed"
+                f"{root} contains {len(folders)} sequences (folders with mav0): one for the map "
+                "and at least one for queries are needed"
             )
         rooms: dict[str, list[Path]] = {}
         for folder in folders:
             rooms.setdefault(folder.name[:2], []).append(folder)
         scenes = [
-            Scene(folder.name, EurocSource(first), PosedInput.of(EurocSource(folder), str(folder.resolve())))
+            Scene(folder.name, EurocSource(first), DatasetInput.from_source(EurocSource(folder), str(folder.resolve())))
             for first, *others in rooms.values()
             for folder in others
         ]
         if not scenes:
-            names = ", ".join(folder.name for folder in folders)
-            raise EvaluationError(f"no two of {names} are of the same room (V1_*, V2_*, MH_*)")
+            found = ", ".join(folder.name for folder in folders)
+            raise EvaluationError(f"no two of {found} belong to the same room (V1_*, V2_*, MH_*)")
         return scenes
 
 
@@ -93,7 +103,7 @@ def _read_sensor(path: Path) -> tuple[Camera, np.ndarray]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         (width, height), (fx, fy, cx, cy) = values["resolution"], values["intrinsics"]
         distortion = tuple(float(value) for value in values["distortion_coefficients"])
-        T = checked_motion(np.reshape(values["T_BS"]["data"], (4, 4)), f"T_BS of {path}")
+        T = rigid_motion(np.reshape(values["T_BS"]["data"], (4, 4)), f"T_BS of {path}")
         model = _MODELS.get(values["distortion_model"])
         if model is None:
             unknown = values["distortion_model"]
@@ -105,22 +115,24 @@ def _read_sensor(path: Path) -> tuple[Camera, np.ndarray]:
         if isinstance(error, NreError):
             raise
         reason = " ".join(str(error).split())
-        raise ImportSourceError(f"{path} is no sensor.yaml of the ASL layout: {reason}") from error
+        raise ImportSourceError(f"{path} is not a sensor.yaml of the ASL layout: {reason}") from error
 
 
-def _rows(path: Path, columns: str, kind) -> Iterator[tuple]:
-    """The first of a CSV file's columns: a stamp in nanoseconds, the others of a kind.  Its heading begins with #."""
+def _rows(path: Path, columns: str, convert: Callable[[str], Any]) -> Iterator[tuple[Any, ...]]:
+    """The first columns of a CSV file: a stamp in nanoseconds, and values. Lines that begin with # are ignored."""
     count = columns.count(",") + 1
     try:
         with path.open(newline="", encoding="utf-8") as file:
             for number, row in enumerate(csv.reader(file), start=1):
                 if row and not row[0].startswith("#"):
                     try:
-                        stamp, *values = int(row[0]), *map(kind, row[1:count])
+                        stamp, *values = int(row[0]), *map(convert, row[1:count])
                     except ValueError:
                         values = []
                     if len(values) != count - 1:
-                        raise ImportSourceError(f"{path}: line {number} is not '{columns}': {','.join(row)[:80]!r}")
+                        raise ImportSourceError(
+                            f"{path}: line {number}: expected '{columns}', got {','.join(row)[:80]!r}"
+                        )
                     yield stamp, *values
     except OSError as error:
         raise ImportSourceError(f"{path} cannot be read: {error.strerror}") from error

@@ -1,49 +1,61 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""InLoc (Taira et al., CVPR 2018) as it is downloaded: cutouts of scans with a 3D point a pixel, phone images.
+"""InLoc (Taira et al., CVPR 2018): the map consists of cutouts of laser scans, the queries are phone images.
 
-database/cutouts/FLOOR/SCAN/BUILDING_cutout_SCAN_*.jpg with .jpg.mat (XYZcut [H, W, 3] in the scan's frame) and
-database/alignments/FLOOR/transformations/BUILDING_trans_SCAN.txt, whose last 4 x 4 numbers take the scan to the
-floor; query/iphone7/*.JPG.  Where and with which focal length a cutout was rendered follows from its points.
-Poses of the queries are the owners' secret: the outcome is the file for https://www.visuallocalization.net.
+A cutout database/cutouts/FLOOR/SCAN/BUILDING_cutout_SCAN_*.jpg has a 3D point per pixel in the scan's frame (XYZcut
+``[H, W, 3]`` in .jpg.mat). The pose and the focal length of a cutout are computed from these points. The last 4 x 4
+matrix of database/alignments/FLOOR/transformations/BUILDING_trans_SCAN.txt transforms the scan to the floor. The query
+poses are not public: the result is the submission file for https://www.visuallocalization.net.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from nre_ros.errors import EvaluationError, ImportSourceError, PoseError
-from nre_ros.evaluation.datasets.scene import Published, Scene, SubmittedDataset
-from nre_ros.evaluation.inputs import Frame, PosedInput
+from nre_ros.evaluation.datasets.dataset import PublishedMethod, Scene, SubmittedDataset
+from nre_ros.evaluation.inputs import DatasetImage, DatasetInput
 from nre_ros.geometry import Camera, invert
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.importers.common import MapSource, check_folder, read_image, read_lines
-from nre_ros.keyframes.importers.rgbd.depth_frames import checked_motion
+from nre_ros.keyframes.importers.image_files import read_image
+from nre_ros.keyframes.importers.map_source import MapSource
+from nre_ros.keyframes.importers.pose_checks import rigid_motion
+from nre_ros.keyframes.importers.text_files import check_folder, read_lines
 from nre_ros.keyframes.types import Keyframe
 
 _FOCAL = 28.0 / 36.0
-"""Of the phone's images, in their longer side: 28 mm of 36 mm film (hloc's localize_inloc.py)."""
+"""Focal length of the phone relative to the longer image side: 28 mm on 36 mm film (hloc's localize_inloc.py)."""
 _FIELD_OF_VIEW = np.radians(60.0)
-"""Of the cutouts, about: where the search for their focal length begins."""
+"""Approximate field of view of the cutouts, from which the search for their focal length starts."""
 _POINTS = 4000
-"""Of a cutout, evenly spaced, from which its camera is found."""
+"""Number of evenly spaced points of a cutout from which its camera is computed."""
 _MAX_RMS = 1.0
-"""Pixels between these points' projections and their own pixels beyond which they fit no camera."""
+"""Largest reprojection error of these points in pixels (RMS); with a larger error no camera is accepted."""
 _MATRIX_LINES = slice(7, 11)
 
 
 class InlocSource(MapSource):
-    """The cutouts of all floors.  Raises ``ImportSourceError`` when there is none."""
+    """The cutouts of all floors."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path) -> None:
+        """Find the cutouts.
+
+        Args:
+            root: Folder of the data set.
+
+        Raises:
+            ImportSourceError: There is no cutout.
+        """
         self.root = check_folder(root)
         files = (self.root / "database/cutouts").glob("*/*/*.jpg")
         self._names = sorted(str(file.relative_to(self.root)) for file in files)
         if not self._names:
-            raise ImportSourceError(f"{root} has no database/cutouts/FLOOR/SCAN/*.jpg")
+            raise ImportSourceError(f"{root} contains no database/cutouts/FLOOR/SCAN/*.jpg")
 
     def names(self) -> list[str]:
         return list(self._names)
@@ -61,39 +73,58 @@ class InlocSource(MapSource):
         return builder.build_rgbd(name, 0, image, depth, camera, self.alignment(name) @ invert(T_cam_scan))
 
     def alignment(self, name: str) -> np.ndarray:
-        """T_floor_scan [4, 4] of a cutout's scan."""
+        """Read the alignment of a cutout's scan.
+
+        Args:
+            name: Name of the cutout.
+
+        Returns:
+            T_floor_scan ``[4, 4]``.
+
+        Raises:
+            NreError: The alignment file is missing or has another format.
+        """
         floor, scan, file = Path(name).parts[-3:]
         folder = self.root / "database/alignments" / floor / "transformations"
         path = folder / f"{file.split('_')[0]}_trans_{scan}.txt"
         lines = _all_lines(path)[_MATRIX_LINES]
         try:
-            return checked_motion(np.array([line.split() for line in lines], dtype=np.float64), f"alignment {path}")
+            return rigid_motion(np.array([line.split() for line in lines], dtype=np.float64), f"alignment {path}")
         except ValueError:
-            raise ImportSourceError(f"{path} has no 4 x 4 matrix in its lines 8 to 11") from None
+            raise ImportSourceError(f"{path} contains no 4 x 4 matrix in lines 8 to 11") from None
 
     def _scan(self, name: str) -> np.ndarray:
-        """XYZcut [H, W, 3] float64, nan where nothing was measured."""
+        """XYZcut ``[H, W, 3]`` float64, NaN where nothing was measured."""
         from scipy.io import loadmat
 
         path = self.root / f"{name}.mat"
         try:
             return np.asarray(loadmat(path, variable_names=["XYZcut"])["XYZcut"], dtype=np.float64)
         except (OSError, ValueError, KeyError, NotImplementedError) as error:
-            raise ImportSourceError(f"{path} has no XYZcut: {' '.join(str(error).split())}") from error
+            raise ImportSourceError(f"{path} contains no XYZcut: {' '.join(str(error).split())}") from error
 
 
 def camera_of_points(points: np.ndarray) -> tuple[Camera, np.ndarray]:
-    """The camera (one focal length, principal point in the middle) and T_cam_scan [4, 4] of points [H, W, 3] a pixel.
+    """Compute the pinhole camera that sees the points of a cutout in their pixels.
 
-    Raises ``PoseError`` when they are too few, or no pinhole camera sees them so.
+    Args:
+        points: ``[H, W, 3]`` point of each pixel in the scan's frame, NaN where nothing was measured.
+
+    Returns:
+        The camera (one focal length, principal point in the image centre) and T_cam_scan ``[4, 4]``.
+
+    Raises:
+        PoseError: There are too few points, or no pinhole camera fits.
     """
     height, width = points.shape[:2]
     y, x = np.nonzero(np.isfinite(points).all(-1))
     step = max(1, len(x) // _POINTS)
     pixels = np.stack([x, y], axis=1)[::step].astype(np.float32)
-    seen = points[y, x][::step].astype(np.float32)
-    if len(seen) < 100:
-        raise PoseError(f"only {len(seen)} points tell where the cutout was taken")
+    measured = points[y, x][::step].astype(np.float32)
+    if len(measured) < 100:
+        raise PoseError(
+            f"only {len(measured)} points of the cutout are measured, which is too few to compute its camera"
+        )
     focal = width / 2 / np.tan(_FIELD_OF_VIEW / 2)
     K = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
     fixed = (
@@ -106,41 +137,42 @@ def camera_of_points(points: np.ndarray) -> tuple[Camera, np.ndarray]:
         | cv2.CALIB_FIX_K3
     )
     rms, K, _, rotations, translations = cv2.calibrateCamera(
-        [seen], [pixels], (width, height), K, np.zeros(5), flags=fixed
+        [measured], [pixels], (width, height), K, np.zeros(5), flags=fixed
     )
     if not rms < _MAX_RMS:
-        raise PoseError(f"the points fit no pinhole camera: {rms:.2f} pixels off")
+        raise PoseError(f"no pinhole camera fits the points of the cutout: the reprojection error is {rms:.2f} pixels")
     T = np.eye(4)
     T[:3, :3], T[:3, 3] = cv2.Rodrigues(rotations[0])[0], translations[0][:, 0]
     return Camera(width, height, float(K[0, 0]), float(K[1, 1]), (width - 1) / 2, (height - 1) / 2), T
 
 
 class Inloc(SubmittedDataset):
-    """One map of both floors; recall at (25 cm, 50 cm, 1 m) and 10 degrees is the server's."""
+    """One map of both floors. The server computes recall at (25 cm, 50 cm, 1 m) and 10 degrees."""
 
     published = (
-        Published(
+        PublishedMethod(
             "hloc (SuperPoint + SuperGlue)",
             "hloc's README",
             {"inloc": ("", "", "46.5 / 65.7 / 78.3 (DUC1), 52.7 / 72.5 / 79.4 (DUC2)")},
         ),
     )
     notes = (
-        "Recall is computed by visuallocalization.net from the submission file. Figures of PixLoc and ACE could not be "
-        "found.",
+        "visuallocalization.net computes the recall from the submission file. No figures of PixLoc and ACE were found.",
     )
 
-    def scenes(self, root: Path, wanted: tuple[str, ...] = ()) -> list[Scene]:
+    def scenes(self, root: Path, names: Sequence[str] = ()) -> list[Scene]:
         root = check_folder(root)
         source = InlocSource(root)
         files = sorted(file for file in (root / "query").glob("*/*") if file.suffix.lower() in (".jpg", ".jpeg"))
         if not files:
-            raise EvaluationError(f"{root} has no query/iphone7/*.JPG")
-        frames = [Frame(str(file.relative_to(root)), 0, None, lambda file=file: _phone_image(file)) for file in files]
-        return [Scene("inloc", source, PosedInput(frames, str((root / "query").resolve())))]
+            raise EvaluationError(f"{root} contains no query/iphone7/*.JPG")
+        images = [
+            DatasetImage(str(file.relative_to(root)), 0, None, partial(_load_phone_image, file)) for file in files
+        ]
+        return [Scene("inloc", source, DatasetInput(images, str((root / "query").resolve())))]
 
 
-def _phone_image(path: Path) -> tuple[np.ndarray, Camera]:
+def _load_phone_image(path: Path) -> tuple[np.ndarray, Camera]:
     image = read_image(path)
     height, width = image.shape[:2]
     focal = max(width, height) * _FOCAL
@@ -148,6 +180,6 @@ def _phone_image(path: Path) -> tuple[np.ndarray, Camera]:
 
 
 def _all_lines(path: Path) -> list[str]:
-    """With the empty ones, which the format counts."""
-    read_lines(path)  # tells what is wrong with the file
+    """All lines of a file, including empty ones, which the format counts."""
+    read_lines(path)  # raises an error that describes a problem with the file
     return path.read_text(encoding="utf-8").splitlines()

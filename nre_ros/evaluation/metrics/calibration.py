@@ -1,38 +1,48 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Whether confidence and covariance mean what they say.
+"""Whether confidence and covariance match the errors that were measured.
 
-Confidence: reliability diagram and expected calibration error (Guo et al., "On Calibration of Modern Neural
-Networks", ICML 2017, equations 2 and 3).  Covariance: the squared Mahalanobis distance of the error is
-chi-square distributed with as many degrees of freedom if the covariance is right (NEES of Bar-Shalom et
-al., "Estimation with Applications to Tracking and Navigation", 2001, section 5.4).
+Confidence: reliability diagram and expected calibration error (Guo et al., "On Calibration of Modern Neural Networks",
+ICML 2017, equations 2 and 3). Covariance: if the covariance is right, the squared Mahalanobis distance of the error
+follows a chi-square distribution (normalized estimation error squared, NEES; Bar-Shalom et al., "Estimation with
+Applications to Tracking and Navigation", 2001, section 5.4).
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import chi2
 
-from nre_ros.evaluation.metrics.outcomes import Outcomes
+from nre_ros.evaluation.metrics.query_results import QueryResults
 
-BINS = 10
-LEVELS = (0.5, 0.9, 0.99)
+_LEVELS = (0.5, 0.9, 0.99)
+"""Probabilities of the ellipsoids that are tested."""
 
 
-def confidence_calibration(outcomes: Outcomes, bins: int = BINS) -> dict | None:
-    """Of all posed images with truth, accepted or not: is the share of right poses what the confidence says?
+def confidence_calibration(results: QueryResults, bins: int = 10) -> dict[str, Any] | None:
+    """Compare the confidence with the share of right poses.
 
-    Right: not beyond ``wrong_beyond``.  Returns the bins [low, high, count, mean confidence, share right], those
-    that hold images, and ``ece``, their mean difference weighted by the counts; None of no images.
+    All posed images with ground truth are used, accepted or not. A pose within ``wrong_beyond`` is right.
+
+    Args:
+        results: Results of a run.
+        bins: Number of equally wide bins of confidence.
+
+    Returns:
+        ``bins`` that contain images (``low``, ``high``, ``count``, mean ``confidence``, share ``right``), ``ece`` (the
+        expected calibration error) and ``images``. None without images.
     """
-    used = outcomes.posed & outcomes.known & np.isfinite(outcomes.confidence)
+    used = results.posed & results.has_ground_truth & np.isfinite(results.confidence)
     if not used.any():
         return None
-    confidence, right = outcomes.confidence[used], ~outcomes.off[used]
-    place = np.clip((confidence * bins).astype(int), 0, bins - 1)
+    confidence, right = results.confidence[used], ~results.beyond_limits[used]
+    index = np.clip((confidence * bins).astype(int), 0, bins - 1)
     rows, error = [], 0.0
-    for k in np.unique(place):
-        inside = place == k
+    for k in np.unique(index):
+        inside = index == k
         mean, share = float(confidence[inside].mean()), float(right[inside].mean())
         rows.append(
             {"low": k / bins, "high": (k + 1) / bins, "count": int(inside.sum()), "confidence": mean, "right": share}
@@ -41,44 +51,61 @@ def confidence_calibration(outcomes: Outcomes, bins: int = BINS) -> dict | None:
     return {"bins": rows, "ece": float(error), "images": int(used.sum())}
 
 
-def squared_distances(outcomes: Outcomes) -> dict[str, np.ndarray]:
-    """``position`` (3 degrees of freedom) and ``pose`` (6) -> squared Mahalanobis distances [M].
+def squared_mahalanobis(results: QueryResults) -> dict[str, npt.NDArray[np.float64]]:
+    """Compute e' C^-1 e of the accepted poses that have ground truth and a covariance.
 
-    Of the accepted poses with truth and a covariance: e' C^-1 e with e the difference of position and the
-    rotation vector from the true to the estimated orientation, in the map's axes.
+    The error e is the difference of the positions and the rotation vector from the true to the estimated orientation,
+    both in the map's axes.
+
+    Args:
+        results: Results of a run.
+
+    Returns:
+        Squared distances ``[M]`` of ``position`` (3 degrees of freedom) and ``pose`` (6 degrees of freedom).
     """
-    used = outcomes.accepted & outcomes.known & np.isfinite(outcomes.covariances).all((1, 2))
-    errors = np.hstack([outcomes.poses[:, :3, 3] - outcomes.truth[:, :3, 3], outcomes.rotation_vectors])[used]
-    covariances = outcomes.covariances[used]
-    return {"position": _distances(errors[:, :3], covariances[:, :3, :3]), "pose": _distances(errors, covariances)}
+    used = results.evaluated & np.isfinite(results.covariances).all((1, 2))
+    offsets = results.poses[:, :3, 3] - results.ground_truth[:, :3, 3]
+    errors = np.hstack([offsets, results.rotation_vectors])[used]
+    covariances = results.covariances[used]
+    return {
+        "position": _squared_distances(errors[:, :3], covariances[:, :3, :3]),
+        "pose": _squared_distances(errors, covariances),
+    }
 
 
-def covariance_calibration(outcomes: Outcomes) -> dict | None:
-    """For position and pose: the share of errors within the ellipsoids that should hold 50, 90 and 99% of them.
+def covariance_calibration(results: QueryResults) -> dict[str, Any] | None:
+    """Compare the covariance with the errors, for the position and for the whole pose.
 
-    ``mean``: of the squared distances over the degrees of freedom, 1 if the covariance is right;
-    ``scale``: by which the standard deviations would have to grow for half of the errors to be within the 50%
-    ellipsoid.  None where no accepted pose has truth and a covariance.
+    Args:
+        results: Results of a run.
+
+    Returns:
+        For ``position`` and ``pose``: ``poses`` (their number), ``freedom`` (degrees of freedom), ``within`` (share of
+        the errors inside the 50, 90 and 99 % ellipsoids), ``mean`` (mean of the squared distances over the degrees of
+        freedom, 1 if the covariance is right) and ``scale`` (factor on the standard deviations after which half of
+        the errors lie inside the 50 % ellipsoid). None where no accepted pose has ground truth and a covariance.
     """
-    distances = squared_distances(outcomes)
+    distances = squared_mahalanobis(results)
     if not len(distances["pose"]):
         return None
-    result = {}
+    result: dict[str, Any] = {}
     for name, freedom in (("position", 3), ("pose", 6)):
         squares = distances[name]
         result[name] = {
             "poses": len(squares),
             "freedom": freedom,
-            "within": {f"{level:g}": float((squares <= chi2.ppf(level, freedom)).mean()) for level in LEVELS},
+            "within": {f"{level:g}": float((squares <= chi2.ppf(level, freedom)).mean()) for level in _LEVELS},
             "mean": float(squares.mean() / freedom),
             "scale": float(np.sqrt(np.median(squares) / chi2.ppf(0.5, freedom))),
         }
     return result
 
 
-def _distances(errors: np.ndarray, covariances: np.ndarray) -> np.ndarray:
-    """e' C^-1 e; inf for a covariance that is none (not positive definite)."""
+def _squared_distances(
+    errors: npt.NDArray[np.float64], covariances: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """e' C^-1 e, infinite for a matrix that is not positive definite."""
     squares = np.full(len(errors), np.inf)
-    good = np.linalg.eigvalsh(covariances)[:, 0] > 0 if len(errors) else np.zeros(0, dtype=bool)
-    squares[good] = (errors[good] * np.linalg.solve(covariances[good], errors[good][..., None])[..., 0]).sum(1)
+    valid = np.linalg.eigvalsh(covariances)[:, 0] > 0 if len(errors) else np.zeros(0, dtype=bool)
+    squares[valid] = (errors[valid] * np.linalg.solve(covariances[valid], errors[valid][..., None])[..., 0]).sum(1)
     return squares

@@ -1,169 +1,204 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Errors that all poses share: an offset, a delay between image and truth, another frame, another scale.
+"""Errors that all poses share: an offset, a time delay, another frame or another scale of the ground truth.
 
-A localizer's own errors scatter; what these find is more often a mistake of the calibration, of the clocks
-or of the ground truth.
+The errors of a localizer are mostly random. A systematic error usually comes from the camera calibration, from the
+clocks or from the ground truth.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
-from nre_ros.evaluation.metrics.outcomes import Outcomes
+from nre_ros.evaluation.metrics.query_results import QueryResults
 from nre_ros.evaluation.metrics.trajectory import Alignment, absolute_errors, umeyama
 from nre_ros.geometry import invert
 
-_FEWEST = 8
-"""Poses with truth below which nothing is concluded."""
-_SIGNIFICANT = 4.0
-"""Standard errors that an effect must have to be told."""
-_NOTABLE = 0.5
-"""Share of the median error that it must have besides."""
-_EXPLAINS = 0.25
-"""A misfit is put down to an alignment that leaves less than this share of the median error."""
-_OTHER_SCALE = 0.02
-"""Departure of the scale from 1 that counts as another scale."""
-_MAX_STEP = 1.0
-"""Seconds between true poses over which a velocity is taken."""
+_MIN_POSES = 8
+"""With fewer poses nothing is concluded."""
+_MIN_STANDARD_ERRORS = 4.0
+"""An effect is reported if it exceeds this many standard errors."""
+_MIN_SHARE_OF_ERROR = 0.5
+"""An effect is reported if it also explains this share of the error."""
+_MAX_RESIDUAL = 0.25
+"""An alignment explains a misfit if less than this share of the median error remains."""
+_MIN_SCALE_CHANGE = 0.02
+"""A scale that differs more than this from 1 is another scale."""
+_MAX_VELOCITY_SPAN = 1.0
+"""Seconds between the two ground-truth poses from which a velocity is computed."""
 
 
-def offset(outcomes: Outcomes) -> dict | None:
-    """Mean error of the accepted poses with truth, in the map's axes and in the camera's.
+def mean_offset(results: QueryResults) -> dict[str, list[float]] | None:
+    """Compute the mean error of the accepted poses that are not wrong, with its standard error.
 
-    map_m, camera_m [3] metres with their standard errors; rotation_deg [3] about the map's axes.  None of
-    fewer than ``_FEWEST`` poses.
+    Args:
+        results: Results of a run.
+
+    Returns:
+        ``map_m`` and ``camera_m`` (``[3]`` metres in the axes of the map and of the camera) and ``rotation_deg``
+        (``[3]`` degrees about the map's axes), each with its standard error under ``NAME_error``. None for fewer
+        than 8 poses.
     """
-    used = _used(outcomes)
-    if used.sum() < _FEWEST:
+    used = _used(results)
+    if used.sum() < _MIN_POSES:
         return None
-    in_map = outcomes.poses[used, :3, 3] - outcomes.truth[used, :3, 3]
-    in_camera = np.einsum("nji,nj->ni", outcomes.truth[used, :3, :3], in_map)
-    turns = np.degrees(outcomes.rotation_vectors[used])
-    result = {}
-    for name, values in (("map_m", in_map), ("camera_m", in_camera), ("rotation_deg", turns)):
-        result[name] = values.mean(0).tolist()
-        result[f"{name}_error"] = (values.std(0, ddof=1) / np.sqrt(len(values))).tolist()
-    return result
+    in_map = results.poses[used, :3, 3] - results.ground_truth[used, :3, 3]
+    in_camera = np.einsum("nji,nj->ni", results.ground_truth[used, :3, :3], in_map)
+    rotations = np.degrees(results.rotation_vectors[used])
+    offset = {}
+    for name, values in (("map_m", in_map), ("camera_m", in_camera), ("rotation_deg", rotations)):
+        offset[name] = values.mean(0).tolist()
+        offset[f"{name}_error"] = (values.std(0, ddof=1) / np.sqrt(len(values))).tolist()
+    return offset
 
 
-def delay(outcomes: Outcomes) -> dict | None:
-    """By how many seconds the poses lag behind the truth (negative: run ahead), and the standard error.
+def time_delay(results: QueryResults) -> dict[str, float] | None:
+    """Estimate the delay of the poses relative to the ground truth.
 
-    Least squares of the position errors e = b - v delay on the velocity v of the truth, with a constant
-    offset b: a lagging estimate is where the truth was ``delay`` before.  None without times or motion.
+    The delay and a constant offset b are fitted to the position errors by least squares: e = b - v delay, where v is
+    the velocity of the ground truth. A delayed estimate is where the ground truth was ``delay`` seconds before.
+
+    Args:
+        results: Results of a run.
+
+    Returns:
+        ``seconds`` (negative if the poses are ahead of the ground truth), ``error`` (its standard error) and
+        ``explained`` (share of the variance of the errors). None without stamps, without motion, and for fewer than
+        8 poses.
     """
-    used = _used(outcomes) & (outcomes.stamps > 0)
-    velocity = _velocity(outcomes)
+    used = _used(results) & (results.stamps > 0)
+    velocity = _velocity(results)
     used &= np.isfinite(velocity).all(1)
-    if used.sum() < _FEWEST:
+    if used.sum() < _MIN_POSES:
         return None
-    errors, v = outcomes.poses[used, :3, 3] - outcomes.truth[used, :3, 3], velocity[used]
+    errors, v = results.poses[used, :3, 3] - results.ground_truth[used, :3, 3], velocity[used]
     centred = v - v.mean(0)
     power = float((centred**2).sum())
     if power < 1e-9 * len(v):
         return None
-    value = -float((centred * (errors - errors.mean(0))).sum()) / power
-    residual = errors - errors.mean(0) + value * centred
+    delay = -float((centred * (errors - errors.mean(0))).sum()) / power
+    residual = errors - errors.mean(0) + delay * centred
     freedom = residual.size - 4
     return {
-        "seconds": value,
+        "seconds": delay,
         "error": float(np.sqrt((residual**2).sum() / freedom / power)),
         "explained": 1.0 - float((residual**2).sum() / ((errors - errors.mean(0)) ** 2).sum()),
     }
 
 
-def findings(outcomes: Outcomes) -> list[str]:
-    """What stands out, a line each; empty when nothing does."""
-    misfit, used = frame_misfit(outcomes), _used(outcomes)
+def findings(results: QueryResults) -> list[str]:
+    """Describe the systematic errors of a run in words.
+
+    Args:
+        results: Results of a run.
+
+    Returns:
+        One line per finding; empty if no effect is significant.
+    """
+    misfit, used = frame_misfit(results), _used(results)
     if misfit:
         return [misfit]
-    if used.sum() < _FEWEST:
+    if used.sum() < _MIN_POSES:
         return []
-    lines, median = [], float(np.median(outcomes.position_errors[used]))
-    late = delay(outcomes)
-    if late and abs(late["seconds"]) > _SIGNIFICANT * late["error"] and late["explained"] > _NOTABLE:
-        word = "lag behind" if late["seconds"] > 0 else "run ahead of"
-        lines.append(
-            f"the poses {word} the truth by {abs(late['seconds']):.3f} s (+- {late['error']:.3f}): the clocks "
-            "of images and truth differ, or the truth is not dated when it was true"
-        )
-    return lines + _offset_lines(offset(outcomes), median, bool(lines))
+    delay = time_delay(results)
+    if (
+        delay
+        and abs(delay["seconds"]) > _MIN_STANDARD_ERRORS * delay["error"]
+        and delay["explained"] > _MIN_SHARE_OF_ERROR
+    ):
+        verb = "lag behind" if delay["seconds"] > 0 else "run ahead of"
+        return [
+            f"The poses {verb} the ground truth by {abs(delay['seconds']):.3f} s (+- {delay['error']:.3f} s). Check "
+            "whether the images and the ground truth are stamped by the same clock, at the time of measurement."
+        ]
+    return _offset_finding(mean_offset(results), float(np.median(results.position_errors[used])))
 
 
-def _offset_lines(found: dict, median: float, late: bool) -> list[str]:
-    best = None
-    for name, words in (("map_m", "the map"), ("camera_m", "the camera")):
-        mean, error = np.array(found[name]), np.array(found[f"{name}_error"])
+def _offset_finding(offset: dict[str, list[float]] | None, median_error: float) -> list[str]:
+    """One line about the offset in the frame where it varies less, or none if it is not significant."""
+    if offset is None:
+        return []
+    best: tuple[float, float, npt.NDArray[np.float64], str] | None = None
+    for name, frame in (("map_m", "the map"), ("camera_m", "the camera")):
+        mean, error = np.array(offset[name]), float(np.linalg.norm(offset[f"{name}_error"]))
         length = float(np.linalg.norm(mean))
-        # the frame in which the offset is constant is the one where it scatters less
-        if length > _NOTABLE * median and length > _SIGNIFICANT * float(np.linalg.norm(error)):
-            if best is None or np.linalg.norm(error) < best[0]:
-                best = float(np.linalg.norm(error)), length, mean, words
-    if best is None or late:
+        if length > _MIN_SHARE_OF_ERROR * median_error and length > _MIN_STANDARD_ERRORS * error:
+            if best is None or error < best[0]:
+                best = error, length, mean, frame
+    if best is None:
         return []
-    _, length, mean, words = best
+    _, length, mean, frame = best
     return [
-        f"all poses are off by {100 * length:.1f} cm the same way: ({', '.join(f'{v:.3f}' for v in mean)}) m along "
-        f"the axes of {words}"
+        f"All poses have the same offset of {100 * length:.1f} cm: ({', '.join(f'{v:.3f}' for v in mean)}) m along the "
+        f"axes of {frame}."
     ]
 
 
-def frame_misfit(outcomes: Outcomes) -> str:
-    """One line when most poses are off and one alignment of the truth explains it; else an empty string.
+def frame_misfit(results: QueryResults) -> str:
+    """Find out whether the ground truth is in another frame or scale than the map.
 
-    Tried are another frame of the map, another scale with it, and another frame of what moves.
+    Three explanations are tried where most poses are beyond the error limits: another scale, another map frame, and
+    another frame of the moving body than the camera.
+
+    Args:
+        results: Results of a run.
+
+    Returns:
+        One line that describes the misfit, or an empty string.
     """
-    used = outcomes.posed & outcomes.known
-    estimate, truth = outcomes.poses[used], outcomes.truth[used]
-    if used.sum() < _FEWEST or outcomes.off[used].mean() < 0.5 and not _scale_differs(estimate, truth):
+    used = results.posed & results.has_ground_truth
+    estimated, true = results.poses[used], results.ground_truth[used]
+    if used.sum() < _MIN_POSES or results.beyond_limits[used].mean() < 0.5 and not _scale_differs(estimated, true):
         return ""
-    before = float(np.median(outcomes.position_errors[used]))
-    rigid, similar = (_robust(truth, estimate, scale) for scale in (False, True))
+    before = float(np.median(results.position_errors[used]))
+    rigid, similar = (_robust_alignment(true, estimated, with_scale) for with_scale in (False, True))
     if rigid is None or similar is None:
         return ""
-    after_rigid, after_similar = (_median_position(a.apply(truth), estimate) for a in (rigid, similar))
-    if abs(similar.scale - 1) > _OTHER_SCALE and after_similar < _EXPLAINS * min(before, after_rigid):
+    after_rigid, after_similar = (_median_distance(a.apply(true), estimated) for a in (rigid, similar))
+    if abs(similar.scale - 1) > _MIN_SCALE_CHANGE and after_similar < _MAX_RESIDUAL * min(before, after_rigid):
         return (
-            f"the ground truth is in another scale than the map: {similar.scale:.4g} times as large it would fit "
-            f"within {_metres(after_similar)} (median), as it is the poses are {_metres(before)} off"
+            f"The ground truth has another scale than the map. Scaled by {similar.scale:.4g}, its median distance from "
+            f"the poses is {_length(after_similar)} instead of {_length(before)}."
         )
-    if after_rigid < _EXPLAINS * before:
-        turn = np.degrees(Rotation.from_matrix(rigid.rotation).magnitude())
-        move = _metres(float(np.linalg.norm(rigid.translation)))
+    if after_rigid < _MAX_RESIDUAL * before:
+        angle = np.degrees(Rotation.from_matrix(rigid.rotation).magnitude())
+        shift = _length(float(np.linalg.norm(rigid.translation)))
         return (
-            f"the ground truth is in another frame than the map: turned by {turn:.1f} degrees and moved by {move} "
-            f"it would fit within {_metres(after_rigid)} (median), as it is the poses are {_metres(before)} off"
+            f"The ground truth is in another frame than the map. Rotated by {angle:.1f} degrees and shifted by {shift}, "
+            f"its median distance from the poses is {_length(after_rigid)} instead of {_length(before)}."
         )
-    return _body_misfit(estimate, truth, before)
+    return _body_frame_misfit(estimated, true, before)
 
 
-def _body_misfit(estimate, truth, before: float) -> str:
-    """The truth may be of another part of the robot: truth^-1 estimate is then the same everywhere."""
-    mounts = invert(truth) @ estimate
+def _body_frame_misfit(estimated: npt.NDArray[np.float64], true: npt.NDArray[np.float64], before: float) -> str:
+    """One line if the ground truth is the pose of another part of the robot: true^-1 estimated is then constant."""
+    mounts = invert(true) @ estimated
     rotation = Rotation.from_matrix(mounts[:, :3, :3]).mean()
     mount = np.eye(4)
     mount[:3, :3], mount[:3, 3] = rotation.as_matrix(), np.median(mounts[:, :3, 3], axis=0)
-    positions, turns = absolute_errors(estimate, truth @ mount)
+    positions, rotations = absolute_errors(estimated, true @ mount)
     angle = np.degrees(rotation.magnitude())
-    if np.degrees(np.median(turns)) > 5 or angle < 5 or np.median(positions) > max(_EXPLAINS * before, 0.1):
+    if np.degrees(np.median(rotations)) > 5 or angle < 5 or np.median(positions) > max(_MAX_RESIDUAL * before, 0.1):
         return ""
-    away, within = _metres(float(np.linalg.norm(mount[:3, 3]))), _metres(float(np.median(positions)))
+    distance, residual = _length(float(np.linalg.norm(mount[:3, 3]))), _length(float(np.median(positions)))
     return (
-        f"the ground truth is of another frame than the camera's optical frame: of one turned by {angle:.1f} "
-        f"degrees and {away} away; the poses are then within {within}"
+        f"The ground truth is the pose of another frame than the camera's optical frame: a frame rotated by "
+        f"{angle:.1f} degrees and {distance} away. With this transform the median distance from the poses is {residual}."
     )
 
 
-def _scale_differs(estimate, truth) -> bool:
-    """A scale is told from positions alone, which may be off by less than what counts as wrong."""
-    similar, rigid = _robust(truth, estimate, True), _robust(truth, estimate, False)
-    return similar is not None and rigid is not None and abs(similar.scale - 1) > _OTHER_SCALE
+def _scale_differs(estimated: npt.NDArray[np.float64], true: npt.NDArray[np.float64]) -> bool:
+    """Whether the positions fit another scale, which may leave every error within the limits."""
+    similar, rigid = _robust_alignment(true, estimated, True), _robust_alignment(true, estimated, False)
+    return similar is not None and rigid is not None and abs(similar.scale - 1) > _MIN_SCALE_CHANGE
 
 
-def _robust(source: np.ndarray, target: np.ndarray, with_scale: bool) -> Alignment | None:
-    """The alignment of positions, thrice over the better half: some of the poses may be wrong."""
+def _robust_alignment(
+    source: npt.NDArray[np.float64], target: npt.NDArray[np.float64], with_scale: bool
+) -> Alignment | None:
+    """The alignment of the positions, repeated three times with the better half, because some poses may be wrong."""
     a, b = source[:, :3, 3], target[:, :3, 3]
     keep = np.ones(len(a), dtype=bool)
     alignment = None
@@ -176,27 +211,28 @@ def _robust(source: np.ndarray, target: np.ndarray, with_scale: bool) -> Alignme
     return alignment
 
 
-def _median_position(a: np.ndarray, b: np.ndarray) -> float:
+def _median_distance(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
     return float(np.median(np.linalg.norm(a[:, :3, 3] - b[:, :3, 3], axis=1)))
 
 
-def _used(outcomes: Outcomes) -> np.ndarray:
-    return outcomes.accepted & outcomes.known & ~outcomes.off
+def _used(results: QueryResults) -> npt.NDArray[np.bool_]:
+    """``[N]`` bool: accepted poses with ground truth that are not wrong."""
+    return results.evaluated & ~results.beyond_limits
 
 
-def _velocity(outcomes: Outcomes) -> np.ndarray:
-    """[N, 3] metres a second of the truth: between the nearest true poses before and after, nan without both."""
-    velocity = np.full((len(outcomes), 3), np.nan)
-    index = np.flatnonzero(outcomes.known)
-    seconds = outcomes.seconds()[index]
-    places = outcomes.truth[index, :3, 3]
+def _velocity(results: QueryResults) -> npt.NDArray[np.float64]:
+    """``[N, 3]`` metres per second between the ground-truth poses before and after each image, NaN without both."""
+    velocity = np.full((len(results), 3), np.nan)
+    index = np.flatnonzero(results.has_ground_truth)
+    seconds = results.seconds()[index]
+    positions = results.ground_truth[index, :3, 3]
     if len(index) >= 3:
         span = (seconds[2:] - seconds[:-2])[:, None]
         with np.errstate(divide="ignore", invalid="ignore"):
-            slopes = (places[2:] - places[:-2]) / span
-        velocity[index[1:-1]] = np.where((span > 0) & (span <= _MAX_STEP), slopes, np.nan)
+            slopes = (positions[2:] - positions[:-2]) / span
+        velocity[index[1:-1]] = np.where((span > 0) & (span <= _MAX_VELOCITY_SPAN), slopes, np.nan)
     return velocity
 
 
-def _metres(length: float) -> str:
-    return f"{100 * length:.1f} cm" if length < 1 else f"{length:.2f} m"
+def _length(metres: float) -> str:
+    return f"{100 * metres:.1f} cm" if metres < 1 else f"{metres:.2f} m"

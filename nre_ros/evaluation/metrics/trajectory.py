@@ -2,44 +2,67 @@
 # SPDX-License-Identifier: Apache-2.0
 """Absolute and relative pose errors of a trajectory, and its alignment.
 
-APE and RPE as in Sturm et al., "A Benchmark for the Evaluation of RGB-D SLAM Systems", IROS 2012, section
-VI, and in evo (https://github.com/MichaelGrupp/evo), against which the tests hold them.  Alignment: Umeyama,
-"Least-Squares Estimation of Transformation Parameters Between Two Point Patterns", PAMI 1991.
+APE and RPE follow Sturm et al., "A Benchmark for the Evaluation of RGB-D SLAM Systems", IROS 2012, section VI. The tests
+compare them with the library evo (https://github.com/MichaelGrupp/evo). The alignment follows Umeyama, "Least-Squares
+Estimation of Transformation Parameters Between Two Point Patterns", PAMI 1991.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
 from nre_ros.geometry import invert
 
-_EVO_MOST = 5000
-"""Poses at most that evo is given: it works on them one by one, and takes minutes for those of an hour."""
+_EVO_MAX_POSES = 5000
+"""evo processes poses one by one and takes minutes for the poses of an hour; longer runs are left out."""
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """x -> scale * rotation x + translation: rotation [3, 3], translation [3]."""
+    """A similarity transform x -> scale * rotation x + translation.
 
-    rotation: np.ndarray
-    translation: np.ndarray
+    Attributes:
+        rotation: ``[3, 3]`` rotation matrix.
+        translation: ``[3]`` metres.
+        scale: Scale factor.
+    """
+
+    rotation: npt.NDArray[np.float64]
+    translation: npt.NDArray[np.float64]
     scale: float = 1.0
 
-    def apply(self, poses: np.ndarray) -> np.ndarray:
-        """Poses [N, 4, 4], moved."""
-        moved = np.array(poses, dtype=np.float64)
-        moved[:, :3, :3] = self.rotation @ poses[:, :3, :3]
-        moved[:, :3, 3] = self.scale * poses[:, :3, 3] @ self.rotation.T + self.translation
-        return moved
+    def apply(self, poses: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Transform poses.
+
+        Args:
+            poses: ``[N, 4, 4]`` poses in the source frame.
+
+        Returns:
+            ``[N, 4, 4]`` poses in the target frame.
+        """
+        aligned = np.array(poses, dtype=np.float64)
+        aligned[:, :3, :3] = self.rotation @ poses[:, :3, :3]
+        aligned[:, :3, 3] = self.scale * poses[:, :3, 3] @ self.rotation.T + self.translation
+        return aligned
 
 
-def umeyama(source: np.ndarray, target: np.ndarray, with_scale: bool = False) -> Alignment | None:
-    """The alignment of points [N, 3] that takes source to target with the least squares.
+def umeyama(
+    source: npt.NDArray[np.float64], target: npt.NDArray[np.float64], with_scale: bool = False
+) -> Alignment | None:
+    """Find the least-squares alignment of two point sets (Umeyama 1991, equations 40 to 43).
 
-    None where it is not determined: fewer than three points, or all of them on a line.
+    Args:
+        source: ``[N, 3]`` points.
+        target: ``[N, 3]`` corresponding points.
+        with_scale: Whether the scale is estimated; otherwise the scale is 1.
+
+    Returns:
+        The alignment from source to target, or None for fewer than three points and for points on a line.
     """
     if len(source) < 3:
         return None
@@ -55,63 +78,83 @@ def umeyama(source: np.ndarray, target: np.ndarray, with_scale: bool = False) ->
     return Alignment(rotation, mean_target - scale * rotation @ mean_source, scale)
 
 
-def absolute_errors(estimate: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """APE of poses [N, 4, 4]: [N] metres between the positions and [N] radians between the orientations."""
-    return _sizes(invert(truth) @ estimate)
+def absolute_errors(
+    estimated: npt.NDArray[np.float64], ground_truth: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Compute the absolute pose error (APE) of each pose.
 
+    Args:
+        estimated: ``[N, 4, 4]`` estimated poses.
+        ground_truth: ``[N, 4, 4]`` ground-truth poses.
 
-def relative_errors(estimate: np.ndarray, truth: np.ndarray, delta: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """RPE of poses [N, 4, 4] over ``delta`` of them: [N - delta] metres and radians.
-
-    Of pose i and i + delta, the error of the motion between them: (motion of the truth)^-1 motion.
+    Returns:
+        ``[N]`` position errors in metres and ``[N]`` rotation errors in radians.
     """
-    moved, true = (invert(poses[:-delta]) @ poses[delta:] for poses in (estimate, truth))
-    return _sizes(invert(true) @ moved)
+    return _magnitudes(invert(ground_truth) @ estimated)
 
 
-def statistics(errors: np.ndarray) -> dict[str, float]:
-    """rmse, mean, median, std, min and max, under evo's names."""
-    return {
-        "rmse": float(np.sqrt((errors**2).mean())),
-        "mean": float(errors.mean()),
-        "median": float(np.median(errors)),
-        "std": float(errors.std()),
-        "min": float(errors.min()),
-        "max": float(errors.max()),
-    }
+def relative_errors(
+    estimated: npt.NDArray[np.float64], ground_truth: npt.NDArray[np.float64], delta: int = 1
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Compute the relative pose error (RPE): the error of the motion from pose i to pose i + delta.
 
+    Args:
+        estimated: ``[N, 4, 4]`` estimated poses.
+        ground_truth: ``[N, 4, 4]`` ground-truth poses.
+        delta: Number of poses from the first to the second pose of a pair.
 
-def trajectory_errors(estimate: np.ndarray, truth: np.ndarray) -> dict:
-    """APE as it is and with the trajectory aligned, RPE from pose to pose; None where there are too few poses.
-
-    Lengths in metres, angles in degrees.
+    Returns:
+        ``[N - delta]`` position errors in metres and ``[N - delta]`` rotation errors in radians.
     """
-    result = {"poses": len(estimate), "ape": None, "ape_aligned": None, "rpe": None}
-    if not len(estimate):
+    motion, true_motion = (invert(poses[:-delta]) @ poses[delta:] for poses in (estimated, ground_truth))
+    return _magnitudes(invert(true_motion) @ motion)
+
+
+def trajectory_errors(estimated: npt.NDArray[np.float64], ground_truth: npt.NDArray[np.float64]) -> dict[str, Any]:
+    """Compute statistics of APE, of APE after a rigid alignment of the positions, and of RPE from pose to pose.
+
+    Args:
+        estimated: ``[N, 4, 4]`` estimated poses.
+        ground_truth: ``[N, 4, 4]`` ground-truth poses.
+
+    Returns:
+        The number of poses, and statistics in metres and degrees; None where there are too few poses.
+    """
+    result: dict[str, Any] = {"poses": len(estimated), "ape": None, "ape_aligned": None, "rpe": None}
+    if not len(estimated):
         return result
-    result["ape"] = _both(absolute_errors(estimate, truth))
-    alignment = umeyama(estimate[:, :3, 3], truth[:, :3, 3])
+    result["ape"] = _statistics_of_both(absolute_errors(estimated, ground_truth))
+    alignment = umeyama(estimated[:, :3, 3], ground_truth[:, :3, 3])
     if alignment is not None:
-        result["ape_aligned"] = _both(absolute_errors(alignment.apply(estimate), truth))
-    if len(estimate) > 1:
-        result["rpe"] = _both(relative_errors(estimate, truth))
+        result["ape_aligned"] = _statistics_of_both(absolute_errors(alignment.apply(estimated), ground_truth))
+    if len(estimated) > 1:
+        result["rpe"] = _statistics_of_both(relative_errors(estimated, ground_truth))
     return result
 
 
-def by_evo(stamps: np.ndarray, estimate: np.ndarray, truth: np.ndarray) -> dict | None:
-    """RMSE of APE and RPE by the library evo, under the same names; None where it is not installed.
+def evo_errors(
+    seconds: npt.NDArray[np.float64], estimated: npt.NDArray[np.float64], ground_truth: npt.NDArray[np.float64]
+) -> dict[str, dict[str, float]] | None:
+    """Compute the RMSE of APE and RPE with the library evo.
 
-    stamps [N] in seconds.  None, too, for fewer than two poses and for more than ``_EVO_MOST``.
+    Args:
+        seconds: ``[N]`` times of the poses.
+        estimated: ``[N, 4, 4]`` estimated poses.
+        ground_truth: ``[N, 4, 4]`` ground-truth poses.
+
+    Returns:
+        ``ape`` and ``rpe``, each with ``position_m`` and ``rotation_deg``. None without evo, for fewer than two poses
+        and for more than 5,000 poses.
     """
-    if not 2 <= len(estimate) <= _EVO_MOST:
+    if not 2 <= len(estimated) <= _EVO_MAX_POSES:
         return None
     try:
         from evo.core import metrics
         from evo.core.trajectory import PoseTrajectory3D
     except ImportError:
         return None
-    pair = tuple(PoseTrajectory3D(poses_se3=list(poses), timestamps=stamps) for poses in (truth, estimate))
-    found = {}
+    pair = tuple(PoseTrajectory3D(poses_se3=list(poses), timestamps=seconds) for poses in (ground_truth, estimated))
+    found: dict[str, dict[str, float]] = {}
     for name, kind in (("ape", metrics.APE), ("rpe", metrics.RPE)):
         for unit, relation in (
             ("position_m", metrics.PoseRelation.translation_part),
@@ -123,9 +166,24 @@ def by_evo(stamps: np.ndarray, estimate: np.ndarray, truth: np.ndarray) -> dict 
     return found
 
 
-def _both(errors: tuple[np.ndarray, np.ndarray]) -> dict:
-    return {"position_m": statistics(errors[0]), "rotation_deg": statistics(np.degrees(errors[1]))}
+def _statistics_of_both(
+    errors: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
+) -> dict[str, dict[str, float]]:
+    return {"position_m": _statistics(errors[0]), "rotation_deg": _statistics(np.degrees(errors[1]))}
 
 
-def _sizes(motions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _statistics(errors: npt.NDArray[np.float64]) -> dict[str, float]:
+    """Statistics under the names that evo uses."""
+    return {
+        "rmse": float(np.sqrt((errors**2).mean())),
+        "mean": float(errors.mean()),
+        "median": float(np.median(errors)),
+        "std": float(errors.std()),
+        "min": float(errors.min()),
+        "max": float(errors.max()),
+    }
+
+
+def _magnitudes(motions: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Metres ``[N]`` and radians ``[N]`` of motions ``[N, 4, 4]``."""
     return np.linalg.norm(motions[:, :3, 3], axis=1), Rotation.from_matrix(motions[:, :3, :3]).magnitude()

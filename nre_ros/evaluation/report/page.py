@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The page: cards, tables and figures as one HTML file that asks nobody for anything."""
+"""The HTML elements of a report: cards, tables, figures and the page itself, without external requests."""
 
 from __future__ import annotations
 
@@ -35,7 +35,16 @@ figcaption { color: var(--quiet); font-size: 0.9em; margin-top: 4px; overflow-wr
 
 
 def page(title: str, subtitle: str, parts: list[str]) -> str:
-    """The whole file; ``parts`` are HTML already."""
+    """Assemble the page.
+
+    Args:
+        title: Title of the page.
+        subtitle: Line below the title.
+        parts: HTML elements.
+
+    Returns:
+        The HTML file.
+    """
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
@@ -45,43 +54,99 @@ def page(title: str, subtitle: str, parts: list[str]) -> str:
 
 
 def heading(text: str) -> str:
+    """Create a heading of a section.
+
+    Args:
+        text: Plain text.
+
+    Returns:
+        HTML element.
+    """
     return f"<h2>{escape(text)}</h2>"
 
 
 def paragraph(text: str) -> str:
+    """Create a paragraph.
+
+    Args:
+        text: Plain text.
+
+    Returns:
+        HTML element.
+    """
     return f'<p class="quiet">{escape(text)}</p>'
 
 
 def cards(entries: list[tuple[str, str, bool]]) -> str:
-    """Value, what it is, and whether it is bad news."""
+    """Create the cards with the most important figures.
+
+    Args:
+        entries: Value, description, and whether the value is highlighted as bad.
+
+    Returns:
+        HTML element.
+    """
     return (
         '<div class="cards">'
         + "".join(
-            f'<div class="card{" bad" if bad else ""}"><b>{escape(value)}</b><span>{escape(what)}</span></div>'
-            for value, what, bad in entries
+            f'<div class="card{" bad" if bad else ""}"><b>{escape(value)}</b><span>{escape(description)}</span></div>'
+            for value, description, bad in entries
         )
         + "</div>"
     )
 
 
 def notes(lines: list[str]) -> str:
-    """What the reader must know before the figures; nothing for no lines."""
+    """Create a box of notes that a reader needs before the figures.
+
+    Args:
+        lines: Plain text, one note each.
+
+    Returns:
+        HTML element, empty without notes.
+    """
     return '<div class="notes">' + "".join(f"<p>{escape(line)}</p>" for line in lines) + "</div>" if lines else ""
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """A table that scrolls by itself where the page is narrow."""
+    """Create a table, which scrolls horizontally on a narrow page.
+
+    Args:
+        head: Column heads.
+        rows: Cells of each row.
+
+    Returns:
+        HTML element.
+    """
     cells = "".join(f"<th>{escape(text)}</th>" for text in head)
     lines = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 
 def figure(svg: str, caption: str) -> str:
+    """Create a figure with a caption.
+
+    Args:
+        svg: SVG element.
+        caption: Plain text.
+
+    Returns:
+        HTML element.
+    """
     return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def picture(name: str, lines: tuple[str, ...], jpeg: str) -> str:
-    """One of the worst queries: JPEG in base64 (may be empty) and what is said about it."""
+    """Create a figure of one of the worst images.
+
+    Args:
+        name: Name of the image.
+        lines: Description of the image, one line each.
+        jpeg: JPEG in base64, empty without a picture.
+
+    Returns:
+        HTML element.
+    """
     image = f'<img alt="{escape(name)}" src="data:image/jpeg;base64,{jpeg}">' if jpeg else ""
-    words = "<br>".join(escape(line) for line in lines)
-    return f'<figure class="worst">{image}<figcaption><b>{escape(name)}</b><br>{words}</figcaption></figure>'
+    text = "<br>".join(escape(line) for line in lines)
+    return f'<figure class="worst">{image}<figcaption><b>{escape(name)}</b><br>{text}</figcaption></figure>'

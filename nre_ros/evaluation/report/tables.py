@@ -1,177 +1,212 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The figures of a summary in words: cards, and tables with a column a run."""
+"""The figures of summaries as text: cards, and tables with one column per run.
+
+``summary`` is what ``metrics.summarize`` returns; ``summaries`` are run name to summary.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import isfinite
 from statistics import median
+from typing import Any
 
-from nre_ros.evaluation.metrics.basic import RECALL_PAIRS
+from nre_ros.evaluation.metrics.accuracy import RECALL_PAIRS
+from nre_ros.evaluation.metrics.summary import recall_key
 
 
-def headline(summary: dict) -> list[tuple[str, str, bool]]:
-    """The few figures that say how it went: value, what, whether it is bad news."""
+def headline(summary: dict[str, Any]) -> list[tuple[str, str, bool]]:
+    """Return the most important figures of a run.
+
+    Args:
+        summary: Summary of the run.
+
+    Returns:
+        Value, description, and whether the value is highlighted as bad.
+    """
     shares = summary["shares"]
     share = f"{100 * shares['accepted'] / shares['images']:.1f}%" if shares["images"] else "-"
-    found = [(share, f"accepted: {shares['accepted']} of {shares['images']} images have a pose", False)]
+    found = [(share, f"of images have an accepted pose ({shares['accepted']} of {shares['images']})", False)]
     if shares["judged"]:
         position, rotation = summary["position_error_m"], summary["rotation_error_deg"]
         found += [
             (f"{100 * position['median']:.2f} cm", f"and {rotation['median']:.2f}°: median error", False),
-            (f"{100 * position['p90']:.2f} cm", f"and {rotation['p90']:.2f}°: 90% below", False),
-            (f"{100 * summary['recall'][pair_name(*RECALL_PAIRS[0])]:.1f}%", "of images within 5 cm and 5°", False),
-            (str(shares["wrong"]), f"wrong poses of {shares['judged']} with truth", shares["wrong"] > 0),
+            (f"{100 * position['p90']:.2f} cm", f"and {rotation['p90']:.2f}°: 90% of the errors are smaller", False),
+            (_percent(summary["recall"][recall_key(*RECALL_PAIRS[0])]), "of images within 5 cm and 5°", False),
+            (str(shares["wrong"]), f"wrong poses of {shares['judged']} with ground truth", shares["wrong"] > 0),
         ]
     if "total" in summary["latency_ms"]:
-        found.append((f"{summary['latency_ms']['total']['median']:.0f} ms", "an image (median)", False))
+        found.append((f"{summary['latency_ms']['total']['median']:.0f} ms", "per image (median)", False))
     return found
 
 
-def main_rows(summaries: dict[str, dict]) -> list[list[str]]:
-    """What was reached, a row each, a column a run."""
+def main_rows(summaries: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """Return the table of counts, errors, recall, trajectory errors and delays.
+
+    Args:
+        summaries: Run name to summary.
+
+    Returns:
+        Label and one cell per run.
+    """
     runs = list(summaries.values())
     limits = [f"{run['wrong_beyond']['metres']:g} m or {run['wrong_beyond']['degrees']:g}°" for run in runs]
-    # one for all is said once
-    label, each = (
-        (f" (beyond {limits[0]})", [""] * len(runs))
-        if len(set(limits)) == 1
-        else ("", [f" beyond {limit}" for limit in limits])
-    )
+    # limits that all runs share are part of the label
+    if len(set(limits)) == 1:
+        wrong_label, suffixes = f"wrong (beyond {limits[0]})", [""] * len(runs)
+    else:
+        wrong_label, suffixes = "wrong", [f" beyond {limit}" for limit in limits]
+
+    def row(label: str, cell: Callable[[dict[str, Any]], str]) -> list[str]:
+        return [label, *map(cell, runs)]
+
     rows = [
-        ["images", *(str(run["shares"]["images"]) for run in runs)],
-        ["posed", *(_share_of(run, "posed", "images") for run in runs)],
-        ["accepted", *(_share_of(run, "accepted", "images") for run in runs)],
-        ["min confidence", *(str(run.get("about", {}).get("min_confidence", "-")) for run in runs)],
-        ["with truth", *(str(run["shares"]["with_truth"]) for run in runs)],
+        row("images", lambda run: str(run["shares"]["images"])),
+        row("posed", lambda run: _share_of(run, "posed", "images")),
+        row("accepted", lambda run: _share_of(run, "accepted", "images")),
+        row("min confidence", lambda run: str(run.get("about", {}).get("min_confidence", "-"))),
+        row("with ground truth", lambda run: str(run["shares"]["with_truth"])),
     ]
     if any(run["shares"]["judged"] for run in runs):
+        wrong_cells = [_share_of(run, "wrong", "judged") + suffix for run, suffix in zip(runs, suffixes)]
         rows += [
-            [f"wrong{label}", *(_share_of(run, "wrong", "judged") + limit for run, limit in zip(runs, each))],
-            ["position error", *(_spread(run["position_error_m"], 100, "cm") for run in runs)],
-            ["rotation error", *(_spread(run["rotation_error_deg"], 1, "°") for run in runs)],
+            [wrong_label, *wrong_cells],
+            row("position error", lambda run: _percentiles(run["position_error_m"], 100, "cm")),
+            row("rotation error", lambda run: _percentiles(run["rotation_error_deg"], 1, "°")),
         ]
+        for metres, degrees in RECALL_PAIRS:
+            recalls = [_percent(run["recall"][recall_key(metres, degrees)]) for run in runs]
+            rows.append([f"recall at {_length(metres)}, {degrees:g}°", *recalls])
         rows += [
-            [
-                f"recall at {_length(metres)}, {degrees:g}°",
-                *(_percent(run["recall"][pair_name(metres, degrees)]) for run in runs),
-            ]
-            for metres, degrees in RECALL_PAIRS
+            row("APE (RMSE)", lambda run: _rmse(run, "ape")),
+            row("APE, aligned (RMSE)", lambda run: _rmse(run, "ape_aligned")),
+            row("RPE, pose to pose (RMSE)", lambda run: _rmse(run, "rpe")),
         ]
-        kinds = {"APE (RMSE)": "ape", "APE, aligned (RMSE)": "ape_aligned", "RPE, pose to pose (RMSE)": "rpe"}
-        rows += [[label, *(_rmse(run, key) for run in runs)] for label, key in kinds.items()]
     rows += [
-        ["first good pose after", *(_start(run["delays"]) for run in runs)],
-        ["losses", *(_losses(run["delays"]) for run in runs)],
+        row("first good pose after", lambda run: _first_pose(run["delays"])),
+        row("losses", lambda run: _losses(run["delays"])),
     ]
     return rows
 
 
-def calibration_rows(summaries: dict[str, dict]) -> list[list[str]]:
-    """Expected calibration error, and what the ellipsoids hold."""
+def calibration_rows(summaries: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """Return the table of the calibration of confidence and covariance.
+
+    Args:
+        summaries: Run name to summary.
+
+    Returns:
+        Label and one cell per run.
+    """
     runs = list(summaries.values())
     rows = [["confidence: expected calibration error", *(_number(run["confidence"], "ece") for run in runs)]]
     for kind in ("position", "pose"):
         for level in ("0.5", "0.9", "0.99"):
-            rows.append(
-                [
-                    f"{kind}: within the {100 * float(level):g}% ellipsoid",
-                    *(_percent(run["covariance"][kind]["within"][level]) if run["covariance"] else "-" for run in runs),
-                ]
-            )
-        rows.append(
-            [
-                f"{kind}: standard deviations are too small by",
-                *(_times(run["covariance"][kind]["scale"]) if run["covariance"] else "-" for run in runs),
-            ]
-        )
+            shares = [_percent(run["covariance"][kind]["within"][level]) if run["covariance"] else "-" for run in runs]
+            rows.append([f"{kind}: errors inside the {100 * float(level):g}% ellipsoid", *shares])
+        scales = [_times(run["covariance"][kind]["scale"]) if run["covariance"] else "-" for run in runs]
+        rows.append([f"{kind}: standard deviations are too small by", *scales])
     return rows
 
 
-def latency_rows(summaries: dict[str, dict]) -> list[list[str]]:
-    """Stage, and median, 99th percentile for each run, in milliseconds."""
+def latency_rows(summaries: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """Return the table of the durations of the stages.
+
+    Args:
+        summaries: Run name to summary.
+
+    Returns:
+        Stage, and median and 99th percentile in milliseconds for each run; the last row is the total.
+    """
     runs = list(summaries.values())
     stages = dict.fromkeys(stage for run in runs for stage in run["latency_ms"] if stage != "total")
-    return [
-        [
-            stage,
-            *(
-                f"{run['latency_ms'][stage]['median']:.1f}, {run['latency_ms'][stage]['p99']:.1f}"
-                if stage in run["latency_ms"]
-                else "-"
-                for run in runs
-            ),
-        ]
-        for stage in [*stages, "total"]
-    ]
+    return [[stage, *(_duration(run["latency_ms"].get(stage)) for run in runs)] for stage in [*stages, "total"]]
 
 
-def systematic_rows(summary: dict) -> list[list[str]]:
-    """Offset and delay with their standard errors."""
-    rows, found = [], summary["offset"]
-    if found:
+def systematic_rows(summary: dict[str, Any]) -> list[list[str]]:
+    """Return the table of systematic errors with their standard errors.
+
+    Args:
+        summary: Summary of a run.
+
+    Returns:
+        Label and value.
+    """
+    rows, offset, delay = [], summary["offset"], summary["delay"]
+    if offset:
         for label, key, factor, unit in (
             ("mean error along the map's axes", "map_m", 100, "cm"),
-            ("... along the camera's axes", "camera_m", 100, "cm"),
+            ("mean error along the camera's axes", "camera_m", 100, "cm"),
             ("mean rotation about the map's axes", "rotation_deg", 1, "°"),
         ):
-            values = [f"{factor * v:+.2f} ± {factor * e:.2f}" for v, e in zip(found[key], found[f"{key}_error"])]
+            values = [f"{factor * v:+.2f} ± {factor * e:.2f}" for v, e in zip(offset[key], offset[f"{key}_error"])]
             rows.append([label, f"{', '.join(values)} {unit}"])
-    if summary["delay"]:
-        rows.append(
-            [
-                "delay of the poses against the truth",
-                f"{1e3 * summary['delay']['seconds']:+.1f} ± {1e3 * summary['delay']['error']:.1f} ms",
-            ]
-        )
+    if delay:
+        value = f"{1e3 * delay['seconds']:+.1f} ± {1e3 * delay['error']:.1f} ms"
+        rows.append(["delay of the poses relative to the ground truth", value])
     return rows
 
 
-def pair_name(metres: float, degrees: float) -> str:
-    """A recall pair as summary.json names it."""
-    return f"{metres:g} m, {degrees:g} deg"
+def join_columns(rows: list[list[str]]) -> list[tuple[str, str]]:
+    """Join the cells of each row, aligned in columns, for a table on the terminal.
+
+    Args:
+        rows: Label and one cell per run.
+
+    Returns:
+        Label and joined cells.
+    """
+    widths = [max(len(row[k]) for row in rows) for k in range(1, len(rows[0]))]
+    return [(row[0], "  ".join(cell.ljust(width) for cell, width in zip(row[1:], widths)).rstrip()) for row in rows]
 
 
 def _length(metres: float) -> str:
     return f"{100 * metres:g} cm" if metres < 1 else f"{metres:g} m"
 
 
-def _share_of(summary: dict, what: str, of: str) -> str:
-    part, whole = summary["shares"][what], summary["shares"][of]
-    return f"{part} ({100 * part / whole:.1f}%)" if whole else "-"
+def _share_of(summary: dict[str, Any], part: str, whole: str) -> str:
+    count, total = summary["shares"][part], summary["shares"][whole]
+    return f"{count} ({100 * count / total:.1f}%)" if total else "-"
 
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}%"
 
 
-def _spread(values: dict | None, factor: float, unit: str) -> str:
+def _percentiles(values: dict[str, float] | None, factor: float, unit: str) -> str:
     if not values:
         return "-"
     return " / ".join(f"{factor * values[key]:.2f}" for key in ("median", "p90", "p99")) + f" {unit} (50 / 90 / 99%)"
 
 
-def _rmse(run: dict, key: str) -> str:
+def _rmse(run: dict[str, Any], key: str) -> str:
     found = run["trajectory"][key]
     return "-" if not found else f"{100 * found['position_m']['rmse']:.2f} cm, {found['rotation_deg']['rmse']:.2f}°"
 
 
-def _start(delays: dict) -> str:
+def _first_pose(delays: dict[str, Any]) -> str:
     return "never" if delays["start"] is None else f"{delays['start']:.2f} {delays['unit']}"
 
 
-def _losses(delays: dict) -> str:
+def _losses(delays: dict[str, Any]) -> str:
     if not delays["losses"]:
         return "0"
     after = delays["after_loss"]
-    middle = f", median {median(after):.2f}, longest {max(after):.2f} {delays['unit']}" if after else ""
-    return f"{delays['losses']}{middle}" + (", the last one to the end" if delays["unrecovered"] else "")
+    text = str(delays["losses"])
+    if after:
+        text += f", median {median(after):.2f}, longest {max(after):.2f} {delays['unit']}"
+    return text + (", the last loss did not end" if delays["unrecovered"] else "")
+
+
+def _duration(values: dict[str, float] | None) -> str:
+    return "-" if values is None else f"{values['median']:.1f}, {values['p99']:.1f}"
 
 
 def _times(scale: float | None) -> str:
-    """None is what summary.json has for infinity."""
+    """A factor; summary.json contains None for an infinite one."""
     return f"{scale:.2f} times" if scale is not None and isfinite(scale) else "infinitely"
 
 
-def _number(values: dict | None, key: str) -> str:
+def _number(values: dict[str, Any] | None, key: str) -> str:
     return "-" if not values or values[key] is None else f"{values[key]:.3f}"

@@ -1,178 +1,190 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the report of a run, with peers laid over it or not, and of two runs compared."""
+"""Writes the report of a run, with or without baselines, and the comparison of several runs."""
 
 from __future__ import annotations
 
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from nre_ros.errors import EvaluationError, NreError
-from nre_ros.evaluation.metrics.outcomes import Outcomes
-from nre_ros.evaluation.report import page, tables
-from nre_ros.evaluation.report.worst import worst_queries
+from nre_ros.evaluation.inputs import EvaluationInput
+from nre_ros.evaluation.metrics import QueryResults
+from nre_ros.evaluation.options import EvaluationOptions
+from nre_ros.evaluation.report import figures, page, tables
+from nre_ros.evaluation.report.top_view import MapTopView, draw_top_view, project_map
+from nre_ros.evaluation.report.worst_queries import worst_queries
 
 
-def write_report(path: Path, runs: dict[str, Outcomes], summary: dict, source, options) -> None:
-    """The page of one evaluation; the first of ``runs`` is ours, the others are peers."""
-    summaries = {"nre_ros": summary, **summary.get("peers", {})}
-    about = summary["about"]
-    what = about["input"].get("bag") or about["input"].get("images")
+def write_report(
+    path: Path,
+    runs: dict[str, QueryResults],
+    summary: dict[str, Any],
+    source: EvaluationInput,
+    options: EvaluationOptions,
+) -> None:
+    """Write the report of an evaluation.
+
+    Args:
+        path: HTML file to write.
+        runs: Run name to results: ``nre_ros`` first, followed by the baselines.
+        summary: Summary of the evaluation.
+        source: Query images, for the pictures of the worst ones.
+        options: Options of the evaluation.
+
+    Raises:
+        EvaluationError: The file cannot be written.
+    """
+    summaries = {"nre_ros": summary, **summary.get("baselines", {})}
+    about, results = summary["about"], runs["nre_ros"]
     parts = [
         page.cards(tables.headline(summary)),
         page.notes([*summary["notes"], *summary["findings"]]),
-        *_common(runs, summaries, backdrop(options.map_file)),
+        *_common_parts(runs, summaries, project_map(options.map_file)),
         page.heading("Systematic errors"),
         page.table(["", "mean ± standard error"], tables.systematic_rows(summary))
         if summary["offset"]
-        else page.paragraph("Too few poses with truth."),
-        *([page.heading("The worst images")] if options.worst else []),
-        *(
-            page.picture(runs["nre_ros"].names[entry.index], entry.why, entry.picture)
-            for entry in worst_queries(source, options, runs["nre_ros"])
-        ),
-        page.heading("How it was run"),
-        page.table(["", ""], _about_rows(summary)),
+        else page.paragraph("There are too few poses with ground truth to estimate systematic errors."),
     ]
-    _write(path, page.page(f"Localization in {Path(about['map']['path']).name}", f"Images of {what}", parts))
+    if options.worst:
+        parts.append(page.heading("The worst images"))
+        parts += [
+            page.picture(results.names[query.index], query.explanation, query.picture)
+            for query in worst_queries(source, options, results)
+        ]
+    parts += [page.heading("How the evaluation was run"), page.table(["", ""], _about_rows(summary))]
+    subtitle = f"Images of {_images(summary)}"
+    _write(path, page.page(f"Localization in {Path(about['map']['path']).name}", subtitle, parts))
 
 
-def write_comparison(path: Path, runs: dict[str, Outcomes], summaries: dict[str, dict]) -> None:
-    """The page of two (or more) evaluations laid over each other."""
+def write_comparison(path: Path, runs: dict[str, QueryResults], summaries: dict[str, dict[str, Any]]) -> None:
+    """Write the comparison of two or more evaluations.
+
+    Args:
+        path: HTML file to write.
+        runs: Run name to results.
+        summaries: Run name to summary.
+
+    Raises:
+        EvaluationError: The file cannot be written.
+    """
     first = next(iter(summaries.values()))
+    view: MapTopView | None
     try:
-        behind = backdrop(Path(first["about"]["map"]["path"]))
+        view = project_map(Path(first["about"]["map"]["path"]))
     except NreError:
-        behind = None  # the figures stand without it
-    rows = [
-        [name, _input(summary), Path(summary["about"]["map"]["path"]).name, f"{summary['about']['seed']}"]
+        view = None  # the comparison does not need the map
+    overview = [
+        [name, _short_images(summary), Path(summary["about"]["map"]["path"]).name, f"{summary['about']['seed']}"]
         for name, summary in summaries.items()
     ]
-    parts = [
-        page.table(["run", "images", "map", "seed"], rows),
-        page.notes(
-            [
-                f"{name}: {line}"
-                for name, summary in summaries.items()
-                for line in (*summary["notes"], *summary["findings"])
-            ]
-        ),
-        *_common(runs, summaries, behind),
+    notes = [
+        f"{name}: {line}" for name, summary in summaries.items() for line in (*summary["notes"], *summary["findings"])
     ]
-    _write(path, page.page(" against ".join(runs), "Two evaluations laid over each other", parts))
+    parts = [
+        page.table(["run", "images", "map", "seed"], overview),
+        page.notes(notes),
+        *_common_parts(runs, summaries, view),
+    ]
+    _write(path, page.page(" compared with ".join(runs), "Comparison of evaluations", parts))
 
 
-def _common(runs: dict[str, Outcomes], summaries: dict[str, dict], behind) -> list[str]:
-    """What a report and a comparison both show."""
-    from nre_ros.evaluation.report import figures
-
+def _common_parts(
+    runs: dict[str, QueryResults], summaries: dict[str, dict[str, Any]], view: MapTopView | None
+) -> list[str]:
+    """The parts that a report and a comparison share."""
     first, names = next(iter(runs.values())), list(runs)
     parts = [page.table(["", *names], tables.main_rows(summaries))]
     for name, summary in summaries.items():
         if summary["reasons"]:
-            whose = f" ({name})" if len(runs) > 1 else ""
+            suffix = f" ({name})" if len(runs) > 1 else ""
             parts += [
-                page.heading(f"Why there is no accepted pose{whose}"),
+                page.heading(f"Why images have no accepted pose{suffix}"),
                 page.table(["images", "reason"], [[str(n), reason] for reason, n in summary["reasons"].items()]),
             ]
     parts += [
-        page.heading("The way from above"),
+        page.heading("Top view"),
         page.figure(
-            figures.from_above(runs, behind),
-            "Grey: the map's points and keyframes, with the way they look. Black: the truth.",
+            draw_top_view(runs, view),
+            "Grey: points and keyframes of the map, with their viewing directions. Black: ground-truth trajectory.",
         ),
     ]
-    known = first.known.any()
-    if known:
+    has_ground_truth = first.has_ground_truth.any()
+    if has_ground_truth:
         parts += [
             page.heading("Errors"),
             page.figure(
-                figures.over_time(runs),
-                "Errors of accepted poses; crosses at the top are images without one, triangles are wrong poses.",
+                figures.errors_over_time(runs),
+                "Errors of the accepted poses over time. Crosses at the top mark images without an accepted pose, "
+                "triangles mark wrong poses.",
             ),
             page.figure(
-                figures.cumulative(runs),
-                "Share of the images with truth whose accepted pose is off by no "
-                "more than the value below; dotted: the recall pairs.",
+                figures.cumulative_errors(runs),
+                "Share of the images with ground truth whose accepted pose has at most the error on the horizontal axis. "
+                "Dotted lines mark the recall thresholds.",
             ),
         ]
     parts += [
-        page.heading("Time"),
-        page.figure(figures.times(runs), "Milliseconds of each stage; values are medians."),
+        page.heading("Durations"),
+        page.figure(figures.stage_durations(runs), "Duration of each stage in milliseconds. The numbers are medians."),
         page.table(["stage", *(f"{name}: median, 99% [ms]" for name in names)], tables.latency_rows(summaries)),
     ]
-    if known:
+    if has_ground_truth:
         parts += [
             page.heading("Calibration"),
             page.figure(
                 figures.calibration(runs),
-                "Left: how often poses of a confidence are right. Right: which "
-                "share of the errors the covariance's ellipsoids hold. On the diagonal both mean what they "
-                "say; a curve below it is overconfident.",
+                "Left: share of right poses for each confidence. Right: share of the errors inside the covariance "
+                "ellipsoid of each probability. On the diagonal, confidence and covariance are right. A curve below "
+                "the diagonal is overconfident.",
             ),
             page.table(["", *names], tables.calibration_rows(summaries)),
         ]
     return parts
 
 
-def backdrop(map_file: Path):
-    """The map as ``figures.from_above`` wants it, in the plane that is level in it."""
-    from nre_ros.evaluation.report.figures import Backdrop
-    from nre_ros.keyframes.storage.store import KeyframeStore
-    from nre_ros.pictures.map_view import sample_map
-
-    with KeyframeStore.open(map_file) as store:
-        sample = sample_map(store)
-    up = sample.up
-    if up[2] > 0.7:  # level maps: cameras that look down a little must not tilt it
-        plane = np.eye(3)[:2]
-    else:
-        right = np.cross([0.0, 1.0, 0.0] if abs(up[1]) < 0.9 else [0.0, 0.0, 1.0], up)
-        right /= np.linalg.norm(right)
-        plane = np.stack([right, np.cross(up, right)])
-    points = sample.points[:: max(1, len(sample.points) // 15_000)]
-    return Backdrop(sample.poses[:, :3, 3] @ plane.T, sample.poses[:, :3, 2] @ plane.T, points @ plane.T, plane)
-
-
-def _input(summary: dict) -> str:
+def _images(summary: dict[str, Any]) -> str:
+    """Path of the bag, of the image folder or of the data set."""
     about = summary["about"]["input"]
-    through = ", through ROS" if "through_ros" in summary["about"] else ""
-    return Path(about.get("bag") or about.get("images")).name + through
+    return str(about.get("bag") or about.get("images"))
 
 
-def _about_rows(summary: dict) -> list[list[str]]:
+def _short_images(summary: dict[str, Any]) -> str:
+    return Path(_images(summary)).name + (", through ROS" if "through_ros" in summary["about"] else "")
+
+
+def _about_rows(summary: dict[str, Any]) -> list[list[str]]:
     about = summary["about"]
     rows = [
         ["map", about["map"]["path"]],
-        ["keyframes", str(about["map"]["keyframes"])],
-        ["features", about["map"]["features"]],
-        ["made", about["map"]["created"]],
+        ["keyframes of the map", str(about["map"]["keyframes"])],
+        ["features of the map", about["map"]["features"]],
+        ["map created", about["map"]["created"]],
     ]
     rows += [[key.replace("_", " "), str(value)] for key, value in about["input"].items()]
     rows += [
-        ["ground truth", str(about["ground_truth"])],
+        ["ground truth", str(about["ground_truth"] or "none")],
         ["min confidence", f"{about['min_confidence']}"],
         ["seed", str(about["seed"])],
         ["device", about["device"]],
-        ["keyframes a query", str(about["retrieve"])],
-        ["nre_ros", about["nre_ros"]],
+        ["keyframes retrieved per query", str(about["retrieve"])],
+        ["version of nre_ros", about["nre_ros"]],
     ]
     if "through_ros" in summary:
-        sent = summary["through_ros"]
+        counts, session = summary["through_ros"], about["through_ros"]
         rows.append(
             [
                 "through ROS",
-                f"{about['through_ros']['rate']:g} times real time; the node took "
-                f"{sent['images_taken']} of {sent['images_sent']} images (the newest wins)",
+                f"Played at {session['rate']:g} times real time. The node processed {counts['images_taken']} of "
+                f"{counts['images_sent']} images; it always processes the newest image.",
             ]
         )
-        rows += [[f"node: {name}", value] for name, value in about["through_ros"]["parameters"].items()]
+        rows += [[f"node: {name}", value] for name, value in session["parameters"].items()]
     return rows
 
 
 def _write(path: Path, text: str) -> None:
     try:
-        Path(path).write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise EvaluationError(f"{path} cannot be written: {error.strerror}") from error
+        raise EvaluationError(f"{path}: cannot be written ({error.strerror})") from error

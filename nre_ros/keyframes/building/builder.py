@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Image + pose + 3D points -> keyframe: where descriptors are made, whatever the source."""
+"""Makes keyframes from images, poses and 3D points; all sources and the node use this module."""
 
 from __future__ import annotations
 
@@ -11,36 +11,50 @@ from copy import copy
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from nre_ros.errors import ImageError
 from nre_ros.features.base import FeatureBackbone, FeatureMap, ImageFeatures, sample_descriptors
 from nre_ros.geometry import Camera
+from nre_ros.images import check_image_size
 from nre_ros.keyframes.building.depth_support import support_weights
-from nre_ros.keyframes.building.multiview.refinement import Refined
-from nre_ros.keyframes.building.point_selection import candidate_pixels, smooth_depth, spread
+from nre_ros.keyframes.building.multiview.depth_refinement import RefinedDepth
+from nre_ros.keyframes.building.point_selection import candidate_pixels, select_distributed, smooth_depth
 from nre_ros.keyframes.retrieval.retriever import global_descriptor
 from nre_ros.keyframes.types import Keyframe
 
 _THUMBNAIL_SIDE = 160
-_CANDIDATES = 1.5
-"""Times as many points as are wanted have their depths refined."""
+"""Longer side of the thumbnails in pixels."""
+_REFINEMENT_CANDIDATES = 1.5
+"""Depths are refined at this many times the number of wanted points."""
 
 WITHOUT_DEPTH, WITHOUT_SUPPORT = "without depth", "without support"
-"""Names in ``KeyframeBuilder.tally``: points that were wanted and have no depth, hence are left out;
-points of the map that no other view confirms."""
+"""Keys of ``KeyframeBuilder.tally``: points that were wanted but left out for lack of depth; points of the map that no
+other view confirms."""
+
+PointSupport = Callable[[npt.NDArray[np.float64]], tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]
+"""Points [N, 3] of the map -> numbers [N] of other views that confirm and that contradict each."""
+DepthRefinement = Callable[[npt.NDArray[np.float64], npt.NDArray[np.float32], npt.NDArray[np.float64]], RefinedDepth]
+"""Pixels [N, 2], smoothed depth [H, W] and points [N, 3] of the map -> the depths refined by other views."""
 
 
 class KeyframeBuilder:
-    """Makes keyframes with ``backbone``.
+    """Makes keyframes with a backbone.
 
-    points_per_keyframe: at most this many points; background: coarse cells drawn for the reverse
-    direction of matching; seed: of that draw (same seed and name, same keyframe).
-    tally: what the keyframes made so far lack, by the names above; importers count there, too.  Threads that make
-    keyframes at the same time have a builder each (``with_own_tally``).
+    Threads that make keyframes at the same time need a builder each (``with_own_tally``).
+
+    Attributes:
+        backbone: extracts the features.
+        points_per_keyframe: largest number of points of a keyframe.
+        background: number of coarse cells drawn for the reverse direction of matching.
+        seed: seed of this draw; the same seed and name give the same keyframe.
+        tally: number of points that lack something, by ``WITHOUT_DEPTH`` and ``WITHOUT_SUPPORT``; importers add to it.
     """
 
-    def __init__(self, backbone: FeatureBackbone, points_per_keyframe: int = 500, background: int = 128, seed: int = 0):
+    def __init__(
+        self, backbone: FeatureBackbone, points_per_keyframe: int = 500, background: int = 128, seed: int = 0
+    ) -> None:
         self.backbone = backbone
         self.points_per_keyframe = points_per_keyframe
         self.background = background
@@ -48,7 +62,7 @@ class KeyframeBuilder:
         self.tally: Counter[str] = Counter()
 
     def with_own_tally(self) -> KeyframeBuilder:
-        """A builder of the same keyframes, with the same network, that counts for itself."""
+        """Returns a builder with the same network and settings and a tally of its own."""
         own = copy(self)
         own.tally = Counter()
         return own
@@ -57,22 +71,36 @@ class KeyframeBuilder:
         self,
         name: str,
         stamp: int,
-        image: np.ndarray,
+        image: npt.NDArray[np.uint8],
         camera: Camera,
-        T_map_cam: np.ndarray,
-        pixels: np.ndarray,
-        points: np.ndarray,
-        point_ids: np.ndarray | None = None,
+        T_map_cam: npt.NDArray[np.float64],
+        pixels: npt.NDArray[np.floating],
+        points: npt.NDArray[np.floating],
+        point_ids: npt.NDArray[np.int64] | None = None,
         features: ImageFeatures | None = None,
     ) -> Keyframe:
-        """The keyframe of an image (uint8 BGR) in which ``points`` [N, 3] (map) are at ``pixels`` [N, 2].
+        """Makes the keyframe of an image whose 3D points are known.
 
-        features: of this image, if they are there already.  Raises ``ImageError`` for an image
-        that cannot be used or is not of the camera's size.
+        Args:
+            name: name of the keyframe, unique in the map.
+            stamp: nanoseconds, 0 if there is none.
+            image: uint8 BGR [H, W, 3] or grey [H, W].
+            camera: its camera.
+            T_map_cam: [4, 4] its pose.
+            pixels: [N, 2] where the image shows the points.
+            points: [N, 3] the points in the map.
+            point_ids: [N] ids of the points in the source.
+            features: features of the image, if they were extracted before.
+
+        Returns:
+            The keyframe.
+
+        Raises:
+            ImageError: The image cannot be used, or is not of the camera's size.
         """
-        check_size(image, camera)
+        check_image_size(image, camera)
         features = self.backbone.extract(image) if features is None else features
-        where = torch.as_tensor(np.asarray(pixels, dtype=np.float64).reshape(-1, 2))
+        places = torch.as_tensor(np.asarray(pixels, dtype=np.float64).reshape(-1, 2))
         return Keyframe(
             name=name,
             stamp=stamp,
@@ -80,8 +108,8 @@ class KeyframeBuilder:
             camera=camera,
             points=np.asarray(points, dtype=np.float32).reshape(-1, 3),
             point_ids=point_ids,
-            coarse=_array(sample_descriptors(features.coarse, where, self.backbone.unit_length)),
-            fine=_array(features.sample_fine(where, self.backbone.unit_length)),
+            coarse=_float32_array(sample_descriptors(features.coarse, places, self.backbone.unit_length)),
+            fine=_float32_array(features.sample_fine(places, self.backbone.unit_length)),
             background=self._background(name, features.coarse),
             background_cells=features.coarse.data[0].numel(),
             global_descriptor=global_descriptor(features.coarse),
@@ -92,78 +120,112 @@ class KeyframeBuilder:
         self,
         name: str,
         stamp: int,
-        image: np.ndarray,
-        depth: np.ndarray,
+        image: npt.NDArray[np.uint8],
+        depth: npt.NDArray[np.float32],
         camera: Camera,
-        T_map_cam: np.ndarray,
-        support: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
-        refine: Callable[[np.ndarray, np.ndarray, np.ndarray], Refined] | None = None,
+        T_map_cam: npt.NDArray[np.float64],
+        support: PointSupport | None = None,
+        refine: DepthRefinement | None = None,
     ) -> Keyframe:
-        """The keyframe of an image and its depth [H, W] in metres along z (0: none), same size.
+        """Makes the keyframe of an image with depth.
 
-        support: points [N, 3] of the map -> how many other views confirm each and how many look
-        through it (``depth_support``); confirmed ones are preferred.  refine: pixels
-        [N, 2], smoothed depth [H, W], their points [N, 3] -> what other views make of the depths
-        (``refine_depth``); those told precisely are preferred.
+        Points are chosen where the network detects keypoints and the depth is smooth.
+
+        Args:
+            name: name of the keyframe, unique in the map.
+            stamp: nanoseconds, 0 if there is none.
+            image: uint8 BGR [H, W, 3] or grey [H, W].
+            depth: [H, W] metres along z, 0 where there is none.
+            camera: camera of both.
+            T_map_cam: [4, 4] pose of both.
+            support: counts the views that confirm points; confirmed points are preferred.
+            refine: refines depths against other views; precise points are preferred.
+
+        Returns:
+            The keyframe; it has no points if no pixel has smooth depth.
+
+        Raises:
+            ImageError: The image or the depth cannot be used, or has another size than the camera.
         """
-        check_size(image, camera)
+        check_image_size(image, camera)
         if depth.shape != image.shape[:2]:
             size = f"{depth.shape[1]}x{depth.shape[0]}"
             raise ImageError(f"depth of {size} pixels, image of {image.shape[1]}x{image.shape[0]}")
         features = self.backbone.extract(image, detect=True)
+        assert features.detection is not None  # since it was asked for
         T_map_cam = np.asarray(T_map_cam, dtype=np.float64)
-        pixels, points = self._choose(features.detection, depth, camera, T_map_cam, support, refine)
+        pixels, points = self._choose_points(features.detection, depth, camera, T_map_cam, support, refine)
         return self.build(name, stamp, image, camera, T_map_cam, pixels, points, features=features)
 
-    def _choose(self, detection, depth, camera, T_map_cam, support, refine) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels [N, 2] and their points [N, 3]: easy to find, with depth, spread, and seen by other views if told."""
+    def _choose_points(
+        self,
+        detection: torch.Tensor,
+        depth: npt.NDArray[np.float32],
+        camera: Camera,
+        T_map_cam: npt.NDArray[np.float64],
+        support: PointSupport | None,
+        refine: DepthRefinement | None,
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Pixels [N, 2] and their points [N, 3]: detected, with smooth depth, distributed, confirmed and precise."""
         count, size = self.points_per_keyframe, (camera.width, camera.height)
-        pixels, scores = candidate_pixels(detection)
-        smooth = smooth_depth(depth)
-        z = smooth[pixels[:, 1], pixels[:, 0]].astype(np.float64)
-        self.tally[WITHOUT_DEPTH] += int((z[spread(pixels, scores, count, *size)] == 0).sum())
-        pixels, scores, z = pixels[z > 0].astype(np.float64), scores[z > 0], z[z > 0]
+        detected, detection_scores = candidate_pixels(detection)
+        smoothed = smooth_depth(depth)
+        z = smoothed[detected[:, 1], detected[:, 0]].astype(np.float64)
+        self.tally[WITHOUT_DEPTH] += int((z[select_distributed(detected, detection_scores, count, *size)] == 0).sum())
+        scores: npt.NDArray[np.floating] = detection_scores[z > 0]
+        pixels, z = detected[z > 0].astype(np.float64), z[z > 0]
         points = lift_pixels(pixels, z, camera, T_map_cam)
         confirmed = np.ones(len(points), dtype=int)
         if support is not None:
             confirmed, contradicted = support(points)
             scores = scores * support_weights(confirmed, contradicted)
         if refine is not None:
-            candidates = spread(pixels, scores, int(_CANDIDATES * count), *size)
-            refined = refine(pixels[candidates], smooth, points[candidates])
+            candidates = select_distributed(pixels, scores, int(_REFINEMENT_CANDIDATES * count), *size)
+            refined = refine(pixels[candidates], smoothed, points[candidates])
             pixels, confirmed = pixels[candidates], confirmed[candidates]
             scores = scores[candidates] * refined.weight
             points = lift_pixels(pixels, refined.depth, camera, T_map_cam)
-        chosen = spread(pixels, scores, count, *size)
+        chosen = select_distributed(pixels, scores, count, *size)
         self.tally[WITHOUT_SUPPORT] += int((confirmed[chosen] == 0).sum())
         return pixels[chosen], points[chosen]
 
-    def _background(self, name: str, coarse: FeatureMap) -> np.ndarray:
-        """[M, C] float32 of cells drawn evenly; the draw depends on the seed and the name alone."""
+    def _background(self, name: str, coarse: FeatureMap) -> npt.NDArray[np.float32]:
+        """Descriptors [M, C] of cells drawn evenly; the draw depends on the seed and the name alone."""
         cells = coarse.data[0].numel()
         rng = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
         drawn = rng.choice(cells, self.background, replace=cells < self.background)
-        return coarse.data.flatten(1)[:, torch.as_tensor(drawn).to(coarse.data.device)].T.cpu().numpy()
+        descriptors = coarse.data.flatten(1)[:, torch.as_tensor(drawn).to(coarse.data.device)].T
+        background: npt.NDArray[np.float32] = descriptors.cpu().numpy()
+        return background
 
 
-def lift_pixels(pixels: np.ndarray, z: np.ndarray, camera: Camera, T_map_cam: np.ndarray) -> np.ndarray:
-    """Points [N, 3] in the map of pixels [N, 2] with depths [N] along the optical axis."""
+def lift_pixels(
+    pixels: npt.NDArray[np.float64],
+    z: npt.NDArray[np.floating],
+    camera: Camera,
+    T_map_cam: npt.NDArray[np.float64],
+) -> npt.NDArray[np.float64]:
+    """Lifts pixels with depth into the map.
+
+    Args:
+        pixels: [N, 2].
+        z: [N] depths along the optical axis in metres.
+        camera: their camera.
+        T_map_cam: [4, 4] its pose.
+
+    Returns:
+        Points [N, 3] in the map.
+    """
     rays = camera.rays(torch.as_tensor(pixels)).numpy()
-    return rays / rays[:, 2:] * z[:, None] @ T_map_cam[:3, :3].T + T_map_cam[:3, 3]
+    points: npt.NDArray[np.float64] = rays / rays[:, 2:] * z[:, None] @ T_map_cam[:3, :3].T + T_map_cam[:3, 3]
+    return points
 
 
-def _array(tensor: torch.Tensor) -> np.ndarray:
+def _float32_array(tensor: torch.Tensor) -> npt.NDArray[np.float32]:
     return tensor.cpu().numpy().astype(np.float32)
 
 
-def check_size(image: np.ndarray, camera: Camera) -> None:
-    """``ImageError`` unless the image has the size that the camera's intrinsics are for."""
-    height, width = image.shape[:2]
-    if (width, height) != (camera.width, camera.height):
-        raise ImageError(f"image of {width}x{height} pixels, its camera has {camera.width}x{camera.height}")
-
-
-def _thumbnail(image: np.ndarray) -> bytes:
+def _thumbnail(image: npt.NDArray[np.uint8]) -> bytes:
     scale = _THUMBNAIL_SIDE / max(image.shape[:2])
     size = [max(1, round(side * scale)) for side in (image.shape[1], image.shape[0])]
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image

@@ -1,11 +1,12 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Which pixels of a keyframe become map points: easy to find again, and spread over the image."""
+"""Selection of the pixels that become map points: easy to find again, and distributed over the image."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 
 _WINDOW = 5
@@ -13,15 +14,31 @@ _WINDOW = 5
 _MAX_STEP = 0.03
 """Largest range of the smoothed depth in the window, as a fraction of the depth."""
 _CELLS_PER_POINT = 0.5
-"""Grid cells an asked-for point: each cell gives its best candidate before any gives a second."""
+"""Grid cells for each wanted point: every cell gives its best candidate before any cell gives a second."""
 
 
-def spread(pixels: np.ndarray, scores: np.ndarray, count: int, width: int, height: int) -> np.ndarray:
-    """Indices of at most ``count`` of the pixels [N, 2]: the best by score [N], cell by cell.
+def select_distributed(
+    pixels: npt.NDArray[np.floating] | npt.NDArray[np.int64],
+    scores: npt.NDArray[np.floating],
+    count: int,
+    width: int,
+    height: int,
+) -> npt.NDArray[np.intp]:
+    """Selects the best candidates, distributed over the image.
 
-    Rounds over a grid of square cells: the best of every cell, then the second of every cell,
-    and so on; within a round the better scores come first.  Of candidates on one and the same
-    pixel only the best is taken.
+    The image is divided into square cells. The first round takes the best candidate of every cell, the second round
+    the second best, and so on. Within a round the better scores come first. Of several candidates on one pixel only the
+    best is taken.
+
+    Args:
+        pixels: [N, 2] the candidates.
+        scores: [N] the higher, the better.
+        count: largest number of candidates to select.
+        width: width of the image in pixels.
+        height: height of the image in pixels.
+
+    Returns:
+        Indices of the selected candidates, at most ``count``.
     """
     order = np.lexsort((np.arange(len(scores)), -scores))
     # pairs as one number sort ten times faster
@@ -34,25 +51,39 @@ def spread(pixels: np.ndarray, scores: np.ndarray, count: int, width: int, heigh
     start = np.maximum.accumulate(np.where(first, np.arange(len(cell)), 0))
     rank = np.empty(len(cell), dtype=np.int64)
     rank[by_cell] = np.arange(len(cell)) - start
-    return order[np.argsort(rank, kind="stable")[:count]]
+    selected: npt.NDArray[np.intp] = order[np.argsort(rank, kind="stable")[:count]]
+    return selected
 
 
-def smooth_depth(depth: np.ndarray) -> np.ndarray:
-    """Depth [H, W] float32 metres, median-filtered; 0 where it is missing nearby or has an edge.
+def smooth_depth(depth: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """Smooths a depth image and removes depth that is not reliable.
 
     A point on a depth edge lands on the wrong surface when the pixel is off by one.
+
+    Args:
+        depth: [H, W] metres; 0 or not finite where there is none.
+
+    Returns:
+        [H, W] metres, median-filtered; 0 where depth is missing nearby or has an edge.
     """
     depth = np.nan_to_num(depth, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
     kernel = np.ones((_WINDOW, _WINDOW), np.uint8)
-    border = {"borderType": cv2.BORDER_REPLICATE}
-    complete = cv2.erode((depth > 0).astype(np.uint8), kernel, **border) > 0
+    complete = cv2.erode((depth > 0).astype(np.uint8), kernel, borderType=cv2.BORDER_REPLICATE) > 0
     median = cv2.medianBlur(depth, _WINDOW)
-    span = cv2.dilate(median, kernel, **border) - cv2.erode(median, kernel, **border)
-    return np.where(complete & (span <= _MAX_STEP * median), median, 0.0).astype(np.float32)
+    highest = cv2.dilate(median, kernel, borderType=cv2.BORDER_REPLICATE)
+    lowest = cv2.erode(median, kernel, borderType=cv2.BORDER_REPLICATE)
+    return np.where(complete & (highest - lowest <= _MAX_STEP * median), median, 0.0).astype(np.float32)
 
 
-def candidate_pixels(detection: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels [N, 2] int64 (x, y) at local maxima of the detection [H, W], and their scores [N] float32."""
+def candidate_pixels(detection: torch.Tensor) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Finds the local maxima of a detection map.
+
+    Args:
+        detection: [H, W] probability or score of a keypoint at each pixel.
+
+    Returns:
+        Pixels [N, 2] (x, y) and their scores [N].
+    """
     scores = detection.detach().cpu().numpy().astype(np.float32)
     maxima = scores >= cv2.dilate(scores, np.ones((5, 5), np.uint8))
     y, x = np.nonzero(maxima & (scores > 0))

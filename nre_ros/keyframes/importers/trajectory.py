@@ -1,39 +1,58 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""A list of stamped poses, looked up between its stamps."""
+"""Stamped poses, interpolated between their stamps."""
 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable
 
 import numpy as np
+import numpy.typing as npt
 
 from nre_ros.errors import ImportSourceError
 from nre_ros.geometry import interpolate_poses, pose_matrix
 
 
 class Trajectory:
-    """Poses by stamp; added in any order, kept as plain numbers (64 bytes each).
+    """Poses by stamp, added in any order and kept as plain numbers (64 bytes each).
 
-    max_gap: seconds between two poses beyond which nothing is interpolated.
+    Args:
+        max_gap: seconds between two poses beyond which nothing is interpolated.
     """
 
-    def __init__(self, max_gap: float):
+    def __init__(self, max_gap: float) -> None:
         self._max_gap = max_gap
         self._stamps, self._values = array("q"), array("d")
-        self._sorted: tuple[np.ndarray, np.ndarray] | None = None
+        self._sorted: tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]] | None = None
 
     def __len__(self) -> int:
         return len(self._stamps)
 
-    def add(self, stamp: int, position, quaternion) -> None:
-        """Position [3] and quaternion x y z w of a pose at ``stamp`` nanoseconds."""
+    def add(self, stamp: int, position: Iterable[float], quaternion: Iterable[float]) -> None:
+        """Adds a pose.
+
+        Args:
+            stamp: nanoseconds.
+            position: [3].
+            quaternion: x y z w.
+        """
         self._stamps.append(stamp)
         self._values.extend([*position, *quaternion])
         self._sorted = None
 
-    def at(self, stamp: int) -> np.ndarray:
-        """T [4, 4]: linear in position, uniform in rotation.  ``ImportSourceError`` without poses on both sides."""
+    def at(self, stamp: int) -> npt.NDArray[np.float64]:
+        """Interpolates the pose at a stamp, linearly in position and uniformly in rotation.
+
+        Args:
+            stamp: nanoseconds.
+
+        Returns:
+            [4, 4].
+
+        Raises:
+            ImportSourceError: There is no pose at the stamp and none on both sides within the largest gap.
+        """
         stamps, values = self._arrays()
         i = int(np.searchsorted(stamps, stamp))
         if i < len(stamps) and stamps[i] == stamp:
@@ -45,7 +64,7 @@ class Trajectory:
         pose = interpolate_poses(values[i - 1], values[i], ratio)
         return pose_matrix(pose[:3], pose[3:])
 
-    def _arrays(self) -> tuple[np.ndarray, np.ndarray]:
+    def _arrays(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         if self._sorted is None:
             stamps = np.array(self._stamps, dtype=np.int64)
             order = np.argsort(stamps, kind="stable")

@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from nre_ros.errors import MapError
 from nre_ros.geometry import invert, position_quaternion
-from nre_ros.keyframes.importers.cameras import HALF_PIXEL, write_cameras_txt
+from nre_ros.keyframes.importers.colmap.cameras import HALF_PIXEL, write_cameras_txt
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.types import Keyframe
-from nre_ros.messages.stamps import seconds_of
+from nre_ros.messages.stamps import seconds_text
 
 
 @dataclass
@@ -78,7 +78,7 @@ def export_tum(store: KeyframeStore, path, list_path=None) -> ExportReport:
     lines = ["# t x y z qx qy qz qw, camera (z forward, x right, y down) to map"]
     for number, (stamp, _, pose) in enumerate(rows):
         position, quaternion = position_quaternion(pose)
-        seconds = seconds_of(stamp) if stamped else f"{number}"
+        seconds = seconds_text(stamp) if stamped else f"{number}"
         lines.append(" ".join([seconds, *map(str, (*position, *quaternion))]))
     with _writing(path) as unfinished:
         unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,3 +1,3 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What several posed views tell about one: which of them see the same, and how far away it is."""
+"""Geometry from several posed views: which of them see the same surfaces, and how far away the surfaces are."""

@@ -1,42 +1,82 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Points of one view's keypoints from their matches in other posed views.
+"""Triangulation of one view's keypoints from their matches in other posed views.
 
-Every match gives a hypothesis (the midpoint of the two rays); the one that most views agree with is
-refined over these by Gauss-Newton on the reprojection errors (Hartley and Zisserman, chapter 12).
+Every match gives a hypothesis: the midpoint of the two rays. The hypothesis that most views agree with is refined over
+these views by Gauss-Newton on the reprojection errors (Hartley and Zisserman, chapter 12).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from nre_ros.geometry import invert
-from nre_ros.keyframes.building.multiview.keypoints import KeypointView
+from nre_ros.geometry import Camera, invert
 
 _MAX_ERROR = 0.003
 """Largest reprojection error, as a fraction of the focal length (2 pixels of 640)."""
 _MIN_ANGLE = np.radians(1.5)
-"""Smallest largest angle between the own ray and another."""
+"""Largest angle between the own ray and another must exceed this."""
 _STEPS = 4
+"""Gauss-Newton steps of one refinement."""
+
+
+class PosedKeypoints(Protocol):
+    """The keypoints of a posed image, of any detector.
+
+    Attributes:
+        pixels: [N, 2].
+        rays: [N, 3] viewing directions in the camera's frame, with z = 1.
+        camera: camera of the image.
+        T_map_cam: [4, 4] pose of the image.
+    """
+
+    @property
+    def pixels(self) -> npt.NDArray[np.float64]: ...
+
+    @property
+    def rays(self) -> npt.NDArray[np.float64]: ...
+
+    @property
+    def camera(self) -> Camera: ...
+
+    @property
+    def T_map_cam(self) -> npt.NDArray[np.float64]: ...
 
 
 @dataclass(frozen=True)
-class Triangulated:
-    """Of those keypoints that could be: their indices [N], points [N, 3] in the map, how many views agree [N].
+class TriangulatedPoints:
+    """The keypoints that could be triangulated.
 
-    The own view counts.
+    Attributes:
+        index: [N] their indices in the view.
+        points: [N, 3] in the map.
+        views: [N] number of views that agree, the own view included.
     """
 
-    index: np.ndarray
-    points: np.ndarray
-    views: np.ndarray
+    index: npt.NDArray[np.intp]
+    points: npt.NDArray[np.float64]
+    views: npt.NDArray[np.int64]
 
 
-def triangulate(view: KeypointView, others: list[KeypointView], matches: list[np.ndarray]) -> Triangulated:
-    """Points of a view's keypoints; matches: for every other view indices [M, 2] (own, other's)."""
+def triangulate(
+    view: PosedKeypoints, others: Sequence[PosedKeypoints], matches: Sequence[npt.NDArray[np.int64]]
+) -> TriangulatedPoints:
+    """Triangulates the keypoints of a view.
+
+    Args:
+        view: the view.
+        others: other views.
+        matches: indices [M, 2] of matching keypoints for every other view: in the view, in the other view.
+
+    Returns:
+        The keypoints that at least one other view confirms, and their points.
+    """
     count = len(view.pixels)
     observed = np.full((len(others) + 1, count, 2), np.nan)
     observed[0] = view.pixels
@@ -47,19 +87,19 @@ def triangulate(view: KeypointView, others: list[KeypointView], matches: list[np
     for other, pairs in zip(others, matches):
         guess = np.full((count, 3), np.nan)
         guess[pairs[:, 0]] = _midpoints(view, other, pairs)
-        fits = _errors(views, guess, observed) < _MAX_ERROR
+        fits = _reprojection_errors(views, guess, observed) < _MAX_ERROR
         better = fits.sum(0) > agree.sum(0)
         points[better], agree[:, better] = guess[better], fits[:, better]
     for _ in range(2):  # a view that just missed may agree with the refined point
         points = _refine(views, points, observed, agree)
-        agree = _errors(views, points, observed) < _MAX_ERROR
+        agree = _reprojection_errors(views, points, observed) < _MAX_ERROR
     good = agree[0] & (agree.sum(0) >= 2) & (_largest_angle(views, points, agree) > _MIN_ANGLE)
     index = np.flatnonzero(good)
-    return Triangulated(index, points[index], agree.sum(0)[index])
+    return TriangulatedPoints(index, points[index], agree.sum(0)[index])
 
 
-def _midpoints(a: KeypointView, b: KeypointView, pairs: np.ndarray) -> np.ndarray:
-    """[M, 3] halfway between the rays where they are closest; nan where that is behind a camera."""
+def _midpoints(a: PosedKeypoints, b: PosedKeypoints, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Points [M, 3] halfway between the rays where these are closest; nan where that is behind a camera."""
     u = a.rays[pairs[:, 0]] @ a.T_map_cam[:3, :3].T
     v = b.rays[pairs[:, 1]] @ b.T_map_cam[:3, :3].T
     start = b.T_map_cam[:3, 3] - a.T_map_cam[:3, 3]
@@ -69,11 +109,14 @@ def _midpoints(a: KeypointView, b: KeypointView, pairs: np.ndarray) -> np.ndarra
     along_b = (uv * (u @ start) - uu * (v @ start)) / determinant
     points = 0.5 * (a.T_map_cam[:3, 3] + along_a[:, None] * u + b.T_map_cam[:3, 3] + along_b[:, None] * v)
     points[(along_a <= 0) | (along_b <= 0)] = np.nan
-    return points
+    midpoints: npt.NDArray[np.float64] = points
+    return midpoints
 
 
-def _errors(views, points, observed) -> np.ndarray:
-    """[V, N] reprojection errors as fractions of the focal length; inf where there is no observation."""
+def _reprojection_errors(
+    views: Sequence[PosedKeypoints], points: npt.NDArray[np.float64], observed: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Errors [V, N] as fractions of the focal length; inf where there is no observation (nan in [V, N, 2])."""
     errors = np.full(observed.shape[:2], np.inf)
     for k, view in enumerate(views):
         T = invert(view.T_map_cam)
@@ -85,7 +128,12 @@ def _errors(views, points, observed) -> np.ndarray:
     return errors
 
 
-def _refine(views, points, observed, agree) -> np.ndarray:
+def _refine(
+    views: Sequence[PosedKeypoints],
+    points: npt.NDArray[np.float64],
+    observed: npt.NDArray[np.float64],
+    agree: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.float64]:
     """Gauss-Newton steps on the errors in the views that agree [V, N]."""
     points = points.copy()
     for _ in range(_STEPS):
@@ -97,6 +145,7 @@ def _refine(views, points, observed, agree) -> np.ndarray:
             local = torch.from_numpy(points[index] @ T[:3, :3].T + T[:3, 3])
             pixels, _, jacobian = view.camera.project(local, jacobian=True)
             focal = np.array([view.camera.fx, view.camera.fy])
+            assert jacobian is not None
             J = jacobian.numpy() @ T[:3, :3] / focal[:, None]
             residual = (pixels.numpy() - observed[k, index]) / focal
             normal[index] += np.swapaxes(J, 1, 2) @ J
@@ -106,8 +155,10 @@ def _refine(views, points, observed, agree) -> np.ndarray:
     return points
 
 
-def _largest_angle(views, points, agree) -> np.ndarray:
-    """[N] largest angle between the own ray and that of another view that agrees."""
+def _largest_angle(
+    views: Sequence[PosedKeypoints], points: npt.NDArray[np.float64], agree: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
+    """Largest angle [N] in radians between the ray of the first view and that of another view that agrees."""
     own = points - views[0].T_map_cam[:3, 3]
     angle = np.zeros(len(points))
     for k, view in enumerate(views[1:], start=1):

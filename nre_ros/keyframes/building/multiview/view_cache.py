@@ -1,80 +1,129 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The images of a posed sequence as views of one another; what was decoded is kept within a bound."""
+"""Cache of a posed sequence's images as views of one another; decoded views are kept within a memory bound."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from threading import Lock
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from nre_ros.errors import NreError
-from nre_ros.keyframes.building.builder import check_size
-from nre_ros.keyframes.building.multiview.views import View, likely_neighbours, neighbours
+from nre_ros.geometry import Camera
+from nre_ros.images import check_image_size
+from nre_ros.keyframes.building.multiview.views import likely_neighbours, neighbours
 
 _CACHE_BYTES = 64 * 2**20
+"""Memory for decoded views."""
 
 
-class ViewCache:
-    """Views by name.
+class CachedView(Protocol):
+    """What a view must have to be cached."""
 
-    names: of the sequence; where: name -> T_map_cam [4, 4] and camera; image: name -> uint8 BGR
-    or grey.  Both may raise ``NreError``: such a view is no neighbour of any other.  make: image, camera,
-    T_map_cam -> view, which knows its ``nbytes``.  Threads may share the cache if they may share these three.
+    @property
+    def nbytes(self) -> int:
+        """Memory in bytes."""
+
+
+V = TypeVar("V", bound=CachedView)
+
+
+class ViewCache(Generic[V]):
+    """The views of a sequence by name.
+
+    Threads may share the cache if they may share the three functions.
+
+    Args:
+        names: names of the sequence's images.
+        pose_and_camera: name -> T_map_cam [4, 4] and camera.
+        image: name -> uint8 BGR [H, W, 3] or grey [H, W]. An image for which one of these two functions raises
+            ``NreError`` is nobody's neighbour.
+        make_view: image, camera, T_map_cam -> view, such as ``View.from_image``.
     """
 
-    def __init__(self, names: list[str], where: Callable, image: Callable[[str], np.ndarray], make: Callable = View.of):
-        self._names, self._where, self._image, self._make = names, where, image, make
-        self._views = OrderedDict()
+    def __init__(
+        self,
+        names: list[str],
+        pose_and_camera: Callable[[str], tuple[npt.NDArray[np.float64], Camera]],
+        image: Callable[[str], npt.NDArray[np.uint8]],
+        make_view: Callable[[npt.NDArray[np.uint8], Camera, npt.NDArray[np.float64]], V],
+    ) -> None:
+        self._names, self._image, self._make_view = names, image, make_view
+        self._pose_and_camera = pose_and_camera
+        self._views: OrderedDict[str, V] = OrderedDict()
         self._lock = Lock()
 
-    def view(self, name: str, image: np.ndarray | None = None):
-        """The view of that name; image: if it has been read already.  Raises ``NreError``."""
+    def view(self, name: str, image: npt.NDArray[np.uint8] | None = None) -> V:
+        """Returns a view.
+
+        Args:
+            name: name of the image.
+            image: its pixels, if they were read before.
+
+        Raises:
+            NreError: The image has no pose or camera, cannot be read, or is not of the camera's size.
+        """
         with self._lock:
             if name in self._views:
                 self._views.move_to_end(name)
                 return self._views[name]
-        T_map_cam, camera = self._where(name)
+        T_map_cam, camera = self._pose_and_camera(name)
         image = self._image(name) if image is None else image
-        check_size(image, camera)
-        view = self._make(image, camera, T_map_cam)
+        check_image_size(image, camera)
+        view = self._make_view(image, camera, T_map_cam)
         with self._lock:
             view = self._views.setdefault(name, view)  # another thread may have been first
             while len(self._views) > max(16, _CACHE_BYTES // max(view.nbytes, 1)):
                 self._views.popitem(last=False)
         return view
 
-    def neighbours(self, name: str, points: np.ndarray, count: int) -> dict:
-        """At most ``count`` views, by name, that see points [N, 3] of the map, which view ``name`` sees, from elsewhere."""
+    def neighbours(self, name: str, points: npt.NDArray[np.floating], count: int) -> dict[str, V]:
+        """Returns views that see the same points from other places.
+
+        Args:
+            name: name of an image.
+            points: [N, 3] points of the map that this image sees.
+            count: largest number of views.
+
+        Returns:
+            Name -> view, best first.
+        """
         return self._others(name, lambda pose, poses, cameras: neighbours(points, pose, poses, cameras, count))
 
-    def likely(self, name: str, count: int) -> dict:
-        """At most ``count`` views, by name, that may see what view ``name`` sees, by their poses alone."""
+    def likely_neighbours(self, name: str, count: int) -> dict[str, V]:
+        """Returns at most ``count`` views, by name, that may see the same surfaces, judged by their poses alone."""
         return self._others(name, lambda pose, poses, _: likely_neighbours(pose, poses, count))
 
-    def _others(self, name: str, choose: Callable) -> dict:
+    def _others(
+        self,
+        name: str,
+        choose: Callable[[npt.NDArray[np.float64], npt.NDArray[np.float64], Sequence[Camera | None]], list[int]],
+    ) -> dict[str, V]:
+        """The views that ``choose`` (own pose, other poses, other cameras -> indices) selects."""
         poses, cameras = self._poses
         place = self._names.index(name)
         views = {}
-        for i in choose(poses[place], np.delete(poses, place, axis=0), np.delete(cameras, place)):
+        for i in choose(poses[place], np.delete(poses, place, axis=0), [*cameras[:place], *cameras[place + 1 :]]):
             try:
                 other = self._names[i + (i >= place)]
                 views[other] = self.view(other)
             except NreError:
-                continue  # is told when its own turn comes
+                continue  # reported when the image itself is imported
         return views
 
     @cached_property
-    def _poses(self) -> tuple[np.ndarray, np.ndarray]:
-        """[V, 4, 4] and the cameras [V] of all names, in their order; nan and None where there is none."""
+    def _poses(self) -> tuple[npt.NDArray[np.float64], list[Camera | None]]:
+        """Poses [V, 4, 4] and cameras [V] of all names, in their order; nan and None where there is none."""
         poses = np.full((len(self._names), 4, 4), np.nan)
-        cameras = np.empty(len(self._names), dtype=object)
+        cameras: list[Camera | None] = [None] * len(self._names)
         for i, name in enumerate(self._names):
             try:
-                poses[i], cameras[i] = self._where(name)
+                poses[i], cameras[i] = self._pose_and_camera(name)
             except NreError:
                 continue
         return poses, cameras

@@ -1,17 +1,21 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Which topics of a bag an import takes: those named, or the only fitting ones."""
+"""Choice of the topics that an import uses: those that the user named, or the only fitting ones."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from rosbags.highlevel import AnyReader
 
 from nre_ros.errors import ImportSourceError
+from nre_ros.keyframes.importers.bag.options import BagOptions
 from nre_ros.messages.bag import CAMERA_INFO_TYPE, IMAGE_TYPES, POSE_TYPE, choose_topic, topic_listing
-from nre_ros.messages.images import is_depth
-from nre_ros.messages.torn_bag import messages_that_are_left
+from nre_ros.messages.damaged_bag import readable_messages
+from nre_ros.messages.depth_images import is_depth
 
 TF_TYPE = "tf2_msgs/msg/TFMessage"
 POSE_TYPES = (POSE_TYPE, "geometry_msgs/msg/PoseWithCovarianceStamped", "nav_msgs/msg/Odometry")
@@ -19,7 +23,15 @@ POSE_TYPES = (POSE_TYPE, "geometry_msgs/msg/PoseWithCovarianceStamped", "nav_msg
 
 @dataclass(frozen=True)
 class ImportTopics:
-    """Topics of an import; depth and depth_info may be empty, poses is empty where /tf has them."""
+    """The topics of an import.
+
+    Attributes:
+        image: the images.
+        camera_info: CameraInfo of the images.
+        depth: the depth images; empty: none.
+        depth_info: CameraInfo of the depth images; empty: none.
+        poses: the poses; empty: they are looked up in /tf.
+    """
 
     image: str
     camera_info: str
@@ -27,8 +39,8 @@ class ImportTopics:
     depth_info: str
     poses: str
 
-    def notes(self) -> tuple[str, ...]:
-        """What was chosen, in one line."""
+    def note(self) -> str:
+        """Returns one line for the user about what was chosen."""
         chosen = [
             ("images", self.image),
             ("camera", self.camera_info),
@@ -36,42 +48,50 @@ class ImportTopics:
             ("depth camera", self.depth_info),
             ("poses", self.poses or "/tf"),
         ]
-        return (", ".join(f"{what} from {topic}" for what, topic in chosen if topic),)
+        return ", ".join(f"{what} from {topic}" for what, topic in chosen if topic)
 
 
-def choose_topics(
-    reader: AnyReader, path, image: str, camera_info: str, depth: str | None, depth_info: str, poses: str
-) -> ImportTopics:
-    """The topics named (depth None: none wanted), completed where the bag has exactly one that fits.
+def choose_topics(reader: AnyReader, path: Path | str, wanted: BagOptions) -> ImportTopics:
+    """Completes the topics that the user named, where the bag has exactly one topic that fits.
 
-    Raises ``ImportSourceError`` that lists the bag's topics when one is missing or the choice is not clear.
+    Args:
+        reader: the open bag.
+        path: the bag, for messages.
+        wanted: the topics that the user named.
+
+    Returns:
+        The topics.
+
+    Raises:
+        ImportSourceError: A topic is missing, or the choice is not clear; the message lists the bag's topics.
     """
     found = {connection.topic: connection.msgtype for connection in reader.connections}
-    depths, colours = _image_topics(reader, {image, depth} - {"", None})
-    image = _choose(path, found, colours, image, IMAGE_TYPES, "image")
+    named = {wanted.image, wanted.depth if wanted.use_depth else ""} - {""}
+    depths, colours = _image_topics(reader, named)
+    image = _choose(path, found, colours, wanted.image, IMAGE_TYPES, "image")
     infos = [topic for topic, kind in found.items() if kind == CAMERA_INFO_TYPE]
     sibling = sibling_info(image, infos)
-    camera_info = _choose(path, found, [sibling] if sibling else infos, camera_info, (CAMERA_INFO_TYPE,), "camera_info")
-    if depth is None:
-        depth = depth_info = ""
-    elif depth or len(depths) > 1:
-        depth = _choose(path, found, depths, depth, IMAGE_TYPES, "depth")
-    else:
-        depth = depths[0] if depths else ""
-    if depth_info:
-        depth_info = _choose(path, found, infos, depth_info, (CAMERA_INFO_TYPE,), "depth camera_info")
+    fitting = [sibling] if sibling else infos
+    camera_info = _choose(path, found, fitting, wanted.camera_info, (CAMERA_INFO_TYPE,), "camera_info")
+    depth = depth_info = ""
+    if wanted.use_depth and (wanted.depth or len(depths) > 1):
+        depth = _choose(path, found, depths, wanted.depth, IMAGE_TYPES, "depth")
+    elif wanted.use_depth and depths:
+        depth = depths[0]
+    if wanted.use_depth and wanted.depth_info:
+        depth_info = _choose(path, found, infos, wanted.depth_info, (CAMERA_INFO_TYPE,), "depth camera_info")
     elif depth:
         depth_info = sibling_info(depth, infos)
-    return ImportTopics(image, camera_info, depth, depth_info, _poses(path, found, poses))
+    return ImportTopics(image, camera_info, depth, depth_info, _choose_poses(path, found, wanted.poses))
 
 
-def sibling_info(topic: str, infos: list[str]) -> str:
-    """The camera_info in the namespace of an image topic, or an empty string."""
+def sibling_info(topic: str, infos: Collection[str]) -> str:
+    """Returns the camera_info topic in the namespace of an image topic, or an empty string."""
     namespaces = [topic.rsplit("/", depth)[0] for depth in (1, 2)]  # image_raw, image_raw/compressed
     return next((f"{name}/camera_info" for name in namespaces if f"{name}/camera_info" in infos), "")
 
 
-def _poses(path, found: dict[str, str], wanted: str) -> str:
+def _choose_poses(path: Path | str, found: dict[str, str], wanted: str) -> str:
     if wanted:
         return choose_topic(path, found, POSE_TYPES, wanted, "pose")
     if TF_TYPE in found.values():
@@ -83,8 +103,10 @@ def _poses(path, found: dict[str, str], wanted: str) -> str:
     raise ImportSourceError(f"bag {path} has {problem}; it has: {topic_listing(found)}")
 
 
-def _choose(path, found: dict[str, str], fitting: list[str], wanted: str, types, what: str) -> str:
-    """As ``choose_topic``; without ``wanted`` among ``fitting``."""
+def _choose(
+    path: Path | str, found: dict[str, str], fitting: Sequence[str], wanted: str, types: Collection[str], what: str
+) -> str:
+    """As ``choose_topic``, but without ``wanted`` only among ``fitting``."""
     among = found if wanted else {topic: kind for topic, kind in found.items() if topic in fitting}
     try:
         return choose_topic(path, among, types, wanted, what)
@@ -93,16 +115,17 @@ def _choose(path, found: dict[str, str], fitting: list[str], wanted: str, types,
         raise ImportSourceError(f"{problem}; it has: {topic_listing(found)}") from None
 
 
-def _image_topics(reader: AnyReader, known: set[str]) -> tuple[list[str], list[str]]:
+def _image_topics(reader: AnyReader, named: set[str]) -> tuple[list[str], list[str]]:
     """Topics of depth images and of other images, by the first message of each."""
-    depths, colours = [], []
+    depths: list[str] = []
+    colours: list[str] = []
     for connection in reader.connections:
         if connection.msgtype not in IMAGE_TYPES or connection.topic in (*depths, *colours):
             continue
-        first = None if connection.topic in known else next(messages_that_are_left(reader, [connection], []), None)
-        if first is None:  # named, or without a message
+        first = None if connection.topic in named else next(readable_messages(reader, [connection], []), None)
+        if first is None:  # named by the user, or without a message
             (depths if "depth" in connection.topic else colours).append(connection.topic)
         else:
-            depth = is_depth(reader.deserialize(first[2], connection.msgtype))
-            (depths if depth else colours).append(connection.topic)
+            message: Any = reader.deserialize(first[2], connection.msgtype)
+            (depths if is_depth(message) else colours).append(connection.topic)
     return depths, colours

@@ -1,25 +1,41 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Which data set an RGB-D folder is, by the files in it."""
+"""Recognition of RGB-D data sets by the files in their folders."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from nre_ros.errors import ImportSourceError
-from nre_ros.keyframes.importers.common import check_folder
+from nre_ros.keyframes.importers.depth_source import DepthSource
 from nre_ros.keyframes.importers.rgbd import tum
-from nre_ros.keyframes.importers.rgbd.depth_frames import DepthFrames
-from nre_ros.keyframes.importers.rgbd.folder import RgbdSource
+from nre_ros.keyframes.importers.rgbd.folder import RgbdFolderSource
 from nre_ros.keyframes.importers.rgbd.seven_scenes import SevenScenesSource, is_seven_scenes
+from nre_ros.keyframes.importers.text_files import check_folder
 
-_OWN = ("images", "depth", "poses.txt", "list.txt", "cameras.txt")
+_PLAIN_FOLDER = ("images", "depth", "poses.txt", "list.txt", "cameras.txt")
+"""Files of a folder in this package's own layout, in the order of ``RgbdFolderSource``'s arguments."""
 
 
-def rgbd_folder(folder, cameras=None, sequences: str | None = None, depth_scale: float | None = None) -> DepthFrames:
-    """The source of a folder in the layout of TUM RGB-D, of 7-Scenes, or with the files of ``_OWN``.
+def rgbd_folder_source(
+    folder: Path | str,
+    cameras: Path | str | None = None,
+    sequences: str | None = None,
+    depth_scale: float | None = None,
+) -> DepthSource:
+    """Makes the source of an RGB-D folder.
 
-    cameras: COLMAP's ``cameras.txt`` instead of the layout's own camera; sequences: of 7-Scenes
-    (default ``train``); depth_scale: depth value of a metre, if not as the layout has it.
-    Raises ``ImportSourceError`` when the layout is none of these.
+    Args:
+        folder: a sequence of TUM RGB-D, a scene of 7-Scenes, or a folder with the files of ``_PLAIN_FOLDER``.
+        cameras: COLMAP's ``cameras.txt`` instead of the data set's own camera.
+        sequences: sequences of 7-Scenes (default ``train``).
+        depth_scale: depth value of one metre, if it differs from the data set's.
+
+    Returns:
+        The source.
+
+    Raises:
+        ImportSourceError: The layout is none of these, or an option does not fit the layout.
     """
     folder = check_folder(folder)
     seven_scenes = is_seven_scenes(folder)
@@ -31,10 +47,10 @@ def rgbd_folder(folder, cameras=None, sequences: str | None = None, depth_scale:
         return tum.TumSource(folder, cameras, depth_scale)
     if seven_scenes:
         return SevenScenesSource(folder, sequences or "train", cameras)
-    if all((folder / name).exists() for name in _OWN):
-        images, depth, poses, names, own = (folder / name for name in _OWN)
-        return RgbdSource(images, depth, poses, names, own if cameras is None else cameras, depth_scale or 1000.0)
+    if all((folder / name).exists() for name in _PLAIN_FOLDER):
+        images, depth, poses, names, own_cameras = (folder / name for name in _PLAIN_FOLDER)
+        return RgbdFolderSource(images, depth, poses, names, cameras or own_cameras, depth_scale or 1000.0)
     raise ImportSourceError(
         f"{folder} is neither a TUM RGB-D sequence ({', '.join(tum.FILES)}) nor 7-Scenes (seq-01, ...) nor has it "
-        f"{', '.join(_OWN)}: give --images, --depth, --poses, --list and --camera"
+        f"{', '.join(_PLAIN_FOLDER)}: give --images, --depth, --poses, --list and --camera"
     )

@@ -1,13 +1,12 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""A scene of 7-Scenes as it is downloaded: seq-XX/frame-XXXXXX.{color.png,depth.png,pose.txt}.
+"""Maps from 7-Scenes as it is downloaded: seq-XX/frame-XXXXXX.{color.png,depth.png,pose.txt}.
 
-Shotton et al., "Scene Coordinate Regression Forests for Camera Relocalization in RGB-D Images",
-CVPR 2013, https://www.microsoft.com/en-us/research/project/rgb-d-dataset-7-scenes/.  The data set
-names a default depth camera (focal length 585, centre 320, 240), no calibration and no
-registration; its poses are the depth camera's (KinectFusion tracked it).  The colour camera and
-its place are what the field takes (DSAC*, Brachmann and Rother, PAMI 2021; ACE): focal length 525
-and the extrinsics of another Kinect,
+Shotton et al., "Scene Coordinate Regression Forests for Camera Relocalization in RGB-D Images", CVPR 2013,
+https://www.microsoft.com/en-us/research/project/rgb-d-dataset-7-scenes/. The data set names a default depth camera
+(focal length 585, centre 320, 240), no calibration and no registration. Its poses are the depth camera's (KinectFusion
+tracked the depth camera). The colour camera and its place are those that the field uses (DSAC*, Brachmann and Rother,
+PAMI 2021; ACE): focal length 525 and the extrinsics of another Kinect,
 https://projet.liris.cnrs.fr/voir/activities-dataset/kinect-calibration.html.
 """
 
@@ -15,16 +14,20 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nre_ros.errors import ImportSourceError
 from nre_ros.geometry import Camera, invert
 from nre_ros.keyframes.building.culling import VIDEO
 from nre_ros.keyframes.building.depth_registration import register_depth
-from nre_ros.keyframes.importers.common import read_depth, read_image, read_lines, read_list
-from nre_ros.keyframes.importers.rgbd.depth_frames import DepthFrames, checked_motion
-from nre_ros.keyframes.importers.rgbd.folder import one_camera
+from nre_ros.keyframes.importers.colmap.cameras import only_camera
+from nre_ros.keyframes.importers.depth_source import DepthSource
+from nre_ros.keyframes.importers.image_files import read_depth, read_image
+from nre_ros.keyframes.importers.pose_checks import rigid_motion
+from nre_ros.keyframes.importers.text_files import read_lines, read_list
 
 DEPTH_CAMERA = Camera(640, 480, 585.0, 585.0, 320.0, 240.0)
 COLOUR_CAMERA = Camera(640, 480, 525.0, 525.0, 320.0, 240.0)
@@ -41,27 +44,33 @@ _NO_DEPTH = 65.535
 _SEQUENCE = "seq-[0-9][0-9]"
 
 
-class SevenScenesSource(DepthFrames):
+class SevenScenesSource(DepthSource):
     """The folder of a scene, or of one sequence.
 
-    sequences: ``train`` and ``test`` (TrainSplit.txt, TestSplit.txt), ``all``, or names like
-    ``seq-01,seq-03``.  cameras: COLMAP's ``cameras.txt`` with another colour camera.
-    left_out: sequences that are not there, and why, a line each.
-    Raises ``ImportSourceError`` when there is no such sequence.
+    Args:
+        folder: the folder.
+        sequences: ``train`` or ``test`` (TrainSplit.txt, TestSplit.txt), ``all``, or names like ``seq-01,seq-03``.
+        cameras: COLMAP's ``cameras.txt`` with another colour camera.
+
+    Attributes:
+        left_out: sequences that are missing and why, one line each.
+
+    Raises:
+        ImportSourceError: There is no such sequence, or it has no images.
     """
 
-    usual_thinning = VIDEO
+    culling_rule = VIDEO
 
-    def __init__(self, folder, sequences: str = "train", cameras=None):
+    def __init__(self, folder: Path | str, sequences: str = "train", cameras: Path | str | None = None) -> None:
         super().__init__()
         folder = Path(folder)
-        self.folder, wanted = (
-            (folder, _wanted(folder, sequences))
-            if _is_scene(folder)
-            else (folder.resolve().parent, [folder.resolve().name])
-        )
-        self.only_camera = COLOUR_CAMERA if cameras is None else one_camera(cameras)
-        self.frames, self.left_out = [], ()
+        if _is_scene(folder):
+            self.folder, wanted = folder, _wanted_sequences(folder, sequences)
+        else:
+            self.folder, wanted = folder.resolve().parent, [folder.resolve().name]
+        self.only_camera = COLOUR_CAMERA if cameras is None else only_camera(cameras)
+        self.image_files: list[str] = []
+        self.left_out: tuple[str, ...] = ()
         for sequence in wanted:
             found = sorted(file.name[: -len(".color.png")] for file in (self.folder / sequence).glob("*.color.png"))
             if not found:
@@ -69,33 +78,39 @@ class SevenScenesSource(DepthFrames):
                 self.left_out += (
                     f"{sequence} is left out: " + ("it is still zipped" if zipped else "it has no images"),
                 )
-            self.frames += [f"{sequence}/{stem}.color.png" for stem in found]
-        if not self.frames:
+            self.image_files += [f"{sequence}/{stem}.color.png" for stem in found]
+        if not self.image_files:
             raise ImportSourceError(f"{folder}: no images in {', '.join(wanted)} ({'; '.join(self.left_out)})")
-        self.notes = (*self.left_out, f"7-Scenes: {len(self.frames)} images of {', '.join(wanted)}")
+        self.notes = (*self.left_out, f"7-Scenes: {len(self.image_files)} images of {', '.join(wanted)}")
 
     def names(self) -> list[str]:
-        return list(self.frames)
+        """Returns the names of the images; see ``MapSource``."""
+        return list(self.image_files)
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
+        """Returns what the keyframes depend on; see ``MapSource``."""
         return {"importer": "7-scenes", "folder": str(self.folder.resolve()), "camera": repr(self.only_camera)}
 
-    def pose(self, name: str) -> tuple[int, np.ndarray]:
+    def pose(self, name: str) -> tuple[int, npt.NDArray[np.float64]]:
+        """Returns stamp (0) and pose of an image; see ``PosedImageSource``."""
         path = self._file(name, "pose.txt")
         rows = [line.split() for line in read_lines(path)]
         try:
             matrix = np.array(rows, dtype=np.float64)
         except ValueError:
             raise ImportSourceError(f"{path} is not a 4 x 4 matrix of numbers") from None
-        return 0, checked_motion(matrix, f"pose {path}") @ invert(T_COLOUR_DEPTH)
+        return 0, rigid_motion(matrix, f"pose {path}") @ invert(T_COLOUR_DEPTH)
 
     def camera(self, name: str) -> Camera:
+        """Returns the colour camera; see ``PosedImageSource``."""
         return self.only_camera
 
-    def image(self, name: str) -> np.ndarray:
+    def image(self, name: str) -> npt.NDArray[np.uint8]:
+        """Returns the pixels of an image; see ``PosedImageSource``."""
         return read_image(self.folder / name)
 
-    def depth(self, name: str) -> np.ndarray:
+    def depth(self, name: str) -> npt.NDArray[np.float32]:
+        """Returns the depth of an image in the colour camera's pixels; see ``DepthSource``."""
         depth = read_depth(self._file(name, "depth.png"), 1000.0)
         if depth.shape != (DEPTH_CAMERA.height, DEPTH_CAMERA.width):
             return depth  # refused by its size
@@ -107,7 +122,7 @@ class SevenScenesSource(DepthFrames):
 
 
 def is_seven_scenes(folder: Path) -> bool:
-    """Whether the folder looks like a scene of the data set or one of its sequences."""
+    """Returns whether the folder looks like a scene of the data set or one of its sequences."""
     return _is_scene(folder) or next(folder.glob("frame-*.pose.txt"), None) is not None
 
 
@@ -115,7 +130,7 @@ def _is_scene(folder: Path) -> bool:
     return any(any(folder.glob(_SEQUENCE + ending)) for ending in ("", ".zip"))
 
 
-def _wanted(folder: Path, sequences: str) -> list[str]:
+def _wanted_sequences(folder: Path, sequences: str) -> list[str]:
     present = sorted({file.name[:6] for file in folder.glob(_SEQUENCE + "*")})
     if sequences == "all":
         return present
@@ -124,7 +139,10 @@ def _wanted(folder: Path, sequences: str) -> list[str]:
     split = folder / f"{sequences.capitalize()}Split.txt"
     if not split.is_file():
         raise ImportSourceError(f"{split} is not there: give --sequences all, or their names")
-    numbers = [re.search(r"(\d+)\s*$", line) for line in read_list(split)]
-    if None in numbers:
-        raise ImportSourceError(f"{split}: not 'sequence1' or the like in each line")
-    return [f"seq-{int(number[1]):02d}" for number in numbers]
+    wanted = []
+    for line in read_list(split):
+        number = re.search(r"(\d+)\s*$", line)
+        if number is None:
+            raise ImportSourceError(f"{split}: not 'sequence1' or the like in each line")
+        wanted.append(f"seq-{int(number[1]):02d}")
+    return wanted

@@ -1,24 +1,28 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""A sequence of the TUM RGB-D benchmark as it is downloaded: rgb.txt, depth.txt, groundtruth.txt.
+"""Maps from sequences of the TUM RGB-D benchmark as they are downloaded: rgb.txt, depth.txt, groundtruth.txt.
 
-Sturm et al., "A Benchmark for the Evaluation of RGB-D SLAM Systems", IROS 2012.  Layout, depth
-factor and intrinsics: https://cvg.cit.tum.de/data/datasets/rgbd-dataset/file_formats (depth is
-registered to colour already; the ground truth is the colour camera's optical frame).
+Sturm et al., "A Benchmark for the Evaluation of RGB-D SLAM Systems", IROS 2012. Layout, depth factor and intrinsics:
+https://cvg.cit.tum.de/data/datasets/rgbd-dataset/file_formats (depth is registered to colour; the ground truth is the
+colour camera's optical frame).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from nre_ros.errors import ImageError, ImportSourceError, NreError
+from nre_ros.errors import ImportSourceError, NreError
 from nre_ros.geometry import RADIAL_TANGENTIAL, Camera
 from nre_ros.keyframes.building.culling import VIDEO
-from nre_ros.keyframes.importers.common import digest, read_depth, read_image, read_list
-from nre_ros.keyframes.importers.rgbd.depth_frames import DepthFrames
-from nre_ros.keyframes.importers.rgbd.folder import check_depth_scale, one_camera, stamp_nanoseconds, tum_values
+from nre_ros.keyframes.importers.colmap.cameras import only_camera
+from nre_ros.keyframes.importers.depth_source import DepthSource
+from nre_ros.keyframes.importers.image_files import check_depth_scale, nearest_stamp, read_depth, read_image
+from nre_ros.keyframes.importers.text_files import digest, read_list
+from nre_ros.keyframes.importers.text_trajectory import parse_stamp, read_text_trajectory
 from nre_ros.keyframes.importers.trajectory import Trajectory
 
 FILES = ("rgb.txt", "depth.txt", "groundtruth.txt")
@@ -40,35 +44,43 @@ CAMERAS = {
 MAX_OFFSET = 0.02
 """Seconds between a colour image and its depth image (the default of the benchmark's associate.py)."""
 _MAX_GAP = 0.1
-"""Seconds between two poses of the motion capture (100 Hz) beyond which one is missing."""
+"""Seconds between two poses of the motion capture (100 Hz) beyond which nothing is interpolated."""
 
 
-class TumSource(DepthFrames):
-    """The folder of one sequence.  cameras: COLMAP's ``cameras.txt`` for folders without freiburg1..3 in the name.
+class TumSource(DepthSource):
+    """The folder of one sequence.
 
-    Raises ``ImportSourceError`` when a list is missing or the camera is not known.
+    Args:
+        folder: the folder.
+        cameras: COLMAP's ``cameras.txt``, for folders without freiburg1..3 in the name.
+        depth_scale: depth value of one metre, if it is not ``DEPTH_SCALE``.
+
+    Raises:
+        ImportSourceError: A list is missing or wrong, or the camera is not known.
     """
 
-    usual_thinning = VIDEO
+    culling_rule = VIDEO
 
-    def __init__(self, folder, cameras=None, depth_scale: float | None = None):
+    def __init__(self, folder: Path | str, cameras: Path | str | None = None, depth_scale: float | None = None) -> None:
         super().__init__()
         self.folder = Path(folder)
-        self.only_camera = _camera_of(self.folder) if cameras is None else one_camera(cameras)
+        self.only_camera = _camera_of(self.folder) if cameras is None else only_camera(cameras)
         self.depth_scale = check_depth_scale(DEPTH_SCALE if depth_scale is None else depth_scale)
-        self.stamps = {name: stamp for stamp, name in _stamped(self.folder / "rgb.txt")}
-        depths = sorted(_stamped(self.folder / "depth.txt"))
+        self.stamps = {name: stamp for stamp, name in _stamped_files(self.folder / "rgb.txt")}
+        depths = sorted(_stamped_files(self.folder / "depth.txt"))
         self._depth_stamps = np.array([stamp for stamp, _ in depths], dtype=np.int64)
         self._depth_names = [name for _, name in depths]
-        self.trajectory, bad = _ground_truth(self.folder / "groundtruth.txt")
+        self.trajectory, wrong_lines = _ground_truth(self.folder / "groundtruth.txt")
         self.notes = (f"TUM RGB-D sequence: {len(self.stamps)} colour images, {len(depths)} depth images",)
-        if bad:
-            self.notes += (f"{bad} lines of groundtruth.txt are no pose and left out",)
+        if wrong_lines:
+            self.notes += (f"{wrong_lines} lines of groundtruth.txt are no pose and left out",)
 
     def names(self) -> list[str]:
+        """Returns the names of the images; see ``MapSource``."""
         return list(self.stamps)
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
+        """Returns what the keyframes depend on; see ``MapSource``."""
         return {
             "importer": "tum",
             "folder": str(self.folder.resolve()),
@@ -77,20 +89,22 @@ class TumSource(DepthFrames):
             "lists": digest(*(self.folder / file for file in FILES)),
         }
 
-    def pose(self, name: str) -> tuple[int, np.ndarray]:
+    def pose(self, name: str) -> tuple[int, npt.NDArray[np.float64]]:
+        """Returns stamp and pose of an image; see ``PosedImageSource``."""
         return self.stamps[name], self.trajectory.at(self.stamps[name])
 
     def camera(self, name: str) -> Camera:
+        """Returns the colour camera; see ``PosedImageSource``."""
         return self.only_camera
 
-    def image(self, name: str) -> np.ndarray:
+    def image(self, name: str) -> npt.NDArray[np.uint8]:
+        """Returns the pixels of an image; see ``PosedImageSource``."""
         return read_image(self.folder / name)
 
-    def depth(self, name: str) -> np.ndarray:
-        offsets = np.abs(self._depth_stamps - self.stamps[name])
-        if not len(offsets) or offsets.min() > MAX_OFFSET * 1e9:
-            raise ImageError(f"no depth image within {MAX_OFFSET} s of this image")
-        return read_depth(self.folder / self._depth_names[int(offsets.argmin())], self.depth_scale)
+    def depth(self, name: str) -> npt.NDArray[np.float32]:
+        """Returns the depth image nearest in time; see ``DepthSource``."""
+        nearest = nearest_stamp(self._depth_stamps, self.stamps[name], MAX_OFFSET)
+        return read_depth(self.folder / self._depth_names[nearest], self.depth_scale)
 
 
 def _camera_of(folder: Path) -> Camera:
@@ -102,7 +116,7 @@ def _camera_of(folder: Path) -> Camera:
     )
 
 
-def _stamped(path: Path) -> list[tuple[int, str]]:
+def _stamped_files(path: Path) -> list[tuple[int, str]]:
     """Stamp in nanoseconds and file name of each line of rgb.txt or depth.txt."""
     entries = []
     for line in read_list(path):
@@ -110,22 +124,20 @@ def _stamped(path: Path) -> list[tuple[int, str]]:
         if len(fields) != 2:
             raise ImportSourceError(f"{path}: not 'timestamp filename': {line[:80]!r}")
         try:
-            entries.append((stamp_nanoseconds(fields[0]), fields[1]))
+            entries.append((parse_stamp(fields[0]), fields[1]))
         except NreError as error:
             raise ImportSourceError(f"{path}: {error}") from None
     return entries
 
 
 def _ground_truth(path: Path) -> tuple[Trajectory, int]:
-    """The poses, and how many lines are none."""
-    trajectory, bad = Trajectory(_MAX_GAP), 0
-    for line in read_list(path):
-        try:
-            stamp, values = tum_values(line)
-        except NreError:
-            bad += 1
+    """The poses, and the number of lines that are no pose."""
+    trajectory, wrong_lines = Trajectory(_MAX_GAP), 0
+    for line in read_text_trajectory(path):
+        if line.values is None:
+            wrong_lines += 1
         else:
-            trajectory.add(stamp, values[:3], values[3:])
+            trajectory.add(line.stamp, line.values[:3], line.values[3:])
     if not len(trajectory):
         raise ImportSourceError(f"{path} has no pose")
-    return trajectory, bad
+    return trajectory, wrong_lines

@@ -1,0 +1,33 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What the user chooses of a bag."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class BagOptions:
+    """Topics and frames that the user named; an empty one is found in the bag.
+
+    Attributes:
+        image: topic of the images; empty: the only one.
+        camera_info: topic of their CameraInfo; empty: the one beside the images, or the only one.
+        depth: topic of the depth images; empty: the only one if there is any.
+        depth_info: topic of the depth camera's CameraInfo; empty: the one beside the depth images if there is any.
+        use_depth: whether depth is used at all.
+        poses: topic of the poses; empty: /tf, or the only pose topic of a bag without /tf.
+        pose_of: frame whose poses the pose topic contains; empty: the message's child frame, or the camera.
+        frame: the map's frame; empty: ``map`` if transforms lead there from the camera, else ``odom``; the pose
+            topic's own frame if there is a pose topic.
+    """
+
+    image: str = ""
+    camera_info: str = ""
+    depth: str = ""
+    depth_info: str = ""
+    use_depth: bool = True
+    poses: str = ""
+    pose_of: str = ""
+    frame: str = ""

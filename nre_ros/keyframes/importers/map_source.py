@@ -1,0 +1,106 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The interface of an importer: where the images, poses and cameras of a map come from.
+
+``MapSource``             any input of ``build_map``: makes one keyframe a name
+``PosedImageSource``      ... whose images have known poses and cameras
+``DepthSource``           ... and depth, from which the points are lifted (``depth_source``)
+``TriangulatedSource``    ... and no depth: points are triangulated between images (``triangulated_source``)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nre_ros.geometry import Camera
+from nre_ros.keyframes.building.builder import KeyframeBuilder
+from nre_ros.keyframes.building.culling import STILL_IMAGES, CullingRule
+from nre_ros.keyframes.types import Keyframe
+
+
+class MapSource(ABC):
+    """The input of a map: named images, each of which becomes a keyframe.
+
+    Constructors raise ``ImportSourceError`` when the input as a whole cannot be used. Several threads call ``keyframe``
+    at the same time; the importing thread calls the other methods, and so does ``keyframe``.
+
+    Attributes:
+        culling_rule: which views are near-duplicates, unless the user chooses another rule.
+        refine: whether the depths of the points are refined against other views.
+        frame_id: name of the frame that the poses are in.
+        notes: what the user should know before the import, one line each.
+    """
+
+    culling_rule: CullingRule = STILL_IMAGES
+    refine: bool = False
+    frame_id: str = "map"
+    notes: tuple[str, ...] = ()
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """Returns the names of the images to import, in order."""
+
+    @abstractmethod
+    def keyframe(self, name: str, builder: KeyframeBuilder) -> Keyframe:
+        """Makes the keyframe of an image.
+
+        Args:
+            name: one of ``names``.
+            builder: extracts features and chooses points.
+
+        Returns:
+            The keyframe.
+
+        Raises:
+            NreError: The image is left out; the message is the reason.
+        """
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Returns what the keyframes depend on (folders, files, options), as plain JSON values."""
+
+    def pose_and_camera(self, name: str) -> tuple[npt.NDArray[np.float64], Camera] | None:
+        """Returns ``T_map_cam`` [4, 4] and the camera of an image, if they are known without its features.
+
+        Near-duplicates are then found before features are extracted.
+
+        Raises:
+            NreError: The image is left out; the message is the reason.
+        """
+        return None
+
+
+class PosedImageSource(MapSource):
+    """A source of images with known poses and cameras."""
+
+    @abstractmethod
+    def pose(self, name: str) -> tuple[int, npt.NDArray[np.float64]]:
+        """Returns the stamp in nanoseconds (0: none) and ``T_map_cam`` [4, 4] of an image.
+
+        Raises:
+            NreError: The image has no pose; the message is the reason.
+        """
+
+    @abstractmethod
+    def camera(self, name: str) -> Camera:
+        """Returns the camera of an image.
+
+        Raises:
+            CameraError: The image has no usable camera.
+        """
+
+    @abstractmethod
+    def image(self, name: str) -> npt.NDArray[np.uint8]:
+        """Returns the pixels of an image: uint8 BGR [H, W, 3] or grey [H, W].
+
+        Raises:
+            ImageError: The image cannot be read.
+        """
+
+    def pose_and_camera(self, name: str) -> tuple[npt.NDArray[np.float64], Camera]:
+        """Returns ``T_map_cam`` [4, 4] and the camera of an image; raises as ``pose`` and ``camera``."""
+        return self.pose(name)[1], self.camera(name)

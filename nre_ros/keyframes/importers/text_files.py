@@ -1,0 +1,106 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Reading of text files that other programs wrote: lines, lists of file names, and digests of their contents."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from nre_ros.errors import ImportSourceError
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+def numbered_lines(path: Path | str) -> list[tuple[int, str]]:
+    """Reads the non-empty lines of a text file.
+
+    Args:
+        path: the file, in UTF-8.
+
+    Returns:
+        The number of each line in the file, from 1, and the line without surrounding white space.
+
+    Raises:
+        ImportSourceError: The file cannot be read, or is not text.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ImportSourceError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ImportSourceError(f"{path} is not a text file") from error
+    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+
+
+def numbered_entries(path: Path | str) -> list[tuple[int, str]]:
+    """Reads the lines of a text file that are neither empty nor comments (which begin with #).
+
+    Args:
+        path: the file, in UTF-8.
+
+    Returns:
+        The number of each line in the file, from 1, and the line without surrounding white space.
+
+    Raises:
+        ImportSourceError: The file cannot be read, or is not text.
+    """
+    return [(number, line) for number, line in numbered_lines(path) if not line.startswith("#")]
+
+
+def read_lines(path: Path | str) -> list[str]:
+    """Returns the stripped, non-empty lines of a text file, comments included; raises as ``numbered_lines``."""
+    return [line for _, line in numbered_lines(path)]
+
+
+def read_list(path: Path | str) -> list[str]:
+    """Returns the lines that are neither empty nor comments: one file name each; raises as ``numbered_lines``."""
+    return [line for _, line in numbered_entries(path)]
+
+
+def image_names(folder: Path, list_path: Path | str | None = None) -> list[str]:
+    """Returns the names of the images to process.
+
+    Args:
+        folder: folder of the images.
+        list_path: file with one name a line; without a list all images of the folder are taken, by name.
+
+    Returns:
+        File names relative to the folder.
+
+    Raises:
+        ImportSourceError: There is no image, or the list cannot be read.
+    """
+    if list_path is None:
+        names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in IMAGE_ENDINGS)
+    else:
+        names = read_list(list_path)
+    if not names:
+        raise ImportSourceError(f"{list_path or folder} names no image")
+    return names
+
+
+def digest(*paths: Path | str) -> str:
+    """Returns the SHA-256 of the contents of files, one after the other.
+
+    Raises:
+        ImportSourceError: A file cannot be read.
+    """
+    sha = hashlib.sha256()
+    for path in paths:
+        try:
+            sha.update(Path(path).read_bytes())
+        except OSError as error:
+            raise ImportSourceError(f"{path} cannot be read: {error.strerror}") from error
+    return sha.hexdigest()
+
+
+def check_folder(path: Path | str) -> Path:
+    """Returns the path of a folder.
+
+    Raises:
+        ImportSourceError: There is no such folder.
+    """
+    if not Path(path).is_dir():
+        raise ImportSourceError(f"{path} is not a folder")
+    return Path(path)

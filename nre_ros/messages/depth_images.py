@@ -1,0 +1,87 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Depth from sensor_msgs/Image and CompressedImage messages; no ROS here."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from nre_ros.errors import ImageError
+from nre_ros.images import is_truncated
+from nre_ros.messages.protocols import CompressedImageMessage, ImageMessage
+
+_DEPTH_TYPES = {"16UC1": "u2", "mono16": "u2", "32FC1": "f4"}
+_COMPRESSED_DEPTH = "compressedDepth"
+_HEADER_BYTES = 12
+"""Of compressed_depth_image_transport: int32 format, float32 A, float32 B."""
+
+
+def is_depth(message: ImageMessage | CompressedImageMessage) -> bool:
+    """Returns whether an Image or a CompressedImage holds depth, by its encoding or format."""
+    kind = str(getattr(message, "format", "") or getattr(message, "encoding", ""))
+    return _COMPRESSED_DEPTH in kind or kind.split(";")[0].strip() in ("16UC1", "32FC1")
+
+
+def depth_array(message: ImageMessage | CompressedImageMessage) -> npt.NDArray[np.float32]:
+    """Decodes a depth image.
+
+    Depth of 16 bits is in millimetres and depth of 32 bits in metres (REP-118).
+
+    Args:
+        message: Image, or CompressedImage of compressed_depth_image_transport (PNG).
+
+    Returns:
+        Depth [H, W] in metres along the optical axis, 0 where the camera measured none.
+
+    Raises:
+        ImageError: The message is no depth image or is damaged.
+    """
+    if isinstance(message, CompressedImageMessage):
+        return _compressed_depth(message)
+    return _raw_depth(message)
+
+
+def _raw_depth(message: ImageMessage) -> npt.NDArray[np.float32]:
+    if message.encoding not in _DEPTH_TYPES:
+        raise ImageError(f"depth image has encoding {message.encoding!r}, expected 16UC1 or 32FC1")
+    width, height = message.width, message.height
+    dtype = np.dtype(_DEPTH_TYPES[message.encoding]).newbyteorder(">" if message.is_bigendian else "<")
+    if message.step < width * dtype.itemsize or len(message.data) < message.step * height:
+        raise ImageError(
+            f"depth image of {width}x{height} pixels has {len(message.data)} bytes in rows of {message.step}"
+        )
+    strides = (message.step, dtype.itemsize)
+    return _metres(np.ndarray((height, width), dtype, memoryview(message.data), strides=strides))
+
+
+def _compressed_depth(message: CompressedImageMessage) -> npt.NDArray[np.float32]:
+    """Decodes a header of 12 bytes and a 16-bit PNG; floating-point depth is stored as A / depth + B."""
+    data, header = bytes(message.data), _HEADER_BYTES if _COMPRESSED_DEPTH in message.format else 0
+    if "rvl" in message.format.lower():
+        raise ImageError(f"depth is compressed as {message.format!r}, only PNG is supported")
+    png = data[header:]
+    if not png.startswith(b"\x89PNG") or is_truncated(png):
+        raise ImageError(f"compressed depth of {len(data)} bytes, format {message.format!r}, is no whole PNG image")
+    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None or image.ndim != 2 or image.dtype != np.uint16:
+        raise ImageError(f"compressed depth, format {message.format!r}, is no 16-bit grey PNG image")
+    if not message.format.startswith("32FC1"):
+        return _metres(image)
+    if not header:
+        raise ImageError(f"compressed depth, format {message.format!r}, lacks compressedDepth's header")
+    a, b = struct.unpack_from("<ff", data, 4)
+    with np.errstate(divide="ignore"):
+        return _metres(np.where(image > 0, np.float32(a) / (image.astype(np.float32) - np.float32(b)), 0))
+
+
+def _metres(depth: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Converts millimetres (integers) or metres (floating point) to metres, and what is no depth to 0."""
+    if depth.dtype.kind == "u":
+        return depth.astype(np.float32) / np.float32(1000)
+    depth = depth.astype(np.float32)
+    return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))

@@ -1,0 +1,105 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""ROS interfaces of one part of the node: subscriptions, timers, services and topics for displays."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+
+class RosInterfaces:
+    """Creates subscriptions, timers and services on a node and destroys them together.
+
+    For the executor's thread.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        # a service call that waits for its answer would block all others of a group that is not reentrant
+        self._service_group = ReentrantCallbackGroup()
+        self._destroyers: list[Callable[[], object]] = []
+
+    def subscription(self, message_type: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> str:
+        """Subscribes to a topic with a QoS that parameters can override.
+
+        Returns:
+            The resolved name of the topic.
+        """
+        options = QoSOverridingOptions.with_default_policies()
+        subscription = self._node.create_subscription(
+            message_type, topic, callback, qos, qos_overriding_options=options
+        )
+        self._destroyers.append(lambda: self._node.destroy_subscription(subscription))
+        return subscription.topic_name
+
+    def timer(self, seconds: float, callback: Callable[[], None], steady: bool = False) -> None:
+        """Calls back periodically.
+
+        Args:
+            seconds: Period.
+            callback: Called on the executor's thread.
+            steady: Whether the period is real time; else it is the node's, which may stand still in a simulation.
+        """
+        clock = Clock(clock_type=ClockType.STEADY_TIME) if steady else None
+        timer = self._node.create_timer(seconds, callback, clock=clock)
+        self._destroyers.append(lambda: self._node.destroy_timer(timer))
+
+    def service(self, service_type: type, name: str, callback: Callable[[Any, Any], Any]) -> None:
+        """Offers a service; the callback takes request and response and returns the response."""
+        service = self._node.create_service(service_type, name, callback, callback_group=self._service_group)
+        self._destroyers.append(lambda: self._node.destroy_service(service))
+
+    def close(self) -> None:
+        """Destroys everything that was created; may be called twice."""
+        while self._destroyers:
+            self._destroyers.pop()()
+
+
+class DisplayTopic:
+    """Publisher of a topic that people look at, which is filled only while somebody subscribes.
+
+    Its QoS can be overridden by parameters.
+    """
+
+    def __init__(self, node: Node, message_type: type, name: str, latched: bool = False, depth: int = 1) -> None:
+        """Creates the publisher; with ``latched`` a late subscriber gets the last message."""
+        durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
+        qos, options = QoSProfile(depth=depth, durability=durability), QoSOverridingOptions.with_default_policies()
+        self._node = node
+        self._publisher = node.create_publisher(message_type, name, qos, qos_overriding_options=options)
+
+    @property
+    def has_subscribers(self) -> bool:
+        """Whether somebody subscribes."""
+        return self._publisher.get_subscription_count() > 0
+
+    def publish(self, message: object) -> None:
+        """Publishes a message."""
+        self._publisher.publish(message)
+
+    def close(self) -> None:
+        """Destroys the publisher."""
+        self._node.destroy_publisher(self._publisher)
+
+
+class RateLimiter:
+    """Limits how often something happens, by real time."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def allows(self, rate: float) -> bool:
+        """Whether 1 / ``rate`` seconds have passed since the last time that this was true."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + 1 / rate
+        return True

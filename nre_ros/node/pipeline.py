@@ -1,0 +1,351 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The life of an image in the node, from top to bottom: message, observation, localizer, odometry, gate, messages.
+
+``on_image`` runs on the executor's thread and only stores the image for the worker; ``process`` runs on the worker's
+thread.  An image that is not localized is dropped with a reason (``nre_ros.node.image_drops``).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from nre_ros.errors import ImageError, MapError, NreError
+from nre_ros.gate.decision import Decision, State
+from nre_ros.gate.gate import Gate
+from nre_ros.gate.observation import Observation
+from nre_ros.geometry import Camera, map_to_odom
+from nre_ros.images import check_image_size
+from nre_ros.keyframes.retrieval.pose_prior import PosePrior
+from nre_ros.localization.result import LocalizationResult
+from nre_ros.messages.camera_info import camera_from_info
+from nre_ros.msg import LocalizationStatus
+from nre_ros.node.camera_input import CameraInput
+from nre_ros.node.clock_monitor import ClockMonitor
+from nre_ros.node.conversions import image_pixels, stamp_nanoseconds
+from nre_ros.node.engine import Engine
+from nre_ros.node.image_drops import DropCounter, ImageDrop
+from nre_ros.node.initial_pose import InitialPoseInput, LastPoseFile
+from nre_ros.node.logs import ThrottledLogger, internal_error, log_exception
+from nre_ros.node.odometry_propagation import OdometryPropagation
+from nre_ros.node.operating_mode import OperatingMode
+from nre_ros.node.parameters import gate_settings, value_of
+from nre_ros.node.publishers import Displays, PosePublishers, set_decision, status_of_result
+from nre_ros.node.tf import FrameLookups, Frames, MapOdomBroadcaster, TransformError
+from nre_ros.node.worker import Worker
+
+_ODOMETRY_PATIENCE = 0.05
+"""Seconds to wait for odometry before an image is localized: the next reading is on its way, at 20 Hz or more."""
+
+
+class ImagePipeline:
+    """Localizes the images of a robot's cameras and publishes what follows from them.
+
+    The lock guards what ``forget`` resets while an image is being processed: the epoch, the gate, the initial pose
+    and map -> odom.  ``forget`` may be called by any thread.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        engine: Engine,
+        gate: Gate,
+        frames: Frames,
+        lookups: FrameLookups,
+        *,
+        worker: Worker,
+        mode: OperatingMode,
+        clock: ClockMonitor,
+        drops: DropCounter,
+        initial_pose: InitialPoseInput,
+        map_odom: MapOdomBroadcaster,
+        propagation: OdometryPropagation,
+        last_pose: LastPoseFile,
+        publishers: PosePublishers,
+        displays: Displays,
+    ) -> None:
+        """Connects the parts; see their classes.  ``lookups`` waits for TF and is used on the worker's thread only."""
+        self._node, self._engine, self._gate, self._frames, self._lookups = node, engine, gate, frames, lookups
+        self._worker, self._mode, self._clock, self._drops = worker, mode, clock, drops
+        self._initial_pose, self._map_odom, self._propagation = initial_pose, map_odom, propagation
+        self._last_pose, self._publishers, self._displays = last_pose, publishers, displays
+        self._logger = node.get_logger()
+        self._log = ThrottledLogger(self._logger)
+        self._lock = threading.Lock()
+        self._epoch = 0  # how often the pose has been forgotten
+        self._forget_reason = ""
+        self._cameras: dict[str, Camera] = {}  # camera name -> intrinsics of the image before
+
+    # --- 1. an image arrives (executor's thread) ----------------------------------------------------
+
+    def on_image(self, source: CameraInput, message: Image | CompressedImage) -> None:
+        """Stores an image that has arrived for the worker, in place of the one of this camera that waits there.
+
+        Args:
+            source: The camera's subscriptions.
+            message: The image.
+        """
+        stamp = stamp_nanoseconds(message.header.stamp)
+        self._displays.diagnostics.image_arrived()
+        self._clock.arrived(stamp)  # may find that time went back, and forget the pose
+        if not self._mode.wants_image():
+            self._drops.add(source.name, ImageDrop.MODE)
+            return
+        observation = Observation(
+            stamp,
+            camera_name=source.name,
+            message=message,
+            arrival=time.monotonic(),
+            images_received=source.received,
+            epoch=self._epoch,
+        )
+        if self._worker.offer(source.name, partial(self.process, observation, source)):
+            self._drops.add(source.name, ImageDrop.REPLACED)
+
+    # --- 2. the whole way (worker's thread, as all that follows) ------------------------------------
+
+    def process(self, observation: Observation, source: CameraInput) -> None:
+        """Localizes one image and publishes what follows from it; a status is published in any case.
+
+        Args:
+            observation: The image as it arrived; what is found out about its camera is filled in.
+            source: The camera's subscriptions, which have the intrinsics.
+        """
+        # the newest camera_info now: it may have arrived after its image
+        info = source.camera_info_at(observation.stamp)
+        frame_id = observation.message.header.frame_id if observation.message is not None else ""
+        observation.camera_frame = self._frames.camera or frame_id or (info.header.frame_id if info else "")
+        try:
+            self._process(observation, info)
+        except Exception as error:
+            log_exception(self._node, error)
+            result = self._drop(observation, ImageDrop.INTERNAL_ERROR, internal_error(error))
+            decision = Decision(False, self._gate.state, result.reason, judged=False)
+            self._publishers.publish_status(self._status(observation, result, decision))
+
+    def _process(self, observation: Observation, info: CameraInfo | None) -> None:
+        self._update_gate_settings()
+        dropped = self._clock.check(observation.stamp)
+        if dropped is None:
+            result = self._localize(observation, info)
+        else:
+            result = self._drop(observation, *dropped)
+        with self._lock:
+            state_before = self._gate.state
+            result, decision = self._judge(observation, result, bool(dropped))
+            status = self._status(observation, result, decision)
+        self._log_state(state_before, status)
+        if decision.accepted:
+            self._publish_pose(observation, decision, status)
+        status.total_milliseconds = (time.monotonic() - observation.arrival) * 1e3
+        self._publishers.publish_status(status)
+        self._mode.image_processed(observation.arrival, status)
+        self._displays.update(observation, result, decision, self._engine.store, status.total_milliseconds)
+
+    # --- 3. observation and localizer ---------------------------------------------------------------
+
+    def _localize(self, observation: Observation, info: CameraInfo | None) -> LocalizationResult:
+        """Completes the observation by extrinsics and odometry, and localizes the image; raises nothing."""
+        try:
+            observation.T_base_cam = self._lookups.extrinsics(observation.camera_frame, observation.stamp)
+        except TransformError as error:
+            return self._drop(observation, ImageDrop.NO_EXTRINSICS, str(error))
+        # before the image is localized: for the prior, and because TF forgets (a slow machine, a fast replay)
+        self._look_up_odometry(observation, math.inf if self._initial_pose.pending else _ODOMETRY_PATIENCE)
+        self._initial_pose.apply(self._gate, observation)
+        if info is None:
+            result = self._drop(observation, ImageDrop.NO_CAMERA_INFO, "no camera_info has come yet")
+        else:
+            try:
+                result = self._estimate(observation, info, self._prior(observation))
+            except MapError as error:
+                observation.map_fault = str(error)
+                result = self._drop(observation, ImageDrop.UNREADABLE_MAP, str(error))
+            except NreError as error:
+                result = self._drop(observation, ImageDrop.INVALID_IMAGE, str(error))
+            except Exception as error:  # the node outlives whatever one image does to the estimator
+                log_exception(self._node, error)
+                result = self._drop(observation, ImageDrop.INTERNAL_ERROR, internal_error(error))
+        started = time.perf_counter()
+        if observation.odometry_fault:
+            self._look_up_odometry(observation, math.inf if result.hypotheses else 0)
+        waited = {"odometry": (time.perf_counter() - started) * 1e3}
+        return replace(result, milliseconds={**result.milliseconds, **waited})
+
+    def _look_up_odometry(self, observation: Observation, patience: float) -> None:
+        try:
+            observation.T_odom_cam = self._lookups.odometry(observation.camera_frame, observation.stamp, patience)
+            observation.odometry_fault = ""
+        except TransformError as error:
+            observation.T_odom_cam, observation.odometry_fault = None, str(error)
+
+    def _prior(self, observation: Observation) -> PosePrior | None:
+        """The pose predicted from the last accepted or initial one; None where the robot is lost, or nothing is known."""
+        predicted = self._gate.predict(observation)
+        if predicted is None or self._gate.state == State.LOST or not value_of(self._node, "use_prior"):
+            return None
+        try:
+            return PosePrior(*predicted)
+        except NreError:
+            return None
+
+    def _estimate(self, observation: Observation, info: CameraInfo, prior: PosePrior | None) -> LocalizationResult:
+        """Decodes and localizes an image.
+
+        Raises:
+            NreError: Image, intrinsics or map cannot be used.
+        """
+        if observation.message is None:
+            raise ImageError("image has no message")
+        started = time.perf_counter()
+        image = image_pixels(observation.message)
+        camera = camera_from_info(info, value_of(self._node, "rectified"))
+        # the camera object of the image before, where nothing has changed: it keeps what it has computed
+        if camera != self._cameras.get(observation.camera_name):
+            self._cameras[observation.camera_name] = camera
+        camera = self._cameras[observation.camera_name]
+        check_image_size(image, camera)
+        decoded = time.perf_counter()
+        result = self._engine.localize(image, camera, prior)
+        observation.image, observation.camera = image, camera
+        result = replace(result, milliseconds={"decode": (decoded - started) * 1e3, **result.milliseconds})
+        return _finite(result)
+
+    def localize_single(self, image: Image | CompressedImage, info: CameraInfo) -> LocalizationResult:
+        """Localizes one image by itself, without prior, odometry and gate.
+
+        Raises:
+            NreError: Image, intrinsics or map cannot be used.
+        """
+        return self._estimate(Observation(stamp_nanoseconds(image.header.stamp), message=image), info, None)
+
+    # --- 4. gate ------------------------------------------------------------------------------------
+
+    def _judge(
+        self, observation: Observation, result: LocalizationResult, refused: bool
+    ) -> tuple[LocalizationResult, Decision]:
+        """The gate's decision about a result; with the lock held.
+
+        An image with an unusable stamp only tells the gate that time goes on.  An image that arrived before the pose
+        was forgotten gets no pose.
+        """
+        if refused:
+            if stamp := self._clock.current_stamp():
+                self._gate.miss(Observation(stamp))
+        elif observation.epoch == self._epoch:
+            return result, self._gate.judge(observation, result)
+        else:
+            result = LocalizationResult(reason=f"{self._forget_reason} meanwhile")
+        return result, Decision(False, self._gate.state, result.reason, judged=False)
+
+    def _update_gate_settings(self) -> None:
+        settings = gate_settings(self._node)
+        if settings != self._gate.settings:
+            self._gate.settings = settings
+
+    # --- 5. messages --------------------------------------------------------------------------------
+
+    def _status(self, observation: Observation, result: LocalizationResult, decision: Decision) -> LocalizationStatus:
+        status = status_of_result(result, decision.state)
+        if observation.message is not None:
+            status.header.stamp = observation.message.header.stamp
+        status.header.frame_id = self._frames.map
+        status.camera, status.camera_frame = observation.camera_name, observation.camera_frame
+        status.images_received = observation.images_received
+        drops = self._drops.of_camera(observation.camera_name)
+        status.dropped_reasons, status.dropped_counts = list(drops), list(drops.values())
+        set_decision(status, decision, self._gate.threshold)
+        return status
+
+    def _publish_pose(self, observation: Observation, decision: Decision, status: LocalizationStatus) -> None:
+        """Publishes an accepted pose on topics and TF; the status gets the reason of what TF does not know."""
+        started = time.perf_counter()
+        T_map_cam, covariance = decision.T_map_cam, decision.covariance
+        assert T_map_cam is not None and covariance is not None  # of an accepted pose
+        frame, stamp = observation.camera_frame, observation.stamp
+        faults = {}  # in order, each once
+        try:
+            T, T_covariance = self._lookups.published_pose(T_map_cam, covariance, frame, stamp)
+            self._publishers.publish_pose(T, T_covariance, self._frames.map, stamp)
+            self._displays.path.update(T, stamp)
+        except TransformError as error:
+            faults[str(error)] = True
+        try:
+            self._publish_transform(observation, T_map_cam)
+        except TransformError as error:
+            faults[str(error)] = True
+        self._propagation.start_from(observation)
+        self._last_pose.update(T_map_cam, covariance, frame, stamp)
+        status.reason = "; ".join(faults)
+        if status.reason:
+            self._log.warning(status.reason)
+        status.stages = [*status.stages, "publish"]
+        status.stage_milliseconds = [*status.stage_milliseconds, (time.perf_counter() - started) * 1e3]
+
+    def _publish_transform(self, observation: Observation, T_map_cam: npt.NDArray[np.float64]) -> None:
+        """Broadcasts map -> odom; without odometry map -> base or map -> camera."""
+        if not self._frames.odom:
+            if value_of(self._node, "publish_tf"):
+                self._lookups.broadcast_child(T_map_cam, observation.camera_frame, observation.stamp)
+            return
+        if observation.T_odom_cam is None:
+            raise TransformError(observation.odometry_fault)
+        with self._lock:
+            if observation.epoch == self._epoch:
+                self._map_odom.update(map_to_odom(T_map_cam, observation.T_odom_cam))
+
+    def _log_state(self, before: State, status: LocalizationStatus) -> None:
+        if not status.pose_valid:
+            self._log.warning(f"no pose: {status.reason}")
+        if status.pose_valid and before != State.LOCALIZED:
+            p = status.pose.pose.position
+            self._logger.info(
+                f"localized at {p.x:.2f} {p.y:.2f} {p.z:.2f} in {self._frames.map}, "
+                f"confidence {status.confidence:.2f}: {status.gate_reason}"
+            )
+        elif before == State.LOCALIZED and status.state == State.LOST:
+            self._logger.warning(f"lost: {status.reason}")
+
+    # --- what ends an image's life, or all that is known --------------------------------------------
+
+    def _drop(self, observation: Observation, drop: ImageDrop, reason: str) -> LocalizationResult:
+        """Counts an image that cannot be localized; returns the result without a pose that goes into its status."""
+        self._drops.add(observation.camera_name, drop)
+        observation.image = None
+        return LocalizationResult(reason=reason)
+
+    def forget(self, reason: str) -> None:
+        """Forgets the pose and all that follows from it, as before the first image; called by any thread.
+
+        Args:
+            reason: For the log, and for the status of an image that is being localized.
+        """
+        with self._lock:
+            self._epoch += 1
+            self._forget_reason = reason
+            self._initial_pose.set(None)  # first: one that is just being applied is forgotten with the rest
+            self._gate.reset()
+            self._map_odom.forget()
+            self._propagation.forget()
+        self._displays.path.clear()
+        for name in self._worker.discard_offers():
+            self._drops.add(str(name), ImageDrop.RESET)
+        self._logger.warning(f"{reason}: the pose and map -> odom are forgotten")
+
+
+def _finite(result: LocalizationResult) -> LocalizationResult:
+    """The result; without its pose where that is not finite: NaN spreads through the filters that fuse our pose."""
+    if result.T_map_cam is None or result.covariance is None:
+        return result
+    if np.isfinite(result.T_map_cam).all() and np.isfinite(result.covariance).all():
+        return result
+    return replace(result, T_map_cam=None, covariance=None, reason="pose or covariance is not finite")

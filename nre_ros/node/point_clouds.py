@@ -1,0 +1,135 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The topics ``map_points`` and ``fix_points``: the map's points, and those that the last image saw, as PointCloud2."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from rclpy.node import Node
+from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import Header
+
+from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.localization.result import LocalizationResult
+from nre_ros.node.conversions import stamp_message
+from nre_ros.node.interfaces import DisplayTopic, RateLimiter
+from nre_ros.node.parameters import value_of
+from nre_ros.node.ros_libraries import LIBRARIES
+from nre_ros.pictures.point_colours import point_colours
+
+MAX_POINTS = 200_000
+"""Points of the map that are sent at most: 3.2 MB, which RViz draws smoothly."""
+MAX_KEYFRAMES = 1000
+"""Keyframes whose points are sent at most, evenly chosen."""
+
+
+class PointClouds:
+    """Publishes point clouds where somebody subscribes; they cost nothing otherwise.
+
+    ``map_points`` is latched.  It has the fields x, y, z (metres, in the map's frame) and rgb.  ``fix_points`` has the
+    map points in view of the last image with a pose; its field ``residual`` is the point's Neural Reprojection Error as
+    a fraction of ln|Omega|: 0 is a perfect match and 1 is chance.
+
+    For the thread that may use the map.
+    """
+
+    def __init__(self, node: Node, frame: str):
+        self._node, self._frame = node, frame
+        self._map = DisplayTopic(node, PointCloud2, "map_points", latched=True)
+        self._fix = DisplayTopic(node, PointCloud2, "fix_points")
+        self._rate = RateLimiter()
+        self._published: tuple[str, tuple[int, int]] | None = None  # path and revision of the map that was sent
+
+    @property
+    def has_subscribers(self) -> bool:
+        """Whether somebody subscribes to one of the topics."""
+        return self._map.has_subscribers or self._fix.has_subscribers
+
+    def update(self, result: LocalizationResult, stamp: int, store: KeyframeStore) -> None:
+        """Publishes the map's points where they have changed, and the points that an image saw.
+
+        Args:
+            result: What the image showed.
+            stamp: The image's stamp in nanoseconds.
+            store: The open map.
+
+        Raises:
+            MapError: The map cannot be read.
+        """
+        if not self.has_subscribers or not self._rate.allows(value_of(self._node, "debug_rate")):
+            return
+        self.publish_map(store, stamp)
+        if self._fix.has_subscribers and result.success:
+            self._fix.publish(fix_cloud(result, self._header(stamp)))
+
+    def publish_map(self, store: KeyframeStore, stamp: int = 0) -> None:
+        """Publishes the map's points, where somebody subscribes who has not got them.
+
+        Args:
+            store: The open map.
+            stamp: Stamp of the message in nanoseconds.
+
+        Raises:
+            MapError: The map cannot be read.
+        """
+        revision = str(store.path), store.revision
+        if not self._map.has_subscribers or revision == self._published:
+            return
+        self._map.publish(map_cloud(store, self._header(stamp)))
+        self._published = revision
+
+    def close(self) -> None:
+        """Ends the topics."""
+        self._map.close()
+        self._fix.close()
+
+    def _header(self, stamp: int) -> Header:
+        return Header(frame_id=self._frame, stamp=stamp_message(stamp))
+
+
+def fix_cloud(result: LocalizationResult, header: Header) -> PointCloud2:
+    """Returns the map points in view of an image, from green (the image agrees) to red.
+
+    Args:
+        result: A result with a pose.
+        header: Stamp and frame of the message.
+    """
+    assert result.points is not None and result.losses is not None  # of a result with a pose
+    in_view = np.flatnonzero(result.losses < 1)
+    losses = result.losses[in_view].clip(0, 1).astype(np.float32)
+    shade = (255 * losses).astype(np.uint8)
+    colours = np.stack([shade, 255 - shade, np.full_like(shade, 51)], axis=1)
+    return _cloud(header, result.points[in_view], colours, residual=losses)
+
+
+def map_cloud(store: KeyframeStore, header: Header) -> PointCloud2:
+    """Returns the points of a map, at most ``MAX_POINTS`` of them, in the colours of the keyframes' pictures.
+
+    Args:
+        store: The open map.
+        header: Stamp and frame of the message.
+
+    Raises:
+        MapError: The map cannot be read.
+    """
+    ids = np.concatenate([np.zeros(0, np.int64), *(scan.ids for scan in store.scan())])
+    ids = ids[_evenly(len(ids), MAX_KEYFRAMES)]
+    points, colours = [np.zeros((0, 3), np.float32)], [np.zeros((0, 3), np.uint8)]
+    for keyframe in store.load_readable(ids.tolist()):
+        shown = _evenly(len(keyframe.points), max(MAX_POINTS // max(len(ids), 1), 1))
+        points.append(keyframe.points[shown])
+        colours.append(point_colours(keyframe)[shown])
+    return _cloud(header, np.concatenate(points), np.concatenate(colours))
+
+
+def _cloud(header: Header, points: npt.NDArray, colours: npt.NDArray[np.uint8], **more: npt.NDArray) -> PointCloud2:
+    """Points [N, 3] with colours [N, 3], as PCL and RViz pack them: red, green, blue in the bits of one float."""
+    red, green, blue = colours.astype(np.uint32).T
+    packed = (red << 16 | green << 8 | blue).astype(np.uint32).view(np.float32)
+    x, y, z = np.ascontiguousarray(points.T, dtype=np.float32)
+    return LIBRARIES.point_cloud(header, {"x": x, "y": y, "z": z, "rgb": packed, **more})
+
+
+def _evenly(count: int, most: int) -> npt.NDArray[np.int64]:
+    return np.linspace(0, count - 1, min(count, most)).astype(int)

@@ -1,0 +1,357 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Everything about TF: looking transforms up, the frames of the robot, and broadcasting map -> odom.
+
+Transforms come from tf2_ros where it is installed, else from /tf and /tf_static by our own buffer; the rest of the
+node does not depend on which.  Times are integer nanoseconds, motions [4, 4] ``T_target_source``.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.time import Time
+from tf2_msgs.msg import TFMessage
+
+from nre_ros.geometry import covariance_of_frame
+from nre_ros.messages.transform_buffer import (
+    ConnectivityError,
+    ExtrapolationError,
+    FrameLookupError,
+    TransformBuffer,
+    TransformError,
+)
+from nre_ros.node.conversions import (
+    matrix_of_transform,
+    stamp_nanoseconds,
+    transform_message,
+    translation_rotation,
+)
+from nre_ros.node.interfaces import RosInterfaces
+from nre_ros.node.logs import ThrottledLogger
+from nre_ros.node.parameters import value_of
+
+try:
+    import tf2_ros
+except ImportError:  # there is no wheel of it
+    tf2_ros = None
+
+__all__ = ["FrameLookups", "Frames", "MapOdomBroadcaster", "TransformError", "Transforms", "open_transforms"]
+
+_POLL_SECONDS = 0.005
+"""Between two tries of a look-up in tf2_ros, which does not report that a transform has arrived."""
+_CACHE_SECONDS = 30.0
+"""History kept, three times tf2's default: an image may take as long where a bag is played faster than recorded."""
+
+
+class Transforms(ABC):
+    """Looks transforms up, waiting for those that have not arrived yet, and broadcasts."""
+
+    def __init__(self) -> None:
+        self._stopped = threading.Event()
+
+    def lookup(self, target: str, source: str, stamp: int, timeout: float) -> npt.NDArray[np.float64]:
+        """Looks a transform up, and waits for it.
+
+        Never called from the executor's thread, whose callbacks bring the transforms.
+
+        Args:
+            target: Frame that coordinates are transformed into.
+            source: Frame of the coordinates.
+            stamp: Time, nanoseconds.
+            timeout: Longest wait, seconds of real time (simulated time may stand still).
+
+        Returns:
+            ``T_target_source`` [4, 4].
+
+        Raises:
+            TransformError: The transform is not known, in tf2's words.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                return self._lookup(target, source, stamp)
+            except TransformError:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0 or self._stopped.is_set():
+                    raise
+            self._wait(remaining)
+
+    @abstractmethod
+    def latest(self, target: str, source: str) -> tuple[npt.NDArray[np.float64], int]:
+        """The newest ``T_target_source`` [4, 4] and its stamp (0: it is static), without waiting.
+
+        Raises:
+            TransformError: The transform is not known.
+        """
+
+    def stop(self) -> None:
+        """Ends all waiting."""
+        self._stopped.set()
+
+    def close(self) -> None:
+        """Stops listening and broadcasting."""
+        self.stop()
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Forgets the history, but not the static transforms."""
+
+    @abstractmethod
+    def broadcast(self, T: npt.NDArray[np.float64], parent: str, child: str, stamp: int) -> None:
+        """Publishes ``T_parent_child`` [4, 4] on /tf."""
+
+    @abstractmethod
+    def _lookup(self, target: str, source: str, stamp: int) -> npt.NDArray[np.float64]:
+        """As ``lookup``, without waiting."""
+
+    @abstractmethod
+    def _wait(self, seconds: float) -> None:
+        """Waits until a transform may have arrived, ``seconds`` at most."""
+
+
+class Tf2Transforms(Transforms):
+    """Transforms by tf2_ros."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__()
+        self._node = node
+        self._buffer = tf2_ros.Buffer(cache_time=Duration(seconds=_CACHE_SECONDS))
+        self._listener = tf2_ros.TransformListener(self._buffer, node)
+        self._broadcaster = tf2_ros.TransformBroadcaster(node)
+
+    def close(self) -> None:
+        super().close()
+        self._listener.unregister()
+        self._node.destroy_publisher(self._broadcaster.pub_tf)
+
+    def clear(self) -> None:
+        self._buffer.clear()
+
+    def broadcast(self, T: npt.NDArray[np.float64], parent: str, child: str, stamp: int) -> None:
+        self._broadcaster.sendTransform(transform_message(T, parent, child, stamp))
+
+    def latest(self, target: str, source: str) -> tuple[npt.NDArray[np.float64], int]:
+        transform = self._transform(target, source, 0)
+        return matrix_of_transform(transform.transform), stamp_nanoseconds(transform.header.stamp)
+
+    def _lookup(self, target: str, source: str, stamp: int) -> npt.NDArray[np.float64]:
+        return matrix_of_transform(self._transform(target, source, stamp).transform)
+
+    def _transform(self, target: str, source: str, stamp: int):  # type: ignore[no-untyped-def]  # of tf2_ros
+        try:
+            return self._buffer.lookup_transform(target, source, Time(nanoseconds=stamp))
+        except tf2_ros.LookupException as error:
+            raise FrameLookupError(str(error)) from None
+        except tf2_ros.ConnectivityException as error:
+            raise ConnectivityError(str(error)) from None
+        except tf2_ros.ExtrapolationException as error:
+            raise ExtrapolationError(str(error)) from None
+        except tf2_ros.TransformException as error:
+            raise TransformError(str(error)) from None
+
+    def _wait(self, seconds: float) -> None:
+        self._stopped.wait(min(seconds, _POLL_SECONDS))
+
+
+class OwnTransforms(Transforms):
+    """Transforms by the project's ``TransformBuffer``, with the topics and QoS of tf2_ros."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__()
+        self._node = node
+        self._log = ThrottledLogger(node.get_logger())
+        self._buffer = TransformBuffer(_CACHE_SECONDS)
+        moving = QoSProfile(depth=100)
+        static = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._subscriptions = [
+            node.create_subscription(TFMessage, "/tf", lambda message: self._insert(message, False), moving),
+            node.create_subscription(TFMessage, "/tf_static", lambda message: self._insert(message, True), static),
+        ]
+        self._publisher = node.create_publisher(TFMessage, "/tf", moving)
+
+    def stop(self) -> None:
+        super().stop()
+        with self._buffer.changed:
+            self._buffer.changed.notify_all()
+
+    def close(self) -> None:
+        super().close()
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._node.destroy_publisher(self._publisher)
+
+    def clear(self) -> None:
+        self._buffer.clear()
+
+    def broadcast(self, T: npt.NDArray[np.float64], parent: str, child: str, stamp: int) -> None:
+        self._publisher.publish(TFMessage(transforms=[transform_message(T, parent, child, stamp)]))
+
+    def latest(self, target: str, source: str) -> tuple[npt.NDArray[np.float64], int]:
+        stamp = self._buffer.latest_time(target, source)
+        return self._buffer.lookup(target, source, stamp), stamp
+
+    def _lookup(self, target: str, source: str, stamp: int) -> npt.NDArray[np.float64]:
+        return self._buffer.lookup(target, source, stamp)
+
+    def _wait(self, seconds: float) -> None:
+        with self._buffer.changed:
+            if not self._stopped.is_set():
+                self._buffer.changed.wait(seconds)
+
+    def _insert(self, message: TFMessage, static: bool) -> None:
+        for transform in message.transforms:
+            translation, rotation = translation_rotation(transform.transform)
+            refusal = self._buffer.insert(
+                stamp_nanoseconds(transform.header.stamp),
+                transform.header.frame_id,
+                transform.child_frame_id,
+                translation,
+                rotation,
+                static,
+            )
+            if refusal:
+                self._log.warning(refusal)
+
+
+def open_transforms(node: Node) -> Transforms:
+    """The transforms of this machine, listening from now on."""
+    return Tf2Transforms(node) if tf2_ros else OwnTransforms(node)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Names of the frames (REP-105); empty ones as ``nre_ros.node.parameters`` describes them."""
+
+    map: str
+    odom: str
+    base: str
+    camera: str
+    pose: str
+
+    @classmethod
+    def of(cls, node: Node, map_frame: str) -> Frames:
+        """The frames by the node's parameters; ``map_frame`` is the name in the map file."""
+        names = {name: value_of(node, f"{name}_frame") for name in ("map", "odom", "base", "camera", "pose")}
+        # the poses of several cameras would follow each other without a sign which is whose
+        several = len(value_of(node, "cameras")) > 1
+        pose = names["pose"] or (names["base"] if several else "")
+        return cls(**{**names, "map": names["map"] or map_frame, "pose": pose})
+
+    @property
+    def child(self) -> str:
+        """Frame that is connected with the map on /tf; empty: the camera."""
+        return self.odom or self.base
+
+
+class FrameLookups:
+    """The transforms that one image needs.
+
+    All methods raise ``TransformError`` with the consequence of the missing transform.
+    """
+
+    def __init__(self, node: Node, transforms: Transforms, frames: Frames, several_cameras: bool = False) -> None:
+        self._node, self._transforms, self._frames = node, transforms, frames
+        self._several_cameras = several_cameras
+
+    def extrinsics(self, camera: str, stamp: int) -> npt.NDArray[np.float64]:
+        """``T_base_cam`` [4, 4] of a camera on the robot; the identity for a single camera, which is the body itself."""
+        return self.between(self._frames.base, camera, stamp, "no pose") if self._several_cameras else np.eye(4)
+
+    def between(self, target: str, source: str, stamp: int, consequence: str) -> npt.NDArray[np.float64]:
+        """``T_target_source`` [4, 4] of two frames; ``consequence`` begins the message of the error."""
+        return self._lookup(consequence, target, source, stamp)
+
+    def odometry(self, camera: str, stamp: int, patience: float = math.inf) -> npt.NDArray[np.float64] | None:
+        """Odometry of the camera at an image's stamp.
+
+        Args:
+            camera: The camera's optical frame.
+            stamp: Nanoseconds.
+            patience: Longest wait, seconds; never longer than the parameter ``transform_timeout``.
+
+        Returns:
+            ``T_odom_cam`` [4, 4]; None where the robot has no odometry.
+        """
+        frames = self._frames
+        if not frames.odom:
+            return None
+        return self._lookup(f"no {frames.map} -> {frames.odom}", frames.odom, camera, stamp, patience)
+
+    def published_pose(
+        self,
+        T_map_cam: npt.NDArray[np.float64],
+        covariance: npt.NDArray[np.float64],
+        camera: str,
+        stamp: int,
+        patience: float = math.inf,
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Pose [4, 4] and covariance [6, 6] of ``pose_frame``, or of the camera where that parameter is empty."""
+        frame = self._frames.pose
+        if frame in ("", camera):
+            return T_map_cam, covariance
+        T_cam_frame = self._lookup("no pose", camera, frame, stamp, patience)
+        return T_map_cam @ T_cam_frame, covariance_of_frame(covariance, T_map_cam, T_cam_frame)
+
+    def broadcast_child(self, T_map_cam: npt.NDArray[np.float64], camera: str, stamp: int) -> None:
+        """Broadcasts map -> base or map -> camera at the image's stamp, for a robot without odometry."""
+        frames, child = self._frames, self._frames.base or camera
+        T_cam_child = self._lookup(f"no {frames.map} -> {child or 'camera'}", camera, child, stamp)
+        self._transforms.broadcast(T_map_cam @ T_cam_child, frames.map, child, stamp)
+
+    def _lookup(
+        self, consequence: str, target: str, source: str, stamp: int, patience: float = math.inf
+    ) -> npt.NDArray[np.float64]:
+        if not (target and source):
+            raise TransformError(f"{consequence}: neither image nor camera_info has a frame_id, set camera_frame")
+        timeout = min(value_of(self._node, "transform_timeout"), patience)
+        try:
+            return self._transforms.lookup(target, source, stamp, timeout)
+        except TransformError as error:
+            raise TransformError(f"{consequence}: {error}") from None
+
+
+class MapOdomBroadcaster:
+    """Broadcasts the latest map -> odom by a timer, dated into the future (REP-105).
+
+    Nothing is broadcast before the first ``update``, nor without a running clock.
+    """
+
+    def __init__(self, node: Node, interfaces: RosInterfaces, transforms: Transforms, frames: Frames) -> None:
+        self._node, self._transforms, self._frames = node, transforms, frames
+        self._lock = threading.Lock()
+        self._T_map_odom: npt.NDArray[np.float64] | None = None
+        self._last_broadcast = 0  # nanoseconds
+        interfaces.timer(1.0 / value_of(node, "transform_rate"), self.broadcast)
+
+    def update(self, T_map_odom: npt.NDArray[np.float64]) -> None:
+        """Replaces map -> odom [4, 4] and broadcasts it at once."""
+        with self._lock:
+            self._T_map_odom = T_map_odom
+        self.broadcast()
+
+    def forget(self) -> None:
+        """Ends the broadcasts until the next ``update``."""
+        with self._lock:
+            self._T_map_odom, self._last_broadcast = None, 0
+
+    def broadcast(self) -> None:
+        """Broadcasts map -> odom, unless a paused clock would repeat a stamp."""
+        now = self._node.get_clock().now().nanoseconds
+        if now == 0 or not value_of(self._node, "publish_tf"):
+            return
+        with self._lock:
+            if self._T_map_odom is None or now <= self._last_broadcast:
+                return
+            self._last_broadcast = now
+            stamp = now + round(value_of(self._node, "transform_tolerance") * 1e9)
+            self._transforms.broadcast(self._T_map_odom, self._frames.map, self._frames.odom, stamp)

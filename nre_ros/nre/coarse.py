@@ -1,0 +1,68 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The coarse stage: refinement of poses in windows of the coarse NRE maps."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from nre_ros.nre.config import EstimatorConfig
+from nre_ros.nre.gnc import INTERMEDIATE_GAIN, LocalMaps, Refined, RefinedPose, newton_schedule, refine
+from nre_ros.nre.problem import PoseProblem
+
+_UNREFINED_RADIUS, _UNREFINED_SIGMA = 4, 1.0
+"""Window and scale, in cells, at which a pose that skips refinement gets its covariance."""
+
+
+def refine_in_coarse_maps(
+    problem: PoseProblem, T: torch.Tensor, rows: torch.Tensor, sigmas: tuple[float, ...]
+) -> Refined:
+    """Refines poses in the coarse maps of some of the points.
+
+    Args:
+        problem: Points and maps.
+        T: ``[B, 4, 4]`` start poses ``T_cam_map``.
+        rows: ``[M]`` indices of the points that take part.
+        sigmas: Scales in cells, largest first.
+    """
+
+    def windows(cells: torch.Tensor, sigma: float) -> LocalMaps:
+        return problem.windows(cells, math.ceil(3 * sigma) + 1, rows)
+
+    return refine(T, problem.points[rows], problem.camera, windows, problem.maps.grid, sigmas, INTERMEDIATE_GAIN)
+
+
+def refine_coarse(problem: PoseProblem, T: torch.Tensor, config: EstimatorConfig) -> tuple[torch.Tensor, float]:
+    """Runs the coarse stage.
+
+    Args:
+        problem: Points and maps.
+        T: ``[B, 4, 4]`` start poses ``T_cam_map``.
+        config: Gives the scales.
+
+    Returns:
+        The best of the refined poses, ``[4, 4]``, and its cost.
+    """
+    sigmas = newton_schedule(config.coarse_sigma_max, config.coarse_sigma_min)
+    refined = refine_in_coarse_maps(problem, T, _near_image(problem, T, 4 * sigmas[0]), sigmas)
+    best = refined.cost.argmin()
+    return refined.T[best], float(refined.cost[best])
+
+
+def unrefined(problem: PoseProblem, T: torch.Tensor) -> RefinedPose:
+    """The pose ``[4, 4]`` as it is, with the coarse windows from which its covariance is computed."""
+    windows = problem.windows(problem.cells(T[None]), _UNREFINED_RADIUS)
+    return RefinedPose(T, math.nan, problem.points, windows, _UNREFINED_SIGMA)
+
+
+def _near_image(problem: PoseProblem, T: torch.Tensor, margin: float) -> torch.Tensor:
+    """Indices of the points that at least one of the poses [B, 4, 4] puts within ``margin`` cells of the image.
+
+    The others, often half of a stack of keyframes, have no weight in the refinement from these poses.
+    """
+    cells = problem.cells(T)
+    size = cells.new_tensor([problem.maps.loss.shape[2], problem.maps.loss.shape[1]])
+    near = ((cells > -margin) & (cells < size + margin)).all(-1).any(0)
+    return torch.nonzero(near)[:, 0]

@@ -1,0 +1,140 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The problem that consensus and refinement solve: map points, their NRE maps in the query, and the query's camera."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from nre_ros.features import FeatureBackbone, ImageFeatures
+from nre_ros.geometry import Camera, transform
+from nre_ros.keyframes.types import KeyframeStack
+from nre_ros.nre.gnc import LocalMaps, cut_windows, project_cells
+from nre_ros.nre.maps import NREMaps, sample_loss
+
+MIN_POINTS = 4
+"""A pose needs three points, and a fourth one to choose among the solutions."""
+_SAMPLES_AT_ONCE = 2_000_000
+"""Pose-point pairs scored in one go; bounds the memory, not the result."""
+
+
+@dataclass(frozen=True)
+class PoseProblem:
+    """Map points and where the query may show them.
+
+    Attributes:
+        points: ``[N, 3]`` float64, map frame, metres.
+        maps: Coarse NRE maps of the points in the query.
+        camera: Intrinsics of the query.
+    """
+
+    points: torch.Tensor
+    maps: NREMaps
+    camera: Camera
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __getitem__(self, rows: torch.Tensor) -> PoseProblem:
+        """The problem of some of the points, by their indices ``[M]``."""
+        return PoseProblem(self.points[rows], self.maps[rows], self.camera)
+
+    def project(self, T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Projects all points into the query.
+
+        Args:
+            T: ``[..., 4, 4]`` poses ``T_cam_map``.
+
+        Returns:
+            Pixels ``[..., N, 2]``, and ``[..., N]`` whether the point lies in front of the camera.
+        """
+        pixels, valid, _ = self.camera.project(transform(T, self.points))
+        return pixels, valid
+
+    def losses_at(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Samples each point's map: losses ``[B, N]`` in nats at pixels ``[B, N, 2]``, with ``valid`` ``[B, N]``."""
+        return sample_loss(self.maps.loss, self.maps.grid.to_cells(pixels), valid)
+
+    def relative_losses(self, T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Projects the points under one pose and samples their losses there.
+
+        Args:
+            T: ``[4, 4]`` pose ``T_cam_map``.
+
+        Returns:
+            Pixels ``[N, 2]``, whether each point lies in front of the camera ``[N]``, and the losses ``[N]`` as
+            fractions of ln|Omega|.
+        """
+        pixels, valid = self.project(T)
+        return pixels, valid, self.losses_at(pixels[None], valid[None])[0] / self.maps.outlier_loss
+
+    def mean_losses(self, T: torch.Tensor) -> torch.Tensor:
+        """Scores poses by the mean loss of all points.
+
+        A single-precision projection, which is good to a hundredth of a cell, is used where the maps have it.
+
+        Args:
+            T: ``[B, 4, 4]`` poses ``T_cam_map``.
+
+        Returns:
+            ``[B]`` float64, nats.
+        """
+        loss = self.maps.loss
+        step = max(1, _SAMPLES_AT_ONCE // max(1, len(self.points)))
+        costs = [T.new_zeros(0)]
+        T, points = T.to(loss.dtype), self.points.to(loss.dtype)
+        for start in range(0, len(T), step):
+            pixels, valid, _ = self.camera.project(transform(T[start : start + step], points))
+            costs.append(self.losses_at(pixels, valid).mean(dim=1, dtype=torch.float64))
+        return torch.cat(costs)
+
+    def cells(self, T: torch.Tensor) -> torch.Tensor:
+        """Cells ``[B, N, 2]`` of the projections under poses ``[B, 4, 4]``; far away for points behind the camera."""
+        return project_cells(T, self.points, self.camera, self.maps.grid)
+
+    def windows(self, cells: torch.Tensor, radius: int, rows: torch.Tensor | None = None) -> LocalMaps:
+        """Cuts windows of (2 radius + 1)^2 cells out of the maps.
+
+        Args:
+            cells: ``[B, M, 2]`` centres of the windows.
+            radius: In cells.
+            rows: ``[M]`` indices of the points; None: all N.
+        """
+        return cut_windows(self.maps.loss, self.maps.outlier_loss, self.maps.grid, cells, radius, rows)
+
+
+def input_fault(query: ImageFeatures, keyframes: KeyframeStack, backbone: FeatureBackbone) -> str:
+    """Checks that features and keyframes fit together.
+
+    Args:
+        query: Features of the image.
+        keyframes: The retrieved keyframes.
+        backbone: The backbone of both.
+
+    Returns:
+        Why no pose can be computed from them (too few points, shapes that do not fit, values that are not finite), in
+        words; empty where nothing is wrong.
+    """
+    if len(keyframes) < MIN_POINTS:
+        return f"the retrieved keyframes have only {len(keyframes)} points"
+    count, views = sum(keyframes.counts), len(keyframes.counts)
+    coarse, fine = query.coarse.data, query.fine.data
+    second_pass = 0 if query.second_pass is None else backbone.second_pass_channels
+    expected: dict[str, tuple[torch.Tensor, tuple[int | None, ...]]] = {
+        "query features": (coarse, (None, None, None)),
+        "fine query features": (fine, (None, None, None)),
+        "keyframe points": (keyframes.points, (count, 3)),
+        "keyframe descriptors": (keyframes.coarse, (count, len(coarse))),
+        "fine keyframe descriptors": (keyframes.fine, (count, len(fine) + second_pass)),
+        "keyframe directions": (keyframes.directions, (count, 3)),
+        "background descriptors": (keyframes.background, (views, None, len(coarse))),
+    }
+    for name, (tensor, shape) in expected.items():
+        if tensor.dim() != len(shape) or any(a not in (None, b) for a, b in zip(shape, tensor.shape)):
+            wanted = ", ".join("any" if side is None else str(side) for side in shape)
+            return f"{name} have shape {list(tensor.shape)}, expected [{wanted}]"
+    finite = torch.stack([torch.isfinite(tensor).all() for tensor, _ in expected.values()]).tolist()
+    faulty = [name for name, fits in zip(expected, finite) if not fits]
+    return f"{' and '.join(faulty)} are not finite" if faulty else ""
