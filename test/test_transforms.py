@@ -89,7 +89,7 @@ def test_of_two_transforms_at_one_stamp_the_later_counts_and_nothing_grows():
     for x in range(1000):
         insert(buffer, shift(float(x)), "odom", "base")
     assert buffer.lookup("odom", "base", START)[0, 3] == 999
-    assert len(buffer._histories["base"].stamps) == 1
+    assert len(buffer._histories["base"].entries) == 1
 
 
 def test_nothing_is_extrapolated():

@@ -28,7 +28,7 @@ def add_parser(commands) -> None:
 
 def _export(args) -> int:
     from nre_ros.keyframes.storage.store import KeyframeStore
-    from nre_ros.keyframes.tools import exporting
+    from nre_ros.keyframes.tools import export
 
     if not (args.colmap or args.tum or args.ply):
         args.parser.error("one of --colmap, --tum and --ply is needed")
@@ -37,16 +37,16 @@ def _export(args) -> int:
     rows, progress = [("map", args.map)], sys.stderr.isatty()
     with KeyframeStore.open(args.map, cache_bytes=0) as store:
         if args.colmap:
-            report = exporting.export_colmap(store, args.colmap, progress)
+            report = export.export_colmap(store, args.colmap, progress)
             rows += [
                 ("COLMAP model", f"{args.colmap}: {report.keyframes} images, {report.points} points"),
                 ("  out of their image", f"{report.unseen} points, left out" if report.unseen else None),
                 ("  names with spaces", f"{report.renamed}, written with _" if report.renamed else None),
             ]
         if args.tum:
-            report = exporting.export_tum(store, args.tum, args.list)
+            report = export.export_tum(store, args.tum, args.list)
             rows.append(("trajectory", f"{args.tum}: {report.keyframes} poses"))
         if args.ply:
-            rows.append(("points", f"{args.ply}: {exporting.export_ply(store, args.ply, progress).points} points"))
+            rows.append(("points", f"{args.ply}: {export.export_ply(store, args.ply, progress).points} points"))
     print_table(*rows)
     return 0

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from nre_ros.cli.tables import print_table
 from nre_ros.keyframes.storage.store import KeyframeStore
-from nre_ros.keyframes.tools.info import MapInfo
+from nre_ros.keyframes.tools.info import MapInfo, describe_map
 
 
 def add_parser(commands) -> None:
@@ -22,7 +22,7 @@ def add_parser(commands) -> None:
 
 def _info(args) -> int:
     with KeyframeStore.open(args.map) as store:
-        info = store.info()
+        info = describe_map(store)
     if args.json:
         print(json.dumps(_info_json(info), indent=2))
         return 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 import sys
 
 from nre_ros.cli.tables import print_table
-from nre_ros.keyframes.tools.merge import CLASHES, merge_maps
+from nre_ros.keyframes.tools.merge import NAME_CLASH_RULES, merge_maps
 
 
 def add_parser(commands) -> None:
@@ -23,7 +23,7 @@ def add_parser(commands) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="MAP.db", help="the map file to write")
     parser.add_argument(
         "--on-clash",
-        choices=CLASHES,
+        choices=NAME_CLASH_RULES,
         default="refuse",
         help="of different keyframes of one name take the first "
         "map's, the last one's, or both (the later one as <its map>/<name>); default: refuse",

@@ -47,7 +47,7 @@ def add_parser(commands) -> None:
 def _prune(args) -> int:
     from nre_ros.errors import MapError
     from nre_ros.keyframes.storage.store import KeyframeStore
-    from nre_ros.keyframes.tools.pruning import overview, remove_all, write_without
+    from nre_ros.keyframes.tools.prune import overview, remove_keyframes, write_pruned_map
 
     if args.outside and not args.box:
         args.parser.error("--outside needs --box")
@@ -59,9 +59,9 @@ def _prune(args) -> int:
             raise MapError(f"map {args.map}: all {len(ids)} keyframes would be removed")
         before = store.path.stat().st_size
         if not args.dry_run and args.output is not None:
-            write_without(store, removed, args.output, args.force)
+            write_pruned_map(store, removed, args.output, args.force)
         elif not args.dry_run and removed:
-            remove_all(store, removed)
+            remove_keyframes(store, removed)
     by_id = dict(zip(ids.tolist(), names))
     shown = ", ".join(by_id[i] for i in removed[:_SHOWN]) + (", ..." if len(removed) > _SHOWN else "")
     path = Path(args.output or args.map)
@@ -79,12 +79,12 @@ def _choose(args, store) -> list[int]:
     import numpy as np
 
     from nre_ros.keyframes.importers.common import read_list
-    from nre_ros.keyframes.tools import pruning
+    from nre_ros.keyframes.tools import prune
 
     if args.overlap is not None:
-        return pruning.near_duplicates(store, args.overlap, progress=sys.stderr.isatty())
+        return prune.select_near_duplicates(store, args.overlap, progress=sys.stderr.isatty())
     if args.count is not None:
-        return pruning.all_but(store, args.count)
+        return prune.select_surplus(store, args.count)
     if args.list is not None:
-        return pruning.listed(store, read_list(args.list))
-    return pruning.in_box(store, np.reshape(args.box, (2, 3)), args.outside)
+        return prune.select_named(store, read_list(args.list))
+    return prune.select_in_box(store, np.reshape(args.box, (2, 3)), args.outside)

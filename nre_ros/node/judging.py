@@ -14,7 +14,7 @@ from rclpy.node import Node
 
 from nre_ros.errors import NreError
 from nre_ros.gate.gate import Gate, State
-from nre_ros.keyframes.retrieval.retriever import PosePrior
+from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.node.broadcasting import FrameLookups
 from nre_ros.node.engine import Engine

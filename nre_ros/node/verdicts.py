@@ -15,7 +15,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from nre_ros.errors import ImageError, MapError, NreError
 from nre_ros.geometry import Camera
 from nre_ros.images import check_image_size
-from nre_ros.keyframes.retrieval.retriever import PosePrior
+from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.messages.camera_info import camera_from_info
 from nre_ros.messages.images import image_array

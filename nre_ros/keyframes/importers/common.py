@@ -30,6 +30,7 @@ from nre_ros.keyframes.building.culling import STILL, Thinning, ThinningRule
 from nre_ros.keyframes.importers.prefetch import outcomes
 from nre_ros.keyframes.importers.resume import fingerprint, open_partial, remove_map
 from nre_ros.keyframes.retrieval.descriptor_index import update_index
+from nre_ros.keyframes.tools.info import describe_map
 from nre_ros.keyframes.types import Keyframe
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -122,7 +123,7 @@ def build_map(
         report.resumed = len(done.keys() & set(names))
         _import(names, done, source, builder, store, Thinning(rule), report, progress)
         update_index(store)
-        info = store.info()
+        info = describe_map(store)
     finally:
         store.close()
     if info.keyframes == 0:

@@ -22,7 +22,7 @@ from nre_ros.errors import NreError
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.building.culling import Thinning
-from nre_ros.keyframes.storage.records import check_keyframe
+from nre_ros.keyframes.storage.validation import check_keyframe
 from nre_ros.keyframes.types import Keyframe
 
 _MOST_WORKERS = 4

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from nre_ros.errors import MapError, MapFormatError
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.retrieval.global_descriptor import GLOBAL_DESCRIPTOR
-from nre_ros.keyframes.storage.database import sidecars
+from nre_ros.keyframes.global_descriptor import GLOBAL_DESCRIPTOR
+from nre_ros.keyframes.storage.map_file import sidecars
 from nre_ros.keyframes.storage.store import KeyframeStore
 
 

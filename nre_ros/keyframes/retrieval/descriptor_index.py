@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from nre_ros.keyframes.retrieval.global_descriptor import GLOBAL_DESCRIPTOR
+from nre_ros.keyframes.global_descriptor import GLOBAL_DESCRIPTOR
 from nre_ros.keyframes.retrieval.pose_prior import views_of
 from nre_ros.keyframes.storage.blobs import decode_array, dequantise, encode_array
 
@@ -143,7 +143,7 @@ def build_index(store: KeyframeStore, seed: int = 0) -> KeyframeIndex:
     Takes about a minute and 0.6 GB for 100,000 keyframes.
     """
     faiss = _faiss()
-    with store.tables.snapshot():
+    with store.snapshot():
         position = store.changes().position
         scans = list(store.scan())
     values, scales = (np.concatenate([getattr(scan, name) for scan in scans]) for name in ("descriptors", "scales"))

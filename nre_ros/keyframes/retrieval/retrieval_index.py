@@ -16,14 +16,14 @@ import numpy as np
 import torch
 
 from nre_ros.errors import MapFormatError
+from nre_ros.keyframes.global_descriptor import GLOBAL_DESCRIPTOR
 from nre_ros.keyframes.retrieval.descriptor_index import SMALL, KeyframeIndex, NoIndexError
-from nre_ros.keyframes.retrieval.global_descriptor import GLOBAL_DESCRIPTOR
 from nre_ros.keyframes.retrieval.pose_prior import PosePrior, views_of
 from nre_ros.keyframes.storage.blobs import dequantise
 
 if TYPE_CHECKING:
-    from nre_ros.keyframes.storage.reader import MapChanges
-    from nre_ros.keyframes.storage.records import KeyframeScan
+    from nre_ros.keyframes.storage.change_log import MapChanges
+    from nre_ros.keyframes.storage.rows import KeyframeScan
     from nre_ros.keyframes.storage.store import KeyframeStore
 
 _LOG = logging.getLogger(__name__)
@@ -81,9 +81,9 @@ class Catalogue:
         """Takes in what this or another process has done to the map since; ids of what is not as it was."""
         revision = self.store.revision
         # what is being written may be taken back, and its ids given again
-        if revision == self._revision or (self.store.tables.writing and self._revision is not None):
+        if revision == self._revision or (self.store.database.writing and self._revision is not None):
             return ()
-        with self.store.tables.snapshot():
+        with self.store.snapshot():
             if self._revision is None:
                 self._open_index()
             changes = self._take_in_changes()

@@ -16,7 +16,7 @@ import numpy as np
 
 from nre_ros.errors import FeatureMismatchError
 from nre_ros.features.base import FeatureMap
-from nre_ros.keyframes.retrieval.global_descriptor import GLOBAL_DESCRIPTOR, global_descriptor
+from nre_ros.keyframes.global_descriptor import GLOBAL_DESCRIPTOR, global_descriptor
 from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.keyframes.retrieval.reranking import PointSamples, peak_heights
 from nre_ros.keyframes.retrieval.retrieval_index import Candidates, Catalogue, cosines
@@ -90,7 +90,7 @@ class Retriever:
         that there are two.  An empty map gives an empty list.  Raises ``FeatureMismatchError`` for a
         descriptor of another length than the map's and for one that is not finite.
         """
-        with self.store.tables.snapshot():
+        with self.store.snapshot():
             self._samples.forget(self._catalogue.refresh())
             count = min(count, len(self._catalogue))
             if count <= 0:

@@ -50,7 +50,7 @@ def export_colmap(store: KeyframeStore, folder, progress: bool = True) -> Export
     with _writing(folder) as unfinished:
         unfinished.mkdir(parents=True)
         files = [unfinished / file.name for file in files]
-        cameras = dict(enumerate(store.info().cameras, start=1))
+        cameras = dict(enumerate(store.cameras(), start=1))
         camera_ids = {camera: number for number, camera in cameras.items()}
         write_cameras_txt(files[0], cameras)
         with open(files[1], "w", encoding="utf-8") as images:
