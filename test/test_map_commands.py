@@ -147,7 +147,7 @@ def test_colmap_reads_the_model(path, tmp_path):
         with pytest.raises(MapError, match="exists already"):
             export_colmap(store, tmp_path / "model", progress=False)
     model = pycolmap.Reconstruction(str(tmp_path / "model"))
-    assert (report.keyframes, report.renamed, report.unseen) == (7, 1, 0)
+    assert (report.keyframes, report.renamed, report.outside_image) == (7, 1, 0)
     assert len(model.images) == 7 and len(model.points3D) == report.points
     assert report.points == len({int(i) for k in keyframes.values() for i in k.point_ids})  # shared points are one
     for image in model.images.values():

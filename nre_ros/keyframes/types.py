@@ -1,12 +1,14 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What a keyframe is, apart from how it is stored."""
+"""What a keyframe is, apart from how it is stored, and the stack of keyframes that the estimator takes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from nre_ros.features.base import focal_length_seen
@@ -15,45 +17,55 @@ from nre_ros.geometry import Camera
 
 @dataclass(frozen=True)
 class Keyframe:
-    """One view of the map, in numpy: what importers make and the store keeps.
+    """One view of the map, in numpy: what importers make and the store contains.
 
-    name: unique in the map (the image's file name, or a stamp).
-    stamp: nanoseconds since the epoch, or 0 when the source has no time.
-    T_map_cam: [4, 4] float64, camera optical frame to map.
-    points: [N, 3] float32, map frame, metres.
-    point_ids: [N] int64, ids of the source's 3D points, -1 where it has none.
-    coarse, fine: [N, C] float32 descriptors sampled at the points' projections, of unit length if
-        the backbone's features are.
-    background: [M, C] float32 coarse descriptors of cells drawn evenly from the whole image;
-        they stand for all its ``background_cells`` cells in the reverse direction of matching.
-    global_descriptor: [D] float32 unit length, for retrieval.
-    thumbnail: JPEG bytes, or empty.
-    id: given by the store, -1 before.
+    Attributes:
+        name: unique in the map (the image's file name, or a stamp).
+        stamp: nanoseconds since the epoch, or 0 when the source has no time.
+        T_map_cam: [4, 4] float64, camera optical frame to map.
+        camera: intrinsics of the image.
+        points: [N, 3] float32, map frame, metres.
+        coarse: [N, C] float32 coarse descriptors at the points' projections, of unit length if the backbone's features
+            are.
+        fine: [N, C'] float32 fine descriptors at the points' projections.
+        background: [M, C] float32 coarse descriptors of cells drawn evenly from the whole image. They stand for all its
+            ``background_cells`` cells in the reverse direction of matching.
+        background_cells: number of cells of the whole image.
+        global_descriptor: [D] float32, unit length, for retrieval.
+        point_ids: [N] int64, ids of the source's 3D points, -1 where it has none; None if it has none at all.
+        thumbnail: JPEG, or empty.
+        id: given by the store, -1 before.
     """
 
     name: str
     stamp: int
-    T_map_cam: np.ndarray
+    T_map_cam: npt.NDArray[np.float64]
     camera: Camera
-    points: np.ndarray
-    coarse: np.ndarray
-    fine: np.ndarray
-    background: np.ndarray
+    points: npt.NDArray[np.float32]
+    coarse: npt.NDArray[np.float32]
+    fine: npt.NDArray[np.float32]
+    background: npt.NDArray[np.float32]
     background_cells: int
-    global_descriptor: np.ndarray
-    point_ids: np.ndarray | None = None
+    global_descriptor: npt.NDArray[np.float32]
+    point_ids: npt.NDArray[np.int64] | None = None
     thumbnail: bytes = field(default=b"", repr=False)
     id: int = -1
 
 
 @dataclass(frozen=True)
 class KeyframeStack:
-    """The retrieved keyframes' points as one stack of tensors on the estimator's device.
+    """The points of the retrieved keyframes as one stack of tensors on the estimator's device.
 
-    points: [N, 3] float64; coarse, fine: [N, C] float32, keyframe after keyframe, ``counts`` [K]
-    points each.  background: [K, M, C] float32, standing for background_cells [K] cells.
-    directions: [N, 3] float32 from the keyframe's centre to the point, divided by the focal length in pixels: its
-    length is how much of the scene a pixel of the keyframe covers there.
+    Attributes:
+        ids: [K] ids of the keyframes.
+        points: [N, 3] float64, map frame, keyframe after keyframe.
+        coarse: [N, C] float32 coarse descriptors.
+        fine: [N, C'] float32 fine descriptors.
+        counts: [K] number of points of each keyframe.
+        background: [K, M, C] float32 coarse descriptors of cells of the whole images.
+        background_cells: [K] number of cells that ``background`` stands for.
+        directions: [N, 3] float32 from the keyframe's centre to the point, divided by the focal length in pixels. The
+            length is the size that a pixel of the keyframe has on the scene.
     """
 
     ids: tuple[int, ...]
@@ -69,23 +81,29 @@ class KeyframeStack:
         return int(self.points.shape[0])
 
 
-def stack_keyframes(keyframes: list[Keyframe], device: str | torch.device = "cpu") -> KeyframeStack:
-    """Stacks keyframes for the estimator; all must come from one map (same channels and M)."""
+def stack_keyframes(keyframes: Sequence[Keyframe], device: str | torch.device = "cpu") -> KeyframeStack:
+    """Stacks keyframes for the estimator.
 
-    def put(arrays, dtype):
+    Args:
+        keyframes: at least one keyframe, all of one map (same channels and number of background cells).
+        device: the estimator's device.
+    """
+
+    def stacked(arrays: list[npt.NDArray[np.float32]], dtype: torch.dtype) -> torch.Tensor:
         return torch.as_tensor(np.concatenate(arrays), dtype=dtype).to(device)
 
     return KeyframeStack(
         ids=tuple(keyframe.id for keyframe in keyframes),
-        points=put([keyframe.points for keyframe in keyframes], torch.float64),
-        coarse=put([keyframe.coarse for keyframe in keyframes], torch.float32),
-        fine=put([keyframe.fine for keyframe in keyframes], torch.float32),
+        points=stacked([keyframe.points for keyframe in keyframes], torch.float64),
+        coarse=stacked([keyframe.coarse for keyframe in keyframes], torch.float32),
+        fine=stacked([keyframe.fine for keyframe in keyframes], torch.float32),
         counts=tuple(len(keyframe.points) for keyframe in keyframes),
-        background=put([keyframe.background[None] for keyframe in keyframes], torch.float32),
+        background=stacked([keyframe.background[None] for keyframe in keyframes], torch.float32),
         background_cells=tuple(keyframe.background_cells for keyframe in keyframes),
-        directions=put([_directions(keyframe) for keyframe in keyframes], torch.float32),
+        directions=stacked([_directions(keyframe) for keyframe in keyframes], torch.float32),
     )
 
 
-def _directions(keyframe: Keyframe) -> np.ndarray:
+def _directions(keyframe: Keyframe) -> npt.NDArray[np.float32]:
+    """Returns ``KeyframeStack.directions`` of one keyframe; the stack rounds them to float32."""
     return (keyframe.points - keyframe.T_map_cam[:3, 3]) / focal_length_seen(keyframe.camera)

@@ -239,4 +239,4 @@ def _faiss() -> ModuleType:
         import faiss
     except ImportError as error:
         raise IndexUnavailableError("it needs faiss, which is not installed (pip install faiss-cpu)") from error
-    return faiss  # type: ignore[no-any-return]  # faiss has no types
+    return faiss
