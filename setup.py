@@ -19,8 +19,8 @@ from setuptools import Distribution, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-# one folder a Python: several may build from one checkout
-BUILD = ROOT / "build" / f"pip-{sys.implementation.cache_tag}"
+# One folder per Python and environment: several may build from one checkout, each against a ROS of its own.
+BUILD = ROOT / "build" / f"pip-{sys.implementation.cache_tag}-{Path(sys.prefix).name.lstrip('.')}"
 TREE = BUILD / "install"
 
 

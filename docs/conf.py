@@ -109,7 +109,16 @@ def _escape_bars(app, what, name, obj, options, lines):
         lines[i] = "``".join(part if k % 2 else part.replace("|", r"\|") for k, part in enumerate(parts))
 
 
+def _leave_type_names(app, env, node, contnode):
+    """Leaves type variables and aliases of this package as text: they have no entry that a link could lead to."""
+    module, _, name = node.get("reftarget", "").rpartition(".")
+    found = getattr(sys.modules.get(module), name, None)
+    is_alias = found is not None and not isinstance(found, type)
+    return contnode if module.startswith("nre_ros") and is_alias else None
+
+
 def setup(app):
     """Called by Sphinx."""
     app.connect("source-read", _insert_changelog)
     app.connect("autodoc-process-docstring", _escape_bars)
+    app.connect("missing-reference", _leave_type_names)

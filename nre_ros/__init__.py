@@ -12,4 +12,4 @@ from pkgutil import extend_path
 # the sources that are being imported: both belong to this one package.
 __path__ = extend_path(__path__, __name__)
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -18,6 +18,10 @@ class ImageError(NreError, ValueError):
     """An image cannot be used (empty, wrong shape or type, unreadable file or message)."""
 
 
+class UnknownEncodingError(ImageError):
+    """The pixel encoding of an image message is unknown; another decoder may know it."""
+
+
 class PoseError(NreError, ValueError):
     """A pose is no rigid motion (NaN, a quaternion of length zero)."""
 

@@ -34,7 +34,7 @@ def test_the_site_builds_without_warnings_from_a_copy_of_docs(tmp_path):
     shutil.copytree(ROOT / "docs", source, ignore=shutil.ignore_patterns("api", "_build", "__pycache__"))
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", source, site]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
     assert run.returncode == 0, run.stdout + run.stderr
     for page in ("index", "reference/cli", "reference/messages", "parameters", "reference/api/nre_ros.localization"):
         assert (site / f"{page}.html").is_file(), page

@@ -189,10 +189,10 @@ from nre_ros.node.localize_node import main
 
 localize = localizer.Localizer.localize
 
-def raise_for_black(self, image, camera, prior=None):
+def raise_for_black(self, image, camera, prior=None, **options):
     if not image.any():
         raise RuntimeError("a kernel failed.\\nNobody knows why")
-    return localize(self, image, camera, prior)
+    return localize(self, image, camera, prior, **options)
 
 localizer.Localizer.localize = raise_for_black
 sys.exit(main())

@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ecosystem's libraries and the package's own functions give the same messages; point clouds hold what they should."""
 
+import importlib
 import math
 import sys
+import time
 
 import cv2
 import numpy as np
@@ -11,8 +13,8 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 
+from conftest import ROOT
 from keyframe_samples import random_keyframe
-from ros_library_stand_ins import install
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import Image, PointField
 from std_msgs.msg import Header
@@ -21,11 +23,27 @@ from nre_ros.errors import ImageError, PoseError
 from nre_ros.geometry import Camera
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.node import point_clouds
+from nre_ros.node.conversions import matrix_of_pose
 from nre_ros.node.ros_libraries import NAMES, RosLibraries
 from nre_ros.pictures.point_colours import point_colours
 
 HEADER = Header(frame_id="map")
 ROTATION = Rotation.from_euler("xyz", [10, 200, -35], degrees=True)
+
+
+STAND_INS = ROOT / "test/ros_stand_ins"
+MODULES = ("cv_bridge", "tf_transformations", "sensor_msgs_py", "sensor_msgs_py.point_cloud2", "stand_in_calls")
+
+
+def install(monkeypatch) -> dict[str, int]:
+    """Makes the stand-ins importable until the test ends; returns how often each function has been called."""
+    for name in MODULES:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(str(STAND_INS))
+    calls = importlib.import_module("stand_in_calls").CALLS
+    for name in MODULES:
+        monkeypatch.setitem(sys.modules, name, importlib.import_module(name))
+    return calls
 
 
 @pytest.fixture
@@ -166,3 +184,48 @@ def test_a_map_cloud_is_bounded_and_empty_maps_give_empty_clouds(libraries, monk
     np.testing.assert_array_equal(np.stack([whole["x"], whole["y"], whole["z"]], 1), stored)
     monkeypatch.setattr(point_clouds, "MAX_POINTS", 3)
     assert len(read(point_clouds.map_cloud(store, HEADER))["x"]) <= 3
+
+
+@pytest.mark.parametrize("stand_ins", [False, True], ids=["absent", "present"])
+def test_a_node_publishes_the_same_with_and_without_the_libraries(
+    world, ros_environment, tmp_path, monkeypatch, stand_ins
+):
+    """Pose, debug image and point clouds of a real node, as subscribers get them."""
+    from diagnostic_msgs.msg import DiagnosticArray
+    from rclpy.qos import DurabilityPolicy, QoSProfile
+    from ros_process import NodeProcess, Robot, raw_image
+    from sensor_msgs.msg import PointCloud2
+
+    if stand_ins:
+        monkeypatch.setenv("PYTHONPATH", str(STAND_INS))
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    name = f"/libraries_{stand_ins}".lower()
+    with NodeProcess(tmp_path, "-r", f"__ns:={name}", map_file=world.map_file) as node, Robot(name) as robot:
+        node.wait_ready()
+        robot.wait_connected()
+        found = {}
+        for topic, kind, qos in (
+            ("debug_image", Image, 1),
+            ("map_points", PointCloud2, latched),
+            ("fix_points", PointCloud2, 1),
+            ("/diagnostics", DiagnosticArray, 10),
+        ):
+            robot.node.create_subscription(
+                kind, topic, lambda message, topic=topic: found.update({topic: message}), qos
+            )
+        deadline = time.monotonic() + 60
+        while set(found) < {"debug_image", "map_points", "fix_points", "/diagnostics"}:
+            assert time.monotonic() < deadline, f"only {sorted(found)} came: {node.output}"
+            status = robot.ask(raw_image(world.image, robot.now()))
+        assert status.pose_valid
+        np.testing.assert_allclose(matrix_of_pose(status.pose.pose)[:3, 3], world.T_map_cam[:3, 3], atol=0.03)
+        assert found["debug_image"].encoding == "bgr8"
+        points = read(found["map_points"])
+        assert len(points["x"]) > 500 and found["map_points"].header.frame_id == "room"
+        # the room of the gallery is 6 m x 5 m x 3 m around its centre
+        assert abs(points["x"]).max() < 3.1 and abs(points["y"]).max() < 2.6
+        residuals = read(found["fix_points"])["residual"]
+        assert len(residuals) > 50 and 0 <= residuals.min() and residuals.max() < 1
+        values = {value.key: value.value for status in found["/diagnostics"].status for value in status.values}
+        used = "cv_bridge, sensor_msgs_py.point_cloud2, tf_transformations" if stand_ins else "none"
+        assert values["ROS libraries in use"] == used

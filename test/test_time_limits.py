@@ -67,10 +67,11 @@ def run_pytest(folder, text, *options):
 def test_a_test_that_hangs_fails_with_the_stacks_of_its_threads(tmp_path):
     code, output = run_pytest(tmp_path, SLEEPS, "-o", "timeout=1")
     assert code == 1 and "2 failed, 1 passed" in output, output
-    assert output.count("Failed: Timeout (>1.0s) from pytest-timeout") == 2
+    assert output.count("Failed: Timeout ") == 2
     assert "Stack of" in output and "in sleep_for_ever" in output
 
 
+@pytest.mark.skipif(int(pytest.__version__.split(".")[0]) < 9, reason="needs pytest 9 (requirements/test.txt)")
 def test_a_hang_that_no_signal_interrupts_ends_the_run_with_a_stack(tmp_path):
     code, output = run_pytest(tmp_path, IGNORES_ALARMS, "-o", "timeout=1", "-o", "faulthandler_timeout=3")
     assert code == 1 and "in test_that_no_alarm_interrupts" in output, output

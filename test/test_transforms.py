@@ -20,13 +20,13 @@ IDENTITY = [0.0, 0.0, 0.0, 1.0]
 
 def motion(rng):
     T = np.eye(4)
-    T[:3, :3] = Rotation.random(random_state=rng).asmatrix_of_transform()
+    T[:3, :3] = Rotation.random(random_state=rng).as_matrix()
     T[:3, 3] = rng.normal(size=3)
     return T
 
 
 def insert(buffer, T, parent, child, stamp=START, static=False):
-    return buffer.insert(stamp, parent, child, T[:3, 3], Rotation.frommatrix_of_transform(T[:3, :3]).as_quat(), static)
+    return buffer.insert(stamp, parent, child, T[:3, 3], Rotation.from_matrix(T[:3, :3]).as_quat(), static)
 
 
 def shift(x):
@@ -59,13 +59,13 @@ def test_between_two_stamps_motion_is_linear_and_rotation_uniform():
     buffer = TransformBuffer()
     for stamp, angle, x in ((0, 0.3, 1.0), (SECOND, 1.7, 5.0)):
         T = shift(x)
-        T[:3, :3] = Rotation.from_rotvec(angle * axis).asmatrix_of_transform()
+        T[:3, :3] = Rotation.from_rotvec(angle * axis).as_matrix()
         insert(buffer, T, "odom", "base", START + stamp)
     for nanoseconds in (1, 250_000_000, 999_999_999):
         part = nanoseconds / SECOND
         T = buffer.lookup("odom", "base", START + nanoseconds)
         assert T[0, 3] == pytest.approx(1 + 4 * part, abs=1e-12)
-        rotation = Rotation.frommatrix_of_transform(T[:3, :3]).as_rotvec()
+        rotation = Rotation.from_matrix(T[:3, :3]).as_rotvec()
         np.testing.assert_allclose(rotation, (0.3 + 1.4 * part) * axis, atol=1e-9)
 
 
@@ -74,7 +74,7 @@ def test_rotation_takes_the_short_way_whatever_the_sign_of_the_quaternion():
     buffer.insert(START, "odom", "base", [0, 0, 0], IDENTITY)
     buffer.insert(START + SECOND, "odom", "base", [0, 0, 0], -Rotation.from_rotvec([0, 0, 0.4]).as_quat())
     T = buffer.lookup("odom", "base", START + SECOND // 2)
-    np.testing.assert_allclose(Rotation.frommatrix_of_transform(T[:3, :3]).as_rotvec(), [0, 0, 0.2], atol=1e-12)
+    np.testing.assert_allclose(Rotation.from_matrix(T[:3, :3]).as_rotvec(), [0, 0, 0.2], atol=1e-12)
 
 
 def test_transforms_may_arrive_out_of_order():
@@ -89,7 +89,7 @@ def test_of_two_transforms_at_one_stamp_the_later_counts_and_nothing_grows():
     for x in range(1000):
         insert(buffer, shift(float(x)), "odom", "base")
     assert buffer.lookup("odom", "base", START)[0, 3] == 999
-    assert len(buffer._histories["base"].stamps) == 1
+    assert len(buffer._histories["base"].entries) == 1
 
 
 def test_nothing_is_extrapolated():

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nre_ros.errors import ImageError
+from nre_ros.errors import ImageError, UnknownEncodingError
 from nre_ros.images import decode_image
 from nre_ros.messages.protocols import CompressedImageMessage, ImageMessage
 
@@ -77,7 +77,9 @@ def _raw_array(message: ImageMessage) -> npt.NDArray[np.uint8]:
     if encoding in _SEMI_PLANAR:
         return _semi_planar_array(message)
     if encoding not in _ENCODINGS:
-        raise ImageError(f"unknown image encoding {encoding!r}, supported are mono, colour, Bayer, YUV 4:2:2 and 4:2:0")
+        raise UnknownEncodingError(
+            f"unknown image encoding {encoding!r}, supported are mono, colour, Bayer, YUV 4:2:2 and 4:2:0"
+        )
     sample_type, channels, conversion = _ENCODINGS[encoding]
     dtype: np.dtype[Any] = np.dtype(sample_type).newbyteorder(">" if message.is_bigendian else "<")
     pixel = dtype.itemsize * channels

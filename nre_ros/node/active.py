@@ -23,6 +23,7 @@ from nre_ros.node.operating_mode import OperatingMode
 from nre_ros.node.parameters import value_of
 from nre_ros.node.pipeline import ImagePipeline
 from nre_ros.node.publishers import Displays, PosePublishers
+from nre_ros.node.ros_libraries import LIBRARIES
 from nre_ros.node.tf import FrameLookups, Frames, MapOdomBroadcaster, Transforms, open_transforms
 from nre_ros.node.worker import Worker
 
@@ -144,9 +145,10 @@ class ActiveNode:
         self.forget(reason)
 
     def _facts(self, engine: Engine, drops: DropCounter) -> dict[str, str]:
-        """Values of the diagnostics: map, device, keyframes written, images dropped."""
+        """Values of the diagnostics: map, device, keyframes written, libraries in use, images dropped."""
         dropped = {f"dropped images, {reason}": str(count) for reason, count in drops.totals().items()}
-        return {**engine.facts(), **self.keyframe_writer.facts(), **dropped}
+        libraries = {"ROS libraries in use": ", ".join(LIBRARIES.available) or "none"}
+        return {**engine.facts(), **self.keyframe_writer.facts(), **libraries, **dropped}
 
     def _log_silent_topics(self) -> None:
         logger = self._node.get_logger()

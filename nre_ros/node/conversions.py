@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Conversions between poses, transforms, stamps and ROS messages (pixels and cameras: ``nre_ros.messages``)."""
+"""Conversions between poses, transforms, stamps, images and ROS messages (cameras and depth: ``nre_ros.messages``)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose, Transform, TransformStamped
+from sensor_msgs.msg import CompressedImage, Image
 
-from nre_ros.geometry import pose_matrix, position_quaternion
+from nre_ros.errors import UnknownEncodingError
+from nre_ros.messages.images import image_array
 from nre_ros.messages.stamps import stamp_nanoseconds as stamp_nanoseconds  # all conversions are found here
+from nre_ros.node.ros_libraries import LIBRARIES
 
 
 def stamp_message(nanoseconds: int) -> Time:
@@ -20,11 +23,11 @@ def stamp_message(nanoseconds: int) -> Time:
 
 def pose_message(T: npt.NDArray[np.float64]) -> Pose:
     """geometry_msgs/Pose of a rigid motion [4, 4]."""
-    position, quaternion = position_quaternion(T)
+    position, quaternion = LIBRARIES.position_quaternion(T)
     pose = Pose()
-    pose.position.x, pose.position.y, pose.position.z = position.tolist()
+    pose.position.x, pose.position.y, pose.position.z = position
     q = pose.orientation
-    q.x, q.y, q.z, q.w = quaternion.tolist()
+    q.x, q.y, q.z, q.w = quaternion
     return pose
 
 
@@ -35,7 +38,7 @@ def matrix_of_pose(pose: Pose) -> npt.NDArray[np.float64]:
         PoseError: The pose is not finite or its quaternion is not a rotation.
     """
     p, q = pose.position, pose.orientation
-    return pose_matrix([p.x, p.y, p.z], [q.x, q.y, q.z, q.w])
+    return LIBRARIES.pose_matrix([p.x, p.y, p.z], [q.x, q.y, q.z, q.w])
 
 
 def transform_message(T: npt.NDArray[np.float64], parent: str, child: str, stamp: int) -> TransformStamped:
@@ -43,10 +46,10 @@ def transform_message(T: npt.NDArray[np.float64], parent: str, child: str, stamp
     message = TransformStamped(child_frame_id=child)
     message.header.frame_id = parent
     message.header.stamp = stamp_message(stamp)
-    position, quaternion = position_quaternion(T)
+    position, quaternion = LIBRARIES.position_quaternion(T)
     t, q = message.transform.translation, message.transform.rotation
-    t.x, t.y, t.z = position.tolist()
-    q.x, q.y, q.z, q.w = quaternion.tolist()
+    t.x, t.y, t.z = position
+    q.x, q.y, q.z, q.w = quaternion
     return message
 
 
@@ -62,4 +65,18 @@ def matrix_of_transform(transform: Transform) -> npt.NDArray[np.float64]:
     Raises:
         PoseError: The transform is not finite or its quaternion is not a rotation.
     """
-    return pose_matrix(*translation_rotation(transform))
+    return LIBRARIES.pose_matrix(*translation_rotation(transform))
+
+
+def image_pixels(message: Image | CompressedImage) -> npt.NDArray[np.uint8]:
+    """Pixels of an image, uint8 BGR [H, W, 3] or grey [H, W]; cv_bridge decodes what the package does not know.
+
+    Raises:
+        ImageError: The message holds no image, or nobody here knows its encoding.
+    """
+    try:
+        return image_array(message)
+    except UnknownEncodingError:
+        if not LIBRARIES.decodes:
+            raise
+    return LIBRARIES.decode(message)

@@ -4,12 +4,8 @@
 
 from __future__ import annotations
 
-import array
 from collections.abc import Callable
 
-import cv2
-import numpy as np
-import numpy.typing as npt
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
@@ -20,9 +16,8 @@ from nre_ros.localization.result import LocalizationResult
 from nre_ros.node.conversions import stamp_message
 from nre_ros.node.interfaces import DisplayTopic, RateLimiter
 from nre_ros.node.parameters import value_of
+from nre_ros.node.ros_libraries import LIBRARIES
 from nre_ros.pictures.debug import draw_debug
-
-_JPEG_OPTIONS = [cv2.IMWRITE_JPEG_QUALITY, 80]
 
 
 class DebugImage:
@@ -67,20 +62,11 @@ class DebugImage:
         picture = draw_debug(observation.image, result, thumbnail, lines)
         header = Header(frame_id=observation.camera_frame, stamp=stamp_message(observation.stamp))
         if self._raw.has_subscribers:
-            self._raw.publish(_image_message(picture, header))
+            self._raw.publish(LIBRARIES.image_message(picture, header))
         if self._compressed.has_subscribers:
-            data = cv2.imencode(".jpg", picture, _JPEG_OPTIONS)[1].tobytes()
-            self._compressed.publish(
-                CompressedImage(header=header, format="bgr8; jpeg compressed bgr8", data=array.array("B", data))
-            )
+            self._compressed.publish(LIBRARIES.compressed_image_message(picture, header))
 
     def close(self) -> None:
         """Destroys the topics."""
         self._raw.close()
         self._compressed.close()
-
-
-def _image_message(picture: npt.NDArray[np.uint8], header: Header) -> Image:
-    height, width = picture.shape[:2]
-    data = array.array("B", picture.tobytes())
-    return Image(header=header, height=height, width=width, encoding="bgr8", step=3 * width, data=data)

@@ -28,11 +28,10 @@ from nre_ros.images import check_image_size
 from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.messages.camera_info import camera_from_info
-from nre_ros.messages.images import image_array
 from nre_ros.msg import LocalizationStatus
 from nre_ros.node.camera_input import CameraInput
 from nre_ros.node.clock_monitor import ClockMonitor
-from nre_ros.node.conversions import stamp_nanoseconds
+from nre_ros.node.conversions import image_pixels, stamp_nanoseconds
 from nre_ros.node.engine import Engine
 from nre_ros.node.image_drops import DropCounter, ImageDrop
 from nre_ros.node.initial_pose import InitialPoseInput, LastPoseFile
@@ -208,7 +207,7 @@ class ImagePipeline:
         if observation.message is None:
             raise ImageError("image has no message")
         started = time.perf_counter()
-        image = image_array(observation.message)
+        image = image_pixels(observation.message)
         camera = camera_from_info(info, value_of(self._node, "rectified"))
         # the camera object of the image before, where nothing has changed: it keeps what it has computed
         if camera != self._cameras.get(observation.camera_name):

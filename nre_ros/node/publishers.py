@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Publishers of the node: pose, status and path, and the displays (diagnostics, debug image, markers) as one."""
+"""Publishers of the node: pose, status and path, and the displays (diagnostics, debug image, markers, point clouds) as one."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from nre_ros.node.interfaces import DisplayTopic, RosInterfaces
 from nre_ros.node.logs import ThrottledLogger
 from nre_ros.node.markers import Markers
 from nre_ros.node.parameters import value_of
+from nre_ros.node.point_clouds import PointClouds
 
 _PATH_SECONDS = 0.5
 """Between two messages on ``path``."""
@@ -195,20 +196,21 @@ class PathPublisher:
 
 
 class Displays:
-    """What people look at: diagnostics, path, debug image and markers, updated once for each image."""
+    """What people look at: diagnostics, path, debug image, markers and point clouds, updated once for each image."""
 
     def __init__(self, node: Node, map_frame: str, facts: Callable[[], dict[str, str]] = dict) -> None:
         """Creates the topics and their timers.
 
         Args:
             node: The node.
-            map_frame: Frame of path and markers.
+            map_frame: Frame of path, markers and point clouds.
             facts: Called once a period for more values of the diagnostics, name -> value.
         """
         self.diagnostics = Diagnostics(node, facts)
         self.path = PathPublisher(node, map_frame)
         self.debug_image = DebugImage(node)
         self.markers = Markers(node, map_frame)
+        self.point_clouds = PointClouds(node, map_frame)
         self._log = ThrottledLogger(node.get_logger())
         self._interfaces = RosInterfaces(node)
         self._interfaces.timer(value_of(node, "diagnostics_period"), self.diagnostics.publish, steady=True)
@@ -236,11 +238,12 @@ class Displays:
             if observation.image is not None:
                 self.debug_image.update(observation, result, decision, store.thumbnail)
             self.markers.update(result, decision, observation.stamp, store)
+            self.point_clouds.update(result, observation.stamp, store)
         except MapError as error:  # no pose depends on a picture
-            self._log.warning(f"no debug image or markers: {error}")
+            self._log.warning(f"no debug image, markers or point clouds: {error}")
 
     def close(self) -> None:
         """Destroys topics and timers."""
         self._interfaces.close()
-        for part in (self.diagnostics, self.path, self.debug_image, self.markers):
+        for part in (self.diagnostics, self.path, self.debug_image, self.markers, self.point_clouds):
             part.close()

@@ -64,6 +64,11 @@ class RosLibraries:
         cv_bridge = self._modules["cv_bridge"]
         self._bridge = None if cv_bridge is None else cv_bridge.CvBridge()
 
+    @property
+    def decodes(self) -> bool:
+        """Whether ``decode`` has a library to decode with."""
+        return self._bridge is not None
+
     def pose_matrix(self, position: Sequence[float], quaternion: Sequence[float]) -> npt.NDArray[np.float64]:
         """Returns the motion [4, 4] of a message's position (metres) and quaternion (x, y, z, w).
 
@@ -133,10 +138,7 @@ class RosLibraries:
             ImageError: cv_bridge is not there, or it does not know the encoding either.
         """
         if self._bridge is None:
-            raise ImageError(
-                f"unknown image encoding {message.encoding!r}: mono, colour, Bayer, YUV 4:2:2 and 4:2:0 are known "
-                "(cv_bridge, which knows more, is not installed)"
-            )
+            raise ImageError(f"image encoding {message.encoding!r} is unknown, and cv_bridge is not installed")
         try:
             return np.ascontiguousarray(self._bridge.imgmsg_to_cv2(message, desired_encoding="bgr8"))
         except Exception as error:  # CvBridgeError, and whatever a compiled module raises on foreign bytes
