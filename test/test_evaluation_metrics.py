@@ -182,7 +182,7 @@ def test_the_median_of_two_losses_is_their_mean():
 
 def test_a_covariance_of_zero_is_reported_as_infinitely_too_small():
     summary = json.loads(json.dumps(summarize(run(20, covariance=np.zeros((6, 6))))).replace("Infinity", "null"))
-    assert ["pose: standard deviations are too small by", "infinitely"] in tables.calibration_rows({"a": summary})
+    assert ["pose: measured / reported standard deviation", "infinite"] in tables.calibration_rows({"a": summary})
 
 
 def test_a_method_without_confidence_decides_itself_which_poses_are_accepted():

@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 
+from nre_ros.cli.arguments import Subparsers
 from nre_ros.cli.output import print_table
 
 
-def add_parser(commands) -> None:
+def add_parser(commands: Subparsers) -> None:
     """Registers ``map export``."""
     parser = commands.add_parser(
         "export",
@@ -26,7 +28,7 @@ def add_parser(commands) -> None:
     parser.set_defaults(func=_export, parser=parser)
 
 
-def _export(args) -> int:
+def _export(args: argparse.Namespace) -> int:
     from nre_ros.keyframes.storage.store import KeyframeStore
     from nre_ros.keyframes.tools import exporting
 

@@ -4,8 +4,12 @@
 
 from __future__ import annotations
 
+import argparse
 
-def add_parser(commands) -> None:
+from nre_ros.cli.arguments import Subparsers
+
+
+def add_parser(commands: Subparsers) -> None:
     """Registers ``map index``."""
     parser = commands.add_parser(
         "index",
@@ -17,7 +21,7 @@ def add_parser(commands) -> None:
     parser.set_defaults(func=_index)
 
 
-def _index(args) -> int:
+def _index(args: argparse.Namespace) -> int:
     from nre_ros.keyframes.retrieval.descriptor_index import update_index
     from nre_ros.keyframes.storage.store import KeyframeStore
 

@@ -4,15 +4,19 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import asdict
+from typing import Any
 
+from nre_ros.cli.arguments import Subparsers
 from nre_ros.cli.output import print_table
+from nre_ros.geometry import Camera
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.tools.info import MapInfo
 
 
-def add_parser(commands) -> None:
+def add_parser(commands: Subparsers) -> None:
     """Registers ``map info``."""
     info = commands.add_parser("info", help="what a map holds", description="What a map holds.")
     info.add_argument("map", metavar="MAP.db")
@@ -20,7 +24,7 @@ def add_parser(commands) -> None:
     info.set_defaults(func=_info)
 
 
-def _info(args) -> int:
+def _info(args: argparse.Namespace) -> int:
     with KeyframeStore.open(args.map) as store:
         info = store.info()
     if args.json:
@@ -59,12 +63,12 @@ def _source_line(source: str) -> str | None:
     return " ".join([f"import from {importer}" if paths else str(importer), *paths])
 
 
-def _camera_line(camera) -> str:
+def _camera_line(camera: Camera) -> str:
     numbers = " ".join(f"{value:.6g}" for value in (camera.fx, camera.fy, camera.cx, camera.cy, *camera.distortion))
     return f"{camera.width}x{camera.height} {camera.model} {numbers}"
 
 
-def _info_json(info: MapInfo) -> dict:
+def _info_json(info: MapInfo) -> dict[str, Any]:
     return {
         **asdict(info),
         "path": str(info.path),

@@ -4,13 +4,15 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 
+from nre_ros.cli.arguments import Subparsers
 from nre_ros.cli.output import print_table
 from nre_ros.keyframes.tools.merge import CLASHES, merge_maps
 
 
-def add_parser(commands) -> None:
+def add_parser(commands: Subparsers) -> None:
     """Registers ``map merge``."""
     parser = commands.add_parser(
         "merge",
@@ -32,7 +34,7 @@ def add_parser(commands) -> None:
     parser.set_defaults(func=_merge)
 
 
-def _merge(args) -> int:
+def _merge(args: argparse.Namespace) -> int:
     report = merge_maps(args.maps, args.output, args.on_clash, args.force, progress=sys.stderr.isatty())
     print_table(
         ("map", report.path),

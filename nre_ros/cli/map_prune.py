@@ -4,15 +4,21 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from nre_ros.cli.arguments import Subparsers
 from nre_ros.cli.output import print_table
+
+if TYPE_CHECKING:
+    from nre_ros.keyframes.storage.store import KeyframeStore
 
 _SHOWN = 5
 
 
-def add_parser(commands) -> None:
+def add_parser(commands: Subparsers) -> None:
     """Registers ``map prune``."""
     parser = commands.add_parser(
         "prune",
@@ -44,7 +50,7 @@ def add_parser(commands) -> None:
     parser.set_defaults(func=_prune, parser=parser)
 
 
-def _prune(args) -> int:
+def _prune(args: argparse.Namespace) -> int:
     from nre_ros.errors import MapError
     from nre_ros.keyframes.storage.store import KeyframeStore
     from nre_ros.keyframes.tools.pruning import overview, remove_all, write_without
@@ -75,7 +81,7 @@ def _prune(args) -> int:
     return 0
 
 
-def _choose(args, store) -> list[int]:
+def _choose(args: argparse.Namespace, store: KeyframeStore) -> list[int]:
     import numpy as np
 
     from nre_ros.keyframes.importers.text_files import read_list

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 
+from nre_ros.cli.arguments import Subparsers
 from nre_ros.cli.output import print_table
 
 EXIT_DAMAGED = 1
@@ -13,7 +15,7 @@ _MOST = 50
 """Problems told one by one."""
 
 
-def add_parser(commands) -> None:
+def add_parser(commands: Subparsers) -> None:
     """Registers ``map verify``."""
     parser = commands.add_parser(
         "verify",
@@ -27,7 +29,7 @@ def add_parser(commands) -> None:
     parser.set_defaults(func=_verify)
 
 
-def _verify(args) -> int:
+def _verify(args: argparse.Namespace) -> int:
     from nre_ros.keyframes.tools.verify import repair_map, verify_map
 
     check = verify_map(args.map, progress=sys.stderr.isatty())

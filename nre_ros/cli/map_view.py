@@ -4,13 +4,15 @@
 
 from __future__ import annotations
 
+import argparse
 import webbrowser
 from pathlib import Path
 
+from nre_ros.cli.arguments import Subparsers
 from nre_ros.cli.output import print_table
 
 
-def add_parser(commands) -> None:
+def add_parser(commands: Subparsers) -> None:
     """Registers ``map view``."""
     parser = commands.add_parser(
         "view",
@@ -25,7 +27,7 @@ def add_parser(commands) -> None:
     parser.set_defaults(func=_view)
 
 
-def _view(args) -> int:
+def _view(args: argparse.Namespace) -> int:
     from nre_ros.errors import NreError
     from nre_ros.keyframes.storage.store import KeyframeStore
 

@@ -17,18 +17,21 @@ from nre_ros.geometry import Camera
 class Keyframe:
     """One view of the map, in numpy: what importers make and the store keeps.
 
-    name: unique in the map (the image's file name, or a stamp).
-    stamp: nanoseconds since the epoch, or 0 when the source has no time.
-    T_map_cam: [4, 4] float64, camera optical frame to map.
-    points: [N, 3] float32, map frame, metres.
-    point_ids: [N] int64, ids of the source's 3D points, -1 where it has none.
-    coarse, fine: [N, C] float32 descriptors sampled at the points' projections, of unit length if
-        the backbone's features are.
-    background: [M, C] float32 coarse descriptors of cells drawn evenly from the whole image;
-        they stand for all its ``background_cells`` cells in the reverse direction of matching.
-    global_descriptor: [D] float32 unit length, for retrieval.
-    thumbnail: JPEG bytes, or empty.
-    id: given by the store, -1 before.
+    Attributes:
+        name: Unique in the map: the image's file name, or a stamp.
+        stamp: Nanoseconds since the epoch, or 0 when the source has no time.
+        T_map_cam: [4, 4] float64, camera optical frame to map.
+        camera: Intrinsics of the image.
+        points: [N, 3] float32, map frame, metres.
+        coarse: [N, C] float32 coarse descriptors at the points' projections, of unit length if the features are.
+        fine: [N, F] float32 fine descriptors at the points' projections, of unit length if the features are.
+        background: [M, C] float32 coarse descriptors of cells drawn evenly from the whole image; they stand for all
+            its ``background_cells`` cells in the reverse direction of matching.
+        background_cells: Number of cells of the coarse feature map.
+        global_descriptor: [D] float32 unit length, for retrieval.
+        point_ids: [N] int64, ids of the source's 3D points, -1 where it has none.
+        thumbnail: JPEG bytes, or empty.
+        id: Given by the store, -1 before.
     """
 
     name: str

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Localizes one image in a map: features, retrieval, pose estimation, and the verdict on the pose.
 
-Usable without ROS:
+Usable without ROS::
 
     localizer = Localizer("office.db")
     result = localizer.localize(image, camera)

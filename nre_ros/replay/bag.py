@@ -111,5 +111,5 @@ def _messages(path: Path | str, topic: str) -> Iterator[tuple[int, Any]]:
     with open_bag(path) as reader:
         connections = [connection for connection in reader.connections if connection.topic == topic]
         for connection, _, raw in reader.messages(connections):
-            message = reader.deserialize(raw, connection.msgtype)
+            message: Any = reader.deserialize(raw, connection.msgtype)
             yield header_stamp(message), message

@@ -74,8 +74,8 @@ def _play(arguments: argparse.Namespace) -> int:
             if connection.topic in publishers:
                 publishers[connection.topic].publish(bytes(raw))
             if connection.topic == arguments.image:
-                image_stamp = header_stamp(reader.deserialize(raw, connection.msgtype))
-                _report(event="image", stamp=image_stamp, monotonic=time.monotonic())
+                message: Any = reader.deserialize(raw, connection.msgtype)
+                _report(event="image", stamp=header_stamp(message), monotonic=time.monotonic())
     time.sleep(_SETTLE_SECONDS)
     node.destroy_node()
     return 0

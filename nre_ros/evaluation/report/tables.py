@@ -105,8 +105,8 @@ def calibration_rows(summaries: dict[str, dict[str, Any]]) -> list[list[str]]:
         for level in ("0.5", "0.9", "0.99"):
             shares = [_percent(run["covariance"][kind]["within"][level]) if run["covariance"] else "-" for run in runs]
             rows.append([f"{kind}: errors inside the {100 * float(level):g}% ellipsoid", *shares])
-        scales = [_times(run["covariance"][kind]["scale"]) if run["covariance"] else "-" for run in runs]
-        rows.append([f"{kind}: standard deviations are too small by", *scales])
+        scales = [_ratio(run["covariance"][kind]["scale"]) if run["covariance"] else "-" for run in runs]
+        rows.append([f"{kind}: measured / reported standard deviation", *scales])
     return rows
 
 
@@ -203,9 +203,9 @@ def _duration(values: dict[str, float] | None) -> str:
     return "-" if values is None else f"{values['median']:.1f}, {values['p99']:.1f}"
 
 
-def _times(scale: float | None) -> str:
-    """A factor; summary.json contains None for an infinite one."""
-    return f"{scale:.2f} times" if scale is not None and isfinite(scale) else "infinitely"
+def _ratio(scale: float | None) -> str:
+    """A ratio; summary.json contains None for an infinite one."""
+    return f"{scale:.2f}" if scale is not None and isfinite(scale) else "infinite"
 
 
 def _number(values: dict[str, Any] | None, key: str) -> str:
