@@ -92,7 +92,8 @@ def _in_child(options: Options, what: str, paths: list[Path]) -> dict:
 def _retrieval(task: dict) -> dict:
     """Opening, and the time and recall of queries, of one map."""
     from nre_ros.features.base import FeatureGrid, FeatureMap
-    from nre_ros.keyframes.retrieval.retriever import PosePrior, RetrievalConfig, Retriever
+    from nre_ros.keyframes.retrieval.pose_prior import PosePrior
+    from nre_ros.keyframes.retrieval.retriever import RetrievalConfig, Retriever
     from nre_ros.keyframes.storage.store import KeyframeStore
 
     path = task["paths"][0]

@@ -1,28 +1,31 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""``nre_ros map info``: what a map holds."""
+"""``nre_ros map info``: description of a map."""
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import asdict
+from typing import Any
 
 from nre_ros.cli.tables import print_table
+from nre_ros.geometry import Camera
 from nre_ros.keyframes.storage.store import KeyframeStore
-from nre_ros.keyframes.tools.info import MapInfo
+from nre_ros.keyframes.tools.info import MapInfo, describe_map
 
 
-def add_parser(commands) -> None:
-    """Registers ``map info``."""
-    info = commands.add_parser("info", help="what a map holds", description="What a map holds.")
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the command ``map info``."""
+    info = commands.add_parser("info", help="describe a map", description="Describe a map in figures.")
     info.add_argument("map", metavar="MAP.db")
     info.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     info.set_defaults(func=_info)
 
 
-def _info(args) -> int:
+def _info(args: argparse.Namespace) -> int:
     with KeyframeStore.open(args.map) as store:
-        info = store.info()
+        info = describe_map(store)
     if args.json:
         print(json.dumps(_info_json(info), indent=2))
         return 0
@@ -49,7 +52,7 @@ def _info(args) -> int:
 
 
 def _source_line(source: str) -> str | None:
-    """The importer and its folders, from what it left in the map (JSON, or free text of another program)."""
+    """Returns the importer and its folders from the map's source, which is JSON, or free text of another program."""
     try:
         made_of = json.loads(source)
         importer = made_of.pop("importer")
@@ -59,12 +62,12 @@ def _source_line(source: str) -> str | None:
     return " ".join([f"import from {importer}" if paths else str(importer), *paths])
 
 
-def _camera_line(camera) -> str:
+def _camera_line(camera: Camera) -> str:
     numbers = " ".join(f"{value:.6g}" for value in (camera.fx, camera.fy, camera.cx, camera.cy, *camera.distortion))
     return f"{camera.width}x{camera.height} {camera.model} {numbers}"
 
 
-def _info_json(info: MapInfo) -> dict:
+def _info_json(info: MapInfo) -> dict[str, Any]:
     return {
         **asdict(info),
         "path": str(info.path),

@@ -1,17 +1,18 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""``nre_ros map merge``: maps that share a frame become one."""
+"""``nre_ros map merge``: one map of several that share a frame."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 from nre_ros.cli.tables import print_table
-from nre_ros.keyframes.tools.merge import CLASHES, merge_maps
+from nre_ros.keyframes.tools.merge import NAME_CLASH_RULES, merge_maps
 
 
-def add_parser(commands) -> None:
-    """Registers ``map merge``."""
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the command ``map merge``."""
     parser = commands.add_parser(
         "merge",
         help="make one map of several that share a frame",
@@ -23,16 +24,16 @@ def add_parser(commands) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="MAP.db", help="the map file to write")
     parser.add_argument(
         "--on-clash",
-        choices=CLASHES,
+        choices=NAME_CLASH_RULES,
         default="refuse",
-        help="of different keyframes of one name take the first "
-        "map's, the last one's, or both (the later one as <its map>/<name>); default: refuse",
+        help="which of several different keyframes of one name to take: the first "
+        "map's, the last map's, or both (the later one as <its map>/<name>); default: refuse to merge",
     )
     parser.add_argument("--force", action="store_true", help="replace an existing map once the new one is complete")
     parser.set_defaults(func=_merge)
 
 
-def _merge(args) -> int:
+def _merge(args: argparse.Namespace) -> int:
     report = merge_maps(args.maps, args.output, args.on_clash, args.force, progress=sys.stderr.isatty())
     print_table(
         ("map", report.path),

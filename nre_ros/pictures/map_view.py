@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.keyframes.tools.info import describe_map
 from nre_ros.pictures.space import camera_size, coordinates, pyramids
 
 _MAX_POINTS = 60_000
@@ -174,7 +175,7 @@ def write_map_png(path: Path | str, title: str, sample: MapSample) -> None:
 
 def _pictures(store: KeyframeStore, ids: np.ndarray) -> tuple[dict[int, str], bool]:
     """id -> JPEG in base64, of as many evenly spaced keyframes as there is room for, and whether that is all."""
-    total = store.info().thumbnail_bytes * 4 / 3
+    total = describe_map(store).thumbnail_bytes * 4 / 3
     count = len(ids) if total <= _MAX_THUMBNAIL_BYTES else int(len(ids) * _MAX_THUMBNAIL_BYTES / total)
     found = {int(i): store.thumbnail(int(i)) for i in ids[_even(len(ids), count)]}
     return {i: base64.b64encode(jpeg).decode() for i, jpeg in found.items() if jpeg}, count == len(ids)
