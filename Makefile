@@ -43,7 +43,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help:
 	@echo "make demo    a camera in a small synthetic room is localized through ROS 2: table and picture"
 	@echo "make test    the test suite (ARGS='-k name' goes to pytest)"
-	@echo "make bench   accuracy beside other methods, and speed: docs/benchmarks.md (ARGS='lookalike' or --list: others)"
+	@echo "make bench   accuracy beside other methods, and speed: docs/benchmarks.md (ARGS='perceptual_aliasing' or --list: others)"
 	@echo "make docs    the documentation site: build/docs/index.html"
 	@echo "make setup   only what the others do first: $(VENV) with ROS 2 and torch, and the package in it"
 	@echo "make clean   remove build products; make distclean removes the venvs too"

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Errors of estimated poses on real images: ours, and SIFT, XFeat, LighterGlue and DISK + LightGlue with PoseLib.
+"""Pose errors on real images: nre_ros, and SIFT, XFeat, LighterGlue and DISK + LightGlue with PoseLib.
 
 All methods get the same retrieved keyframes and the same depth or triangulated points.
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from common import Options, Skip, Table, UsageError, timed
-from pairwise import moulin_rouge, moulin_rouge_baselines
+from common import Options, Skip, Table, check_names, timed
+from image_pair import moulin_rouge, moulin_rouge_baselines
 from scenes import THIN, Query, Scene, evenly_spaced, fountain, gallery, kitchen
 
 from nre_ros.evaluation.baselines import BASELINES, make_baseline
@@ -26,7 +26,7 @@ RETRIEVED = 5
 _ALL = ("ours", *BASELINES)
 _QUICK = tuple(name for name in _ALL if name != "disk_lightglue")
 _MOST = {"disk_lightglue": 6}
-"""Queries at most, evenly spaced, of methods that take half a minute each on a CPU."""
+"""The most queries, evenly spaced, of methods that take half a minute a query on a CPU."""
 SETS = {
     "kitchen": ("kitchen, 63 keyframes", kitchen, _ALL, "0.36 cm, 100 %"),
     "thin": (f"kitchen, every {THIN}st map frame", partial(kitchen, every=THIN), _ALL, "0.60 cm, 100 %"),
@@ -34,18 +34,14 @@ SETS = {
     "fountain": ("fountain", fountain, _QUICK, "0.35 cm"),
     "gallery": ("virtual gallery, a rig of two cameras", gallery, _QUICK, "5 cm"),
 }
-"""Name -> title, scene, the methods that can be run on it, what ours is to reach."""
+"""Name -> title, scene, the methods that can run on it, the goal for nre_ros."""
 
 
 def run(options: Options):
-    """Yields a table a set."""
-    known = (*SETS, "moulin_rouge")
-    for kind, asked, there in (("set", options.sets, known), ("method", options.methods, _ALL)):
-        unknown = [name for name in asked if name not in there]
-        if unknown:
-            raise UsageError(f"there is no {kind} {unknown[0]!r}, known: {', '.join(there)}")
+    """Yields one table for each set."""
+    check_names("method", options.methods, _ALL)
     skipped = []
-    for name in options.sets or known:
+    for name in options.selected_sets((*SETS, "moulin_rouge")):
         try:
             if name == "moulin_rouge":
                 yield moulin_rouge(options)
@@ -102,7 +98,7 @@ def _table(options: Options, title: str, make, methods, goal: str) -> Table:
 
 
 def _retrieve(localizer: Localizer, query: Query) -> list[str]:
-    """Names of the keyframes that the project's retrieval finds."""
+    """Returns the names of the keyframes that the localizer retrieves."""
     features = localizer.backbone.extract(query.image, fine=False)
     ids, _ = localizer.retriever.query(
         global_descriptor(features.coarse), RETRIEVED, None, features.coarse, localizer.backbone.coarse_temperature
@@ -111,18 +107,18 @@ def _retrieve(localizer: Localizer, query: Query) -> list[str]:
 
 
 def _method(method: str, localizer: Localizer, scene: Scene, options: Options):
-    """Its label, and a function (query, keyframe names) -> (T_map_cam or None, seconds)."""
+    """Returns a method's label, and a function (query, keyframe names) -> (T_map_cam or None, seconds)."""
     if method != "ours":
         baseline = make_baseline(method, options.device)
         localizer = BaselineLocalizer(baseline, scene.image, scene.lifter(baseline), options.seed)
 
-        def theirs(query, names):
+        def localize_with_baseline(query, names):
             found = localizer.localize(query.image, query.camera, names)
             return found.T_map_cam, found.seconds
 
-        return baseline.label, theirs
+        return baseline.label, localize_with_baseline
 
-    def ours(query, names):
+    def localize_with_nre(query, names):
         seconds, result = timed(localizer.localize, query.image, query.camera)
         used = [localizer.store.get(keyframe_id).name for keyframe_id in result.keyframes]
         if used != names:
@@ -132,11 +128,11 @@ def _method(method: str, localizer: Localizer, scene: Scene, options: Options):
         return result.T_map_cam, seconds
 
     localizer.warm_up()
-    return "ours", ours
+    return "ours", localize_with_nre
 
 
 def summary(outcomes, queries) -> tuple[float, float, float, float, float]:
-    """Median cm, median degrees, 90th percentile cm, share [%] within 5 cm and 5 degrees, median seconds."""
+    """Computes median cm, median degrees, 90th percentile cm, share [%] within 5 cm and 5 degrees, median seconds."""
     errors = np.array(
         [(np.inf, np.inf) if T is None else pose_error(T, query.T_map_cam) for (T, _), query in zip(outcomes, queries)]
     )

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of a run as a page of the documentation."""
+"""Writes the tables of a run as a page of the documentation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ infinitely far off. The 90% value is the next larger one of the errors.
 
 
 def write_page(path: Path, report: dict) -> None:
-    """Writes a run's report, as ``run.py --json`` has it, as markdown: the machine, then the benchmarks' tables."""
+    """Writes the report of a run (as in ``run.py --json``) as Markdown: the machine, then the tables."""
     lines = [_HEAD, "| | |", "| --- | --- |"]
     lines += [f"| {key} | {value} |" for key, value in report["environment"].items()]
     for name, benchmark in report["benchmarks"].items():

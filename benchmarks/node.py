@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The node through DDS, as a robot has it: delay and memory over minutes, the kitchen's bag in real time, a kidnap, equal rooms.
+"""The node over DDS: delay, memory and threads over minutes, and its poses on bags.
 
-Player or camera, node and listener are processes of their own.  ``stream``: one picture at 30 Hz; what
-is counted is the time from an image's stamp to its pose at another process less what the estimator took
-for it.  ``slow``: the same with an estimator that takes several times as long.  ``bag``, ``kidnap``, ``rooms``: ``node_bags``.
+Player or camera, node and listener are processes of their own. ``stream`` sends one image at 30 Hz and measures the
+time from an image's stamp to its pose in another process, without the time of the estimator. ``slow`` does the same
+with an estimator that takes several times as long. The sets ``bag``, ``kidnap`` and ``rooms`` are in ``node_bags``.
 """
 
 from __future__ import annotations
@@ -20,26 +20,23 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from common import ROOT, Options, Table, UsageError
-from node_bags import kidnap_bag, kitchen_bag, twin_rooms
+from common import ROOT, Options, Table
+from node_bags import identical_rooms, kidnap_bag, kitchen_bag
 from scenes import kitchen
 
 from nre_ros.ros_environment import clean_environment, config_file
 
 MINUTES = 10.0
-"""Of the stream."""
+"""Length of the stream."""
 SETTLED = 1.0
-"""Minutes after which memory is compared with that at the end."""
+"""Minutes after which memory is settled; it is compared with that at the end."""
 SLOW = 25
-"""Keyframes that an image is compared with where the estimator is to be slow: five times as many as usual."""
+"""Retrieved keyframes of the set ``slow``: five times as many as usual."""
 
 
 def run(options: Options) -> Iterator[Table]:
-    """A table a set."""
-    unknown = set(options.sets) - set(SETS)
-    if unknown:
-        raise UsageError(f"unknown set {unknown.pop()!r}, known: {', '.join(SETS)}")
-    for name in options.sets or SETS:
+    """Yields one table for each set."""
+    for name in options.selected_sets(SETS):
         yield SETS[name](options)
 
 
@@ -47,7 +44,7 @@ def run(options: Options) -> Iterator[Table]:
 
 
 def _stream(options: Options, **parameters) -> Table:
-    from stream_listener import listen
+    from node_listener import listen
 
     scene = kitchen(options)
     query = next(iter(scene.queries()))
@@ -91,17 +88,17 @@ def _stream(options: Options, **parameters) -> Table:
         for process in (camera, node):
             if process.poll() is None:
                 process.kill()
-    told = "".join(f", {name} {value}" for name, value in parameters.items())
-    table = Table(f"{MINUTES:g} minutes of 640x480 at 30 Hz, raw, through DDS{told}", ("", "median", "99%", "aim"))
+    settings = "".join(f", {name} {value}" for name, value in parameters.items())
+    table = Table(f"{MINUTES:g} minutes of 640x480 at 30 Hz, raw, over DDS{settings}", ("", "median", "99%", "aim"))
     table.rows += _stream_rows(heard, usage, ended, code)
     return table
 
 
 def _stream_rows(heard: list[dict], usage: list[tuple[float, float, int]], ended: float, code: int) -> list[tuple]:
-    heard = heard[len(heard) // 20 :]  # the first ones fall into the start
+    heard = heard[len(heard) // 20 :]  # the first images arrive while the node starts
     own = [line["delay"] - line["estimator"] for line in heard]
     rows = [
-        ("stamp to pose less the estimator's time [ms]", *_percentiles(own), "10, 99% 25"),
+        ("stamp to pose, without the estimator [ms]", *_percentiles(own), "10, 99% 25"),
         ("estimator [ms]", *_percentiles([line["estimator"] for line in heard]), None),
         ("poses", len(heard), None, None),
     ]
@@ -123,7 +120,7 @@ def _percentiles(values: list[float]) -> tuple[float, float]:
 
 
 def _usage(pid: int) -> tuple[float, int]:
-    """Resident megabytes and threads of a process."""
+    """Reads resident megabytes and number of threads of a process."""
     lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return int(lines["VmRSS"].split()[0]) / 1024, int(lines["Threads"])
 
@@ -133,6 +130,6 @@ SETS = {
     "slow": lambda options: _stream(options, retrieve=SLOW),
     "bag": kitchen_bag,
     "kidnap": kidnap_bag,
-    "rooms": twin_rooms,
+    "rooms": identical_rooms,
 }
-"""Name -> what makes its table."""
+"""Name of each set -> the function that makes its table."""

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Bags that are played to the node: recordings as they are, one with a part cut out, and ten minutes in one of two equal rooms."""
+"""Bags for the benchmark ``node``: a recording, the same with a part cut out, and a drive in one of two identical rooms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from common import Options, Table
-from lookalike import APART, CAMERA, WRONG, build_map, place_of
+from perceptual_aliasing import WRONG, build_map
+from rendered_rooms import APART, CAMERA, place_of
 from scenes import kitchen
 
 from nre_ros.evaluation.bag_ground_truth import read_topic
@@ -25,36 +26,38 @@ from nre_ros.replay.session import Session, run_session
 
 NEAR_METRES, NEAR_DEGREES = 0.1, 5.0
 CUT, RESUMED = 5.0, 9.0
-"""Seconds of the bag between which the robot is carried."""
+"""Seconds of the bag: the part between these is cut out, as if the robot had been carried."""
 MINUTES, LAPS, FASTER = 10, 15, 10.0
-"""In one of two equal rooms; and how much faster than real time that is played."""
+"""Length and rounds of the drive in one of two identical rooms, and the speed at which its bag is played."""
 _IMAGE_RATE, _ODOMETRY_RATE = 3.0, 10.0
 """Hz of the bag's time: 30 and 100 as it is played."""
 
 
-# --- two equal rooms ----------------------------------------------------------------------------------
+# --- two identical rooms ----------------------------------------------------------------------------------
 
 
-def twin_rooms(options: Options) -> Table:
-    """Ten minutes in the second of two equal rooms; where the robot starts is told by the file of its last pose."""
+def identical_rooms(options: Options) -> Table:
+    """Ten minutes in the second of two identical rooms; the file of the last pose says where the robot starts."""
     gallery = Gallery(build_room(options.seed, pixels_per_metre=200))
-    map_path, bag = options.folder / f"lookalike_{options.seed}.db", options.folder / "twin_rooms_bag"
+    map_path, bag = options.folder / f"identical_rooms_{options.seed}.db", options.folder / "identical_rooms_bag"
     if not map_path.exists():
         build_map(map_path, [gallery, gallery], options)
-    way = robot_loop(SIZE, 60.0 * MINUTES, options.seed, LAPS)
+    trajectory = robot_loop(SIZE, 60.0 * MINUTES, options.seed, LAPS)
     if not bag.exists():
-        write_bag(bag, gallery, CAMERA, way, image_rate=_IMAGE_RATE, odometry_rate=_ODOMETRY_RATE, seed=options.seed)
+        write_bag(
+            bag, gallery, CAMERA, trajectory, image_rate=_IMAGE_RATE, odometry_rate=_ODOMETRY_RATE, seed=options.seed
+        )
     topics = find_topics(bag)
-    folder = options.folder / "twin_rooms"
+    folder = options.folder / "identical_rooms"
     folder.mkdir(exist_ok=True)
     last = folder / "last_pose.json"
-    begin = place_of(1) @ way.T_map_base([0.0])[0] @ CameraMount().T_base_cam
+    begin = place_of(1) @ trajectory.T_map_base([0.0])[0] @ CameraMount().T_base_cam
     LastPose(begin, 1e-4 * np.eye(6), MAP, OPTICAL, 1).save(last)
     session = run_session(map_path, bag, topics, folder, FASTER, {"last_pose_file": str(last)})
-    errors = list(_errors(session, read_topic(bag, topics.truth), place_of(1)).values())
+    errors = list(_errors(session, read_topic(bag, topics.ground_truth), place_of(1)).values())
     undecided = sum(0.3 < status["confidence"] < 0.7 for status in session.statuses)
     return Table(
-        f"{MINUTES} minutes in the second of two equal rooms, {APART:.0f} m apart, {FASTER:g} times as fast, through DDS",
+        f"{MINUTES} minutes in the second of two identical rooms, {APART:.0f} m apart, {FASTER:g} times as fast, through DDS",
         ("", "", "aim"),
         [
             ("images localized", len(session.statuses), None),
@@ -81,14 +84,14 @@ def kidnap_bag(options: Options) -> Table:
     bag = options.folder / "kidnap_bag"
     if not bag.exists():
         _write_kidnap(options.data("data/kitchen/bag"), bag)
-    title = f"Carried from {CUT:.0f} s to {RESUMED:.0f} s of the bag, odometry notices nothing"
+    title = f"Carried from {CUT:.0f} s to {RESUMED:.0f} s of the bag, odometry does not notice"
     return _replayed(title, kitchen(options).map_path, bag, options.folder / "kidnap", CUT)
 
 
 def _replayed(title: str, map_path: Path, bag: Path, folder: Path, cut: float = 0.0) -> Table:
     topics = find_topics(bag)
     session = run_session(map_path, bag, topics, folder)
-    truth = read_topic(bag, topics.truth)
+    truth = read_topic(bag, topics.ground_truth)
     begin = min(session.sent)
     table = Table(title, ("", "", "aim"))
     errors = [(stamp, *error) for stamp, error in _errors(session, truth).items()]
@@ -147,7 +150,8 @@ def _write_kidnap(bag: Path, target: Path) -> None:
         connections = {}
         for connection in reader.connections:
             connections[connection.id] = writer.add_connection(connection.topic, connection.msgtype, typestore=store)
-        lie, last = None, None
+        # wrong odometry goes on from where it was at the cut: T_odom_new = offset @ T_odom
+        offset, last = None, None
         for connection, stamp, raw in reader.messages():
             seconds = (stamp - begin) / 1e9
             if CUT < seconds < RESUMED:
@@ -158,8 +162,8 @@ def _write_kidnap(bag: Path, target: Path) -> None:
                 for transform in message.transforms:
                     T = _matrix(transform.transform)
                     if carried:
-                        lie = last @ invert(T) if lie is None else lie
-                        _set(transform.transform, lie @ T)
+                        offset = last @ invert(T) if offset is None else offset
+                        _set(transform.transform, offset @ T)
                     else:
                         last = T
             if carried and connection.topic != "/tf_static":

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""A camera driver for ``node.py``: one picture at 30 Hz, raw, with odometry that stands: python node_camera.py PICTURE CAMERA"""
+"""The camera of the benchmark ``node``: one raw image at 30 Hz, odometry at rest; python node_camera.py IMAGE CAMERA."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ OPTICAL = "camera_optical_frame"
 
 
 def main(picture: str, intrinsics: str) -> int:
+    """Publishes until the process is ended; returns the exit code."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from nre_ros import ros_environment
 

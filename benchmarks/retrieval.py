@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""How often retrieval finds a keyframe that truly overlaps with the query, and what each of its steps brings."""
+"""How often retrieval finds a keyframe that overlaps with the query, and what each step of retrieval contributes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import Options, Skip, Table, timed
-from overlap import ENOUGH, overlaps
-from rooms import rooms
+from rendered_rooms import rooms
 from scenes import kitchen
 from scipy.spatial.transform import Rotation
+from view_overlap import ENOUGH, overlaps
 
 from nre_ros.features import load_backbone
 from nre_ros.features.base import FeatureGrid, FeatureMap
@@ -31,9 +31,14 @@ _PLAIN = RetrievalConfig(diversity=0.0)
 
 @dataclass(frozen=True)
 class Case:
-    """A map, its queries' coarse features and true poses [Q, 4, 4], and how much each sees of each keyframe [Q, M].
+    """A map and its queries.
 
-    columns: id of a keyframe -> its column.
+    Attributes:
+        map_path: the map file.
+        features: coarse features of the queries.
+        poses: true poses [Q, 4, 4] of the queries.
+        overlap: how much each query sees of each keyframe [Q, M].
+        columns: id of a keyframe -> its column in ``overlap``.
     """
 
     map_path: Path
@@ -49,26 +54,26 @@ SETS: dict[str, tuple[str, Callable[[Options], Case]]] = {
     "degraded": ("kitchen, 11 keyframes, degraded queries", lambda options: _kitchen(options, 6, degraded=True)),
     "rooms": ("8 rooms, 2000 keyframes", lambda options: _rooms(options)),
 }
-"""Name -> title, and what makes it."""
+"""Name -> title, and the function that makes the case."""
 
-WAYS = {
+VARIANTS = {
     "similarity alone": (_PLAIN, False, None),
     "with diversity": (RetrievalConfig(), False, None),
-    "with a local look": (_PLAIN, True, None),
+    "with local re-ranking": (_PLAIN, True, None),
     "both (used)": (RetrievalConfig(), True, None),
     "used, prior of 0.5 m and 10 deg": (RetrievalConfig(), True, (0.5, 10.0)),
     "used, prior of 2 m and 30 deg": (RetrievalConfig(), True, (2.0, 30.0)),
     "used, prior of 100 m and 180 deg": (RetrievalConfig(), True, (100.0, 180.0)),
-    "used, prior of another query's place": (RetrievalConfig(), True, None),
+    "used, prior at another query's pose": (RetrievalConfig(), True, None),
 }
-"""Name -> configuration, whether local descriptors are looked at, the prior's standard deviations a direction."""
-_WRONG = "used, prior of another query's place"
+"""Name -> configuration, whether local descriptors re-rank, the prior's standard deviations (m, deg) a direction."""
+_WRONG = "used, prior at another query's pose"
 
 
 def run(options: Options):
-    """Yields a table a set."""
+    """Yields one table for each set."""
     temperature = load_backbone("xfeat", options.device).coarse_temperature
-    for name in [name for name in SETS if not options.sets or name in options.sets]:
+    for name in options.selected_sets(SETS):
         title, make = SETS[name]
         try:
             yield _table(options, title, make(options), temperature)
@@ -80,7 +85,7 @@ def _table(options: Options, title: str, case: Case, temperature: float) -> Tabl
     table = Table(
         title,
         (
-            "way",
+            "variant",
             "queries",
             f"one of {COUNT} overlaps [%]",
             "the first does [%]",
@@ -91,25 +96,25 @@ def _table(options: Options, title: str, case: Case, temperature: float) -> Tabl
     descriptors = [global_descriptor(features) for features in case.features]
     enough = case.overlap >= ENOUGH
     with KeyframeStore.open(case.map_path) as store:
-        for way, (config, look, spread) in WAYS.items():
+        for variant, (config, rerank, deviations) in VARIANTS.items():
             retriever = Retriever(store, config)
             rng = np.random.default_rng(options.seed)
             found, seconds = [], []
             for query, (descriptor, features) in enumerate(zip(descriptors, case.features)):
                 prior = None
-                if way == _WRONG:
+                if variant == _WRONG:
                     prior = _prior(case.poses[(query + len(case.poses) // 2) % len(case.poses)], (0.5, 10.0), rng)
-                elif spread:
-                    prior = _prior(case.poses[query], spread, rng)
+                elif deviations:
+                    prior = _prior(case.poses[query], deviations, rng)
                 taken, (ids, _) = timed(
-                    retriever.query, descriptor, COUNT, prior, features if look else None, temperature
+                    retriever.query, descriptor, COUNT, prior, features if rerank else None, temperature
                 )
                 seconds.append(taken)
                 found.append(enough[query, [case.columns[i] for i in ids]])
             hits = np.array(found)
             table.rows.append(
                 (
-                    way,
+                    variant,
                     len(hits),
                     *(100 * float(share.mean()) for share in (hits.any(1), hits[:, 0], hits)),
                     1e3 * float(np.median(seconds)),
@@ -122,12 +127,12 @@ def _table(options: Options, title: str, case: Case, temperature: float) -> Tabl
     return table
 
 
-def _prior(T_map_cam: np.ndarray, spread: tuple[float, float], rng: np.random.Generator) -> PosePrior:
-    """The pose moved by random errors of these deviations (metres, degrees) a direction, with their covariance."""
-    metres, radians = spread[0], np.radians(spread[1])
-    turn = Rotation.from_rotvec(rng.normal(scale=radians, size=3)).as_matrix()
+def _prior(T_map_cam: np.ndarray, deviations: tuple[float, float], rng: np.random.Generator) -> PosePrior:
+    """Moves a pose by random errors of these deviations (metres, degrees) a direction, with their covariance."""
+    metres, radians = deviations[0], np.radians(deviations[1])
+    rotation = Rotation.from_rotvec(rng.normal(scale=radians, size=3)).as_matrix()
     T = pose_matrix(T_map_cam[:3, 3] + rng.normal(scale=metres, size=3), (0, 0, 0, 1))
-    T[:3, :3] = turn @ T_map_cam[:3, :3]
+    T[:3, :3] = rotation @ T_map_cam[:3, :3]
     return PosePrior(T, np.diag([metres**2] * 3 + [radians**2] * 3))
 
 

@@ -12,38 +12,52 @@ import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 
-# the package of this checkout is measured, not one that happens to be installed
+# measure the package of this checkout, not an installed one
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import ROOT, Options, Skip, UsageError, commit, environment, prepare_process
 from docs_page import PAGE, write_page
 
 BENCHMARKS = {
-    "published": "consensus and refinement against the published way, on the published code's numbers",
-    "p3p": "the batched P3P solver against PoseLib on random problems",
-    "designs": "designs of the fine stage and of the hypotheses, on the same scenes",
-    "accuracy": "position and angle errors on real images, against SIFT, XFeat, LighterGlue and DISK with PoseLib",
-    "retrieval": "how often a keyframe that truly overlaps is found, and what each step of retrieval brings",
-    "scale": "opening, retrieval and a whole query on maps of 1,000 to 100,000 keyframes",
-    "speed": "milliseconds and memory of one query",
-    "imports": "keyframes a second of the importers, by stages",
-    "maps": "queries in whole maps of each kind of input",
-    "calibration": "fits the confidence and the covariance to trials whose answers are known",
-    "confidence": "whether the confidence and the covariance are what they say, on other trials",
-    "kidnap": "seconds until a robot that was carried to another room is found, with odometry that lies",
-    "lookalike": "poses believed in the wrong one of two equal rooms, in ten minutes, with odometry and without",
-    "node": "the node through DDS: delay, memory and threads over minutes, a bag in real time, a kidnap",
-    "storage": "bytes a keyframe, what adding one costs, and int8 descriptors against float32 on the kitchen",
+    "accuracy": "pose errors on real images, beside SIFT, XFeat, LighterGlue and DISK + LightGlue with PoseLib",
+    "speed": "time and memory of one query, and the time of its stages",
+    "published_comparison": "time and cost of consensus and refinement, beside the published algorithm",
+    "p3p": "errors and time of the batched P3P solver, beside PoseLib's",
+    "ablation": "pose errors of alternatives of the fine stage and of hypothesis generation",
+    "retrieval": "how often retrieval finds a keyframe that overlaps with the query, step by step",
+    "map_scaling": "time and memory of opening, retrieval and a whole query, 1,000 to 100,000 keyframes",
+    "storage": "bytes of a keyframe, time to add one, and accuracy with int8 and float32 descriptors",
+    "import_speed": "keyframes a second of the importers, and the time of their stages",
+    "import_accuracy": "pose errors in maps from each kind of input: COLMAP, posed images, kapture",
+    "kidnapped_robot": "seconds until a robot that was carried to another room is localized again",
+    "perceptual_aliasing": "accepted poses in the wrong one of two identical rooms, with and without odometry",
+    "node": "the node over DDS: delay, memory and threads over minutes, and its poses on bags",
+    "confidence_fit": "fits confidence and covariance to queries with known answers",
+    "confidence_validation": "how well confidence and covariance agree with the errors of other queries",
 }
-"""Name of the module -> what it measures; ``run(options)`` of each yields tables as they are done."""
+"""Name of the module -> what it measures. ``run(options)`` of each module yields tables as they are finished."""
+
+_RENAMED = {
+    "published": "published_comparison",
+    "designs": "ablation",
+    "scale": "map_scaling",
+    "imports": "import_speed",
+    "maps": "import_accuracy",
+    "calibration": "confidence_fit",
+    "confidence": "confidence_validation",
+    "kidnap": "kidnapped_robot",
+    "lookalike": "perceptual_aliasing",
+}
+"""Names of benchmarks up to version 0.1 -> their names now."""
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Runs the benchmarks that the command line names; returns the exit code."""
     args = _parse(arguments)
     if args.list:
-        print("\n".join(f"{name:10} {what}" for name, what in BENCHMARKS.items()))
+        print("\n".join(f"{name:<21}  {what}" for name, what in BENCHMARKS.items()))
         return 0
-    # all at once: a run of many minutes is of one state of the sources
+    # import all of them first, so that a run of many minutes measures one state of the sources
     modules = {name: importlib.import_module(name) for name in args.names or BENCHMARKS}
     prepare_process(args.threads)
     about = environment()
@@ -69,26 +83,26 @@ def main(arguments: list[str] | None = None) -> int:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    finally:  # hours of measuring are not lost with the benchmark that fails, or when it is interrupted
+    finally:  # keep what was measured when a benchmark fails or is interrupted
         _write(args, report)
     return 0
 
 
 def _write(args, report: dict) -> None:
-    """The files that were asked for, if anything was measured; the page not without what the data would have told."""
+    """Writes the requested files if anything was measured; the page only if no benchmark was skipped."""
     if not any(benchmark["tables"] for benchmark in report["benchmarks"].values()):
         return
     if args.json:
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     skipped = [f"{name} ({found['skipped']})" for name, found in report["benchmarks"].items() if "skipped" in found]
     if args.write_docs and skipped:
-        print(f"{args.write_docs} is not written, skipped were: {'; '.join(skipped)}", file=sys.stderr)
+        print(f"{args.write_docs}: not written, because benchmarks were skipped: {'; '.join(skipped)}", file=sys.stderr)
     elif args.write_docs:
         write_page(args.write_docs, report)
 
 
 def _folder(work: Path | None):
-    """Where maps and rendered views lie: a folder that is kept, or one that goes at the end."""
+    """Opens the folder for maps and rendered views: one that is kept, or a temporary one."""
     if work is None:
         return tempfile.TemporaryDirectory(prefix="nre_ros_bench_")
     work.mkdir(parents=True, exist_ok=True)
@@ -96,9 +110,9 @@ def _folder(work: Path | None):
 
 
 def _made_at(work: Path, seed: int) -> str:
-    """By which state of the sources and with which seed the maps in the folder were made; a warning if by another.
+    """Describes the commit and the seed with which the maps in a folder were made, with a warning if they differ.
 
-    A folder without maps is marked as of this run.
+    An empty folder is marked with those of this run.
     """
     now = {"commit of nre_ros": commit("nre_ros"), "seed": seed}
     mark = work / "made_by.json"
@@ -110,11 +124,11 @@ def _made_at(work: Path, seed: int) -> str:
     except (OSError, ValueError):
         made = "an unknown state of the sources"
     words = ", ".join(f"{key} {value}" for key, value in made.items()) if isinstance(made, dict) else made
-    return words if made == now else f"WARNING: maps that are there are of {words}; measured is another state or seed"
+    return words if made == now else f"WARNING: the maps in it are from {words}; this run has another commit or seed"
 
 
 def _run(name: str, module, options: Options, found: dict) -> None:
-    """found: gets the tables as they are done, and why there are no more."""
+    """Runs one benchmark; ``found`` gets its tables as they are finished, and the reason if it ends early."""
     print(f"\n## {name}: {BENCHMARKS[name]}\n", flush=True)
     try:
         for table in module.run(options):
@@ -130,32 +144,58 @@ def _run(name: str, module, options: Options, found: dict) -> None:
 
 def _parse(arguments):
     parser = argparse.ArgumentParser(prog="benchmarks/run.py", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)} (default: all)")
-    parser.add_argument("--list", action="store_true", help="what there is, and nothing else")
-    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared", metavar="DIR", help="the shared data")
-    parser.add_argument("--work", type=Path, metavar="DIR", help="keep maps and rendered views there for the next run")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="the tables and the machine as JSON, too")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)} (default: all, which takes hours)"
+    )
+    parser.add_argument("--list", action="store_true", help="list the benchmarks and end")
+    parser.add_argument(
+        "--shared",
+        type=Path,
+        default=ROOT.parent / "shared",
+        metavar="DIR",
+        help="folder of shared data (default: shared/ beside the repository)",
+    )
+    parser.add_argument(
+        "--work", type=Path, metavar="DIR", help="folder that keeps maps and rendered views for the next run"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write tables and machine as JSON as well")
     parser.add_argument(
         "--write-docs",
         type=Path,
         nargs="?",
         const=PAGE,
         metavar="FILE",
-        help=f"the tables of this run as a page, by default {PAGE.relative_to(ROOT)}",
+        help=f"write the tables as a Markdown page (default: {PAGE.relative_to(ROOT)})",
     )
-    parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads (default 2)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all random draws (default 0)")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads (default: 2)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of all random draws (default: 0)")
     parser.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cpu", help="of p3p and accuracy; speed takes all that there are"
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cpu",
+        help="device of accuracy; p3p and speed use a GPU if there is one (default: cpu)",
     )
-    parser.add_argument("--write", action="store_true", help="calibration: put the fitted numbers into the package")
-    parser.add_argument("--queries", type=int, default=0, metavar="N", help="evenly spaced queries a set (default all)")
-    parser.add_argument("--sets", type=_names, default=(), metavar="A,B", help="of benchmarks with sets (default all)")
-    parser.add_argument("--methods", type=_names, default=(), metavar="A,B", help="methods of accuracy (default all)")
+    parser.add_argument(
+        "--write", action="store_true", help="confidence_fit: write the fitted numbers into the package"
+    )
+    parser.add_argument(
+        "--queries",
+        type=int,
+        default=0,
+        metavar="N",
+        help="use only N evenly spaced queries of each set (default: all)",
+    )
+    parser.add_argument("--sets", type=_names, default=(), metavar="A,B", help="run only these sets (default: all)")
+    parser.add_argument(
+        "--methods", type=_names, default=(), metavar="A,B", help="accuracy: run only these methods (default: all)"
+    )
     args = parser.parse_args(arguments)
+    for old in [name for name in args.names if name in _RENAMED and name not in BENCHMARKS]:
+        print(f"benchmark {old}: renamed, use {_RENAMED[old]}", file=sys.stderr)
+    args.names = [name if name in BENCHMARKS else _RENAMED.get(name, name) for name in args.names]
     unknown = [name for name in args.names if name not in BENCHMARKS]
     if unknown:
-        parser.error(f"unknown benchmark {unknown[0]!r}, known: {', '.join(BENCHMARKS)}")
+        parser.error(f"benchmark {unknown[0]!r}: unknown (known: {', '.join(BENCHMARKS)})")
     return args
 
 

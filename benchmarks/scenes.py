@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The real scenes: their maps, built by the project's importer, their queries, and the queries' true poses."""
+"""The real scenes: their maps, built by the package's importers, their queries, and the queries' true poses."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from nre_ros.keyframes.importers.triangulated_source import TriangulatedSource
 from nre_ros.keyframes.storage.store import KeyframeStore
 
 THIN = 21
-"""The thin map holds every so manieth map frame."""
+"""The sparse map has every 21st map frame."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """An image (BGR) with its camera and its true T_map_cam [4, 4]."""
+    """An image (uint8 BGR [H, W, 3]) with its camera and its true pose T_map_cam [4, 4]."""
 
     name: str
     image: np.ndarray
@@ -48,10 +48,14 @@ class Query:
 
 @dataclass(frozen=True)
 class Scene:
-    """A map file, its queries, and for the baselines what the map knows besides.
+    """A map with its queries, and what the baselines need.
 
-    image: name of a keyframe -> its image; lifter: baseline -> a function (name of a keyframe, keypoints) -> points
-    [N, 3] in the map and which are known [N].
+    Attributes:
+        map_path: the map file.
+        queries: makes the queries.
+        image: name of a keyframe -> its image.
+        lifter: baseline -> a function (name of a keyframe, keypoints) -> points [N, 3] in the map, and which of them
+            are known [N].
     """
 
     map_path: Path
@@ -83,7 +87,7 @@ def kitchen(options: Options, every: int = 1, degraded: bool = False, builder: K
 
     def lift(name, keypoints):
         pixels = keypoints.pixels
-        # the very refinement of the importer, for everyone's keypoints
+        # the importer's refinement of depth, for the keypoints of all methods
         depth = smooth_depth(read_depth((folder / "depth" / name).with_suffix(".png"), 1000.0))
         camera, T_map_cam = source.only_camera, parse_tum_pose(source.pose_lines[name])[1]
         points, known = lift_by_depth(depth, pixels, camera, T_map_cam)
@@ -96,18 +100,25 @@ def kitchen(options: Options, every: int = 1, degraded: bool = False, builder: K
 
 def fountain(options: Options) -> Scene:
     """Photographs of a fountain with surveyed poses and no depth: points triangulated by the project's importer."""
+    return _posed(options, "fountain", options.data("data/fountain/images"), *fountain_sources(options))
+
+
+def fountain_sources(options: Options) -> list[TriangulatedSource]:
+    """The fountain's map images and query images."""
     folder = options.data("data/fountain")
-    sources = [
-        ColmapPosesSource(folder / "sparse", folder / "images", folder / file) for file in ("map.txt", "query.txt")
-    ]
-    return _posed(options, "fountain", folder / "images", *sources)
+    return [ColmapPosesSource(folder / "sparse", folder / "images", folder / file) for file in ("map.txt", "query.txt")]
 
 
 def gallery(options: Options) -> Scene:
     """The rendered gallery from kapture: a rig of two cameras, queries of other focal lengths, partly covered."""
+    images = options.data("data/virtual_gallery/mapping/sensors/records_data")
+    return _posed(options, "gallery", images, *virtual_gallery_sources(options))
+
+
+def virtual_gallery_sources(options: Options) -> list[TriangulatedSource]:
+    """The virtual gallery's map images and query images."""
     folder = options.data("data/virtual_gallery")
-    sources = [KaptureSource(folder / half) for half in ("mapping", "query")]
-    return _posed(options, "gallery", folder / "mapping/sensors/records_data", *sources)
+    return [KaptureSource(folder / half) for half in ("mapping", "query")]
 
 
 def _posed(
@@ -115,7 +126,7 @@ def _posed(
 ) -> Scene:
     """A map of posed images and queries of the same kind.
 
-    SIFT has the points of the importer, which finds the very same keypoints; the other baselines' are
+    SIFT has the points of the importer, which uses the same keypoints. The points of the other baselines are
     triangulated from their own matches between the map's images.
     """
     map_path = options.folder / f"{name}.db"
@@ -143,7 +154,7 @@ def _posed(
 
 
 def _kitchen_source(folder: Path, work: Path, every: int) -> RgbdFolderSource:
-    """The project's importer, on a list of every ``every``th map frame."""
+    """The package's importer, on a list of every ``every``th map frame."""
     names = read_list(folder / "map.txt")[::every]
     poses = [line for line in read_lines(folder / "map_poses.txt") if not line.startswith("#")][::every]
     names_path, poses_path = work / f"map_{every}.txt", work / f"poses_{every}.txt"
@@ -153,7 +164,7 @@ def _kitchen_source(folder: Path, work: Path, every: int) -> RgbdFolderSource:
 
 
 def degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Motion blur of 11 pixels in a random direction, gamma 2.2, half the brightness, noise of 0.02."""
+    """Degrades an image: motion blur of 11 pixels in a random direction, gamma 2.2, half the brightness, noise of 0.02."""
     angle = rng.uniform(0, np.pi)
     direction = 5 * np.array([np.cos(angle), np.sin(angle)])
     kernel = np.zeros((11, 11), np.float32)

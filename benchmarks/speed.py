@@ -1,23 +1,21 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Time and memory of one query end to end, each configuration in a process of its own.
+"""Time and memory of one query, each configuration in a process of its own.
 
-The process opens the map as a robot does, warms up, and localizes the kitchen's queries one
-after the other; its peak memory is the kernel's (VmHWM), everything that is loaded included.
+The process opens the map, warms up, and localizes the kitchen's queries one after the other. Its peak memory is the
+kernel's (VmHWM) and includes everything that is loaded.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import torch
-from common import ROOT, Options, Table, prepare_process
+from common import Options, Table, child_options, prepare_process
 from scenes import kitchen
 
 CONFIGURATIONS = (
@@ -25,9 +23,9 @@ CONFIGURATIONS = (
     ("7 keyframes, 5 retrieved", 9, 5),
     ("63 keyframes, 20 retrieved", 1, 20),
 )
-"""Title, every how manieth map frame is a keyframe, and how many are retrieved (500 points each)."""
+"""Title, n where every nth map frame is a keyframe, and how many keyframes of 500 points are retrieved."""
 ROUNDS = 3
-"""Times through all queries."""
+"""How often all queries are localized."""
 
 
 def run(options: Options):
@@ -51,7 +49,8 @@ def run(options: Options):
     for title, every, retrieved in CONFIGURATIONS:
         map_path = kitchen(options, every).map_path
         for device in devices:
-            measured = _in_child(options, map_path, device, retrieved)
+            task = {"map": str(map_path), "device": device, "retrieved": retrieved}
+            measured = options.run_in_child(__file__, task)
             totals.rows.append((title, device, *measured["totals"]))
             if not stages.rows:
                 stages.columns += tuple(measured["stages"])
@@ -66,29 +65,12 @@ def run(options: Options):
     yield stages
 
 
-def _in_child(options: Options, map_path: Path, device: str, retrieved: int) -> dict:
-    task = {
-        "map": str(map_path),
-        "device": device,
-        "retrieved": retrieved,
-        "threads": options.threads,
-        "seed": options.seed,
-        "queries": options.queries,
-        "shared": str(options.shared),
-        "folder": str(options.folder),
-    }
-    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, __file__, json.dumps(task)]
-    child = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(child.stdout.splitlines()[-1])
-
-
 def _child(task: dict) -> None:
-    """What the process of one configuration does; prints one line of JSON."""
+    """Measures one configuration and prints one line of JSON."""
     from nre_ros.localization.localizer import Localizer
 
     prepare_process(task["threads"])
-    options = Options(Path(task["shared"]), Path(task["folder"]), queries=task["queries"])
+    options = child_options(task)
     seconds, results = [], []
     with Localizer(task["map"], task["device"], seed=task["seed"], retrieve=task["retrieved"]) as localizer:
         localizer.warm_up()
@@ -107,7 +89,7 @@ def _child(task: dict) -> None:
 
 
 def peak_megabytes() -> float:
-    """Peak resident memory of this process; getrusage would count its parent's too."""
+    """Reads the peak resident memory of this process; getrusage would count its parent's, too."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return float(line.split()[1]) * 1024 / 1e6

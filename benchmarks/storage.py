@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Bytes a keyframe, what adding one costs, and what int8 descriptors cost in accuracy, on the kitchen."""
+"""Bytes of a keyframe, time to add one, and accuracy with int8 and with float32 descriptors on the kitchen."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _sizes(path) -> Table:
 
 
 class _Recorder(KeyframeBuilder):
-    """Keeps the keyframes that it makes, as they are before they are stored."""
+    """Keeps the keyframes that it builds, as they are before they are stored."""
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
@@ -102,7 +102,7 @@ class _Recorder(KeyframeBuilder):
 
 
 def _accuracy(options: Options) -> Table:
-    """One map, localized in with the descriptors of its file and with the same ones before they were quantised."""
+    """Localizes in one map with the descriptors of its file, and with the same descriptors before quantisation."""
     builder = _Recorder(load_backbone("xfeat", options.device), seed=options.seed)
     scene = kitchen(options, builder=builder)
     queries = list(scene.queries())

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The runner of the benchmarks: what has been measured is kept, and where maps come from is told."""
+"""The runner of the benchmarks: it keeps what was measured, and reports where maps come from."""
 
 import importlib
 import json
@@ -43,16 +43,16 @@ def test_what_was_measured_before_an_error_is_kept(runner, tmp_path):
     assert page.count("| sheep | 7 ") == 2 and "Broken off: 'lost'" in page
 
 
-def test_a_page_is_not_replaced_by_one_without_its_data(runner, tmp_path, capsys):
+def test_a_page_is_not_replaced_when_a_benchmark_was_skipped(runner, tmp_path, capsys):
     page = tmp_path / "page.md"
     page.write_text("as it was")
     assert runner.main(["good", "absent", "--json", str(tmp_path / "a.json"), "--write-docs", str(page)]) == 0
-    assert page.read_text() == "as it was" and "skipped were: absent (needs data)" in capsys.readouterr().err
+    assert page.read_text() == "as it was" and "benchmarks were skipped: absent (needs data)" in capsys.readouterr().err
     assert json.loads((tmp_path / "a.json").read_text())["benchmarks"]["absent"]["skipped"] == "needs data"
     assert runner.main(["good", "--write-docs", str(page)]) == 0 and "sheep" in page.read_text()
 
 
-def test_maps_of_another_state_or_seed_are_told(runner, tmp_path, capsys):
+def test_maps_of_another_commit_or_seed_cause_a_warning(runner, tmp_path, capsys):
     def header(*more):
         assert runner.main(["good", "--work", str(tmp_path / "work"), *more]) == 0
         return next(line for line in capsys.readouterr().out.splitlines() if line.startswith("work folder: "))
@@ -60,13 +60,13 @@ def test_maps_of_another_state_or_seed_are_told(runner, tmp_path, capsys):
     assert "WARNING" not in header() and "WARNING" not in header()
     assert "WARNING" in header("--seed", "1") and "seed 0" in header("--seed", "1")
     (tmp_path / "work/made_by.json").write_text('{"commit of nre_ros": "0000000", "seed": 0}')
-    assert "WARNING: maps that are there are of commit of nre_ros 0000000" in header()
+    assert "WARNING: the maps in it are from commit of nre_ros 0000000" in header()
     (tmp_path / "work/made_by.json").unlink()
     (tmp_path / "work/kitchen_1.db").touch()
-    assert "WARNING: maps that are there are of an unknown state" in header()
+    assert "WARNING: the maps in it are from an unknown state" in header()
 
 
-def test_a_set_without_its_data_does_not_keep_the_others_from_being_measured(runner, tmp_path, monkeypatch):
+def test_sets_with_data_are_measured_when_another_has_none(runner, tmp_path, monkeypatch):
     accuracy, common = (importlib.import_module(name) for name in ("accuracy", "common"))
     table = common.Table("measured", ("what",))
 
@@ -80,3 +80,24 @@ def test_a_set_without_its_data_does_not_keep_the_others_from_being_measured(run
     assert next(tables) is table
     with pytest.raises(common.Skip, match="fountain needs data/fountain"):
         next(tables)
+
+
+def test_every_benchmark_can_be_imported_and_run(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    run = importlib.import_module("run")
+    assert all(callable(importlib.import_module(name).run) for name in run.BENCHMARKS)
+    assert set(run._RENAMED.values()) <= set(run.BENCHMARKS)
+
+
+def test_an_old_name_of_a_benchmark_runs_it_with_a_note(runner, monkeypatch, capsys):
+    monkeypatch.setattr(runner, "_RENAMED", {"well": "good"})
+    assert runner.main(["well"]) == 0
+    printed = capsys.readouterr()
+    assert "counted" in printed.out and "benchmark well: renamed, use good" in printed.err
+
+
+def test_an_unknown_set_is_an_error(runner, tmp_path):
+    common = importlib.import_module("common")
+    options = common.Options(tmp_path, tmp_path, sets=("kitchen", "garden"))
+    with pytest.raises(common.UsageError, match="set 'garden': unknown .known: kitchen, hall."):
+        options.selected_sets({"kitchen": 1, "hall": 2})

@@ -244,7 +244,7 @@ def test_the_view_of_a_large_map_is_a_part_of_it_and_says_so(path, tmp_path, mon
     with KeyframeStore.open(path) as store:
         sample = map_view.sample_map(store)
         assert len(sample.ids) == 4 and 300 < len(sample.points) < 700
-        assert sample.title.startswith("4 of 7 keyframes") and f"of {sample.all_points} points" in sample.title
+        assert sample.title.startswith("4 of 7 keyframes") and f"of {sample.point_count} points" in sample.title
         map_view.write_map_html(tmp_path / "view.html", store, sample)
     assert "1 pictures" in (tmp_path / "view.html").read_text()
 

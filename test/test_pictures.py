@@ -10,7 +10,7 @@ from nre_ros.features import FeatureGrid
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.pictures.query import draw_query
 from nre_ros.pictures.sheet import write_sheet
-from nre_ros.pictures.space import write_space
+from nre_ros.pictures.view_3d import write_3d_view
 
 pytest.importorskip("matplotlib")
 
@@ -54,7 +54,7 @@ def test_a_sheet_is_written_with_and_without_a_pose(tmp_path, result, posed):
 def test_the_view_in_space_is_one_file_that_needs_nothing_else(tmp_path):
     pytest.importorskip("plotly")
     poses = {f"image{i}.jpg": np.eye(4) for i in range(2)}
-    write_space(tmp_path / "space.html", np.random.default_rng(0).normal(size=(50, 3)), np.eye(4)[None], poses)
+    write_3d_view(tmp_path / "space.html", np.random.default_rng(0).normal(size=(50, 3)), np.eye(4)[None], poses)
     page = (tmp_path / "space.html").read_text()
     assert "image1.jpg" in page and "50 map points" in page
     assert "<script src=" not in page and "<link" not in page.split("<body")[0]

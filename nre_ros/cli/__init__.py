@@ -1,54 +1,88 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The command ``nre_ros``: build maps, localize images, run the node, replay bags, evaluate, see a demo."""
+"""The command ``nre_ros``, one module for each of its commands."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from nre_ros import __version__
 from nre_ros.errors import NreError
 from nre_ros.process import prepare
 
+_USAGE = "nre_ros [-h] [--version] COMMAND ..."
 _DESCRIPTION = """\
-Tells where a camera is from one image, in a map of keyframes, by the Neural Reprojection Error.
+Estimates the pose of a camera from one image in a map of keyframes, by the Neural Reprojection Error.
 
-  nre_ros demo                          see it work in a synthetic room, through ROS 2
-  nre_ros map build rgbd|colmap ...     make a map from what you have
-  nre_ros localize --map MAP.db ...     localize image files, no ROS needed
-  nre_ros node --map MAP.db ...         localize a camera's topic in ROS 2
-  nre_ros replay --map MAP.db BAG       play a bag through ROS 2 to the node, and tell how well it did
-  nre_ros evaluate --map MAP.db ...     how well it does on a bag or on images with known poses: a report
-  nre_ros compare DIR DIR               two evaluations laid over each other
-  nre_ros benchmark 7scenes --root DIR  a public benchmark as its owners define it
-  nre_ros weights import FILE ...       take the published NRE networks into use
+See it work:
+  demo         localize a robot in a synthetic room, through ROS 2
+
+Make a map:
+  map          build a map; look at, verify, merge, prune and export map files
+  weights      verify and import the published NRE networks (optional)
+
+Localize:
+  localize     localize image files, without ROS
+  node         run the ROS 2 node, which localizes the images of a camera
+  replay       play a bag to the ROS 2 node and print how good its poses are
+
+Evaluate:
+  evaluate     compare the poses of a bag or of image files with ground truth, and write a report
+  compare      compare evaluations with each other
+  benchmark    run a public benchmark: 7-Scenes, Cambridge, Aachen, InLoc, TUM, EuRoC
 """
+_EPILOG = "`nre_ros COMMAND --help` explains a command and its options."
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser with all sub-commands; each sets ``func``, which takes the arguments and returns an exit code."""
+    """Makes the parser of the command line with all its commands.
+
+    Returns:
+        The parser. The attribute ``func`` of parsed arguments runs the command and returns its exit code; without
+        a command there is no such attribute.
+    """
     from nre_ros.cli import benchmark, compare, demo, evaluate, localize, map, node, replay, weights
 
     parser = argparse.ArgumentParser(
-        prog="nre_ros", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="nre_ros",
+        usage=_USAGE,
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"nre_ros {__version__}")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (demo, map, localize, node, replay, evaluate, compare, benchmark, weights):
+    # the description lists the commands in groups, which argparse cannot do
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", help=argparse.SUPPRESS, prog="nre_ros")
+    for module in (demo, map, weights, localize, node, replay, evaluate, compare, benchmark):
         module.add_parser(subparsers)
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; errors that a user can act on are one line and exit code 2."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Errors that a user can act on are printed as one line.
+
+    Args:
+        argv: the arguments after the program's name; by default those of this process.
+
+    Returns:
+        The exit code: that of the command, 2 after an error or without a command, 130 when interrupted.
+    """
     prepare()
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help(sys.stderr)
+        return EXIT_ERROR
     try:
-        return arguments.func(arguments)
+        exit_code: int = arguments.func(arguments)
+        return exit_code
     except NreError as error:
         print(f"nre_ros: {error}", file=sys.stderr)
         return EXIT_ERROR

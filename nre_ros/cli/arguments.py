@@ -1,15 +1,95 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Values that several commands take."""
+"""Options that several commands share, and the types of their values."""
 
 from __future__ import annotations
 
 import argparse
+import math
+from typing import TypeAlias
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+"""What ``add_subparsers`` returns; the class itself is not public."""
 
 
-def count(text: str) -> int:
-    """A whole number from 1, for argparse."""
+def add_command(
+    subparsers: Subparsers, name: str, summary: str, description: str, example: str = ""
+) -> argparse.ArgumentParser:
+    """Registers a command whose help text keeps its line breaks.
+
+    Args:
+        subparsers: the commands to which this one is added.
+        name: what the user types.
+        summary: one line for the list of commands.
+        description: what the command does and what the user sees afterwards.
+        example: command lines, shown below the options.
+
+    Returns:
+        The parser of the new command.
+    """
+    return subparsers.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=f"example:\n{example}" if example else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_device_option(parser: argparse._ActionsContainer) -> None:
+    """Adds ``--device``."""
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where the networks and the estimator run; auto takes the GPU if there is one (default: auto)",
+    )
+
+
+def add_seed_option(parser: argparse._ActionsContainer, what: str) -> None:
+    """Adds ``--seed``; ``what`` names the random draws that it decides."""
+    parser.add_argument("--seed", type=int, default=0, help=f"seed of {what} (default: 0)")
+
+
+def add_node_parameter_option(parser: argparse._ActionsContainer) -> None:
+    """Adds ``--param NAME:=VALUE``, which may be given several times."""
+    parser.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        type=node_parameter,
+        metavar="NAME:=VALUE",
+        help="set a parameter of the node; the option may be given several times",
+    )
+
+
+def positive_int(text: str) -> int:
+    """Reads a whole number from 1, for argparse."""
     value = int(text)
     if value <= 0:
         raise argparse.ArgumentTypeError(f"{value} is not positive")
     return value
+
+
+def positive_float(text: str) -> float:
+    """Reads a number above 0, for argparse."""
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return value
+
+
+def non_negative_float(text: str) -> float:
+    """Reads a finite number from 0, for argparse."""
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0")
+    return value
+
+
+def node_parameter(text: str) -> tuple[str, str]:
+    """Reads ``NAME:=VALUE`` as a pair, for argparse."""
+    name, separator, value = text.partition(":=")
+    if not separator or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME:=VALUE")
+    return name, value

@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nre_ros.cli.arguments import count as positive_int
+from nre_ros.cli.arguments import positive_int
 
 _DESCRIPTION = """\
 Reads a public data set in the layout in which it is downloaded, builds the map from the official split, localizes

@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     Returns:
         Exit status.
     """
-    from nre_ros.cli.tables import print_table
+    from nre_ros.cli.output import print_table
     from nre_ros.evaluation.output_folder import read_evaluations
     from nre_ros.evaluation.report import tables
     from nre_ros.evaluation.report.write import write_comparison

@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nre_ros.cli.arguments import count as positive_int
-from nre_ros.cli.replay import parameter as node_parameter
-from nre_ros.cli.replay import positive as positive_float
+from nre_ros.cli.arguments import node_parameter, positive_float, positive_int
 
 if TYPE_CHECKING:
     from nre_ros.evaluation.evaluate import Evaluation
@@ -273,7 +271,7 @@ def _path(text: str | None) -> Path | None:
 
 
 def _print_summary(done: Evaluation) -> None:
-    from nre_ros.cli.tables import print_table
+    from nre_ros.cli.output import print_table
     from nre_ros.evaluation.report import tables
 
     summaries = {"nre_ros": done.summary, **done.summary.get("baselines", {})}

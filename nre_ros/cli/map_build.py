@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nre_ros.cli.arguments import count
-from nre_ros.cli.tables import print_table
+from nre_ros.cli.arguments import non_negative_float, positive_int
+from nre_ros.cli.output import print_table
 from nre_ros.features import BACKBONES, DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
@@ -71,7 +71,9 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         help="xfeat (default), or nre: the published networks, after `nre_ros weights import`",
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network runs")
-    parser.add_argument("--points", type=count, default=500, metavar="N", help="points of a keyframe (default 500)")
+    parser.add_argument(
+        "--points", type=positive_int, default=500, metavar="N", help="points of a keyframe (default 500)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the random draws (default 0)")
     parser.add_argument("--force", action="store_true", help="replace an existing map when the new one is complete")
     parser.add_argument("--keep-all", action="store_true", help="keep near-duplicates of earlier views too")
@@ -79,7 +81,7 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         "--cull-motion",
         "--thin-motion",
         action=_RenamedOption,
-        type=_not_negative,
+        type=non_negative_float,
         metavar="RAD",
         help="a view whose scene moved by less than this angle in the image is a near-duplicate of an earlier view "
         "(default 0.004; for recordings 0.05)",
@@ -88,7 +90,7 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         "--cull-overlap",
         "--thin-overlap",
         action=_RenamedOption,
-        type=_not_negative,
+        type=non_negative_float,
         metavar="SHARE",
         help="... if the view also shows this share of the earlier view's points (default 0.95; for recordings 0.8)",
     )
@@ -108,13 +110,6 @@ class _RenamedOption(argparse.Action):
         if option_string in self.option_strings[1:]:
             print(f"warning: {option_string} is deprecated, use {self.option_strings[0]}", file=sys.stderr)
         setattr(namespace, self.dest, values)
-
-
-def _not_negative(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0")
-    return value
 
 
 def _add_colmap_arguments(parser: argparse.ArgumentParser, files: str) -> None:

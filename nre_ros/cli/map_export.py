@@ -7,10 +7,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from nre_ros.cli.tables import print_table
+from nre_ros.cli.arguments import Subparsers
+from nre_ros.cli.output import print_table
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Subparsers) -> None:
     """Adds the command ``map export``."""
     parser = commands.add_parser(
         "export",

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import argparse
 
+from nre_ros.cli.arguments import Subparsers
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+
+def add_parser(commands: Subparsers) -> None:
     """Adds the command ``map index``."""
     parser = commands.add_parser(
         "index",

@@ -9,13 +9,14 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from nre_ros.cli.tables import print_table
+from nre_ros.cli.arguments import Subparsers
+from nre_ros.cli.output import print_table
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.tools.info import MapInfo, describe_map
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Subparsers) -> None:
     """Adds the command ``map info``."""
     info = commands.add_parser("info", help="describe a map", description="Describe a map in figures.")
     info.add_argument("map", metavar="MAP.db")

@@ -7,11 +7,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from nre_ros.cli.tables import print_table
+from nre_ros.cli.arguments import Subparsers
+from nre_ros.cli.output import print_table
 from nre_ros.keyframes.tools.merge import NAME_CLASH_RULES, merge_maps
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Subparsers) -> None:
     """Adds the command ``map merge``."""
     parser = commands.add_parser(
         "merge",

@@ -8,7 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from nre_ros.cli.tables import print_table
+from nre_ros.cli.arguments import Subparsers
+from nre_ros.cli.output import print_table
 from nre_ros.errors import MapError
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.tools.prune import (
@@ -25,7 +26,7 @@ _MOST_SHOWN = 5
 """Names of removed keyframes in the output."""
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Subparsers) -> None:
     """Adds the command ``map prune``."""
     parser = commands.add_parser(
         "prune",

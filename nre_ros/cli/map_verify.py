@@ -7,14 +7,15 @@ from __future__ import annotations
 import argparse
 import sys
 
-from nre_ros.cli.tables import print_table
+from nre_ros.cli.arguments import Subparsers
+from nre_ros.cli.output import print_table
 
 EXIT_DAMAGED = 1
 _MOST_LISTED = 50
 """Problems that are listed one by one."""
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Subparsers) -> None:
     """Adds the command ``map verify``."""
     parser = commands.add_parser(
         "verify",

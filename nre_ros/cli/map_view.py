@@ -8,10 +8,11 @@ import argparse
 import webbrowser
 from pathlib import Path
 
-from nre_ros.cli.tables import print_table
+from nre_ros.cli.arguments import Subparsers
+from nre_ros.cli.output import print_table
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Subparsers) -> None:
     """Adds the command ``map view``."""
     parser = commands.add_parser(
         "view",

@@ -1,13 +1,13 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""A synthetic world with exact truth: rooms with photographs on their walls, rendered for any camera.
+"""A synthetic world with exact ground truth: rooms with photographs on their walls, rendered for any camera.
 
     gallery = Gallery(build_room(seed=0))
-    view = gallery.render(camera, T_map_cam)        # image, depth and the pose they belong to
+    view = gallery.render(camera, T_map_cam)        # image, depth and their pose
     rgbd.write_rgbd(folder, gallery, camera, mapping_poses())     # input of ``nre_ros map build rgbd``
     bag.write_bag(folder, gallery, camera, robot_loop())          # a rosbag2 to play to the node
 
-``rgbd`` and ``bag`` are modules to import on their own: they need more libraries than the pictures do.
+Import the modules ``rgbd`` and ``bag`` by themselves: they need more libraries than rendering does.
 """
 
 from nre_ros.gallery.render import Gallery, Rendering

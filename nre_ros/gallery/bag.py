@@ -1,21 +1,22 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Writes a robot's run through a gallery as a rosbag2, without ROS (the rosbags library).
+"""Writes the drive of a robot through a gallery as a rosbag2, without ROS (by the rosbags library).
 
-Topics: ``/camera/color/image_raw`` or ``/camera/color/image_raw/compressed``,
-``/camera/color/camera_info``, ``/tf`` (odom -> base_link, drifting), ``/tf_static`` (base_link ->
-camera_link -> camera_color_optical_frame) and ``/ground_truth`` (PoseStamped of the optical frame
-in map, exact, one an image).
+Topics: ``/camera/color/image_raw`` or ``/camera/color/image_raw/compressed``, ``/camera/color/camera_info``, ``/tf``
+(odom -> base_link, drifting), ``/tf_static`` (base_link -> camera_link -> camera_color_optical_frame) and
+``/ground_truth`` (PoseStamped of the optical frame in the map, exact, one for each image).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
@@ -45,13 +46,19 @@ _FOREVER = QosTime(9223372036, 854775807)  # RMW_DURATION_INFINITE
 
 @dataclass(frozen=True)
 class BagSummary:
-    """What was written: stamps [N] int64 (nanoseconds) of the images, their true poses [N, 4, 4], and
-    where odom starts in the map [4, 4] (the drift takes it elsewhere)."""
+    """What was written.
+
+    Attributes:
+        path: folder of the bag.
+        stamps: stamps [N] of the images, nanoseconds.
+        T_map_cam: true poses [N, 4, 4] of the camera, optical frame to map.
+        T_map_odom: pose [4, 4] of the odom frame in the map at the start; later odometry drifts.
+    """
 
     path: Path
-    stamps: np.ndarray
-    T_map_cam: np.ndarray
-    T_map_odom: np.ndarray
+    stamps: npt.NDArray[np.int64]
+    T_map_cam: npt.NDArray[np.float64]
+    T_map_odom: npt.NDArray[np.float64]
 
 
 def write_bag(
@@ -72,12 +79,33 @@ def write_bag(
     start_stamp: int = START_STAMP,
     progress: Callable[[int, int], None] | None = None,
 ) -> BagSummary:
-    """Renders the whole trajectory into the bag folder ``path``; messages are in the order of their stamps.
+    """Renders a trajectory and writes it as a bag; the messages are in the order of their stamps.
 
-    encoding: ``jpeg`` (CompressedImage) or ``bgr8``, ``rgb8``, ``mono8`` (Image).  storage: ``mcap``
-    or ``sqlite3``.  The odometry starts one step before the first image, where odom and base_link
-    are one, and ends after the last.  progress(done, all) is called after every image.
-    Raises ``NreError`` when ``path`` exists.
+    Odometry starts one step before the first image, where odom and base_link coincide, and ends after the last image.
+
+    Args:
+        path: folder of the bag; it must not exist.
+        gallery: what is rendered.
+        camera: the camera.
+        trajectory: motion of base_link in the map.
+        mount: where the camera is mounted on the robot; None for the usual place.
+        image_rate: images a second.
+        odometry_rate: odometry transforms a second.
+        encoding: ``jpeg`` (CompressedImage), or ``bgr8``, ``rgb8`` or ``mono8`` (Image).
+        jpeg_quality: quality of JPEGs, 0 to 100.
+        storage: ``mcap`` or ``sqlite3``.
+        noise: errors of odometry.
+        sensor: what the camera adds to the images.
+        seed: seed of the errors of odometry and of the sensor's noise.
+        start_stamp: stamp of the first image, nanoseconds.
+        progress: called with (done, total) after every image.
+
+    Returns:
+        What was written.
+
+    Raises:
+        NreError: ``path`` exists.
+        ValueError: the encoding or the storage is unknown.
     """
     path = Path(path)
     if encoding not in ENCODINGS:
@@ -85,7 +113,7 @@ def write_bag(
     if storage not in ("mcap", "sqlite3"):
         raise ValueError(f"storage must be mcap or sqlite3, got {storage!r}")
     if path.exists():
-        raise NreError(f"bag {path} exists already, not overwriting it")
+        raise NreError(f"bag {path}: exists already, not overwritten (choose another path)")
     mount = mount or CameraMount()
     seconds = np.arange(int(trajectory.duration * image_rate + 1e-9) + 1) / image_rate
     ticks = np.arange(-1, int(np.ceil(seconds[-1] * odometry_rate)) + 2) / odometry_rate
@@ -94,7 +122,7 @@ def write_bag(
     poses = trajectory.T_map_base(seconds) @ mount.T_base_cam
     stamps, tick_stamps = (start_stamp + np.round(times * 1e9).astype(np.int64) for times in (seconds, ticks))
 
-    # a transform comes before the image of the same stamp, so that it can be looked up at once
+    # a transform precedes the image of the same stamp, so that it can be looked up at once
     events = [(int(t), kind, i) for kind, times in enumerate((tick_stamps, stamps)) for i, t in enumerate(times)]
     events.sort()
     with Writer(path, version=9, storage_plugin=StoragePlugin[storage.upper()]) as writer:
@@ -115,7 +143,7 @@ def write_bag(
 
 
 class _Topics:
-    """The bag's connections."""
+    """Writes messages to the topics of the bag."""
 
     def __init__(self, writer: Writer, encoding: str):
         self._writer = writer
@@ -135,13 +163,13 @@ class _Topics:
             for topic, name in types.items()
         }
 
-    def write(self, topic: str, stamp: int, message) -> None:
+    def write(self, topic: str, stamp: int, message: Any) -> None:
         connection = self._connections[topic]
         self._writer.write(connection, stamp, _STORE.serialize_cdr(message, connection.msgtype))
 
 
 def _offered_qos(latched: bool) -> Qos:
-    """Reliable; transient local when ``latched``, as tf2's static broadcaster offers."""
+    """Makes a reliable profile; transient local when ``latched``, as tf2's static broadcaster offers."""
     durability = QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE
     return Qos(
         QosHistory.KEEP_LAST,
@@ -156,27 +184,36 @@ def _offered_qos(latched: bool) -> Qos:
     )
 
 
-def _static_transforms(mount: CameraMount) -> Iterator[tuple[str, str, np.ndarray]]:
+def _static_transforms(mount: CameraMount) -> Iterator[tuple[str, str, npt.NDArray[np.float64]]]:
     yield BASE, LINK, mount.T_base_link
     yield LINK, OPTICAL, mount.T_link_cam
 
 
-def _type(name: str):
+def _type(name: str) -> Callable[..., Any]:
+    """The class of a message type; rosbags makes it at run time."""
     return _STORE.types[name]
 
 
-def _header(stamp: int, frame: str):
+def _header(stamp: int, frame: str) -> Any:
     time = _type("builtin_interfaces/msg/Time")(sec=stamp // 10**9, nanosec=stamp % 10**9)
     return _type("std_msgs/msg/Header")(stamp=time, frame_id=frame)
 
 
-def _pose_parts(T: np.ndarray):
+def _pose_parts(T: npt.NDArray[np.float64]) -> tuple[list[float], Any]:
     position, quaternion = position_quaternion(T)
     return position.tolist(), _type("geometry_msgs/msg/Quaternion")(*quaternion.tolist())
 
 
-def tf_message(stamp: int, transforms):
-    """tf2_msgs/TFMessage of (parent, child, T_parent_child) triples."""
+def tf_message(stamp: int, transforms: Iterable[tuple[str, str, npt.NDArray[np.float64]]]) -> Any:
+    """Makes a tf2_msgs/TFMessage.
+
+    Args:
+        stamp: stamp of all transforms, nanoseconds.
+        transforms: parent frame, child frame and T_parent_child [4, 4] of each.
+
+    Returns:
+        The message, an object of the rosbags library.
+    """
     messages = []
     for parent, child, T in transforms:
         position, rotation = _pose_parts(T)
@@ -185,16 +222,34 @@ def tf_message(stamp: int, transforms):
     return _type("tf2_msgs/msg/TFMessage")(messages)
 
 
-def pose_message(stamp: int, frame: str, T: np.ndarray):
-    """geometry_msgs/PoseStamped of a pose [4, 4] in ``frame``."""
+def pose_message(stamp: int, frame: str, T: npt.NDArray[np.float64]) -> Any:
+    """Makes a geometry_msgs/PoseStamped.
+
+    Args:
+        stamp: stamp, nanoseconds.
+        frame: frame of the pose.
+        T: pose [4, 4].
+
+    Returns:
+        The message, an object of the rosbags library.
+    """
     position, rotation = _pose_parts(T)
     pose = _type("geometry_msgs/msg/Pose")(_type("geometry_msgs/msg/Point")(*position), rotation)
     return _type("geometry_msgs/msg/PoseStamped")(_header(stamp, frame), pose)
 
 
-def camera_info_message(stamp: int, frame: str, camera: Camera):
-    """sensor_msgs/CameraInfo; R is the identity and P the intrinsics: a camera that is not rectified."""
-    coefficients = camera.distortion
+def camera_info_message(stamp: int, frame: str, camera: Camera) -> Any:
+    """Makes a sensor_msgs/CameraInfo of a camera that is not rectified: R is the identity, P has the intrinsics.
+
+    Args:
+        stamp: stamp, nanoseconds.
+        frame: the camera's optical frame.
+        camera: the camera.
+
+    Returns:
+        The message, an object of the rosbags library.
+    """
+    coefficients: tuple[float, ...] = camera.distortion
     if camera.model == EQUIDISTANT:
         model = "equidistant"
     elif len(coefficients) == 8:
@@ -217,18 +272,34 @@ def camera_info_message(stamp: int, frame: str, camera: Camera):
     )
 
 
-def image_message(stamp: int, frame: str, image: np.ndarray, encoding: str = "bgr8", jpeg_quality: int = 90):
-    """The image uint8 BGR [H, W, 3] as sensor_msgs/Image, or CompressedImage for ``jpeg``."""
+def image_message(
+    stamp: int, frame: str, image: npt.NDArray[np.uint8], encoding: str = "bgr8", jpeg_quality: int = 90
+) -> Any:
+    """Makes a sensor_msgs/Image or, for the encoding ``jpeg``, a CompressedImage.
+
+    Args:
+        stamp: stamp, nanoseconds.
+        frame: the camera's optical frame.
+        image: uint8 BGR [H, W, 3].
+        encoding: ``jpeg``, ``bgr8``, ``rgb8`` or ``mono8``.
+        jpeg_quality: quality of JPEGs, 0 to 100.
+
+    Returns:
+        The message, an object of the rosbags library.
+
+    Raises:
+        NreError: the image could not be compressed.
+    """
     header = _header(stamp, frame)
     if encoding == "jpeg":
         done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])
         if not done:
-            raise NreError(f"image of shape {image.shape} could not be compressed")
+            raise NreError(f"image of shape {image.shape}: could not be compressed")
         return _type("sensor_msgs/msg/CompressedImage")(header, "bgr8; jpeg compressed bgr8", data.ravel())
     if encoding == "rgb8":
         image = image[:, :, ::-1]
     elif encoding == "mono8":
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
     height, width = image.shape[:2]
     data = np.ascontiguousarray(image).reshape(-1)
     return _type("sensor_msgs/msg/Image")(header, height, width, encoding, 0, data.size // height, data)

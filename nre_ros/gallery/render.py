@@ -1,26 +1,27 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Exact images and depths of textured rectangles, for any camera model.
+"""Renders exact images and depths of textured rectangles, for any camera model.
 
-A rectangle ``corner + a right + b down`` seen along the ray (x, y, 1) of the camera frame obeys
+A rectangle ``corner + a right + b down`` and the ray (x, y, 1) of the camera frame meet where
 
     (a, b, 1) / z = M^-1 (x, y, 1),   M = [right down corner] in the camera frame,
 
-so inverse depth, and texture coordinates times inverse depth, are linear in the normalised
-coordinates (x, y) (Blinn, "Hyperbolic interpolation", 1992).  The rays come from ``Camera.rays``,
-hence the picture is exact under lens distortion too.  The image is the average of supersample^2
-rays a pixel, each a trilinear mipmap sample (Williams 1983); depth is that of the ray through the
-pixel's centre.  Tiles of rays whose bounds rule a rectangle out, or put it behind another, are
-skipped (hierarchical visibility), which decides nothing but speed.
+so inverse depth, and texture coordinates times inverse depth, are linear in the normalised coordinates (x, y) (Blinn,
+"Hyperbolic interpolation", 1992). The rays come from ``Camera.rays``, hence the image is exact under lens distortion
+too. A pixel is the average of supersample^2 rays, each a trilinear mipmap sample (Williams 1983); depth is that of the
+ray through the pixel's centre. Interval bounds exclude rectangles from whole tiles of rays (hierarchical visibility),
+which changes nothing but speed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from nre_ros.errors import PoseError
@@ -28,40 +29,57 @@ from nre_ros.gallery.scene import Quad, Texture
 from nre_ros.geometry import MIN_DEPTH, Camera, invert
 
 TILE = 32
-"""Side of the square tiles (in rays) for which visibility is bounded first."""
+"""Side of the square tiles, in rays, for which visibility is bounded first."""
 
 RAY_TOLERANCE = 0.01
-"""Rays that do not project back to their pixel within this (pixels) lie beyond the lens model."""
+"""Pixels: a ray that does not project back to its pixel within this lies beyond the lens model."""
 
 
 @dataclass(frozen=True)
 class Rendering:
-    """One view, with its truth.
+    """One rendered view with its ground truth.
 
-    image: uint8 BGR [H, W, 3].
-    depth: float32 [H, W], metres along the optical axis, 0 where there is nothing.
-    labels: int16 [H, W], index of the rectangle seen at the pixel's centre, -1 where there is none.
-    T_map_cam: [4, 4] camera optical frame to map.
+    Attributes:
+        image: uint8 BGR [H, W, 3].
+        depth: float32 [H, W], metres along the optical axis, 0 where there is nothing.
+        labels: int16 [H, W], index of the rectangle at the pixel's centre, -1 where there is none.
+        camera: the camera.
+        T_map_cam: pose [4, 4], optical frame to map.
     """
 
-    image: np.ndarray
-    depth: np.ndarray
-    labels: np.ndarray
+    image: npt.NDArray[np.uint8]
+    depth: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int16]
     camera: Camera
-    T_map_cam: np.ndarray
+    T_map_cam: npt.NDArray[np.float64]
 
 
 class Gallery:
-    """A world of textured rectangles in the map frame; see ``room.build_room``."""
+    """A world of textured rectangles in the map frame.
+
+    Args:
+        quads: the rectangles, from ``room.build_room``.
+        background: BGR where there is no rectangle.
+    """
 
     def __init__(self, quads: list[Quad], background: tuple[int, int, int] = (0, 0, 0)):
         self.quads = list(quads)
         self.background = background
 
-    def render(self, camera: Camera, T_map_cam: np.ndarray, supersample: int = 2) -> Rendering:
-        """The view from ``T_map_cam`` [4, 4] (camera optical frame to map).
+    def render(self, camera: Camera, T_map_cam: npt.NDArray[np.float64], supersample: int = 2) -> Rendering:
+        """Renders the view of a camera.
 
-        Raises ``PoseError`` for a matrix that is no rigid motion.
+        Args:
+            camera: the camera.
+            T_map_cam: its pose [4, 4], optical frame to map.
+            supersample: rays a pixel in each direction.
+
+        Returns:
+            Image and depth.
+
+        Raises:
+            PoseError: the pose is no rigid motion.
+            ValueError: ``supersample`` is below 1.
         """
         T_map_cam = _checked_pose(T_map_cam)
         if supersample < 1:
@@ -69,13 +87,14 @@ class Gallery:
         planes, index = self._planes(invert(T_map_cam))
         depth, labels = _depth(planes, index, _ray_grid(camera, 1))
         textures = [self.quads[i].texture for i in index]
-        fine = _paint(planes, textures, _ray_grid(camera, supersample), self.background)
+        image = _paint(planes, textures, _ray_grid(camera, supersample), self.background)
         if supersample > 1:
-            fine = cv2.resize(fine, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
-        return Rendering(fine, depth, labels, camera, T_map_cam)
+            reduced = cv2.resize(image, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
+            image = reduced.astype(np.uint8, copy=False)
+        return Rendering(image, depth, labels, camera, T_map_cam)
 
-    def _planes(self, T_cam_map: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """M^-1 [Q, 3, 3] (float32) of the rectangles that face the camera, and their indices [Q]."""
+    def _planes(self, T_cam_map: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
+        """Computes M^-1 [Q, 3, 3] (float32) of the rectangles that face the camera, and their indices [Q]."""
         if not self.quads:
             return np.zeros((0, 3, 3), np.float32), np.zeros(0, np.int16)
         columns = np.array([[quad.right, quad.down, quad.corner] for quad in self.quads])
@@ -87,34 +106,37 @@ class Gallery:
         return np.linalg.inv(M[index]).astype(np.float32), index.astype(np.int16)
 
 
-def _checked_pose(T) -> np.ndarray:
-    T = np.asarray(T, dtype=np.float64)
+def _checked_pose(matrix: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    T = np.asarray(matrix, dtype=np.float64)
     if T.shape != (4, 4) or not np.isfinite(T).all():
-        raise PoseError(f"camera pose is not a finite 4x4 matrix: {T.tolist()}")
+        raise PoseError(f"camera pose: not a finite 4x4 matrix: {T.tolist()}")
     if not np.allclose(T[:3, :3] @ T[:3, :3].T, np.eye(3), atol=1e-6) or np.linalg.det(T[:3, :3]) < 0:
-        raise PoseError(f"camera pose has no rotation matrix: {T[:3, :3].tolist()}")
+        raise PoseError(f"camera pose: not a rotation matrix: {T[:3, :3].tolist()}")
     return T
 
 
 @dataclass(frozen=True)
 class _RayGrid:
-    """Rays (x, y, 1) of an image, float32 [H, W] each.
+    """Rays (x, y, 1) of an image.
 
-    valid: [H, W] bool, or None when all rays exist.  half_log_area: [H, W] half the binary
-    logarithm of the area of (x, y) that one ray stands for.  bounds: [4, rows, columns] centre x,
-    centre y, half extent x and y of every tile.
+    Attributes:
+        x: float32 [H, W].
+        y: float32 [H, W].
+        valid: bool [H, W], or None when all rays exist.
+        half_log_area: float32 [H, W], half the binary logarithm of the area of (x, y) that belongs to one ray.
+        bounds: float32 [4, rows, columns], centre x, centre y, half extent x and half extent y of every tile.
     """
 
-    x: np.ndarray
-    y: np.ndarray
-    valid: np.ndarray | None
-    half_log_area: np.ndarray
-    bounds: np.ndarray
+    x: npt.NDArray[np.float32]
+    y: npt.NDArray[np.float32]
+    valid: npt.NDArray[np.bool_] | None
+    half_log_area: npt.NDArray[np.float32]
+    bounds: npt.NDArray[np.float32]
 
 
 @lru_cache(maxsize=6)
 def _ray_grid(camera: Camera, supersample: int) -> _RayGrid:
-    def positions(size):
+    def positions(size: int) -> torch.Tensor:
         return (torch.arange(size * supersample, dtype=torch.float64) + 0.5) / supersample - 0.5
 
     u, v = positions(camera.width), positions(camera.height)
@@ -124,6 +146,7 @@ def _ray_grid(camera: Camera, supersample: int) -> _RayGrid:
         rays = camera.rays(pixels, iterations=6)  # those that have not converged are not valid
         rays = rays / rays[..., 2:]
         back, front, jacobian = camera.project(rays, jacobian=True)
+        assert jacobian is not None
         valid = front & ((back - pixels).norm(dim=-1) < RAY_TOLERANCE)
         area = torch.linalg.det(jacobian[..., :2]).abs().clamp_min(1e-12).reciprocal() / supersample**2
         rows.append([rays[..., 0] * valid, rays[..., 1] * valid, valid, 0.5 * torch.log2(area)])
@@ -141,15 +164,16 @@ def _ray_grid(camera: Camera, supersample: int) -> _RayGrid:
     )
 
 
-def _tile_extremes(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _tile_extremes(array: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Computes minimum and maximum of every tile."""
     starts = [np.arange(0, size, TILE) for size in array.shape]
     low = np.minimum.reduceat(np.minimum.reduceat(array, starts[0], 0), starts[1], 1)
     high = np.maximum.reduceat(np.maximum.reduceat(array, starts[0], 0), starts[1], 1)
     return low, high
 
 
-def _candidates(planes: np.ndarray, grid: _RayGrid) -> np.ndarray:
-    """[Q, rows, columns] whether a rectangle may be seen in a tile, from interval bounds."""
+def _candidates(planes: npt.NDArray[np.float32], grid: _RayGrid) -> npt.NDArray[np.bool_]:
+    """Bounds visibility: [Q, rows, columns] whether a rectangle may be visible in a tile."""
     a, b, w = planes[:, 0], planes[:, 1], planes[:, 2]
     functions = np.stack([a, w - a, b, w - b, w], axis=1)  # all are >= 0 on the rectangle
     x, y, half_x, half_y = grid.bounds
@@ -160,30 +184,35 @@ def _candidates(planes: np.ndarray, grid: _RayGrid) -> np.ndarray:
     covered = (centre - extent >= 0).all(axis=1)
     nearest, farthest = (centre + extent)[:, 4], (centre - extent)[:, 4]
     shadow = np.where(covered, farthest, 0).max(axis=0, initial=0)
-    return touched & (nearest >= shadow)
+    visible: npt.NDArray[np.bool_] = touched & (nearest >= shadow)
+    return visible
 
 
 @dataclass
 class _Patch:
-    """A rectangle's part of one band of rays: its columns, and a / z, b / z, 1 / z there."""
+    """The part of a rectangle in one band of rays: its columns, and a / z, b / z, w = 1 / z there."""
 
     quad: int
     columns: slice
-    a: np.ndarray
-    b: np.ndarray
-    w: np.ndarray
+    a: npt.NDArray[np.float32]
+    b: npt.NDArray[np.float32]
+    w: npt.NDArray[np.float32]
 
     def narrowed(self, start: int, stop: int) -> _Patch:
-        """The part between two of its columns."""
+        """Returns the part between two columns of the patch."""
         first = self.columns.start
         cut = (np.ascontiguousarray(array[:, start:stop]) for array in (self.a, self.b, self.w))
         return _Patch(self.quad, slice(first + start, first + stop), *cut)
 
 
-def _bands(planes: np.ndarray, grid: _RayGrid):
-    """Bands of TILE rows of rays: yields (rows, seen [h, W] int16, w [h, W], patches).
+def _bands(
+    planes: npt.NDArray[np.float32], grid: _RayGrid
+) -> Iterator[tuple[slice, npt.NDArray[np.int16], npt.NDArray[np.float32], list[_Patch]]]:
+    """Finds the nearest rectangle of every ray, in bands of TILE rows.
 
-    seen is the index of the nearest rectangle (-1: none), w its inverse depth.
+    Yields:
+        The rows of the band, the index [h, W] of the nearest rectangle (-1: none), its inverse depth [h, W], and the
+        patches of all rectangles in the band.
     """
     candidates = _candidates(planes, grid)
     height, width = grid.x.shape
@@ -201,21 +230,25 @@ def _bands(planes: np.ndarray, grid: _RayGrid):
             inside &= w > nearest[:, columns]
             np.copyto(nearest[:, columns], w, where=inside)
             np.copyto(seen[:, columns], quad, where=inside)
-            patches.append(_Patch(quad, columns, a, b, w))
+            patches.append(_Patch(int(quad), columns, a, b, w))
         if grid.valid is not None:
             seen[~grid.valid[rows]] = -1
         yield rows, seen, nearest, patches
 
 
-def _linear(coefficients: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _linear(
+    coefficients: npt.NDArray[np.float32], x: npt.NDArray[np.float32], y: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
     result = x * coefficients[0]
     result += y * coefficients[1]
     result += coefficients[2]
     return result
 
 
-def _depth(planes: np.ndarray, index: np.ndarray, grid: _RayGrid) -> tuple[np.ndarray, np.ndarray]:
-    """Depth float32 [H, W] and the rectangles' indices int16 [H, W] at the rays."""
+def _depth(
+    planes: npt.NDArray[np.float32], index: npt.NDArray[np.int16], grid: _RayGrid
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
+    """Computes depth float32 [H, W] and the rectangles' indices int16 [H, W] at the rays."""
     depth = np.zeros(grid.x.shape, np.float32)
     labels = np.full(grid.x.shape, -1, np.int16)
     for rows, seen, w, _ in _bands(planes, grid):
@@ -225,8 +258,10 @@ def _depth(planes: np.ndarray, index: np.ndarray, grid: _RayGrid) -> tuple[np.nd
     return depth, labels
 
 
-def _paint(planes: np.ndarray, textures: list[Texture], grid: _RayGrid, background) -> np.ndarray:
-    """Colours uint8 [H, W, 3] at the rays."""
+def _paint(
+    planes: npt.NDArray[np.float32], textures: list[Texture], grid: _RayGrid, background: tuple[int, int, int]
+) -> npt.NDArray[np.uint8]:
+    """Computes colours uint8 [H, W, 3] at the rays."""
     image = np.zeros((*grid.x.shape, 3), np.uint8)
     areas = np.abs(np.linalg.det(planes.astype(np.float64)))
     for rows, seen, _, patches in _bands(planes, grid):
@@ -243,15 +278,17 @@ def _paint(planes: np.ndarray, textures: list[Texture], grid: _RayGrid, backgrou
     return image
 
 
-def _sample(patch: _Patch, area: float, texture: Texture, mask: np.ndarray, half_log_area: np.ndarray) -> np.ndarray:
-    """Trilinear mipmap samples uint8 [h, w, 3]; meaningless where the mask is 0.
+def _sample(
+    patch: _Patch, area: float, texture: Texture, mask: npt.NDArray[np.uint8], half_log_area: npt.NDArray[np.float32]
+) -> npt.NDArray[np.uint8]:
+    """Takes trilinear mipmap samples uint8 [h, w, 3]; meaningless where the mask is 0.
 
-    The level is half the binary logarithm of the texels that a ray covers: the Jacobian of
-    (a, b) with respect to (x, y) has the determinant ``area`` z^3.
+    The level is half the binary logarithm of the texels that a ray covers: the Jacobian of (a, b) with respect to
+    (x, y) has the determinant ``area`` z^3.
     """
-    z = 1 / np.where(mask, patch.w, 1)
+    z = (1 / np.where(mask, patch.w, np.float32(1))).astype(np.float32, copy=False)
     height, width = texture.image.shape[:2]
-    level = cv2.log(z)
+    level: npt.NDArray[np.float32] = cv2.log(z).astype(np.float32, copy=False)
     level *= np.float32(1.5 / np.log(2))
     level += half_log_area
     level += np.float32(0.5 * np.log2(area * width * height))
@@ -262,12 +299,16 @@ def _sample(patch: _Patch, area: float, texture: Texture, mask: np.ndarray, half
     colours = _remap(texture.levels[first], a, b)
     for i in range(first + 1, final + 1):
         weight = np.clip(level - (i - 1), 0, 1)
-        colours = cv2.blendLinear(colours, _remap(texture.levels[i], a, b), 1 - weight, weight)
+        blended = cv2.blendLinear(colours, _remap(texture.levels[i], a, b), 1 - weight, weight)
+        colours = blended.astype(np.uint8, copy=False)
     return colours
 
 
-def _remap(image: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _remap(
+    image: npt.NDArray[np.uint8], a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]
+) -> npt.NDArray[np.uint8]:
     height, width = image.shape[:2]
     # fixed-point maps (1/32 texel) take half the time of float ones
-    maps = cv2.convertMaps(a * width - 0.5, b * height - 0.5, cv2.CV_16SC2)
-    return cv2.remap(image, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    whole, fraction = cv2.convertMaps(a * width - 0.5, b * height - 0.5, cv2.CV_16SC2)
+    sampled = cv2.remap(image, whole, fraction, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return sampled.astype(np.uint8, copy=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from nre_ros.errors import ImageError, NreError
 from nre_ros.gallery.render import Gallery
@@ -21,7 +22,15 @@ from nre_ros.keyframes.importers.colmap.cameras import write_cameras_txt
 
 @dataclass(frozen=True)
 class RgbdFolder:
-    """What was written; line i of ``list`` and of ``poses`` belong together."""
+    """Paths of what was written; line i of ``list`` and line i of ``poses`` belong together.
+
+    Attributes:
+        images: folder of the colour images.
+        depth: folder of the depth images.
+        list: file of image names.
+        poses: file of poses, camera to map.
+        camera: file with the camera.
+    """
 
     images: Path
     depth: Path
@@ -34,7 +43,7 @@ def write_rgbd(
     folder: Path | str,
     gallery: Gallery,
     camera: Camera,
-    T_map_cam: np.ndarray,
+    T_map_cam: npt.NDArray[np.float64],
     *,
     image_format: str = "jpg",
     jpeg_quality: int = 95,
@@ -45,13 +54,30 @@ def write_rgbd(
     rate: float = 2.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> RgbdFolder:
-    """Renders the poses [N, 4, 4] into images/, depth/, list.txt, poses.txt and cameras.txt.
+    """Renders views into images/, depth/, list.txt, poses.txt and cameras.txt.
 
-    image_format: ``jpg`` or ``png``; depth is a 16-bit PNG of the same stem, metres times
-    ``depth_scale``, 0 where there is none.  poses.txt is TUM's format (seconds, position and
-    quaternion x y z w of the camera in the map), cameras.txt COLMAP's.  rate: images a second,
-    for the stamps.  progress(done, all) is called after every image.
-    Raises ``NreError`` when the folder has such files already.
+    Depth images are 16-bit PNGs with the names of the images. poses.txt has TUM's format (seconds, position and
+    quaternion x y z w of the camera in the map), cameras.txt has COLMAP's.
+
+    Args:
+        folder: where to write.
+        gallery: what is rendered.
+        camera: camera of the views.
+        T_map_cam: poses of the views [N, 4, 4], camera (optical frame) to map.
+        image_format: ``jpg`` or ``png``.
+        jpeg_quality: quality of JPEGs, 0 to 100.
+        depth_scale: value of a depth image at one metre; 0 means no depth.
+        sensor: what the camera adds to the images.
+        seed: seed of the sensor's noise.
+        start_stamp: stamp of the first image, nanoseconds.
+        rate: images a second, for the stamps.
+        progress: called with (done, total) after every image.
+
+    Returns:
+        The paths of what was written.
+
+    Raises:
+        NreError: the folder has such files already.
     """
     folder = Path(folder)
     out = RgbdFolder(*(folder / name for name in ("images", "depth", "list.txt", "poses.txt", "cameras.txt")))
@@ -59,7 +85,7 @@ def write_rgbd(
         raise ValueError(f"image format must be jpg or png, got {image_format!r}")
     for path in (out.images, out.depth, out.list, out.poses, out.camera):
         if path.exists():
-            raise NreError(f"{path} exists already, not overwriting it")
+            raise NreError(f"{path}: exists already, not overwritten (choose another folder)")
     out.images.mkdir(parents=True)
     out.depth.mkdir()
     names, lines = [], []
@@ -80,12 +106,12 @@ def write_rgbd(
     return out
 
 
-def _write(path: Path, image: np.ndarray, options: list[int]) -> None:
+def _write(path: Path, image: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], options: list[int]) -> None:
     if not cv2.imwrite(str(path), image, options if path.suffix == ".jpg" else []):
-        raise ImageError(f"image {path} could not be written")
+        raise ImageError(f"image {path}: could not be written")
 
 
-def _tum_line(stamp: int, T: np.ndarray) -> str:
+def _tum_line(stamp: int, T: npt.NDArray[np.float64]) -> str:
     position, quaternion = position_quaternion(T)
     numbers = " ".join(f"{value:.9f}" for value in (*position, *quaternion))
     return f"{stamp // 10**9}.{stamp % 10**9:09d} {numbers}\n"

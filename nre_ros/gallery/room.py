@@ -1,47 +1,69 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Builds rooms: four walls with photographs, floor, ceiling, and things that stand in the way.
+"""Builds rooms: four walls with photographs, floor, ceiling and furniture.
 
-A room's own frame has its origin on the middle of the floor, x along the room's length and z up;
-``T_map_room`` puts it into the map, so that a world may have several rooms, and the same seed at
-two places gives two rooms that look alike.
+The frame of a room has its origin in the middle of the floor, x along the room's length and z up. ``T_map_room`` places
+the room in the map, so that a world may have several rooms. The same seed at two places gives identical rooms, to test
+perceptual aliasing.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from nre_ros.gallery.scene import Quad, Texture, box
-from nre_ros.gallery.textures import PHOTOGRAPHS, POSTERS, bricks, coloured, hang, lit, photograph, plaster, tiled
+from nre_ros.gallery.textures import (
+    PHOTOGRAPHS,
+    POSTERS,
+    bricks,
+    hang_picture,
+    illuminate,
+    photograph,
+    plaster,
+    tile_photograph,
+    tint,
+)
 
 SIZE = (6.0, 5.0, 3.0)
 """Length, width and height of the standard room in metres."""
 
 WALL_COLOURS = ((196, 205, 210), (170, 185, 150), (150, 190, 215), (190, 170, 160))  # BGR
+_Colour = tuple[float, float, float]
 FRAME_COLOURS = ((35, 30, 30), (60, 90, 130), (225, 230, 230), (50, 60, 40), (40, 45, 110))
 
 
 def build_room(
     seed: int = 0,
     size: tuple[float, float, float] = SIZE,
-    T_map_room: np.ndarray | None = None,
+    T_map_room: npt.NDArray[np.float64] | None = None,
     pixels_per_metre: int = 400,
     furniture: bool = True,
 ) -> list[Quad]:
-    """The rectangles of one room, for ``Gallery(build_room(...))``; rooms may be added up.
+    """Builds the rectangles of one room, for ``Gallery(build_room(...))``; the lists of several rooms may be added.
 
-    size: length, width, height in metres (at least 2 m each).  The pictures hang in an order, at
-    places and in frames drawn from the seed; so do the surfaces.
+    Args:
+        seed: decides order, places and frames of the pictures, and all surfaces.
+        size: length, width and height, at least 2 m each.
+        T_map_room: pose [4, 4] of the room in the map; the identity if None.
+        pixels_per_metre: resolution of the walls' textures; floor and ceiling are coarser.
+        furniture: whether a partition, crates and a pillar stand in the room.
+
+    Returns:
+        The rectangles, in the map frame.
+
+    Raises:
+        ValueError: a side is shorter than 2 m.
     """
     if min(size) < 2:
-        raise ValueError(f"a room takes at least 2 m a side, got {size}")
+        raise ValueError(f"a room needs at least 2 m a side, got {size}")
     rng = np.random.default_rng(seed)
     length, width, height = size
     x, y = length / 2, width / 2
     X, Y, Z = np.eye(3)
     pictures = [PHOTOGRAPHS[i] for i in rng.permutation(len(PHOTOGRAPHS))] + list(POSTERS)
     quads = []
-    # a wall's corner is the upper left one of someone who faces it from inside
+    # the corner of a wall is the upper left one, seen from inside
     walls = {
         "east": ((x, y, height), -Y * width),
         "south": ((x, -y, height), -X * length),
@@ -52,7 +74,7 @@ def build_room(
         metres = float(np.linalg.norm(along))
         image = _wall(i, metres, height, pictures, pixels_per_metre, rng)
         quads.append(Quad(np.array(corner), along, -Z * height, Texture(image), f"wall/{name}"))
-    # coarser: they are seen at a slant, or from afar
+    # coarser, because cameras see them at a slant or from far away
     floor = Texture(_floor(width, length, pixels_per_metre * 3 // 4, rng))
     ceiling = Texture(_ceiling(width, length, pixels_per_metre // 2, rng))
     quads.append(Quad(np.array([x, y, 0.0]), -Y * width, -X * length, floor, "floor"))
@@ -64,17 +86,19 @@ def build_room(
     return [quad.moved(np.asarray(T_map_room, dtype=np.float64)) for quad in quads]
 
 
-def _wall(index: int, metres: float, height: float, pictures: list[str], ppm: int, rng) -> np.ndarray:
-    """A wall with pictures from the list (each is used once, then they start again)."""
+def _wall(
+    index: int, metres: float, height: float, pictures: list[str], ppm: int, rng: np.random.Generator
+) -> npt.NDArray[np.uint8]:
+    """Draws a wall with pictures from the list; each is used once before any is used again."""
     shape = round(height * ppm), round(metres * ppm)
     colour = WALL_COLOURS[index % len(WALL_COLOURS)]
     if index % 2:
-        surface = coloured(bricks(shape, ppm, rng), colour)
+        surface = tint(bricks(shape, ppm, rng), colour)
     else:
         surface = plaster(shape, colour, rng)
     skirting = round(0.1 * ppm)
     surface[-skirting:] = plaster((skirting, shape[1]), (60, 75, 90), rng)
-    surface = lit(surface, rng).astype(np.float32)
+    surface = illuminate(surface, rng).astype(np.float32)
     left = rng.uniform(0.15, 0.4)
     while True:
         picture = photograph(pictures[0])
@@ -87,24 +111,26 @@ def _wall(index: int, metres: float, height: float, pictures: list[str], ppm: in
         top = round((height - middle - wide / aspect / 2) * ppm)
         size = round(wide * ppm), round(wide / aspect * ppm)
         frame = FRAME_COLOURS[rng.integers(len(FRAME_COLOURS))]
-        hang(surface, picture, round(left * ppm), top, size, frame, max(1, round(rng.uniform(0.02, 0.05) * ppm)))
+        hang_picture(
+            surface, picture, round(left * ppm), top, size, frame, max(1, round(rng.uniform(0.02, 0.05) * ppm))
+        )
         left += wide + rng.uniform(0.2, 0.4)
     return np.clip(surface, 0, 255).astype(np.uint8)
 
 
-def _floor(width: float, length: float, ppm: int, rng) -> np.ndarray:
-    """Gravel concrete with a woven rug in the middle."""
+def _floor(width: float, length: float, ppm: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Draws gravel concrete with a woven rug in the middle."""
     shape = round(length * ppm), round(width * ppm)
-    surface = coloured(tiled("gravel.png", shape, round(1.5 * ppm), rng), (105, 115, 125), 0.7)
+    surface = tint(tile_photograph("gravel.png", shape, round(1.5 * ppm), rng), (105, 115, 125), 0.7)
     rug = round(0.45 * length * ppm), round(0.4 * width * ppm)
     top, left = (shape[0] - rug[0]) // 2, (shape[1] - rug[1]) // 2
-    weave = coloured(tiled("grass.png", rug, round(1.2 * ppm), rng), (70, 60, 150), 0.8)
+    weave = tint(tile_photograph("grass.png", rug, round(1.2 * ppm), rng), (70, 60, 150), 0.8)
     surface[top : top + rug[0], left : left + rug[1]] = weave
-    return lit(surface, rng)
+    return illuminate(surface, rng)
 
 
-def _ceiling(width: float, length: float, ppm: int, rng) -> np.ndarray:
-    """Plaster with beams across and lamps between them."""
+def _ceiling(width: float, length: float, ppm: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Draws plaster with beams across and lamps between them."""
     shape = round(length * ppm), round(width * ppm)
     surface = plaster(shape, (215, 218, 220), rng)
     beams = np.arange(0.5, length, 1.1) + rng.uniform(-0.15, 0.15, len(np.arange(0.5, length, 1.1)))
@@ -116,37 +142,37 @@ def _ceiling(width: float, length: float, ppm: int, rng) -> np.ndarray:
         centre = rng.uniform(0.25, 0.75) * width
         left, top = round((centre - 0.4) * ppm), round((middle - 0.1) * ppm)
         surface[top : top + round(0.2 * ppm), left : left + round(0.8 * ppm)] = 250
-    return lit(surface, rng, 0.05)
+    return illuminate(surface, rng, 0.05)
 
 
-def _furniture(size: tuple[float, float, float], pictures: list[str], ppm: int, rng) -> list[Quad]:
-    """A partition with posters in the middle, crates by the walls and a pillar.
+def _furniture(size: tuple[float, float, float], pictures: list[str], ppm: int, rng: np.random.Generator) -> list[Quad]:
+    """Makes a partition with posters in the middle, crates by the walls and a pillar.
 
-    pictures: those that no wall used come first, so that few are seen twice in a room.
+    The pictures that no wall used come first in the list, so that few pictures occur twice in a room.
     """
     length, width, height = size
 
-    def plain(wide: float, tall: float, bgr) -> np.ndarray:
+    def plain(wide: float, tall: float, bgr: _Colour) -> npt.NDArray[np.float32]:
         shape = max(8, round(tall * ppm)), max(8, round(wide * ppm))
         name = ("grass.png", "gravel.png")[rng.integers(2)]
-        return coloured(tiled(name, shape, round(0.9 * ppm), rng), bgr, 0.6)
+        return tint(tile_photograph(name, shape, round(0.9 * ppm), rng), bgr, 0.6)
 
-    def poster(wide: float, tall: float, bgr) -> np.ndarray:
+    def poster(wide: float, tall: float, bgr: _Colour) -> npt.NDArray[np.float32]:
         surface = plain(wide, tall, bgr)
         border = round(0.06 * min(surface.shape[:2]))
         inner = surface.shape[1] - 2 * border, surface.shape[0] - 2 * border
         pictures.append(pictures.pop(0))
-        picture = _cropped(photograph(pictures[-1]), inner[0] / inner[1], rng)
-        hang(surface, picture, border, border, inner, (40, 40, 40), 1)
+        picture = _crop(photograph(pictures[-1]), inner[0] / inner[1], rng)
+        hang_picture(surface, picture, border, border, inner, (40, 40, 40), 1)
         return surface
 
-    def crate(x: float, y: float, size, yaw: float, bgr, name: str) -> list[Quad]:
+    def crate(x: float, y: float, size: tuple[float, float, float], yaw: float, bgr: _Colour, name: str) -> list[Quad]:
         faces = {}
         for side, inward in {"front": -x, "back": x, "left": -y, "right": y}.items():
             wide = size[1] if side in ("front", "back") else size[0]
             draw = poster if wide > 0.3 and inward >= 0 else plain
-            faces[side] = Texture(lit(draw(wide, size[2], bgr), rng, 0.05))
-        faces["top"] = Texture(lit(plain(size[1], size[0], bgr), rng, 0.05))
+            faces[side] = Texture(illuminate(draw(wide, size[2], bgr), rng, 0.05))
+        faces["top"] = Texture(illuminate(plain(size[1], size[0], bgr), rng, 0.05))
         return box((x * length, y * width, 0), size, yaw, faces, name)
 
     quads = crate(0, 0, (0.12, 1.0, 1.7), rng.uniform(0.3, 0.7), (120, 140, 90), "partition")
@@ -155,14 +181,14 @@ def _furniture(size: tuple[float, float, float], pictures: list[str], ppm: int, 
     quads += crate(-0.38, -0.37, (0.4, 0.4, 1.25), rng.uniform(-0.3, 0.3), (80, 90, 150), "plinth")
     shape = round(height * ppm), round(0.35 * ppm)
     pillar = {
-        side: Texture(lit(coloured(bricks(shape, ppm, rng), (110, 130, 180)), rng))
+        side: Texture(illuminate(tint(bricks(shape, ppm, rng), (110, 130, 180)), rng))
         for side in ("front", "left", "back", "right")
     }
     return quads + box((0.4 * length, 0.36 * width, 0), (0.35, 0.35, height), 0.0, pillar, "pillar")
 
 
-def _cropped(image: np.ndarray, aspect: float, rng) -> np.ndarray:
-    """The largest part of an image with the given width / height, at a random place."""
+def _crop(image: npt.NDArray[np.uint8], aspect: float, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Takes the largest part of an image with the given ratio of width to height, at a random place."""
     height, width = image.shape[:2]
     wide, tall = min(width, round(height * aspect)), min(height, round(width / aspect))
     left, top = rng.integers(width - wide + 1), rng.integers(height - tall + 1)

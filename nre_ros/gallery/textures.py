@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures and surfaces of the gallery: photographs that ship inside scikit-image, and walls to hang them on.
+"""Draws the textures of a gallery: walls, floors, and the photographs that come with scikit-image.
 
-All of it is drawn from a generator that is passed in: same seed, same room.
+All random draws come from a generator that the caller passes: the same seed gives the same room.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from nre_ros.errors import ImageError
 
@@ -32,28 +33,51 @@ PHOTOGRAPHS = (
     "text.png",
     "logo.png",
 )
-"""Files of scikit-image's data folder that lie in its wheel (the rest would be downloaded)."""
+"""Files of scikit-image's data folder that its wheel contains (others would be downloaded)."""
 
 POSTERS = ("horse.png", "phantom.png", "brick.png", "color.png")
-"""More of them, plainer, for the furniture."""
+"""More such files, with less texture, for the furniture."""
 
 
 @cache
-def photograph(name: str) -> np.ndarray:
-    """A file of scikit-image's data folder as uint8 BGR [H, W, 3] (do not write into it)."""
+def photograph(name: str) -> npt.NDArray[np.uint8]:
+    """Reads a file of scikit-image's data folder.
+
+    Args:
+        name: name of the file.
+
+    Returns:
+        uint8 BGR [H, W, 3], read-only.
+
+    Raises:
+        ImageError: scikit-image is not installed, or does not contain the file.
+    """
     spec = find_spec("skimage")
     if spec is None or not spec.submodule_search_locations:
-        raise ImageError("the gallery's photographs come with scikit-image, which is not installed")
+        raise ImageError("photographs of the gallery: scikit-image is not installed (pip install scikit-image)")
     path = Path(spec.submodule_search_locations[0]) / "data" / name
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ImageError(f"photograph {path} is missing or unreadable (another scikit-image?)")
+    read = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if read is None:
+        raise ImageError(f"photograph {path}: missing or unreadable (install another version of scikit-image)")
+    image = read.astype(np.uint8, copy=False)
     image.setflags(write=False)
     return image
 
 
-def cloud(shape: tuple[int, int], rng: np.random.Generator, coarse: int = 4, fine: int = 64) -> np.ndarray:
-    """Smooth noise float32 [H, W] about 0 with unit deviation, ``coarse`` to ``fine`` cells a side."""
+def smooth_noise(
+    shape: tuple[int, int], rng: np.random.Generator, coarse: int = 4, fine: int = 64
+) -> npt.NDArray[np.float32]:
+    """Draws smooth noise of several wavelengths.
+
+    Args:
+        shape: height and width, pixels.
+        rng: source of the noise.
+        coarse: cells a side of the longest wavelength.
+        fine: cells a side of the shortest wavelength.
+
+    Returns:
+        float32 [H, W] with mean 0 and standard deviation 1.
+    """
     height, width = shape
     total = np.zeros(shape, np.float32)
     cells, weight = coarse, 1.0
@@ -61,18 +85,29 @@ def cloud(shape: tuple[int, int], rng: np.random.Generator, coarse: int = 4, fin
         grid = rng.standard_normal((cells, max(2, cells * width // height))).astype(np.float32)
         total += weight * cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
         cells, weight = cells * 2, weight * 0.7
-    return (total - total.mean()) / (total.std() + 1e-6)
+    noise: npt.NDArray[np.float32] = (total - total.mean()) / (total.std() + 1e-6)
+    return noise
 
 
-def tiled(name: str, shape: tuple[int, int], texels: int, rng: np.random.Generator) -> np.ndarray:
-    """A texture photograph of gravel or grass spread over grey float32 [H, W] without a period.
+def tile_photograph(
+    name: str, shape: tuple[int, int], texels: int, rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """Covers a surface with a texture photograph (gravel or grass) without a visible period.
 
-    The whole photograph would cover ``texels``; pieces of half its side, taken at random places
-    and mirrored at random, are blended across their borders.
+    Pieces of half the photograph's side, taken at random places and mirrored at random, are blended at their borders.
+
+    Args:
+        name: name of the photograph.
+        shape: height and width of the surface, pixels.
+        texels: side of the whole photograph on the surface, pixels.
+        rng: source of the random draws.
+
+    Returns:
+        Grey float32 [H, W].
     """
-    source = cv2.cvtColor(photograph(name), cv2.COLOR_BGR2GRAY)
-    shrink = cv2.INTER_AREA if texels < source.shape[0] else cv2.INTER_CUBIC
-    source = cv2.resize(source, (texels, texels), interpolation=shrink).astype(np.float32)
+    grey = cv2.cvtColor(photograph(name), cv2.COLOR_BGR2GRAY)
+    shrink = cv2.INTER_AREA if texels < grey.shape[0] else cv2.INTER_CUBIC
+    source = cv2.resize(grey, (texels, texels), interpolation=shrink).astype(np.float32)
     side = max(2, texels // 2)
     step = max(1, side * 3 // 4)
     ramp = np.minimum(np.arange(side) + 1, side - np.arange(side)) / max(1, side - step)
@@ -87,13 +122,20 @@ def tiled(name: str, shape: tuple[int, int], texels: int, rng: np.random.Generat
             total[top : top + side, left : left + side] += piece * window
             weight[top : top + side, left : left + side] += window
     centre = slice(side, side + height), slice(side, side + width)
-    return total[centre] / weight[centre]
+    surface: npt.NDArray[np.float32] = total[centre] / weight[centre]
+    return surface
 
 
-def bricks(shape: tuple[int, int], ppm: float, rng: np.random.Generator) -> np.ndarray:
-    """A brick wall, grey float32 [H, W] about 1: courses of 9 cm, bricks of their own length and shade.
+def bricks(shape: tuple[int, int], ppm: float, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Draws a brick wall: courses of 9 cm, bricks of random length and shade.
 
-    ppm: pixels per metre.
+    Args:
+        shape: height and width, pixels.
+        ppm: pixels per metre.
+        rng: source of the random draws.
+
+    Returns:
+        Grey float32 [H, W] about 1.
     """
     height, width = shape
     wall = np.full(shape, 1.25, np.float32)
@@ -105,22 +147,46 @@ def bricks(shape: tuple[int, int], ppm: float, rng: np.random.Generator) -> np.n
             right = left + rng.choice((0.24, 0.24, 0.115)) * ppm * rng.uniform(0.96, 1.04)
             wall[top:bottom, max(0, round(left)) : max(0, round(right) - mortar)] = rng.normal(0.95, 0.1)
             left = right
-    grain = tiled("gravel.png", shape, round(0.5 * ppm), rng)
-    return wall * (0.8 + 0.2 * grain / grain.mean())
+    grain = tile_photograph("gravel.png", shape, round(0.5 * ppm), rng)
+    textured: npt.NDArray[np.float32] = wall * (0.8 + 0.2 * grain / grain.mean())
+    return textured
 
 
-def coloured(grey: np.ndarray, bgr, contrast: float = 1.0) -> np.ndarray:
-    """Grey float32 [H, W] as float32 [H, W, 3] of mean colour ``bgr``."""
+def tint(
+    grey: npt.NDArray[np.float32], bgr: tuple[float, float, float], contrast: float = 1.0
+) -> npt.NDArray[np.float32]:
+    """Colours a grey surface.
+
+    Args:
+        grey: float32 [H, W].
+        bgr: mean colour of the result.
+        contrast: factor on the variation about the mean.
+
+    Returns:
+        float32 BGR [H, W, 3].
+    """
     relative = 1 + contrast * (grey / max(grey.mean(), 1e-6) - 1)
-    return relative[..., None] * np.asarray(bgr, np.float32)
+    coloured: npt.NDArray[np.float32] = relative[..., None] * np.asarray(bgr, np.float32)
+    return coloured
 
 
-def plaster(shape: tuple[int, int], bgr, rng: np.random.Generator) -> np.ndarray:
-    """Painted plaster, float32 [H, W, 3]: patches, brush strokes, grain and a few cracks and stains."""
+def plaster(
+    shape: tuple[int, int], bgr: tuple[float, float, float], rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """Draws painted plaster with patches, brush strokes, grain, and a few cracks and stains.
+
+    Args:
+        shape: height and width, pixels.
+        bgr: colour of the paint.
+        rng: source of the random draws.
+
+    Returns:
+        float32 BGR [H, W, 3].
+    """
     height, width = shape
-    relief = 0.035 * cloud(shape, rng, 3, 24) + 0.025 * cloud(shape, rng, 32, max(64, height // 3))
+    relief = 0.035 * smooth_noise(shape, rng, 3, 24) + 0.025 * smooth_noise(shape, rng, 32, max(64, height // 3))
     strokes = cv2.GaussianBlur(rng.standard_normal(shape).astype(np.float32), (0, 0), sigmaX=9, sigmaY=0.8)
-    wall = (1 + relief + 0.08 * strokes)[..., None] * np.asarray(bgr, np.float32)
+    wall: npt.NDArray[np.float32] = (1 + relief + 0.08 * strokes)[..., None] * np.asarray(bgr, np.float32)
     for _ in range(6 * width // height):
         steps = rng.normal(scale=height / 60, size=(int(rng.integers(8, 30)), 2))
         steps[:, 1] += rng.choice((-1, 1)) * height / 60
@@ -130,17 +196,46 @@ def plaster(shape: tuple[int, int], bgr, rng: np.random.Generator) -> np.ndarray
     return wall
 
 
-def lit(surface: np.ndarray, rng: np.random.Generator, strength: float = 0.08) -> np.ndarray:
-    """Uneven light on a surface and darker edges: uint8 [H, W, 3]."""
+def illuminate(
+    surface: npt.NDArray[np.float32], rng: np.random.Generator, strength: float = 0.08
+) -> npt.NDArray[np.uint8]:
+    """Puts uneven light on a surface and darkens its edges.
+
+    Args:
+        surface: float32 BGR [H, W, 3].
+        rng: source of the random draws.
+        strength: standard deviation of the light, as a share of its mean.
+
+    Returns:
+        uint8 BGR [H, W, 3].
+    """
     height, width = surface.shape[:2]
     x, y = np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32)
     edge = (1 - 0.15 * x**8)[None, :] * (1 - 0.15 * y**8)[:, None]
-    light = edge * (1 + strength * cloud((height, width), rng, 2, 4))
+    light = edge * (1 + strength * smooth_noise((height, width), rng, 2, 4))
     return np.clip(surface * light[..., None], 0, 255).astype(np.uint8)
 
 
-def hang(wall: np.ndarray, picture: np.ndarray, left: int, top: int, size: tuple[int, int], frame_bgr, border: int):
-    """Puts a picture of ``size`` (width, height) with its frame and shadow on a wall, in place."""
+def hang_picture(
+    wall: npt.NDArray[np.float32],
+    picture: npt.NDArray[np.uint8],
+    left: int,
+    top: int,
+    size: tuple[int, int],
+    frame_bgr: tuple[float, float, float],
+    border: int,
+) -> None:
+    """Draws a picture with its frame and shadow on a wall, in place.
+
+    Args:
+        wall: float32 BGR [H, W, 3], changed.
+        picture: uint8 BGR [h, w, 3].
+        left: left edge of the picture on the wall, pixels.
+        top: upper edge of the picture on the wall, pixels.
+        size: width and height of the picture on the wall, pixels.
+        frame_bgr: colour of the frame.
+        border: width of the frame, pixels.
+    """
     width, height = size
     shrink = cv2.INTER_AREA if width < picture.shape[1] else cv2.INTER_CUBIC
     corners = (left - border, top - border), (left + width + border - 1, top + height + border - 1)

@@ -1,10 +1,9 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Where the camera goes: keyframes that cover a room, a robot's smooth loop, and its drifting odometry.
+"""Poses in a room: keyframes that cover it, the smooth loop of a robot, and the robot's drifting odometry.
 
-Frames as REP-103 and REP-105 have them: ``base_link`` x forward, y left, z up, on the floor;
-``camera_link`` alike, at the camera; the optical frame z forward, x right, y down.  The truth is
-exact; the odometry is what wheels would report.
+The frames follow REP-103 and REP-105: ``base_link`` has x forward, y left, z up and lies on the floor; ``camera_link``
+has the same axes at the camera; the optical frame has z forward, x right, y down.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation
 
@@ -19,42 +19,72 @@ from nre_ros.gallery.room import SIZE
 from nre_ros.geometry import invert, pose_matrix
 
 START_STAMP = 1_700_000_000_000_000_000
-"""Nanoseconds since the epoch at which written data starts, unless told otherwise."""
+"""Nanoseconds since the epoch: the default stamp of the first written message."""
 
 T_LINK_OPTICAL = np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
 """Optical frame to camera_link at the same place (REP-103)."""
 
 
-def level_pose(position, yaw: float, pitch: float = 0.0) -> np.ndarray:
-    """[4, 4] pose of a body at ``position`` [3]: x forward after ``yaw`` to the left and ``pitch`` up (radians)."""
-    return pose_matrix(position, Rotation.from_euler("ZY", [yaw, -pitch]).as_quat())
+def level_pose(position: npt.ArrayLike, yaw: float, pitch: float = 0.0) -> npt.NDArray[np.float64]:
+    """Makes the pose of a body with x forward and no roll.
+
+    Args:
+        position: position [3], metres.
+        yaw: rotation to the left, radians.
+        pitch: rotation upward, radians.
+
+    Returns:
+        Pose [4, 4], body to map.
+    """
+    return pose_matrix(np.asarray(position, dtype=np.float64), Rotation.from_euler("ZY", [yaw, -pitch]).as_quat())
 
 
-def camera_pose(position, yaw: float, pitch: float = 0.0) -> np.ndarray:
-    """[4, 4] ``T_map_cam`` of a level optical frame that looks along ``yaw`` (from map x, left) and ``pitch`` (up)."""
+def camera_pose(position: npt.ArrayLike, yaw: float, pitch: float = 0.0) -> npt.NDArray[np.float64]:
+    """Makes the pose of a camera without roll.
+
+    Args:
+        position: position [3], map frame, metres.
+        yaw: viewing direction, from the map's x to the left, radians.
+        pitch: viewing direction, upward, radians.
+
+    Returns:
+        ``T_map_cam`` [4, 4], optical frame to map.
+    """
     return level_pose(position, yaw, pitch) @ T_LINK_OPTICAL
 
 
 @dataclass(frozen=True)
 class CameraMount:
-    """Where the camera sits on the robot: camera_link in base_link, and the optical frame in camera_link."""
+    """The mounting of a camera on a robot.
 
-    T_base_link: np.ndarray = field(default_factory=lambda: level_pose([0.1, 0.0, 0.9], 0.0, np.radians(8)))
-    T_link_cam: np.ndarray = field(default_factory=T_LINK_OPTICAL.copy)
+    Attributes:
+        T_base_link: pose [4, 4] of camera_link in base_link.
+        T_link_cam: pose [4, 4] of the optical frame in camera_link.
+    """
+
+    T_base_link: npt.NDArray[np.float64] = field(
+        default_factory=lambda: level_pose([0.1, 0.0, 0.9], 0.0, np.radians(8))
+    )
+    T_link_cam: npt.NDArray[np.float64] = field(default_factory=T_LINK_OPTICAL.copy)
 
     @property
-    def T_base_cam(self) -> np.ndarray:
+    def T_base_cam(self) -> npt.NDArray[np.float64]:
+        """Pose [4, 4] of the optical frame in base_link."""
         return self.T_base_link @ self.T_link_cam
 
 
 class PlanarTrajectory:
-    """A smooth motion of the base in the plane z = 0, through waypoints at equal steps of time.
+    """A smooth motion of the base in the plane z = 0, through waypoints at equal intervals of time.
 
-    waypoints: [N, 3] x, y (metres), yaw (radians), N >= 2; yaw may jump by whole turns.
-    duration: seconds from the first to the last waypoint.
+    Args:
+        waypoints: x, y (metres) and yaw (radians), [N, 3] with N >= 2; yaw may jump by whole turns.
+        duration: time from the first to the last waypoint, seconds.
+
+    Raises:
+        ValueError: the waypoints have another shape or are not finite, or the duration is not positive.
     """
 
-    def __init__(self, waypoints: np.ndarray, duration: float):
+    def __init__(self, waypoints: npt.NDArray[np.float64], duration: float):
         waypoints = np.array(waypoints, dtype=np.float64)
         if waypoints.ndim != 2 or waypoints.shape[1] != 3 or len(waypoints) < 2 or not np.isfinite(waypoints).all():
             raise ValueError(f"waypoints must be finite [N >= 2, 3], got shape {waypoints.shape}")
@@ -64,28 +94,45 @@ class PlanarTrajectory:
         self.duration = float(duration)
         self._spline = CubicSpline(np.linspace(0, duration, len(waypoints)), waypoints)
 
-    def T_map_base(self, seconds) -> np.ndarray:
-        """Poses [N, 4, 4] of the base at times [N] since the start, held before and after the motion."""
-        states = self._spline(np.clip(np.atleast_1d(seconds), 0, self.duration))
+    def T_map_base(self, seconds: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Computes poses of the base.
+
+        Args:
+            seconds: times [N] since the start; before and after the motion the base stands still.
+
+        Returns:
+            Poses [N, 4, 4], base to map.
+        """
+        states = self._spline(np.clip(np.atleast_1d(np.asarray(seconds, dtype=float)), 0, self.duration))
         return planar_motions(states)
 
 
-def planar_motions(states: np.ndarray) -> np.ndarray:
-    """x, y, yaw [N, 3] as motions [N, 4, 4]."""
+def planar_motions(states: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Makes rigid motions [N, 4, 4] of x, y (metres) and yaw (radians) [N, 3]."""
     T = np.tile(np.eye(4), (len(states), 1, 1))
     T[:, :3, :3] = Rotation.from_euler("z", states[:, 2:]).as_matrix()
     T[:, :2, 3] = states[:, :2]
     return T
 
 
-def mapping_poses(size=SIZE, keyframes: int = 80, seed: int = 0) -> np.ndarray:
-    """Keyframe poses ``T_room_cam`` [N, 4, 4] that see all of a room: four laps of a hand-held camera.
+def mapping_poses(
+    size: tuple[float, float, float] = SIZE, keyframes: int = 80, seed: int = 0
+) -> npt.NDArray[np.float64]:
+    """Makes keyframe poses that cover a room: four laps of a hand-held camera.
 
-    The laps look at the walls, across the room, and along the path both ways, each from another
-    height (1.2 to 1.6 m) and distance.
+    The laps look at the walls, across the room, and along the path in both directions, each from another height (1.2
+    to 1.6 m) and distance.
+
+    Args:
+        size: length, width and height of the room, metres.
+        keyframes: number of poses, at least 4.
+        seed: seed of the random variations.
+
+    Returns:
+        Poses ``T_room_cam`` [N, 4, 4], optical frame to room.
     """
     if keyframes < 4:
-        raise ValueError(f"a mapping trajectory takes at least 4 keyframes, got {keyframes}")
+        raise ValueError(f"a mapping trajectory needs at least 4 keyframes, got {keyframes}")
     rng = np.random.default_rng(seed)
     # part of the room's half size, heading relative to the outward direction, height, pitch up
     laps = [
@@ -105,10 +152,21 @@ def mapping_poses(size=SIZE, keyframes: int = 80, seed: int = 0) -> np.ndarray:
     return np.array(poses)
 
 
-def robot_loop(size=SIZE, duration: float = 30.0, seed: int = 0, laps: float = 1.0) -> PlanarTrajectory:
-    """A robot's way round the room, between and beside the keyframes of ``mapping_poses``.
+def robot_loop(
+    size: tuple[float, float, float] = SIZE, duration: float = 30.0, seed: int = 0, laps: float = 1.0
+) -> PlanarTrajectory:
+    """Makes the trajectory of a robot round a room, between and beside the keyframes of ``mapping_poses``.
 
-    It swerves by up to 0.4 m and turns its head from the walls to the way ahead and back.
+    The robot swerves by up to 0.4 m, and its heading varies between the walls and its path.
+
+    Args:
+        size: length, width and height of the room, metres.
+        duration: time of the whole trajectory, seconds.
+        seed: seed of the random variations.
+        laps: number of rounds.
+
+    Returns:
+        The trajectory of base_link in the room.
     """
     rng = np.random.default_rng(seed)
     start, swerve, turn = rng.uniform(0, 2 * np.pi, 3)
@@ -121,12 +179,13 @@ def robot_loop(size=SIZE, duration: float = 30.0, seed: int = 0, laps: float = 1
 
 @dataclass(frozen=True)
 class OdometryNoise:
-    """What makes wheel odometry drift; all zero: it does not.
+    """The errors of wheel odometry; with zeros odometry does not drift.
 
-    slip: standard deviation of the distance, metres per square root of a metre driven.
-    turn_slip: of the yaw, radians per square root of a radian turned.
-    veer: of the yaw, radians per square root of a metre driven.
-    scale: of the constant relative errors of the wheels' radius and of their distance apart.
+    Attributes:
+        slip: standard deviation of the distance, metres per square root of a metre driven.
+        turn_slip: standard deviation of the yaw, radians per square root of a radian turned.
+        veer: standard deviation of the yaw, radians per square root of a metre driven.
+        scale: standard deviation of the constant relative errors of the wheels' radius and of the track width.
     """
 
     slip: float = 0.01
@@ -135,11 +194,18 @@ class OdometryNoise:
     scale: float = 0.005
 
 
-def drifting_odometry(T_map_base: np.ndarray, noise: OdometryNoise, seed: int) -> np.ndarray:
-    """Odometry ``T_odom_base`` [N, 4, 4] of a motion ``T_map_base`` [N, 4, 4] in the plane.
+def drifting_odometry(T_map_base: npt.NDArray[np.float64], noise: OdometryNoise, seed: int) -> npt.NDArray[np.float64]:
+    """Simulates the wheel odometry of a planar motion.
 
-    The odom frame is where the base starts; the errors of the steps accumulate (the odometry
-    model of Thrun, Burgard and Fox, Probabilistic Robotics, section 5.4).
+    The errors of the steps accumulate: the odometry model of Thrun, Burgard and Fox, Probabilistic Robotics, 5.4.
+
+    Args:
+        T_map_base: true poses [N, 4, 4] of the base.
+        noise: errors of the odometry.
+        seed: seed of the errors.
+
+    Returns:
+        ``T_odom_base`` [N, 4, 4]. The odom frame is where the base starts.
     """
     rng = np.random.default_rng(seed)
     steps = invert(T_map_base[:-1]) @ T_map_base[1:]

@@ -3,7 +3,7 @@
 """The probability that a pose is right, and its covariance as it holds, from an estimate's evidence.
 
 Right means within ``POSITION_BOUND`` of the scene's distance (10 cm at 2 m) and ``ROTATION_BOUND``. A logistic
-regression weighs the evidence. ``benchmarks/run.py calibration`` fits its weights, and the inflation of the covariance,
+regression weighs the evidence. ``benchmarks/run.py confidence_fit`` fits its weights, and the inflation of the covariance,
 on images and scenes that the figures of ``docs/confidence.md`` do not use. ``confidence.json`` holds them as plain
 numbers.
 """
@@ -115,7 +115,7 @@ def load_model(backbone: str) -> ConfidenceModel:
     if model.backbone != backbone:
         warnings.warn(
             f"the confidence was fitted to the features {model.backbone}, not to {backbone}: it ranks poses, but is no "
-            "calibrated probability (fit it with `benchmarks/run.py calibration`)",
+            "calibrated probability (fit it with `benchmarks/run.py confidence_fit`)",
             stacklevel=2,
         )
     return model

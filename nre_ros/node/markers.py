@@ -17,7 +17,7 @@ from nre_ros.localization.result import LocalizationResult
 from nre_ros.node.conversions import stamp_message
 from nre_ros.node.interfaces import DisplayTopic, RateLimiter
 from nre_ros.node.parameters import value_of
-from nre_ros.pictures.space import camera_size
+from nre_ros.pictures.view_3d import camera_size
 
 MAX_CAMERAS = 2000
 MAX_POINTS = 2000

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""A map to look at: one HTML file with keyframes and points in space, pictures on click; and a PNG from above."""
+"""A map in 3D as one HTML file, with the keyframes' thumbnails on click, and from above as a PNG."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.tools.info import describe_map
-from nre_ros.pictures.space import camera_size, coordinates, pyramids
+from nre_ros.pictures.view_3d import camera_size, coordinates, frustum_lines
 
 _MAX_POINTS = 60_000
 _MAX_CAMERAS = 20_000
-_MAX_PYRAMIDS = 2_000
+_MAX_FRUSTUMS = 2_000
 _MAX_THUMBNAIL_BYTES = 24 << 20
-"""What a browser on a laptop turns smoothly and opens within seconds; of more, evenly spaced ones are shown."""
+"""What a browser on a laptop opens within seconds and rotates smoothly; of more, evenly spaced ones are shown."""
 _BLUE = "#2f6fde"
 
 _ON_CLICK = """
@@ -51,30 +52,48 @@ document.getElementById('{plot_id}').on('plotly_click', function (event) {
 
 @dataclass(frozen=True)
 class MapSample:
-    """What of a map is drawn: ids [M], names and poses [M, 4, 4] of cameras, points [N, 3], and how many there are."""
+    """The part of a map that is drawn.
 
-    ids: np.ndarray
+    Attributes:
+        ids: ids [M] of the drawn keyframes.
+        names: their names.
+        poses: their poses [M, 4, 4], camera (optical frame) to map.
+        points: the drawn points [N, 3], in the map's unit.
+        keyframe_count: number of keyframes in the map.
+        point_count: number of points in the map.
+    """
+
+    ids: npt.NDArray[np.int64]
     names: tuple[str, ...]
-    poses: np.ndarray
-    points: np.ndarray
-    keyframes: int
-    all_points: int
+    poses: npt.NDArray[np.float64]
+    points: npt.NDArray[np.float32]
+    keyframe_count: int
+    point_count: int
 
     @property
-    def up(self) -> np.ndarray:
-        """[3] the direction that is up in most pictures, the map's z where they do not agree."""
+    def up(self) -> npt.NDArray[np.float64]:
+        """The mean upward direction of the images [3]; the map's z if the images do not agree on one."""
         mean = -self.poses[:, :3, 1].mean(axis=0) if len(self.poses) else np.zeros(3)
         length = np.linalg.norm(mean)
         return mean / length if length > 0.3 else np.array([0.0, 0.0, 1.0])
 
     @property
     def title(self) -> str:
-        cameras = _share(len(self.ids), self.keyframes, "keyframes")
-        return f"{cameras}, {_share(len(self.points), self.all_points, 'points')}"
+        """How many keyframes and points are drawn."""
+        cameras = _share(len(self.ids), self.keyframe_count, "keyframes")
+        return f"{cameras}, {_share(len(self.points), self.point_count, 'points')}"
 
 
 def sample_map(store: KeyframeStore, seed: int = 0) -> MapSample:
-    """What is drawn of a map: all of a small one, of a large one evenly spaced keyframes and points drawn by chance."""
+    """Chooses what is drawn of a map: all of a small map, a part of a large one.
+
+    Args:
+        store: the map.
+        seed: seed of the choice of points.
+
+    Returns:
+        Evenly spaced keyframes, and points drawn at random.
+    """
     scans = list(store.scan())
     ids = np.concatenate([scan.ids for scan in scans]) if scans else np.zeros(0, np.int64)
     names = np.array([name for scan in scans for name in scan.names], dtype=object)
@@ -82,17 +101,23 @@ def sample_map(store: KeyframeStore, seed: int = 0) -> MapSample:
     counts = np.concatenate([scan.point_counts for scan in scans]) if scans else np.zeros(0, np.int64)
     shown = _even(len(ids), _MAX_CAMERAS)
     rng = np.random.default_rng(seed)
-    looked_into = _even(len(ids), _MAX_PYRAMIDS)
-    share = min(1.0, _MAX_POINTS / max(int(counts[looked_into].sum()), 1))
+    sampled = _even(len(ids), _MAX_FRUSTUMS)
+    share = min(1.0, _MAX_POINTS / max(int(counts[sampled].sum()), 1))
     parts = [np.zeros((0, 3), np.float32)]
-    for keyframe_id in ids[looked_into]:
+    for keyframe_id in ids[sampled]:
         points = store.load([keyframe_id])[0].points
         parts.append(points if share == 1 else points[rng.random(len(points)) < share])
     return MapSample(ids[shown], tuple(names[shown]), poses[shown], np.concatenate(parts), len(ids), int(counts.sum()))
 
 
 def write_map_html(path: Path | str, store: KeyframeStore, sample: MapSample) -> None:
-    """Writes the HTML file; it needs no network and holds its pictures."""
+    """Writes the HTML file, which contains its thumbnails and needs no network.
+
+    Args:
+        path: file to write.
+        store: the map, for the thumbnails.
+        sample: what is drawn of it.
+    """
     from plotly import graph_objects
 
     up = sample.up
@@ -105,9 +130,9 @@ def write_map_html(path: Path | str, store: KeyframeStore, sample: MapSample) ->
         hoverinfo="skip",
         marker={"size": 1.5, "color": sample.points @ up, "colorscale": "Viridis", "opacity": 0.7},
     )
-    drawn = _even(len(sample.ids), _MAX_PYRAMIDS)
+    drawn = _even(len(sample.ids), _MAX_FRUSTUMS)
     figure.add_scatter3d(
-        **pyramids(sample.poses[drawn], camera_size(sample.poses, sample.points)),
+        **frustum_lines(sample.poses[drawn], camera_size(sample.poses, sample.points)),
         mode="lines",
         line={"color": _BLUE, "width": 2},
         hoverinfo="skip",
@@ -142,7 +167,13 @@ def write_map_html(path: Path | str, store: KeyframeStore, sample: MapSample) ->
 
 
 def write_map_png(path: Path | str, title: str, sample: MapSample) -> None:
-    """Writes a picture of the map from above: points by height, cameras with the way they look."""
+    """Writes a PNG of the map from above: points coloured by height, cameras with their viewing directions.
+
+    Args:
+        path: file to write.
+        title: name of the map.
+        sample: what is drawn of it.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -151,13 +182,13 @@ def write_map_png(path: Path | str, title: str, sample: MapSample) -> None:
     up = sample.up
     right = np.cross([0.0, 1.0, 0.0] if abs(up[1]) < 0.9 else [0.0, 0.0, 1.0], up)
     plane = np.stack([right / np.linalg.norm(right), np.cross(up, right / np.linalg.norm(right))])
-    points, places = sample.points @ plane.T, sample.poses[:, :3, 3] @ plane.T
+    points, positions = sample.points @ plane.T, sample.poses[:, :3, 3] @ plane.T
     figure, axes = plt.subplots(figsize=(10, 8), layout="constrained")
-    drawn = axes.scatter(*points.T, c=sample.points @ up, s=1, cmap="viridis", alpha=0.6, linewidths=0)
+    drawn = axes.scatter(points[:, 0], points[:, 1], c=sample.points @ up, s=1, cmap="viridis", alpha=0.6, linewidths=0)
     forward = sample.poses[:, :3, 2] @ plane.T
-    if len(places):
-        axes.quiver(*places.T, *forward.T, color=_BLUE, width=0.0025, scale=30)
-        axes.plot(*places.T, ".", color=_BLUE, markersize=3)
+    if len(positions):
+        axes.quiver(*positions.T, *forward.T, color=_BLUE, width=0.0025, scale=30)
+        axes.plot(*positions.T, ".", color=_BLUE, markersize=3)
     low, high = (np.sort([corner @ plane.T for corner in _corners(sample)], axis=0)[k] for k in (0, -1))
     axes.set_xlim(low[0], high[0])
     axes.set_ylim(low[1], high[1])
@@ -173,7 +204,7 @@ def write_map_png(path: Path | str, title: str, sample: MapSample) -> None:
     plt.close(figure)
 
 
-def _pictures(store: KeyframeStore, ids: np.ndarray) -> tuple[dict[int, str], bool]:
+def _pictures(store: KeyframeStore, ids: npt.NDArray[np.int64]) -> tuple[dict[int, str], bool]:
     """id -> JPEG in base64, of as many evenly spaced keyframes as there is room for, and whether that is all."""
     total = describe_map(store).thumbnail_bytes * 4 / 3
     count = len(ids) if total <= _MAX_THUMBNAIL_BYTES else int(len(ids) * _MAX_THUMBNAIL_BYTES / total)
@@ -181,27 +212,27 @@ def _pictures(store: KeyframeStore, ids: np.ndarray) -> tuple[dict[int, str], bo
     return {i: base64.b64encode(jpeg).decode() for i, jpeg in found.items() if jpeg}, count == len(ids)
 
 
-def _bounds(sample: MapSample) -> tuple[np.ndarray, np.ndarray]:
-    """Corners of what is shown at first: all cameras and 98% of the points; few lie far out and would rule."""
-    places = sample.poses[:, :3, 3]
+def _bounds(sample: MapSample) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Corners of the first view: all cameras and 98 % of the points, without the few that lie far away."""
+    positions = sample.poses[:, :3, 3]
     if len(sample.points):
-        places = np.concatenate([places, np.percentile(sample.points, (1, 99), axis=0)])
-    if not len(places):
+        positions = np.concatenate([positions, np.percentile(sample.points, (1, 99), axis=0)])
+    if not len(positions):
         return -np.ones(3), np.ones(3)
-    low, high = places.min(axis=0), places.max(axis=0)
+    low, high = positions.min(axis=0), positions.max(axis=0)
     margin = 0.05 * np.linalg.norm(high - low) or 1.0
     return low - margin, high + margin
 
 
-def _corners(sample: MapSample) -> np.ndarray:
-    """The eight corners [8, 3] of the same."""
+def _corners(sample: MapSample) -> npt.NDArray[np.float64]:
+    """The eight corners [8, 3] of the first view."""
     return np.stack(np.meshgrid(*np.stack(_bounds(sample), axis=1)), axis=-1).reshape(-1, 3)
 
 
-def _even(count: int, most: int) -> np.ndarray:
-    """Indices of at most ``most`` evenly spaced ones of ``count``."""
+def _even(count: int, most: int) -> npt.NDArray[np.int64]:
+    """Indices of at most ``most`` evenly spaced elements of ``count``."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
-def _share(shown: int, there: int, what: str) -> str:
-    return f"{there} {what}" if shown == there else f"{shown} of {there} {what}"
+def _share(shown: int, total: int, what: str) -> str:
+    return f"{total} {what}" if shown == total else f"{shown} of {total} {what}"

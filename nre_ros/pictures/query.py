@@ -1,48 +1,88 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""A query with the map points where its pose puts them."""
+"""Draws an image with the map points where its pose projects them."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from nre_ros.localization.result import LocalizationResult
 
-_GOOD, _BAD = np.array([80, 200, 60]), np.array([60, 60, 230])
-"""BGR of a point with no loss and of one at the loss of chance."""
+NO_LOSS, OUTLIER_LOSS = np.array([80, 200, 60]), np.array([60, 60, 230])
+"""BGR of a point with no loss, and of a point with the loss of a chance match (ln|Omega|)."""
 
 
-def draw_query(image: np.ndarray, result: LocalizationResult) -> np.ndarray:
-    """The image with the projected map points on it, uint8 BGR [H, W, 3].
+def draw_query(image: npt.NDArray[np.uint8], result: LocalizationResult) -> npt.NDArray[np.uint8]:
+    """Draws the projected map points on an image, and a line of text below it.
 
-    Points go from green (the image agrees with the pose) to red (it knows nothing of the
-    point); a bar below says confidence, support and time, or why there is no pose.
+    The text has position, confidence, number of points and time, or the reason why there is no pose.
+
+    Args:
+        image: uint8 BGR [H, W, 3], or grey [H, W].
+        result: what localizing the image gave.
+
+    Returns:
+        uint8 BGR [H + 28, W, 3].
     """
-    canvas = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image.copy()
-    radius = max(2, round(max(image.shape[:2]) / 320))
-    if result.success:
-        # worst first, so that the points that carry the pose are not hidden
-        for i in np.argsort(-result.losses):
-            loss = float(np.clip(result.losses[i], 0, 1))
-            if loss < 1:
-                colour = ((1 - loss) * _GOOD + loss * _BAD).tolist()
-                centre = tuple(int(v) for v in np.round(result.pixels[i]))
-                cv2.circle(canvas, centre, radius, colour, -1, cv2.LINE_AA)
-    return np.vstack([canvas, _caption(canvas.shape[1], result)])
+    drawn = draw_points(image, result)
+    return np.vstack([drawn, text_bar(drawn.shape[1], _caption(result), height=28, scale=0.5)])
 
 
-def _caption(width: int, result: LocalizationResult) -> np.ndarray:
-    if result.success:
-        x, y, z = result.T_map_cam[:3, 3]
-        text = (
-            f"({x:.2f}, {y:.2f}, {z:.2f}) m   confidence {result.confidence:.2f}   {result.points_used} of "
-            f"{result.points_considered} points   {sum(result.milliseconds.values()):.0f} ms"
-        )
-    else:
-        text = f"no pose: {result.reason}"
-    bar = np.full((28, width, 3), 32, np.uint8)
-    (text_width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
-    scale = min(0.5, 0.5 * (width - 12) / max(text_width, 1))
-    cv2.putText(bar, text, (6, 19), cv2.FONT_HERSHEY_SIMPLEX, scale, (240, 240, 240), 1, cv2.LINE_AA)
+def draw_points(image: npt.NDArray[np.uint8], result: LocalizationResult, radius: int = 0) -> npt.NDArray[np.uint8]:
+    """Draws the projected map points on an image.
+
+    The colour goes from green (no loss: the image agrees with the pose) to red (the image does not show the point
+    there). Points beyond the image or without any agreement are left out.
+
+    Args:
+        image: uint8 BGR [H, W, 3], or grey [H, W].
+        result: what localizing the image gave; without a pose nothing is drawn.
+        radius: radius of a point, pixels; 0 takes one that suits the image.
+
+    Returns:
+        uint8 BGR [H, W, 3], a copy.
+    """
+    canvas = image.copy() if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+    if result.losses is None or result.pixels is None or not result.success:
+        return canvas
+    radius = radius or max(2, round(max(image.shape[:2]) / 320))
+    # the points of high loss first, so that they do not hide those of low loss
+    for i in np.argsort(-result.losses):
+        loss = float(np.clip(result.losses[i], 0, 1))
+        if loss < 1:
+            colour = ((1 - loss) * NO_LOSS + loss * OUTLIER_LOSS).tolist()
+            centre = tuple(int(v) for v in np.round(result.pixels[i]))
+            cv2.circle(canvas, centre, radius, colour, -1, cv2.LINE_AA)
+    return canvas
+
+
+def text_bar(width: int, text: str, height: int = 22, scale: float = 0.45) -> npt.NDArray[np.uint8]:
+    """Draws one line of light text on a dark bar.
+
+    Args:
+        width: width of the bar, pixels; a long text is made smaller to fit.
+        text: the text.
+        height: height of the bar, pixels.
+        scale: scale of OpenCV's font for a text that fits.
+
+    Returns:
+        uint8 BGR [height, width, 3].
+    """
+    bar = np.full((height, width, 3), 32, np.uint8)
+    (text_width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    fitting = min(scale, scale * (width - 12) / max(text_width, 1))
+    baseline = 6, round(0.68 * height)
+    cv2.putText(bar, text, baseline, cv2.FONT_HERSHEY_SIMPLEX, fitting, (240, 240, 240), 1, cv2.LINE_AA)
     return bar
+
+
+def _caption(result: LocalizationResult) -> str:
+    if result.T_map_cam is None:
+        return f"no pose: {result.reason}"
+    x, y, z = result.T_map_cam[:3, 3]
+    return (
+        f"({x:.2f}, {y:.2f}, {z:.2f}) m   confidence {result.confidence:.2f}   {result.points_used} of "
+        f"{result.points_considered} points   {sum(result.milliseconds.values()):.0f} ms"
+    )

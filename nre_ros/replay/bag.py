@@ -1,73 +1,115 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What a bag holds for a replay: its topics, its ground truth, single images."""
+"""Reads from a bag what a replay needs: its topics, the ground truth and single images."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from nre_ros.errors import PoseError
 from nre_ros.geometry import pose_matrix
 from nre_ros.messages.bag import CAMERA_INFO_TYPE, IMAGE_TYPES, POSE_TYPE, choose_topic, open_bag
 from nre_ros.messages.stamps import header_stamp
 
+GROUND_TRUTH_TOPIC = "/ground_truth"
+"""The topic that is taken when a bag has several topics of poses and none is named."""
+
 
 @dataclass(frozen=True)
 class BagTopics:
-    """The topics that a replay works with.  truth: of PoseStamped, or empty; compressed: of the image."""
+    """The topics of a bag that a replay uses.
+
+    Attributes:
+        image: topic of the images.
+        compressed: whether the images are CompressedImage.
+        camera_info: topic of the camera's intrinsics.
+        ground_truth: topic of the camera's true poses (PoseStamped), empty if there is none.
+        image_count: number of images.
+    """
 
     image: str
     compressed: bool
     camera_info: str
-    truth: str
-    images: int
+    ground_truth: str
+    image_count: int
 
 
-def find_topics(path: Path | str, image: str = "", camera_info: str = "", truth: str = "") -> BagTopics:
-    """The bag's topics: those named, or the only one of their type (``/ground_truth`` of several poses).
+def find_topics(path: Path | str, image: str = "", camera_info: str = "", ground_truth: str = "") -> BagTopics:
+    """Chooses the topics of a bag for a replay.
 
-    Raises ``ImportSourceError`` that lists what the bag has when one is missing or the choice is not clear.
+    Args:
+        path: folder of the bag, or one of its files.
+        image: image topic; empty for the only one.
+        camera_info: CameraInfo topic; empty for the only one.
+        ground_truth: PoseStamped topic; empty for ``/ground_truth`` or the only one.
+
+    Returns:
+        The topics.
+
+    Raises:
+        ImportSourceError: a topic is missing, or several topics fit. The message lists the topics of the bag.
     """
     with open_bag(path) as reader:
         found = {connection.topic: connection.msgtype for connection in reader.connections}
         counts = {topic: info.msgcount for topic, info in reader.topics.items()}
     image = choose_topic(path, found, IMAGE_TYPES, image, "image")
     camera_info = choose_topic(path, found, (CAMERA_INFO_TYPE,), camera_info, "camera_info")
-    poses = [topic for topic, kind in found.items() if kind == POSE_TYPE]
-    if truth or len(poses) == 1:
-        truth = choose_topic(path, found, (POSE_TYPE,), truth, "ground truth")
-    elif "/ground_truth" in poses:
-        truth = "/ground_truth"
-    return BagTopics(image, found[image] == IMAGE_TYPES[1], camera_info, truth, counts[image])
+    pose_topics = [topic for topic, kind in found.items() if kind == POSE_TYPE]
+    if ground_truth or len(pose_topics) == 1:
+        ground_truth = choose_topic(path, found, (POSE_TYPE,), ground_truth, "ground truth")
+    elif GROUND_TRUTH_TOPIC in pose_topics:
+        ground_truth = GROUND_TRUTH_TOPIC
+    return BagTopics(image, found[image] == IMAGE_TYPES[1], camera_info, ground_truth, counts[image])
 
 
-def read_truth(path: Path | str, topic: str) -> dict[int, np.ndarray]:
-    """Stamp (nanoseconds) -> pose [4, 4] of a PoseStamped topic; poses that are not finite are left out."""
-    truth = {}
-    with open_bag(path) as reader:
-        connections = [connection for connection in reader.connections if connection.topic == topic]
-        for connection, _, raw in reader.messages(connections):
-            message = reader.deserialize(raw, connection.msgtype)
-            stamp = header_stamp(message)
-            p, q = message.pose.position, message.pose.orientation
-            try:
-                truth[stamp] = pose_matrix([p.x, p.y, p.z], [q.x, q.y, q.z, q.w])
-            except PoseError:
-                continue
-    return truth
+def read_ground_truth(path: Path | str, topic: str) -> dict[int, npt.NDArray[np.float64]]:
+    """Reads the true poses of a PoseStamped topic.
+
+    Args:
+        path: folder of the bag, or one of its files.
+        topic: topic of the poses.
+
+    Returns:
+        Stamp (nanoseconds) -> pose [4, 4] of the camera in the map. Poses that are not finite are left out.
+    """
+    poses = {}
+    for stamp, message in _messages(path, topic):
+        p, q = message.pose.position, message.pose.orientation
+        try:
+            poses[stamp] = pose_matrix([p.x, p.y, p.z], [q.x, q.y, q.z, q.w])
+        except PoseError:
+            continue
+    return poses
 
 
-def read_image(path: Path | str, topic: str, stamp: int) -> np.ndarray | None:
-    """The image (uint8 BGR, or grey) of that topic and stamp; None where there is none."""
+def read_images(path: Path | str, topic: str, stamps: Collection[int]) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+    """Reads the images of a topic that have one of the given stamps.
+
+    Args:
+        path: folder of the bag, or one of its files.
+        topic: topic of the images, raw or compressed.
+        stamps: stamps of the wanted images, nanoseconds.
+
+    Yields:
+        Stamp and image (uint8 BGR [H, W, 3], or grey [H, W]), in the order of the bag.
+    """
     from nre_ros.messages.images import image_array
 
+    for stamp, message in _messages(path, topic):
+        if stamp in stamps:
+            yield stamp, image_array(message)
+
+
+def _messages(path: Path | str, topic: str) -> Iterator[tuple[int, Any]]:
+    """Stamps and messages of one topic."""
     with open_bag(path) as reader:
         connections = [connection for connection in reader.connections if connection.topic == topic]
         for connection, _, raw in reader.messages(connections):
-            message = reader.deserialize(raw, connection.msgtype)
-            if header_stamp(message) == stamp:
-                return image_array(message)
-    return None
+            message: Any = reader.deserialize(raw, connection.msgtype)
+            yield header_stamp(message), message

@@ -1,10 +1,9 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Writes down what the node says: ``python -m nre_ros.replay.listener OUTPUT.jsonl``.
+"""The listener of a replay: writes the node's messages to a file, ``python -m nre_ros.replay.listener FILE.jsonl``.
 
-One JSON object a line, with the time of arrival by the machine's monotonic clock, which all
-processes share: ``status`` and ``pose`` messages, the transforms from the map frame, and once the
-``camera``.
+Each line is a JSON object with the time of arrival by the machine's monotonic clock, which all processes share. The
+events are ``status`` and ``pose`` messages, transforms from the map frame (``transform``) and, once, the ``camera``.
 """
 
 from __future__ import annotations
@@ -16,14 +15,27 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TextIO
 
 from nre_ros import ros_environment
 
+if TYPE_CHECKING:
+    from geometry_msgs.msg import Pose, PoseStamped
+    from rclpy.node import Node
+    from sensor_msgs.msg import CameraInfo
+    from tf2_msgs.msg import TFMessage
+
+    from nre_ros.msg import LocalizationStatus
+
+READY = "listening"
+"""What the process prints when its subscriptions exist."""
+
 
 def main() -> int:
+    """Writes until the process is asked to end; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output")
-    parser.add_argument("--camera-info", required=True, metavar="TOPIC")
+    parser.add_argument("output", metavar="FILE.jsonl", help="file to write")
+    parser.add_argument("--camera-info", required=True, metavar="TOPIC", help="topic of the camera's intrinsics")
     arguments = parser.parse_args()
     ros_environment.prepare()
     import rclpy
@@ -35,8 +47,8 @@ def main() -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     with open(arguments.output, "w", encoding="utf-8") as file:
-        _subscribe(node, file, arguments.camera_info)
-        print("listening", flush=True)
+        _EventWriter(file).subscribe(node, arguments.camera_info)
+        print(READY, flush=True)
         try:
             executor.spin()
         except (KeyboardInterrupt, ExternalShutdownException):
@@ -45,35 +57,42 @@ def main() -> int:
     return 0
 
 
-def _subscribe(node, file, camera_info: str) -> None:
-    from geometry_msgs.msg import PoseStamped
-    from rclpy.qos import qos_profile_sensor_data
-    from sensor_msgs.msg import CameraInfo
-    from tf2_msgs.msg import TFMessage
+class _EventWriter:
+    """Writes one line for each message."""
 
-    from nre_ros.errors import CameraError
-    from nre_ros.messages.camera_info import camera_from_info
-    from nre_ros.msg import LocalizationStatus
-    from nre_ros.node.conversions import stamp_nanoseconds
+    def __init__(self, file: TextIO):
+        from nre_ros.node.conversions import stamp_nanoseconds
 
-    map_frames = set()
-    cameras = []
+        self._file = file
+        self._stamp = stamp_nanoseconds
+        self._map_frames: set[str] = set()
+        self._has_camera = False
 
-    def write(**event):
-        file.write(json.dumps({**event, "monotonic": time.monotonic()}) + "\n")
-        file.flush()
+    def subscribe(self, node: Node, camera_info: str) -> None:
+        """Subscribes to the node's topics, and to the topic ``camera_info``."""
+        from geometry_msgs.msg import PoseStamped
+        from rclpy.qos import qos_profile_sensor_data
+        from sensor_msgs.msg import CameraInfo
+        from tf2_msgs.msg import TFMessage
 
-    def on_status(message):
-        map_frames.add(message.header.frame_id)
-        write(
+        from nre_ros.msg import LocalizationStatus
+
+        node.create_subscription(CameraInfo, camera_info, self._on_camera_info, qos_profile_sensor_data)
+        node.create_subscription(LocalizationStatus, "status", self._on_status, 100)
+        node.create_subscription(PoseStamped, "pose", self._on_pose, 100)
+        node.create_subscription(TFMessage, "/tf", self._on_transforms, 100)
+
+    def _on_status(self, message: LocalizationStatus) -> None:
+        self._map_frames.add(message.header.frame_id)
+        self._write(
             event="status",
-            stamp=stamp_nanoseconds(message.header.stamp),
+            stamp=self._stamp(message.header.stamp),
             success=message.pose_valid,
             state=message.state,
             confidence=message.confidence,
             reason=message.reason,
             points_used=message.points_used,
-            **_pose(message.pose.pose),
+            **_pose_fields(message.pose.pose),
             covariance=message.pose.covariance.tolist(),
             milliseconds=dict(zip(message.stages, message.stage_milliseconds)),
             total_milliseconds=message.total_milliseconds,
@@ -83,36 +102,36 @@ def _subscribe(node, file, camera_info: str) -> None:
             jump=message.jump,
         )
 
-    def on_transforms(message):
+    def _on_pose(self, message: PoseStamped) -> None:
+        self._write(event="pose", stamp=self._stamp(message.header.stamp), **_pose_fields(message.pose))
+
+    def _on_transforms(self, message: TFMessage) -> None:
         for t in message.transforms:
-            if t.header.frame_id in map_frames:
+            if t.header.frame_id in self._map_frames:
                 p, q = t.transform.translation, t.transform.rotation
-                write(
+                self._write(
                     event="transform",
-                    stamp=stamp_nanoseconds(t.header.stamp),
+                    stamp=self._stamp(t.header.stamp),
                     child=t.child_frame_id,
                     position=[p.x, p.y, p.z],
                     quaternion=[q.x, q.y, q.z, q.w],
                 )
 
-    def on_camera_info(message):
-        if not cameras:
-            with suppress(CameraError):  # the node says what is wrong with it; a later one may be right
-                cameras.append(camera_from_info(message))
-                write(event="camera", **asdict(cameras[0]))
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        from nre_ros.errors import CameraError
+        from nre_ros.messages.camera_info import camera_from_info
 
-    node.create_subscription(CameraInfo, camera_info, on_camera_info, qos_profile_sensor_data)
-    node.create_subscription(LocalizationStatus, "status", on_status, 100)
-    node.create_subscription(
-        PoseStamped,
-        "pose",
-        lambda message: write(event="pose", stamp=stamp_nanoseconds(message.header.stamp), **_pose(message.pose)),
-        100,
-    )
-    node.create_subscription(TFMessage, "/tf", on_transforms, 100)
+        if not self._has_camera:
+            with suppress(CameraError):  # the node reports what is wrong; a later message may be right
+                self._write(event="camera", **asdict(camera_from_info(message)))
+                self._has_camera = True
+
+    def _write(self, **event: Any) -> None:
+        self._file.write(json.dumps({**event, "monotonic": time.monotonic()}) + "\n")
+        self._file.flush()
 
 
-def _pose(pose) -> dict:
+def _pose_fields(pose: Pose) -> dict[str, list[float]]:
     p, q = pose.position, pose.orientation
     return {"position": [p.x, p.y, p.z], "quaternion": [q.x, q.y, q.z, q.w]}
 

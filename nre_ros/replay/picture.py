@@ -1,33 +1,48 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The picture of a replay: the way from above, true and estimated, and one query with its map points."""
+"""The picture of a replay: true and estimated trajectory from above, and one image with its projected map points."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
-from nre_ros.replay.report import pose_of
 from nre_ros.replay.session import Session
+from nre_ros.replay.summary import recorded_pose
 
-_TRUTH, _ESTIMATE, _MAP = "#222222", "#d1495b", "#9aa5b1"
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+GROUND_TRUTH_COLOUR, ESTIMATE_COLOUR, KEYFRAME_COLOUR = "#222222", "#d1495b", "#9aa5b1"
 
 
 def write_picture(
-    path: Path | str, session: Session, truth: dict[int, np.ndarray], keyframes: np.ndarray, query: np.ndarray | None
+    path: Path | str,
+    session: Session,
+    ground_truth: Mapping[int, npt.NDArray[np.float64]],
+    keyframes: npt.NDArray[np.float64],
+    query: npt.NDArray[np.uint8] | None,
 ) -> None:
-    """Writes a PNG.
+    """Writes the picture as a PNG.
 
-    truth: stamp -> [4, 4] true poses (may be empty).  keyframes: [K, 4, 4] of the map.  query:
-    uint8 BGR picture of one query from ``pictures.query.draw_query``, or None.
+    Args:
+        path: file to write.
+        session: what was recorded.
+        ground_truth: stamp -> true pose [4, 4] of the camera in the map; may be empty.
+        keyframes: poses [K, 4, 4] of the map's keyframes.
+        query: one image with its map points (uint8 BGR [H, W, 3], from ``pictures.query.draw_query``), or None.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    posed = [status for status in session.statuses if status["success"]]
+    poses = [recorded_pose(status) for status in session.statuses if status["success"]]
+    positions = np.array(poses).reshape(-1, 4, 4)[:, :3, 3]
     figure, axes = plt.subplots(
         1,
         2 if query is not None else 1,
@@ -36,31 +51,40 @@ def write_picture(
         width_ratios=[1, 1.25] if query is not None else None,
         layout="constrained",
     )
-    _draw_ways(axes[0, 0], posed, truth, keyframes)
+    above = axes[0, 0]
+    draw_trajectory(above, ground_truth, keyframes)
+    if len(positions):
+        label = f"{len(positions)} estimated poses"
+        above.plot(*positions[:, :2].T, "o", color=ESTIMATE_COLOUR, markersize=4, alpha=0.85, label=label)
+    above.legend(loc="best", framealpha=0.9)
     if query is not None:
         axes[0, 1].imshow(query[..., ::-1])
-        axes[0, 1].set_title("one query, with the map points where its pose puts them\n(green: the image agrees)")
+        axes[0, 1].set_title("one image with the map points projected by its pose\n(green: the image agrees)")
         axes[0, 1].set_axis_off()
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
-def _draw_ways(axes, posed: list[dict], truth: dict[int, np.ndarray], keyframes: np.ndarray) -> None:
-    forward = keyframes[:, :3, 2]
-    axes.quiver(*keyframes[:, :2, 3].T, *forward[:, :2].T, color=_MAP, width=0.003, scale=25)
-    axes.plot(*keyframes[:, :2, 3].T, ">", color=_MAP, markersize=3, label=f"{len(keyframes)} keyframes")
-    if truth:
-        way = np.array([truth[stamp][:3, 3] for stamp in sorted(truth)])
-        axes.plot(way[:, 0], way[:, 1], color=_TRUTH, linewidth=1.5, label="true way of the camera")
-    if posed:
-        places = np.array([pose_of(status)[:3, 3] for status in posed])
-        axes.plot(
-            places[:, 0], places[:, 1], "o", color=_ESTIMATE, markersize=4, alpha=0.85, label=f"{len(posed)} poses"
-        )
+def draw_trajectory(
+    axes: Axes, ground_truth: Mapping[int, npt.NDArray[np.float64]], keyframes: npt.NDArray[np.float64]
+) -> None:
+    """Draws the map's keyframes and the true trajectory from above.
+
+    Args:
+        axes: matplotlib axes to draw on.
+        ground_truth: stamp -> true pose [4, 4] of the camera in the map; may be empty.
+        keyframes: poses [K, 4, 4] of the map's keyframes.
+    """
+    directions = keyframes[:, :2, 2]
+    axes.quiver(*keyframes[:, :2, 3].T, *directions.T, color=KEYFRAME_COLOUR, width=0.003, scale=25)
+    label = f"{len(keyframes)} keyframes of the map"
+    axes.plot(*keyframes[:, :2, 3].T, ">", color=KEYFRAME_COLOUR, markersize=3, label=label)
+    if ground_truth:
+        trajectory = np.array([ground_truth[stamp][:2, 3] for stamp in sorted(ground_truth)])
+        axes.plot(*trajectory.T, color=GROUND_TRUTH_COLOUR, linewidth=1.5, label="true trajectory of the camera")
     axes.margins(0.08)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_xlabel("x [m]")
     axes.set_ylabel("y [m]")
     axes.set_title("from above")
-    axes.legend(loc="best", framealpha=0.9)
     axes.grid(alpha=0.25)

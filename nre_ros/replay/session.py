@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Runs player, node and listener as three processes and collects what they wrote down."""
+"""Runs player, node and listener as three processes and reads what they logged."""
 
 from __future__ import annotations
 
@@ -10,33 +10,43 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 from nre_ros.errors import NreError
 from nre_ros.geometry import Camera
+from nre_ros.replay import listener
 from nre_ros.replay.bag import BagTopics
 from nre_ros.ros_environment import clean_environment, config_file
 
 _READY_SECONDS = 120.0
 _QUIET_SECONDS = 3.0
-"""The node has nothing left to say when it has been silent for so long after the last image."""
+"""The session ends when the node has sent nothing for so long after the last image."""
+_EVENTS_FILE = "heard.jsonl"
+_Event = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Session:
-    """What the three processes told; times are of the monotonic clock, stamps nanoseconds.
+    """What player and listener logged. Times are of the machine's monotonic clock, in seconds; stamps in nanoseconds.
 
-    sent: stamp -> when that image went out.  camera: of the images, None if it never came.
-    statuses, poses, transforms: the listener's lines, in their order.
+    Attributes:
+        sent: stamp of each image -> time at which it was sent.
+        camera: camera of the images, None if no usable CameraInfo arrived.
+        statuses: fields of the status messages, in the order of their arrival.
+        poses: the same of the pose messages.
+        transforms: the same of the transforms from the map frame.
     """
 
     sent: dict[int, float]
     camera: Camera | None
-    statuses: list[dict] = field(repr=False)
-    poses: list[dict] = field(repr=False)
-    transforms: list[dict] = field(repr=False)
+    statuses: list[_Event] = field(repr=False)
+    poses: list[_Event] = field(repr=False)
+    transforms: list[_Event] = field(repr=False)
 
 
 def run_session(
@@ -45,13 +55,27 @@ def run_session(
     topics: BagTopics,
     folder: Path | str,
     rate: float = 1.0,
-    parameters: dict[str, str] | None = None,
+    parameters: Mapping[str, str] | None = None,
     progress: bool = True,
 ) -> Session:
-    """Plays ``bag`` to a node that localizes in ``map_file``; logs and records go to ``folder``.
+    """Plays a bag to a node and records the node's messages.
 
-    parameters: of the node, on top of its parameter file.  The three have a DDS domain of their
-    own on this machine, unless ROS_DOMAIN_ID is set.  Raises ``NreError`` when one of them fails.
+    The three processes have a DDS domain of their own on this machine, unless ROS_DOMAIN_ID is set.
+
+    Args:
+        map_file: map that the node localizes in.
+        bag: bag to play.
+        topics: topics of the bag.
+        folder: where logs and records are written.
+        rate: speed, as a multiple of real time.
+        parameters: parameters of the node, in addition to its parameter file.
+        progress: whether to show a progress bar.
+
+    Returns:
+        What was recorded.
+
+    Raises:
+        NreError: one of the processes failed or did not become ready.
     """
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,62 +84,49 @@ def run_session(
     node_arguments += ["-r", f"{'image/compressed' if topics.compressed else 'image'}:={topics.image}"]
     for name, value in (parameters or {}).items():
         node_arguments += ["-p", f"{name}:={value}"]
+    events = folder / _EVENTS_FILE
     with ExitStack() as stack:
 
-        def start(name: str, *arguments: str) -> _Child:
-            return stack.enter_context(_Child(name, arguments, folder, environment))
+        def start(name: str, module: str, *arguments: str) -> _ChildProcess:
+            return stack.enter_context(_ChildProcess(name, ["-m", module, *arguments], folder, environment))
 
-        listener = start(
-            "listener",
-            "-m",
-            "nre_ros.replay.listener",
-            str(folder / "heard.jsonl"),
-            "--camera-info",
-            topics.camera_info,
-        )
-        node = start("node", "-m", "nre_ros", "node", "--map", str(map_file), "--ros-args", *node_arguments)
-        listener.wait_for("listening")
+        listening = start("listener", "nre_ros.replay.listener", str(events), "--camera-info", topics.camera_info)
+        node = start("node", "nre_ros", "node", "--map", str(map_file), "--ros-args", *node_arguments)
+        listening.wait_for(listener.READY)
         node.wait_for("localizing in")
-        player = start(
-            "player",
-            "-m",
-            "nre_ros.replay.player",
-            str(bag),
-            "--rate",
-            str(rate),
-            "--image",
-            topics.image,
-            "--wait-for",
-            topics.image,
-            topics.camera_info,
-        )
-        _watch(player, (node, listener), topics.images, folder / "heard.jsonl", progress)
+        player_arguments = ["--rate", str(rate), "--image", topics.image, "--wait-for", topics.image]
+        player = start("player", "nre_ros.replay.player", str(bag), *player_arguments, topics.camera_info)
+        _watch(player, (node, listening), topics.image_count, events, progress)
         node.stop()
-        listener.stop()
+        listening.stop()
     return read_session(folder)
 
 
 def read_session(folder: Path | str) -> Session:
-    """The session that was recorded in ``folder``."""
+    """Reads the session that ``run_session`` recorded in ``folder``."""
     folder = Path(folder)
     sent = {line["stamp"]: line["monotonic"] for line in _lines(folder / "player.log") if line["event"] == "image"}
-    heard = _lines(folder / "heard.jsonl")
-    cameras = [line for line in heard if line["event"] == "camera"]
-    kinds = ([line for line in heard if line["event"] == event] for event in ("status", "pose", "transform"))
-    return Session(sent, _camera(cameras[0]) if cameras else None, *kinds)
+    events = _lines(folder / _EVENTS_FILE)
+    cameras = [line for line in events if line["event"] == "camera"]
+    return Session(
+        sent,
+        _camera(cameras[0]) if cameras else None,
+        *([line for line in events if line["event"] == event] for event in ("status", "pose", "transform")),
+    )
 
 
-def _camera(line: dict) -> Camera:
+def _camera(line: _Event) -> Camera:
     fields = {name: line[name] for name in ("width", "height", "fx", "fy", "cx", "cy", "model")}
     return Camera(**fields, distortion=tuple(line["distortion"]))
 
 
-def _lines(path: Path) -> list[dict]:
+def _lines(path: Path) -> list[_Event]:
+    """The JSON objects of a log, which may contain other lines."""
     return [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{") and line.endswith("}")]
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Of the three processes: a domain that no robot nearby is in, and large images get through."""
+    """Environment of the three processes: a DDS domain without robots, and a profile with which large images arrive."""
     changes = {"ROS_LOG_DIR": str(folder / "ros_log"), "PYTHONUNBUFFERED": "1"}
     if "ROS_DOMAIN_ID" not in os.environ:
         changes.update(ROS_DOMAIN_ID=str(1 + os.getpid() % 100), ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
@@ -125,33 +136,35 @@ def _environment(folder: Path) -> dict[str, str]:
     return clean_environment(**changes)
 
 
-def _watch(player: _Child, others: tuple[_Child, ...], images: int, heard: Path, progress: bool) -> None:
-    """Waits until the bag is played and the node is quiet, with a bar of the images sent."""
+def _watch(
+    player: _ChildProcess, others: Sequence[_ChildProcess], image_count: int, events: Path, progress: bool
+) -> None:
+    """Waits until the bag was played and the node is quiet; shows how many images were sent and processed."""
     from tqdm import tqdm
 
     ended = None
     with tqdm(
-        total=images,
+        total=image_count,
         unit="image",
         desc="    replay",
         disable=not progress,
         mininterval=0.2 if sys.stderr.isatty() else 5.0,
     ) as bar:
-        while ended is None or time.time() - max(ended, heard.stat().st_mtime) < _QUIET_SECONDS:
+        while ended is None or time.time() - max(ended, events.stat().st_mtime) < _QUIET_SECONDS:
             for child in others:
                 child.check()
             if ended is None and player.process.poll() is not None:
                 player.check(may_have_ended=True)
                 ended = time.time()
-            bar.set_postfix(answered=heard.read_text().count('"event": "status"'), refresh=False)
-            bar.update(player.words.count('"event": "image"') - bar.n)
+            bar.set_postfix(processed=events.read_text().count('"event": "status"'), refresh=False)
+            bar.update(player.read_log().count('"event": "image"') - bar.n)
             time.sleep(0.5)
 
 
-class _Child:
-    """A Python process of ours whose words go to ``NAME.log``; ended when the context is left."""
+class _ChildProcess:
+    """A Python process that logs to ``NAME.log``; it is ended when the context is left."""
 
-    def __init__(self, name: str, arguments, folder: Path, environment: dict[str, str]):
+    def __init__(self, name: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]):
         self.name = name
         self.log = folder / f"{name}.log"
         self._file = self.log.open("w")
@@ -163,28 +176,28 @@ class _Child:
             env=environment,
         )
 
-    @property
-    def words(self) -> str:
+    def read_log(self) -> str:
         return self.log.read_text(errors="replace")
 
     def check(self, may_have_ended: bool = False) -> None:
-        """``NreError`` with its last words if the process has ended with an error, or at all."""
+        """Raises ``NreError`` with the last line of the log if the process failed, or ended where it must not."""
         code = self.process.poll()
         if code is None or (may_have_ended and code == 0):
             return
-        words = self.words.strip().splitlines()
-        raise NreError(f"the {self.name} ended with code {code}: {words[-1] if words else 'no word'} (see {self.log})")
+        lines = self.read_log().strip().splitlines() or ["no output"]
+        raise NreError(f"{self.name}: ended with exit code {code}: {lines[-1]} (log: {self.log})")
 
     def wait_for(self, text: str) -> None:
+        """Waits until the log contains ``text``; raises ``NreError`` if that takes too long."""
         deadline = time.monotonic() + _READY_SECONDS
-        while text not in self.words:
+        while text not in self.read_log():
             self.check()
             if time.monotonic() > deadline:
-                raise NreError(f"the {self.name} was not ready after {_READY_SECONDS:.0f} s (see {self.log})")
+                raise NreError(f"{self.name}: not ready after {_READY_SECONDS:.0f} s (log: {self.log})")
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """Asks the process to end, and insists after a while."""
+        """Ends the process: by SIGINT, then by SIGTERM, then by SIGKILL."""
         for number, patience in ((signal.SIGINT, 10), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
             if self.process.poll() is not None:
                 return
@@ -194,9 +207,11 @@ class _Child:
             except subprocess.TimeoutExpired:
                 continue
 
-    def __enter__(self) -> _Child:
+    def __enter__(self) -> _ChildProcess:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
         self._file.close()

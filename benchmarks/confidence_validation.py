@@ -1,25 +1,25 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the confidence and the covariance are what they say, on the testing halves of ``trials``."""
+"""Validates confidence and covariance on the queries for validation of ``confidence_queries``."""
 
 from __future__ import annotations
 
 import numpy as np
-from calibration import LEVELS, contained, exact
 from common import Options, Table
-from evidence import Rows, collect, joined
-from trials import TEST, sets
+from confidence_data import Rows, collect, joined
+from confidence_fit import LEVELS, contained, exact
+from confidence_queries import TEST, sets
 
 from nre_ros.features import DEFAULT_BACKBONE
 from nre_ros.localization.confidence import ConfidenceModel, load_model
 
 THRESHOLDS = (0.5, 0.75, 0.9)
-"""The first is the localizer's usual one."""
+"""The first is the default of the localizer."""
 _BINS = 10
-_BLIND = (
+_UNMAPPED = (
     "other places in the kitchen",
     "kitchen in the gallery",
-    "nothing to see",
+    "images without content",
     "kitchen in fountain",
     "kitchen in virtual gallery",
 )
@@ -29,7 +29,7 @@ def run(options: Options):
     """Yields the tables and writes confidence.png into the benchmark's folder."""
     model = load_model(DEFAULT_BACKBONE)
     found = {name: (collect(options, TEST, name, trials), trials) for name, trials in sets(TEST).items()}
-    confidence = {name: told(model, rows) for name, (rows, _) in found.items()}
+    confidence = {name: confidences(model, rows) for name, (rows, _) in found.items()}
     yield _acceptance(found, confidence)
     mixed = [name for name, (_, trials) in found.items() if trials.mixed]
     yield _reliability(
@@ -41,8 +41,8 @@ def run(options: Options):
     _plot(options.folder / "confidence.png", found, confidence, mixed)
 
 
-def told(model: ConfidenceModel, rows: Rows) -> np.ndarray:
-    """The confidences [Q], as ``judge`` tells them."""
+def confidences(model: ConfidenceModel, rows: Rows) -> np.ndarray:
+    """Computes the confidences [Q] that the localizer reports."""
     return np.where(rows.posed, model.probability(np.nan_to_num(rows.numbers)), 0.0)
 
 
@@ -55,12 +55,12 @@ def _acceptance(found, confidence) -> Table:
             accepted = confidence[name] >= threshold
             cells += [100 * float(accepted.mean()), 100 * float((accepted & ~rows.right).mean())]
         table.rows.append((name, len(rows), 100 * float(rows.right.mean()), *cells))
-    blind = np.concatenate([confidence[name] for name in _BLIND])
+    unmapped = np.concatenate([confidence[name] for name in _UNMAPPED])
     for threshold in THRESHOLDS:
         accepted = {name: 100 * float((confidence[name][::4] >= threshold).mean()) for name in ("kitchen", "gallery")}
         table.notes.append(
-            f"At {threshold}: of {len(blind)} queries that show nothing of the map {int((blind >= threshold).sum())} are "
-            f"accepted ({100 * float((blind >= threshold).mean()):.2g}%), of the kitchen's as they are "
+            f"At {threshold}: of {len(unmapped)} queries of places that are not in the map {int((unmapped >= threshold).sum())} are "
+            f"accepted ({100 * float((unmapped >= threshold).mean()):.2g}%), of the kitchen's as they are "
             f"{accepted['kitchen']:.1f}%, of the gallery's {accepted['gallery']:.1f}%."
         )
     table.notes.append(
@@ -133,14 +133,14 @@ def _plot(path, found, confidence, mixed) -> None:
 
     figure, (recall, reliability) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     thresholds = np.linspace(0, 1, 501)
-    blind = np.concatenate([confidence[name] for name in _BLIND])
-    false = np.array([(blind >= t).mean() for t in thresholds])
+    unmapped = np.concatenate([confidence[name] for name in _UNMAPPED])
+    false = np.array([(unmapped >= t).mean() for t in thresholds])
     rooms = confidence["other rooms"]
     lookalike = np.array([(rooms >= t).mean() for t in thresholds])
     for name, colour in (("kitchen", "C0"), ("gallery", "C1"), ("kitchen, 3 keyframes", "C2")):
         kept = np.array([((confidence[name][::4] >= t) & found[name][0].right[::4]).mean() for t in thresholds])
         recall.plot(100 * false, 100 * kept, colour, label=f"{name}: against other places")
-        recall.plot(100 * lookalike, 100 * kept, colour, linestyle=":", label=f"{name}: against look-alike rooms")
+        recall.plot(100 * lookalike, 100 * kept, colour, linestyle=":", label=f"{name}: against similar rooms")
     recall.set(xlabel="accepted of what is not in the map [%]", ylabel="right and accepted [%]")
     recall.set(xscale="symlog", xlim=(0, 20))
     recall.legend(fontsize=7)

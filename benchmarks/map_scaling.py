@@ -1,25 +1,23 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""How opening a map, finding keyframes and a whole query grow with the map, from 1,000 to 100,000 keyframes.
+"""Time and memory of opening a map, of retrieval and of a whole query, for 1,000 to 100,000 keyframes.
 
-Each size is opened in a process of its own; its memory is the kernel's peak (VmHWM).  For the
-whole query two maps take turns image by image, so that both see the same machine.
+Each map is opened in a process of its own, whose memory is the kernel's peak (VmHWM). For the whole query two maps
+alternate image by image, so that the load of the machine is the same for both.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from common import ROOT, Options, Table, prepare_process, timed
-from grown import grown_map
+from common import Options, Table, child_options, prepare_process, timed
 from scenes import kitchen
 from speed import peak_megabytes
+from synthetic_maps import synthetic_map
 
 SIZES = (1_000, 10_000, 100_000)
 NEAREST = 10
@@ -29,7 +27,7 @@ _QUERIES = 200
 def run(options: Options):
     """Yields the table of sizes, and plots it into the benchmark's folder."""
     table = Table(
-        "Maps grown from real keyframes",
+        "Synthetic maps made of real keyframes",
         (
             "keyframes",
             "file [GB]",
@@ -37,17 +35,17 @@ def run(options: Options):
             "open [s]",
             f"{NEAREST} nearest [ms]",
             "with a prior [ms]",
-            "with a local look [ms]",
+            "with re-ranking [ms]",
             "recall [%]",
             "whole query [ms]",
-            "to 1,000's [-]",
+            "relative to 1,000 [-]",
             "peak memory [MB]",
         ),
     )
     for size in SIZES:
-        path = grown_map(options, size)
-        measured = _in_child(options, "retrieval", [path])
-        whole = _in_child(options, "whole", [grown_map(options, SIZES[0]), path])
+        path = synthetic_map(options, size)
+        measured = _measure(options, "retrieval", [path])
+        whole = _measure(options, "whole", [synthetic_map(options, SIZES[0]), path])
         table.rows.append(
             (
                 size,
@@ -58,12 +56,12 @@ def run(options: Options):
                 measured["recall"],
                 whole["milliseconds"][1],
                 whole["milliseconds"][1] / whole["milliseconds"][0],
-                whole["peak"] if size == SIZES[0] else _in_child(options, "whole", [path])["peak"],
+                whole["peak"] if size == SIZES[0] else _measure(options, "whole", [path])["peak"],
             )
         )
     table.notes += [
-        f"Medians with {options.threads} threads. Recall: share of the {NEAREST} most similar keyframes, by looking "
-        f"through all, that are among the {NEAREST} found; of {_QUERIES} queries near keyframes of the map. "
+        f"Medians with {options.threads} threads. Recall: share of the {NEAREST} most similar keyframes, by exhaustive "
+        f"search, that are among the {NEAREST} found; of {_QUERIES} queries near keyframes of the map. "
         "Opening reads the index, the file is in the system's cache. Whole query: kitchen images of 640x480 against 5 "
         "keyframes of 100 points.",
         "To reach with 100,000: open 1 s, ten nearest 10 ms, whole query 1.2 times that of 1,000, memory 1000 MB.",
@@ -73,24 +71,12 @@ def run(options: Options):
     yield table
 
 
-def _in_child(options: Options, what: str, paths: list[Path]) -> dict:
-    task = {
-        "what": what,
-        "paths": [str(path) for path in paths],
-        "threads": options.threads,
-        "seed": options.seed,
-        "queries": options.queries,
-        "shared": str(options.shared),
-        "folder": str(options.folder),
-    }
-    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, __file__, json.dumps(task)]
-    child = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(child.stdout.splitlines()[-1])
+def _measure(options: Options, what: str, paths: list[Path]) -> dict:
+    return options.run_in_child(__file__, {"what": what, "paths": [str(path) for path in paths]})
 
 
 def _retrieval(task: dict) -> dict:
-    """Opening, and the time and recall of queries, of one map."""
+    """Measures opening one map, and time and recall of its retrieval."""
     from nre_ros.features.base import FeatureGrid, FeatureMap
     from nre_ros.keyframes.retrieval.pose_prior import PosePrior
     from nre_ros.keyframes.retrieval.retriever import RetrievalConfig, Retriever
@@ -105,11 +91,11 @@ def _retrieval(task: dict) -> dict:
     seconds, (store, retriever) = timed(opened)
     queries, poses = _queries(store, np.random.default_rng(task["seed"]))
     features = torch.nn.functional.normalize(torch.randn(64, 60, 80, generator=torch.Generator().manual_seed(0)), dim=0)
-    look = dict(features=FeatureMap(features, FeatureGrid(8.0, 3.25)), temperature=0.03)
+    reranking = dict(features=FeatureMap(features, FeatureGrid(8.0, 3.25)), temperature=0.03)
     priors = [PosePrior(T, np.diag([0.25] * 3 + [0.03] * 3)) for T in poses]
-    ways = [
+    variants = [
         [timed(lambda: retriever.query(query, NEAREST, **extra)) for query, extra in zip(queries, extras)]
-        for extras in ([{}] * len(queries), [{"prior": prior} for prior in priors], [look] * len(queries))
+        for extras in ([{}] * len(queries), [{"prior": prior} for prior in priors], [reranking] * len(queries))
     ]
     nearest = Retriever(store, RetrievalConfig(diversity=0.0))
     recall = np.mean(
@@ -120,14 +106,14 @@ def _retrieval(task: dict) -> dict:
     )
     return {
         "open": seconds,
-        "milliseconds": [1e3 * float(np.median([s for s, _ in way])) for way in ways],
+        "milliseconds": [1e3 * float(np.median([s for s, _ in variant])) for variant in variants],
         "recall": 100 * float(recall),
         "index": len(store.read_index() or b"") / 1e6,
     }
 
 
 def _queries(store, rng) -> tuple[np.ndarray, np.ndarray]:
-    """Descriptors as far from those of keyframes of the map as a made-up one is, and the poses of these keyframes."""
+    """Makes query descriptors near those of keyframes of the map, and returns the poses of these keyframes."""
     from nre_ros.keyframes.storage.blobs import dequantise
 
     ids = rng.integers(1, len(store) + 1, (_QUERIES, 3))
@@ -139,7 +125,7 @@ def _queries(store, rng) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _exhaustive(store, queries: np.ndarray) -> list[set]:
-    """Ids of the most similar keyframes of each query, by looking through all."""
+    """Finds the ids of the most similar keyframes of each query by exhaustive search."""
     from nre_ros.keyframes.storage.blobs import dequantise
 
     ids, similarity = np.zeros((len(queries), 0), np.int64), np.zeros((len(queries), 0), np.float32)
@@ -153,10 +139,10 @@ def _exhaustive(store, queries: np.ndarray) -> list[set]:
 
 
 def _whole(task: dict) -> dict:
-    """Median time of a whole query on each of the maps, in turns, and the memory of all."""
+    """Measures the median time of a whole query on each of the maps, alternately, and the memory of all."""
     from nre_ros.localization.localizer import Localizer
 
-    options = Options(Path(task["shared"]), Path(task["folder"]), queries=task["queries"])
+    options = child_options(task)
     localizers = [Localizer(path, "cpu", seed=task["seed"]) for path in task["paths"]]
     seconds = []
     for query in kitchen(options).queries():
@@ -173,7 +159,7 @@ def _plot(table: Table, path: Path) -> None:
     columns = dict(zip(table.columns, zip(*table.rows)))
     figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
     panels = (
-        ("Time of one query [ms]", ("whole query [ms]", "with a local look [ms]", f"{NEAREST} nearest [ms]")),
+        ("Time of one query [ms]", ("whole query [ms]", "with re-ranking [ms]", f"{NEAREST} nearest [ms]")),
         ("Opening the map [s]", ("open [s]",)),
         ("Peak memory [MB]", ("peak memory [MB]",)),
     )

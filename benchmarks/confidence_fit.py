@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Fits the numbers of ``nre_ros/localization/confidence.json`` to the fitting halves of ``trials``.
+"""Fits ``nre_ros/localization/confidence.json`` to the queries for fitting of ``confidence_queries``.
 
-The weights by maximum likelihood (with a little ridge) over all queries that got a pose: right within the bounds or not.
-The covariance's numbers by how often its ellipsoids contain the true errors of right poses.
+The weights maximize the likelihood (with a small ridge term) that a pose is right within the bounds, over all queries
+with a pose. The numbers of the covariance are fitted to how often its ellipsoids contain the errors of right poses.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import replace
 
 import numpy as np
 from common import Options, Table
-from evidence import Rows, collect, joined
+from confidence_data import Rows, collect, joined
+from confidence_queries import FIT, sets
 from scipy.optimize import minimize, minimize_scalar
 from scipy.stats import chi2
-from trials import FIT, sets
 
 from nre_ros.features import DEFAULT_BACKBONE
 from nre_ros.localization.confidence import MODEL_FILE, ConfidenceModel
@@ -25,13 +25,13 @@ from nre_ros.localization.evidence import NUMBERS
 LEVELS = (0.5, 0.9, 0.99)
 _RIDGE = 1e-3
 _OUTLIER_INFLATION = 1.0
-"""Fitted freely it becomes 2, for the kitchen's sake, whose truth is good to millimetres only, and leaves the gallery's
-ellipsoids too small."""
+"""Fixed: a free fit gives 2, because the kitchen's ground truth is only good to millimetres, and makes the ellipsoids of
+the rendered rooms too small."""
 _ALTERNATIVE = NUMBERS.index("alternative_score")
 
 
 def run(options: Options):
-    """Yields the fitted numbers; with ``--write`` they become the package's."""
+    """Yields the fitted numbers; with ``--write`` they are written into the package."""
     found = {name: (collect(options, FIT, name, trials), trials) for name, trials in sets(FIT).items()}
     rows = joined([part for part, _ in found.values()])
     model = fit_covariance(
@@ -51,12 +51,12 @@ def run(options: Options):
 
 
 def fit_weights(rows: Rows) -> ConfidenceModel:
-    """The model of posed rows, with the covariance as the estimator tells it."""
+    """Fits the weights to rows with a pose; the covariance stays as the estimator computes it."""
     mean, scale = rows.numbers.mean(0), rows.numbers.std(0) + 1e-9
     x = (rows.numbers - mean) / scale
     right, alternative = rows.right, rows.numbers[:, _ALTERNATIVE]
 
-    def unlikelihood(parameters):
+    def negative_log_likelihood(parameters):
         bias, log_exponent, *weights = parameters
         weights = np.array(weights)
         alone = 1 / (1 + np.exp(-(x @ weights + bias)))
@@ -67,32 +67,32 @@ def fit_weights(rows: Rows) -> ConfidenceModel:
     free = [(0, 0) if k == _ALTERNATIVE else (None, None) for k in range(len(NUMBERS))]
     bounds = [(None, None), (np.log(2), np.log(16)), *free]
     start = np.r_[0.0, np.log(4), np.zeros(len(NUMBERS))]
-    best = minimize(unlikelihood, start, method="L-BFGS-B", bounds=bounds).x
+    best = minimize(negative_log_likelihood, start, method="L-BFGS-B", bounds=bounds).x
     return ConfidenceModel(DEFAULT_BACKBONE, mean, scale, best[2:], float(best[0]), float(np.exp(best[1])), 1.0, 0.0)
 
 
 def exact(rows: Rows) -> Rows:
-    """The right poses of a set of hard queries whose camera was told truly (every fourth was not)."""
+    """Selects the right poses of a set of hard queries with the true camera (every fourth query has a wrong one)."""
     return rows[rows.right & (np.arange(len(rows)) % 4 != 3)]
 
 
 def distances(model: ConfidenceModel, rows: Rows) -> np.ndarray:
-    """[Q] Mahalanobis distances of the true errors."""
+    """Computes the Mahalanobis distances [Q] of the true errors."""
     covariances = model.covariance(rows.covariances, rows.numbers)
     solved = np.linalg.solve(covariances, rows.deltas[..., None])[..., 0]
     return np.sqrt((rows.deltas * solved).sum(-1))
 
 
 def contained(model: ConfidenceModel, rows: Rows, level: float) -> float:
-    """Share of the true errors inside the ellipsoids that should contain ``level`` of them."""
+    """Computes the share of true errors inside the ellipsoids that should contain the share ``level``."""
     return float((distances(model, rows) <= np.sqrt(chi2.ppf(level, 6))).mean())
 
 
 def fit_covariance(model: ConfidenceModel, parts: list[Rows]) -> ConfidenceModel:
-    """The inflation with which the 90% ellipsoids of all sets contain 90% of the true errors, nearly.
+    """Fits the inflation so that the 90 % ellipsoids of all sets contain about 90 % of the true errors.
 
-    Least squares of the logarithms of the distances' quantiles, where too small a covariance weighs twice as much as one
-    too large.
+    Least squares of the logarithms of the distances' quantiles; a covariance that is too small weighs twice as much as
+    one that is too large.
     """
     wanted = np.sqrt(chi2.ppf(0.9, 6))
 

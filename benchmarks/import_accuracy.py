@@ -1,36 +1,31 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Whole maps from real inputs of each kind: does a query land where it should?
+"""Pose errors in maps from each kind of input: a COLMAP model, posed images, kapture.
 
-A set joins with a function of the options that returns a table, and a line in ``SETS``.
+To add a set, write a function of the options that returns a table, and add a line to ``SETS``.
 """
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
-from common import Options, Table, UsageError
-from scenes import evenly_spaced
+from common import Options, Table
+from scenes import evenly_spaced, fountain_sources, virtual_gallery_sources
 
 from nre_ros.features import load_backbone
 from nre_ros.geometry import invert, pose_error
 from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.importers.build_map import build_map
 from nre_ros.keyframes.importers.colmap.model_source import ColmapSource
-from nre_ros.keyframes.importers.colmap.poses_source import ColmapPosesSource
 from nre_ros.keyframes.importers.image_files import read_image
-from nre_ros.keyframes.importers.kapture import KaptureSource
 from nre_ros.keyframes.importers.triangulated_source import TriangulatedSource
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.localizer import Localizer
 
 
 def run(options: Options):
-    """Yields a table a set."""
-    unknown = [name for name in options.sets if name not in SETS]
-    if unknown:
-        raise UsageError(f"there is no set {unknown[0]!r}, known: {', '.join(SETS)}")
-    for name in options.sets or SETS:
+    """Yields one table for each set."""
+    for name in options.selected_sets(SETS):
         yield SETS[name](options)
 
 
@@ -86,17 +81,12 @@ def lund_door(options: Options) -> Table:
 
 def fountain(options: Options) -> Table:
     """Posed images without depth; surveyed poses."""
-    folder = options.data("data/fountain")
-    sources = [
-        ColmapPosesSource(folder / "sparse", folder / "images", folder / file) for file in ("map.txt", "query.txt")
-    ]
-    return _posed(options, "fountain, posed images without depth", *sources, within=1.0)
+    return _posed(options, "fountain, posed images without depth", *fountain_sources(options), within=1.0)
 
 
 def virtual_gallery(options: Options) -> Table:
     """Kapture with a rig of two cameras; queries of other focal lengths, partly covered; rendered, so exact poses."""
-    folder = options.data("data/virtual_gallery")
-    sources = [KaptureSource(folder / half) for half in ("mapping", "query")]
+    sources = virtual_gallery_sources(options)
     return _posed(options, "virtual_gallery from kapture, a rig of two cameras", *sources, within=5.0)
 
 
@@ -143,7 +133,7 @@ def _leave_out(whole, path, name: str, backbone) -> None:
 
 
 def _observations(source: ColmapSource, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Our pixels [N, 2] and points [N, 3] that the model has in an image, and its true T_map_cam [4, 4]."""
+    """Returns the model's observations in an image (our pixels [N, 2], points [N, 3]) and its T_map_cam [4, 4]."""
     pixels, ids = source.observations(name)
     return pixels, np.array([source.points[i].xyz for i in ids]), source.pose_and_camera(name)[0]
 

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""A robot that is carried into another room while its odometry tells nothing of it: when it is found.
+"""Kidnapped robot: the time until it is localized after being carried to another room.
 
-Odometry goes on from where it was, as that of wheels does.  Until it is found the gate's prediction,
-and so the prior of every image, is of the wrong room.
+Odometry does not notice the transport. Until the robot is localized, the gate's prediction, and with it the pose prior
+of every image, is in the wrong room.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 import numpy as np
 from common import Options, Table
-from lookalike import CAMERA, build_map, is_wrong, place_of, take_image
+from perceptual_aliasing import build_map, is_wrong, take_image
+from rendered_rooms import CAMERA, place_of
 
 from nre_ros.gallery.render import Gallery
 from nre_ros.gallery.room import SIZE, build_room
@@ -24,13 +25,13 @@ from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.localization.localizer import Localizer
 
 KIDNAPS, RATE, BEFORE, AFTER = 20, 2, 5, 12
-"""How often, images a second, and images before and after."""
+"""Number of trials, images a second, and images before and after the transport."""
 _LOOP = 40.0
-"""Seconds of one round of a room."""
+"""Seconds that one round of a room takes."""
 
 
 def run(options: Options) -> Iterator[Table]:
-    """Seconds from the first image of the new place until a pose there is believed."""
+    """Measures the seconds from the first image in the new room until a pose there is accepted."""
     galleries = [Gallery(build_room(options.seed + room, pixels_per_metre=200)) for room in range(2)]
     map_path = options.folder / f"kidnap_{options.seed}.db"
     if not map_path.exists():
@@ -56,24 +57,32 @@ def run(options: Options) -> Iterator[Table]:
             )
     yield Table(
         f"A robot carried to another room, {RATE} images a second",
-        ("prior", "kidnaps", "found", "seconds (median)", "(worst)", "poses believed in the old room", "images posed"),
+        (
+            "pose prior",
+            "trials",
+            "localized",
+            "seconds (median)",
+            "(worst)",
+            "poses accepted in the old room",
+            "images with a pose",
+        ),
         rows,
-        [f"Found: of {AFTER} images after the kidnap one is believed where the robot is."],
+        [f"Localized: of {AFTER} images after the transport, one pose is accepted in the right room."],
     )
 
 
 def _kidnap(localizer: Localizer, galleries, with_prior: bool, seed: int) -> tuple[float | None, int, int]:
-    """Seconds until the robot is found (None: not at all), poses believed in the old room, images posed."""
+    """Seconds until the robot is localized (None: never), poses accepted in the old room, images with a pose."""
     count = BEFORE + AFTER
-    way = robot_loop(SIZE, _LOOP, seed).T_map_base(np.arange(count * 10) / RATE / 10)
-    odometry = drifting_odometry(way, OdometryNoise(), seed)[::10]
+    base = robot_loop(SIZE, _LOOP, seed).T_map_base(np.arange(count * 10) / RATE / 10)
+    odometry = drifting_odometry(base, OdometryNoise(), seed)[::10]
     T_base_cam = CameraMount().T_base_cam
     begin = robot_loop(SIZE, _LOOP, seed + 1).T_map_base([seed * 7.0 % _LOOP])[0]
-    carried = [begin @ invert(way[::10][BEFORE]) @ T for T in way[::10]]  # it drives on as before, from elsewhere
+    carried = [begin @ invert(base[::10][BEFORE]) @ T for T in base[::10]]  # it continues its motion from the new place
     gate, found, old, posed = Gate(), None, 0, 0
     for i in range(count):
         room = int(i >= BEFORE)
-        T_room_cam = (carried[i] if room else way[::10][i]) @ T_base_cam
+        T_room_cam = (carried[i] if room else base[::10][i]) @ T_base_cam
         truth = place_of(room) @ T_room_cam
         stamp, T_odom_cam = 10**9 + i * 10**9 // RATE, odometry[i] @ T_base_cam
         observation = Observation(stamp, T_odom_cam=T_odom_cam)

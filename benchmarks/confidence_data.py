@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What the localizer tells of the trials, beside the truth; kept in the benchmark's folder."""
+"""Localizes the queries of ``confidence_queries``: evidence, poses and errors, kept in the benchmark's folder."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from time import perf_counter
 
 import numpy as np
 from common import Options
+from confidence_queries import Trials
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
-from trials import Trials
 
 from nre_ros.geometry import invert, pose_error
 from nre_ros.localization.confidence import POSITION_BOUND, ROTATION_BOUND, VERSION
@@ -22,12 +22,19 @@ from nre_ros.localization.localizer import Localizer
 
 @dataclass(frozen=True)
 class Rows:
-    """Of one set, a row a trial.
+    """The results of one set, one row for each query. Without a pose the numbers are NaN.
 
-    shown: whether the image shows the map; posed: whether there is a pose with a covariance (the rest is nan where
-    not).  numbers: [Q, F] evidence; metres, radians: errors; deltas: [Q, 6] errors in the map's axes; covariances:
-    [Q, 6, 6] as the estimator tells them; distance: of the scene; seconds: of the whole query; extra_seconds: of
-    gathering the evidence.
+    Attributes:
+        shown: whether the image shows the map [Q].
+        posed: whether there is a pose with a covariance [Q].
+        numbers: evidence [Q, F].
+        metres: errors of the position [Q].
+        radians: errors of the rotation [Q].
+        deltas: errors of position and rotation in the map's axes [Q, 6].
+        covariances: covariances as the estimator computes them [Q, 6, 6].
+        distance: distance of the scene [Q], metres.
+        seconds: time of the whole query [Q].
+        extra_seconds: time of gathering the evidence [Q].
     """
 
     shown: np.ndarray
@@ -43,7 +50,7 @@ class Rows:
 
     @property
     def right(self) -> np.ndarray:
-        """Whether each pose is one within the bounds."""
+        """Whether there is a pose with errors within the bounds of the confidence [Q]."""
         return self.posed & (self.metres <= POSITION_BOUND * self.distance) & (self.radians <= ROTATION_BOUND)
 
     def __len__(self) -> int:
@@ -54,12 +61,12 @@ class Rows:
 
 
 def joined(parts: list[Rows]) -> Rows:
-    """Several sets as one."""
+    """Concatenates several sets."""
     return Rows(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Rows)))
 
 
 def collect(options: Options, part: str, name: str, trials: Trials) -> Rows:
-    """The rows of a set, from the benchmark's folder if they lie there."""
+    """Returns the rows of a set; they are computed if the benchmark's folder does not contain them."""
     path = options.folder / f"evidence{VERSION}_{part}_{re.sub('[^a-z0-9]+', '_', name)}.npz"
     if not path.exists():
         rows = []
@@ -101,6 +108,6 @@ def _row(localizer: Localizer, trial) -> dict:
     if trial.T_map_cam is not None:
         T, truth = invert(estimate.T_cam_map).cpu().numpy(), trial.T_map_cam
         row["metres"], row["radians"] = pose_error(T, truth)
-        turn = Rotation.from_matrix(T[:3, :3] @ truth[:3, :3].T).as_rotvec()
-        row["deltas"] = np.concatenate([T[:3, 3] - truth[:3, 3], turn])
+        rotation = Rotation.from_matrix(T[:3, :3] @ truth[:3, :3].T).as_rotvec()
+        row["deltas"] = np.concatenate([T[:3, 3] - truth[:3, 3], rotation])
     return row

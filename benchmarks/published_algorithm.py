@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Consensus and refinement the published way, written plainly from its description.
+"""The published consensus and refinement, written from their description.
 
-What the published code of Germain, Lepetit and Bourmaud (CVPR 2021) does step by step: one P3P
-call after the other, one scoring call a solution, and IRLS over every cell of every map that is
-below ln|Omega|.  Nothing here is used by the package: it is what the package is compared with.
+These are the steps of the published code of Germain, Lepetit and Bourmaud (CVPR 2021): one P3P call after the other,
+one scoring call for each solution, and IRLS over every cell of every map that is below ln|Omega|. The package does not
+use them; it is compared with them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def total_loss(loss, points, R, t, K, chance) -> torch.Tensor:
 
 
 def total_loss_without_copy(loss, points, R, t, K, chance) -> torch.Tensor:
-    """The same sum, the maps left where they are: the published way at its best."""
+    """The same sum, the maps left where they are: the published algorithm at its best."""
     cells, front = _project(points, R, t, K)
     return torch.where(front, _interpolate(loss, cells), cells.new_tensor(chance)).sum()
 

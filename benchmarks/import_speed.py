@@ -1,10 +1,9 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Keyframes a second of the importers, and where the time goes.
+"""Keyframes a second of the importers, and the time of each stage.
 
-The whole import is timed as the command runs it; the stages are timed inside it by wrapping the
-functions that do them, in CPU time of the thread that makes the keyframe (with two threads or more each has
-one of torch's).  What is left is choosing points, coarse samples and the loop itself.
+The whole import is timed as the command runs it. The stages are timed inside it, by wrapping their functions, in CPU
+time of the thread that makes the keyframe. The rest is point selection, coarse samples and the loop itself.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ GOAL = 4.0
 
 
 def run(options: Options):
-    """Yields the table of rates and the one of stages."""
+    """Yields the table of rates and the table of stages."""
     rates = Table(
         "Imports of the kitchen's map frames, 640x480, 500 points each",
         (
@@ -83,7 +82,7 @@ def run(options: Options):
 
 @contextmanager
 def _clocks(builder: KeyframeBuilder):
-    """CPU seconds of the stages while the context lasts."""
+    """Measures the CPU seconds of the stages while the context lasts."""
     times, lock = defaultdict(float), Lock()
 
     def clocked(stage, function):

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Which views truly overlap, by the true poses and depths."""
+"""The overlap of views, computed from their true poses and depths."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ from scenes import lift_by_depth
 from nre_ros.geometry import Camera, invert, transform
 
 ENOUGH = 0.3
-"""A keyframe overlaps with a query that sees so much of its depth points."""
+"""A keyframe overlaps with a query that sees this share of its depth points."""
 _STEP = 16
 
 
 def overlaps(keyframes, queries, camera: Camera) -> np.ndarray:
-    """[Q, M] share of each keyframe's depth points that each query sees.
+    """Computes how much of each keyframe each query sees.
 
-    keyframes, queries: pairs of T_map_cam [4, 4] and depth [H, W] in metres along z (0: none).  A
-    point is seen where it projects into the query and the query's depth there is its own, within
-    5% and 5 cm.
+    A query sees a point if the point projects into its image and the depth there agrees within 5 % and 5 cm.
+
+    Args:
+        keyframes: T_map_cam [4, 4] and depth [H, W] of each, metres along z (0: none).
+        queries: the same of the queries.
+        camera: camera of all views.
+
+    Returns:
+        [Q, M] share of each keyframe's depth points that each query sees.
     """
     y, x = np.mgrid[_STEP // 2 : camera.height : _STEP, _STEP // 2 : camera.width : _STEP].reshape(2, -1)
     points = []

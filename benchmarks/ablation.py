@@ -1,9 +1,8 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Designs of the fine stage and of the hypotheses, compared before one was kept.
+"""Ablation: alternatives of the fine stage and of hypothesis generation, on the same scenes.
 
-All on the same scenes, each with a map of its own features; the first row of a table is what the
-package does.
+Each alternative has a map of its own features. The first row of a table is what the package does.
 """
 
 from __future__ import annotations
@@ -49,14 +48,14 @@ class SecondPassAlone(XFeatBackbone):
 class SecondBlockAlone(XFeatBackbone):
     """Fine map: the network's second block, in the one pass."""
 
-    fine_temperature, second_pass_channels = 0.05, 0  # alone it does best with this
+    fine_temperature, second_pass_channels = 0.05, 0  # best value for this block alone
 
     def extract(self, image, detect=False, fine=True):
         return replace(super().extract(image, detect, fine), second_pass=None)
 
 
 class SeveralPeaks(TripletSampler):
-    """Up to three peaks of a map, at least three cells apart, take part, each by its probability."""
+    """Draws from up to three peaks of a map, at least three cells apart, each with its probability."""
 
     def __init__(self, problem):
         super().__init__(problem)
@@ -81,9 +80,14 @@ class SeveralPeaks(TripletSampler):
 
 @dataclass(frozen=True)
 class Design:
-    """backbone: of map and query; config: changes of the estimator's; patches: of the module ``consensus``.
+    """One alternative.
 
-    everywhere: all points count as seen from compatible views.
+    Attributes:
+        label: name in the table.
+        backbone: backbone of map and query.
+        config: changes of the estimator's configuration.
+        patches: changes of the module ``consensus``.
+        everywhere: whether all viewpoints count as compatible.
     """
 
     label: str
@@ -94,8 +98,8 @@ class Design:
 
 
 FINE = (
-    Design("second pass; for compatible views with the second block (used)"),
-    Design("both, wherever the views are from", everywhere=True),
+    Design("second pass; for compatible viewpoints with the second block (used)"),
+    Design("both, from all viewpoints", everywhere=True),
     Design("second pass alone", SecondPassAlone),
     Design("second block alone", SecondBlockAlone),
 )
@@ -103,7 +107,7 @@ HYPOTHESES = (
     Design("one peak a map, local optimisation (used)"),
     Design("no local optimisation", patches={"_OPTIMISED": 1, "_OPTIMISATION": ()}),
     Design("three peaks a map", patches={"TripletSampler": SeveralPeaks}),
-    Design("all points vote instead of a quarter", config={"top_n_p3p": 1.0}),
+    Design("hypotheses from all points instead of a quarter", config={"top_n_p3p": 1.0}),
     Design("matching in one direction", config={"reciprocal": False}),
     Design("five starts refined", config={"starts": 5}),
     Design("always 5000 triplets", patches={"_MISS_PROBABILITY": 1e-300}),
@@ -111,13 +115,13 @@ HYPOTHESES = (
 
 
 def run(options: Options):
-    """Yields the table of the fine stage and the one of the hypotheses."""
-    yield _compare(options, "Designs of the fine stage", FINE, "fine_irls")
-    yield _compare(options, "Designs of the hypotheses", HYPOTHESES, "P3P")
+    """Yields the table of the fine stage and the table of hypothesis generation."""
+    yield _compare(options, "Alternatives of the fine stage", FINE, "fine_irls")
+    yield _compare(options, "Alternatives of hypothesis generation", HYPOTHESES, "P3P")
 
 
 def _compare(options: Options, title: str, designs, stage: str) -> Table:
-    names = [name for name in SCENES if not options.sets or name in options.sets]
+    names = options.selected_sets(SCENES)
     table = Table(title, ("design", *(f"{name} [cm] ([%])" for name in names), "time [s]"))
     for design in designs:
         measured = [_measure(options, design, SCENES[name], stage) for name in names]

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Queries with known answers for the confidence: right ones made hard, and such as show nothing of the map.
+"""Queries with known answers, to fit and to validate the confidence: hard queries, and images of other places.
 
-Fitting and testing share no image: of the kitchen's queries every second one belongs to each, the rooms of the gallery
-are others, and the fountain is for tests alone.
+Fitting and validation share no image. They take every second query of the kitchen each and different rendered rooms;
+the fountain is used for validation only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from common import Options
-from rooms import map_of_views
+from rendered_rooms import CAMERA, View, place_of, write_map
 from scenes import degrade, fountain, kitchen
 
 from nre_ros.features import load_backbone
@@ -31,24 +31,28 @@ from nre_ros.keyframes.importers.image_files import read_image
 from nre_ros.keyframes.importers.kapture import KaptureSource
 from nre_ros.keyframes.importers.text_files import read_list
 
-SMALL = Camera(320, 240, 260.0, 260.0, 159.5, 119.5)
-"""The camera of the gallery."""
 FIT, TEST = "fit", "test"
 _SENSOR = Sensor(gain=0.8, gamma=1.1, blur=0.7, noise=4.0)
 _SIZE = (6.5, 5.0, 3.0)
-_APART = 12.0
 _ROOM_SEEDS = {FIT: 9000, TEST: 7000}
 _ROOMS = {FIT: 3, TEST: 4}
 _KEYFRAMES = 50
 _VIEWS = {FIT: 30, TEST: 25}
-"""Queries a room."""
+"""Queries in each room."""
 _PIECES = {FIT: 6, TEST: 18}
-"""Of each photograph of another place."""
+"""Pieces taken of each photograph of another place."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """An image (BGR) with the camera it is said to have; T_map_cam [4, 4] is None where it shows nothing of the map."""
+    """A query with a known answer.
+
+    Attributes:
+        name: name of the query.
+        image: uint8 BGR [H, W, 3].
+        camera: the camera that the localizer is given, which is wrong for some queries.
+        T_map_cam: true pose [4, 4]; None if the image shows nothing of the map.
+    """
 
     name: str
     image: np.ndarray
@@ -58,18 +62,24 @@ class Trial:
 
 @dataclass(frozen=True)
 class Trials:
-    """A set: the map it is asked of, its queries, and whether they are hard ones of this map (``mixed``)."""
+    """A set of queries.
+
+    Attributes:
+        map_path: makes the map.
+        queries: makes the queries.
+        mixed: whether these are easy and hard queries that the map shows.
+    """
 
     map_path: Callable[[Options], Path]
     queries: Callable[[Options], Iterator[Trial]]
     mixed: bool = False
 
 
-# --- what is done to images ------------------------------------------------------------------------------------------
+# --- changes of images ------------------------------------------------------------------------------------------
 
 
 def covered(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Things in front: two to five blobs in plain colours with stripes, over a fifth to a half of the image."""
+    """Covers a fifth to a half of an image with striped ellipses, like objects in front of the camera."""
     image, (height, width) = image.copy(), image.shape[:2]
     wanted, mask = rng.uniform(0.2, 0.5), np.zeros((height, width), np.uint8)
     while mask.mean() < 255 * wanted:
@@ -85,7 +95,7 @@ def covered(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _hard(trial: Trial, seed: int) -> Iterator[Trial]:
-    """A query as it is, and made hard in three ways."""
+    """Yields a query as it is, and three hard variants: degraded, covered, with a wrong focal length."""
     rng = np.random.default_rng([seed, zlib.crc32(trial.name.encode())])
     yield trial
     yield replace(trial, name=f"{trial.name} degraded", image=degrade(trial.image, rng))
@@ -96,7 +106,7 @@ def _hard(trial: Trial, seed: int) -> Iterator[Trial]:
 
 
 def _altered(image: np.ndarray, count: int, seed: int, name: str) -> Iterator[np.ndarray]:
-    """Pieces of an image, mirrored and in other light, 480 pixels across."""
+    """Yields random pieces of an image, some mirrored, with another gamma, 480 pixels wide."""
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     for _ in range(count):
         height, width = image.shape[:2]
@@ -126,38 +136,32 @@ def _fountain_queries(options: Options):
         yield from _hard(Trial(query.name, query.image, query.camera, query.T_map_cam), options.seed)
 
 
-def _place(number: int) -> np.ndarray:
-    T = np.eye(4)
-    T[:2, 3] = _APART * (number % 3), _APART * (number // 3)
-    return T
-
-
 def _gallery(part: str, number: int, place: int) -> Gallery:
-    return Gallery(build_room(_ROOM_SEEDS[part] + number, _SIZE, _place(place), pixels_per_metre=200))
+    return Gallery(build_room(_ROOM_SEEDS[part] + number, _SIZE, place_of(place), pixels_per_metre=200))
 
 
-def gallery_map(options: Options, part: str, twins: bool = False) -> Path:
-    """Rooms with the same pictures in other orders; twins: one of them, built twice."""
-    path = options.folder / f"gallery_{part}{'_twins' if twins else ''}.db"
+def gallery_map(options: Options, part: str, identical: bool = False) -> Path:
+    """Returns a map of rooms with the same pictures in other orders, or of one room that exists twice."""
+    path = options.folder / f"gallery_{part}{'_identical' if identical else ''}.db"
     if not path.exists():
-        map_of_views(path, _mapped_views(part, twins), SMALL, options)
+        write_map(path, _mapped_views(part, identical), CAMERA, options)
     return path
 
 
-def _mapped_views(part: str, twins: bool) -> Iterator[tuple]:
-    for place in range(2 if twins else _ROOMS[part]):
-        number = 0 if twins else place
+def _mapped_views(part: str, identical: bool) -> Iterator[View]:
+    for place in range(2 if identical else _ROOMS[part]):
+        number = 0 if identical else place
         gallery = _gallery(part, number, place)
         for i, T in enumerate(mapping_poses(_SIZE, _KEYFRAMES, _ROOM_SEEDS[part] + number)):
-            yield f"{place}/{i:03d}", gallery, _place(place) @ T, _place(place) @ T
+            yield f"{place}/{i:03d}", gallery, place_of(place) @ T, place_of(place) @ T
 
 
 def _gallery_views(part: str, number: int, place: int, count: int, mapped: bool) -> Iterator[Trial]:
     gallery = _gallery(part, number, place)
-    way = robot_loop(_SIZE, 30.0, _ROOM_SEEDS[part] + number).T_map_base(np.linspace(0, 30, count, endpoint=False))
-    for i, T in enumerate(_place(place) @ way @ CameraMount().T_base_cam):
-        image = _SENSOR(gallery.render(SMALL, T).image, np.random.default_rng([number, i]))
-        yield Trial(f"room {number} view {i}", image, SMALL, T if mapped else None)
+    base = robot_loop(_SIZE, 30.0, _ROOM_SEEDS[part] + number).T_map_base(np.linspace(0, 30, count, endpoint=False))
+    for i, T in enumerate(place_of(place) @ base @ CameraMount().T_base_cam):
+        image = _SENSOR(gallery.render(CAMERA, T).image, np.random.default_rng([number, i]))
+        yield Trial(f"room {number} view {i}", image, CAMERA, T if mapped else None)
 
 
 def _gallery_queries(part: str) -> Trials:
@@ -170,7 +174,7 @@ def _gallery_queries(part: str) -> Trials:
 
 
 def _other_rooms(part: str) -> Trials:
-    """Rooms that are not in the map, with the pictures of those that are."""
+    """Rooms that are not in the map, with the same pictures as the rooms of the map."""
 
     def queries(options: Options):
         for room in range(_ROOMS[part]):
@@ -179,18 +183,18 @@ def _other_rooms(part: str) -> Trials:
     return Trials(lambda options: gallery_map(options, part), queries)
 
 
-def _twins(part: str) -> Trials:
-    """A room of which there are two: the pose may be right, but nothing in the image says so."""
+def _identical_rooms(part: str) -> Trials:
+    """A room that exists twice: the pose may be right, but the image cannot show it."""
 
     def queries(options: Options):
         for place in (0, 1):
             yield from _gallery_views(part, 0, place, _VIEWS[part], mapped=True)
 
-    return Trials(lambda options: gallery_map(options, part, twins=True), queries)
+    return Trials(lambda options: gallery_map(options, part, identical=True), queries)
 
 
 def _photographs(options: Options, part: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Of the door and the virtual gallery for fitting, of the fountain and the other halves for tests."""
+    """Photographs of other places: halves of two sets each for fitting and validation, the fountain for validation."""
     folders = {"lund_door/images": "*.JPG", "virtual_gallery": "**/*.jpg", "fountain/images": "*.jpg"}
     for name, pattern in folders.items():
         for i, path in enumerate(sorted(options.data(f"data/{name}").glob(pattern))):
@@ -203,8 +207,8 @@ def _camera_of(image: np.ndarray) -> Camera:
     return Camera(width, height, 525.0 * width / 640, 525.0 * width / 640, (width - 1) / 2, (height - 1) / 2)
 
 
-def _elsewhere(part: str) -> Trials:
-    """Photographs of other places, and views of the gallery, in the kitchen's map."""
+def _other_places(part: str) -> Trials:
+    """Photographs of other places and rendered rooms, localized in the kitchen's map."""
 
     def queries(options: Options):
         for name, image in _photographs(options, part):
@@ -214,7 +218,7 @@ def _elsewhere(part: str) -> Trials:
             poses = mapping_poses(_SIZE, 100, _ROOM_SEEDS[part] + 200 + room)
             gallery = Gallery(build_room(_ROOM_SEEDS[part] + 200 + room, _SIZE, pixels_per_metre=200))
             for i, T in enumerate(poses):
-                yield Trial(f"room {200 + room} view {i}", gallery.render(SMALL, T).image, SMALL)
+                yield Trial(f"room {200 + room} view {i}", gallery.render(CAMERA, T).image, CAMERA)
 
     return Trials(lambda options: kitchen(options).map_path, queries)
 
@@ -240,21 +244,21 @@ def _gallery_of_kapture(options: Options) -> Path:
     return path
 
 
-def _nothing(part: str) -> Trials:
-    """Noise, plain colours, ramps and images blurred beyond recognition, in the kitchen's map."""
+def _without_content(part: str) -> Trials:
+    """Noise, plain colours, ramps and strongly blurred images, localized in the kitchen's map."""
 
     def queries(options: Options):
-        height, width = SMALL.height, SMALL.width
+        height, width = CAMERA.height, CAMERA.width
         rng = np.random.default_rng([options.seed, part == TEST])
         for i in range(20 if part == FIT else 60):
-            yield Trial(f"noise {i}", rng.integers(0, 256, (height, width, 3)).astype(np.uint8), SMALL)
+            yield Trial(f"noise {i}", rng.integers(0, 256, (height, width, 3)).astype(np.uint8), CAMERA)
             cloud = cv2.GaussianBlur(rng.normal(size=(height, width, 3)), (0, 0), rng.uniform(1, 12))
-            yield Trial(f"cloud {i}", np.clip(128 + 50 * cloud / cloud.std(), 0, 255).astype(np.uint8), SMALL)
-            yield Trial(f"colour {i}", np.full((height, width, 3), rng.integers(0, 256, 3), np.uint8), SMALL)
+            yield Trial(f"cloud {i}", np.clip(128 + 50 * cloud / cloud.std(), 0, 255).astype(np.uint8), CAMERA)
+            yield Trial(f"colour {i}", np.full((height, width, 3), rng.integers(0, 256, 3), np.uint8), CAMERA)
             slopes = rng.uniform(-0.5, 0.5, 2)
             ramp = np.add.outer(slopes[0] * np.arange(height), slopes[1] * np.arange(width))
             ramp = np.repeat(np.clip(128 + ramp, 0, 255)[:, :, None], 3, axis=2)
-            yield Trial(f"ramp {i}", ramp.astype(np.uint8), SMALL)
+            yield Trial(f"ramp {i}", ramp.astype(np.uint8), CAMERA)
         for name in read_list(options.data("data/kitchen") / "query.txt")[part == TEST :: 2]:
             image = read_image(options.data("data/kitchen") / "images" / name)
             for sigma in (15, 30):
@@ -264,17 +268,17 @@ def _nothing(part: str) -> Trials:
 
 
 def sets(part: str) -> dict[str, Trials]:
-    """The sets of one part, by name."""
+    """Returns the sets of one part (``FIT`` or ``TEST``), by name."""
     found = {
         "kitchen": _kitchen_queries(part, 1),
         "kitchen, 11 keyframes": _kitchen_queries(part, 6),
         "kitchen, 3 keyframes": _kitchen_queries(part, 21),
         "gallery": _gallery_queries(part),
         "other rooms": _other_rooms(part),
-        "twin rooms": _twins(part),
-        "other places in the kitchen": _elsewhere(part),
+        "identical rooms": _identical_rooms(part),
+        "other places in the kitchen": _other_places(part),
         "kitchen in the gallery": Trials(lambda options: gallery_map(options, part), _kitchen_images(part)),
-        "nothing to see": _nothing(part),
+        "images without content": _without_content(part),
     }
     if part == TEST:
         images = _kitchen_images(part)

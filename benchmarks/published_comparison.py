@@ -1,13 +1,13 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The consensus and the refinement against the published way, on the published code's own example."""
+"""Time and cost of consensus and refinement, compared with the published algorithm on its own example."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-import published_way
+import published_algorithm
 import torch
 from common import Options, Table, median_seconds, timed
 
@@ -34,7 +34,7 @@ def run(options: Options):
 
 
 class Reference:
-    """The archive's inputs, as the package and as the published way take them."""
+    """The inputs of the archive, for the package and for the published algorithm."""
 
     def __init__(self, archive):
         self.archive = archive
@@ -46,7 +46,7 @@ class Reference:
         descriptors = torch.from_numpy(archive["source_descriptors"])
         logits = correspondence_logits(descriptors, features, float(archive["temperature"]))
         self.maps = nre_maps(logits, height, width, GRID)
-        self.problem = published_way.Problem(
+        self.problem = published_algorithm.Problem(
             self.maps.loss, self.maps.entropy, self.points, torch.from_numpy(K), self.maps.outlier_loss
         )
         self.starts = torch.eye(4, dtype=torch.float64).repeat(len(archive["p3p_pose"]), 1, 1)
@@ -57,7 +57,7 @@ class Reference:
         kept = torch.from_numpy(self.archive["p3p_top_index"])
         problem = self.problem
         return float(
-            published_way.total_loss(
+            published_algorithm.total_loss(
                 problem.loss[kept], problem.points[kept], T[:3, :3], T[:3, 3], problem.K, problem.chance
             )
         )
@@ -80,10 +80,10 @@ def _consensus(reference: Reference) -> Table:
     default = EstimatorConfig().n_iter_p3p
     rows = []
     for name, score in (
-        ("published way", published_way.total_loss),
-        ("published way, maps not copied", published_way.total_loss_without_copy),
+        ("published algorithm", published_algorithm.total_loss),
+        ("published algorithm, maps not copied", published_algorithm.total_loss_without_copy),
     ):
-        seconds, (T, _) = timed(published_way.consensus, reference.problem, TRIPLETS, 0, score)
+        seconds, (T, _) = timed(published_algorithm.consensus, reference.problem, TRIPLETS, 0, score)
         cost = reference.published_cost(T)
         rows.append((name, TRIPLETS, seconds, rows[0][2] / seconds if rows else 1.0, cost, cost))
     seconds = rows[0][2]
@@ -95,11 +95,11 @@ def _consensus(reference: Reference) -> Table:
     rows.append(("published code, its own five seeds", TRIPLETS, None, None, float(known.min()), float(known.max())))
     return Table(
         "Consensus",
-        ("way", "triplets", "time [s]", "times faster", "lowest cost", "highest cost"),
+        ("algorithm", "triplets", "time [s]", "times faster", "lowest cost", "highest cost"),
         rows,
         [
             f"Published cost of the pose found: sum over {len(reference.archive['p3p_top_index'])} points. Ours: time the "
-            f"median of 7 runs, costs of {len(SEEDS)} seeds; published way: one run. To reach: 80 times, 430.0."
+            f"median of 7 runs, costs of {len(SEEDS)} seeds; published algorithm: one run. To reach: 80 times, 430.0."
         ],
     )
 
@@ -107,22 +107,24 @@ def _consensus(reference: Reference) -> Table:
 def _refinement(reference: Reference) -> Table:
     sigmas = reference.archive["sigmas"].tolist()
     expected = float(reference.archive["gnc_cost"].mean())
-    judge = published_way.SparseRefinement(reference.problem)
+    judge = published_algorithm.SparseRefinement(reference.problem)
     rows = []
 
-    def add(way, seconds, costs, steps):
+    def add(algorithm, seconds, costs, steps):
         worst = max(abs(cost / expected - 1) for cost in costs)
-        rows.append((way, seconds, rows[0][1] / seconds if rows else 1.0, steps, min(costs), max(costs), 100 * worst))
+        rows.append(
+            (algorithm, seconds, rows[0][1] / seconds if rows else 1.0, steps, min(costs), max(costs), 100 * worst)
+        )
 
     def dense_cost(T):
         return float(judge.costs(T[:3, :3], T[:3, 3], sigmas[-1]).sum())
 
     for dtype in (torch.float64, torch.float32):
-        way = published_way.SparseRefinement(reference.problem, dtype)
-        runs = [timed(way.refine, start, sigmas) for start in reference.starts]
+        refinement = published_algorithm.SparseRefinement(reference.problem, dtype)
+        runs = [timed(refinement.refine, start, sigmas) for start in reference.starts]
         seconds = float(np.median([run[0] for run in runs]))
         tried = [run[1][2][0] for run in runs]
-        name = f"published way, {str(dtype).removeprefix('torch.')}"
+        name = f"published algorithm, {str(dtype).removeprefix('torch.')}"
         add(name, seconds, [dense_cost(run[1][0]) for run in runs], f"{min(tried)} to {max(tried)}")
     ours = [dense_cost(T) for T in reference.refine(reference.starts)]
     add("ours, one start", median_seconds(lambda: reference.refine(reference.starts[:1])), ours, None)
@@ -131,7 +133,7 @@ def _refinement(reference: Reference) -> Table:
     return Table(
         "Refinement from the reference's five consensus poses",
         (
-            "way",
+            "algorithm",
             "time a start [s]",
             "times faster",
             "steps tried",
@@ -141,7 +143,7 @@ def _refinement(reference: Reference) -> Table:
         ),
         rows,
         [
-            f"Costs: E at sigma {sigmas[-1]} over all {len(judge.value)} cells in float64, whichever way found the pose; "
+            f"Costs: E at sigma {sigmas[-1]} over all {len(judge.value)} cells in float64, whichever algorithm found the pose; "
             f"the published code's minimum is {expected:.2f}. To reach: 40 times, 0.1 %."
         ],
     )

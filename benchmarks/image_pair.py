@@ -1,8 +1,10 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The published sample: one photograph from another, ten years and a strong zoom apart."""
+"""The sample of the published code: one photograph localized from another, with ten years and a strong zoom between."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,15 +23,13 @@ from nre_ros.nre import NREEstimator
 
 SEEDS = 10
 _NEXT = 2.0
-"""Pixels from a keypoint within which it is taken for the point seen there."""
+"""Pixels: a keypoint gets the 3D point of an observation that is closer than this."""
 
 
 def moulin_rouge(options: Options) -> Table:
-    """Ours from ten seeds: the source image is the one keyframe, with all its points."""
+    """nre_ros from ten seeds: the source image is the only keyframe, with all its points."""
     folder = options.data("data/moulin_rouge")
-    with np.load(folder / "sample.npz") as archive:
-        sample = dict(archive)
-    source, target = (read_image(folder / f"{side}_image.jpg") for side in ("source", "target"))
+    sample, source, target = _load(folder)
     backbone = load_backbone("xfeat", options.device)
     stack = _stack(sample, source, backbone, options)
     camera = _camera(target, sample["target_K"], sample["target_dist"])
@@ -49,13 +49,11 @@ def moulin_rouge(options: Options) -> Table:
 
 
 def moulin_rouge_baselines(options: Options, methods) -> Table:
-    """The others, given the same image and points: a keypoint has the point that is seen next to it."""
+    """The baselines, with the same image and points: a keypoint gets the nearest observed point."""
     folder = options.data("data/moulin_rouge")
-    with np.load(folder / "sample.npz") as archive:
-        sample = dict(archive)
-    source, target = (read_image(folder / f"{side}_image.jpg") for side in ("source", "target"))
+    sample, source, target = _load(folder)
     camera, truth = _camera(target, sample["target_K"], sample["target_dist"]), invert(sample["target_P"].astype(float))
-    pixels, points = _seen(sample, source)
+    pixels, points = _visible_points(sample, source)
     tree = cKDTree(pixels)
 
     def lift(name, keypoints):
@@ -87,8 +85,15 @@ def moulin_rouge_baselines(options: Options, methods) -> Table:
     return table
 
 
-def _seen(sample, image) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels [N, 2] in the source image, and points [N, 3], of those that lie in it."""
+def _load(folder: Path) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Reads the sample's arrays, its source image and its target image."""
+    with np.load(folder / "sample.npz") as archive:
+        sample = dict(archive)
+    return sample, read_image(folder / "source_image.jpg"), read_image(folder / "target_image.jpg")
+
+
+def _visible_points(sample, image) -> tuple[np.ndarray, np.ndarray]:
+    """Projects the points into the source image: pixels [N, 2] and points [N, 3] of those inside."""
     camera = _camera(image, sample["source_K"], sample["source_dist"])
     points = torch.from_numpy(sample["p3D"].astype(np.float64))
     pixels, valid, _ = camera.project(transform(torch.from_numpy(sample["source_P"].astype(np.float64)), points))
@@ -99,7 +104,7 @@ def _seen(sample, image) -> tuple[np.ndarray, np.ndarray]:
 
 def _stack(sample, image, backbone, options):
     camera = _camera(image, sample["source_K"], sample["source_dist"])
-    pixels, points = _seen(sample, image)
+    pixels, points = _visible_points(sample, image)
     builder = KeyframeBuilder(backbone, points_per_keyframe=len(sample["p3D"]), seed=options.seed)
     T_map_cam = invert(sample["source_P"].astype(np.float64))
     keyframe = builder.build("source", 0, image, camera, T_map_cam, pixels, points)

@@ -1,22 +1,27 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The other process of ``node.py``'s stream: what it hears of the node, and when."""
+"""The listener of the benchmark ``node``: measures when the node's poses arrive."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-_OURS = ("decode", "odometry", "publish")
-"""Stages of an image that are the node's own, not the estimator's."""
+_NODE_STAGES = ("decode", "odometry", "publish")
+"""Stages of an image that belong to the node, not to the estimator."""
 _SAMPLE_SECONDS = 2.0
 
 
 def listen(seconds: float, usage: Callable[[], tuple[float, int]]) -> tuple[list[dict], list[tuple[float, float, int]]]:
-    """Listens for so long after the first pose.
+    """Listens to the node.
 
-    Returns of each pose ``delay`` (ms from its stamp to here) and ``estimator`` (ms of the estimator's stages), and
-    every two seconds the time, resident megabytes and threads of the node.
+    Args:
+        seconds: how long, after the first pose.
+        usage: reads resident megabytes and threads of the node.
+
+    Returns:
+        For each pose ``delay`` (ms from its stamp to its arrival) and ``estimator`` (ms of the estimator's stages), and
+        every two seconds the time, resident megabytes and threads of the node.
     """
     from nre_ros import ros_environment
 
@@ -38,13 +43,13 @@ def listen(seconds: float, usage: Callable[[], tuple[float, int]]) -> tuple[list
 
     def on_status(message):
         stages = dict(zip(message.stages, message.stage_milliseconds))
-        own = sum(value for name, value in stages.items() if name not in _OURS)
+        own = sum(value for name, value in stages.items() if name not in _NODE_STAGES)
         estimators[stamp_nanoseconds(message.header.stamp)] = own
 
     node.create_subscription(PoseStamped, "pose", on_pose, 100)
     node.create_subscription(LocalizationStatus, "status", on_status, 100)
-    patience = time.monotonic() + 120
-    while not delays and time.monotonic() < patience:
+    deadline = time.monotonic() + 120
+    while not delays and time.monotonic() < deadline:
         rclpy.spin_once(node, timeout_sec=0.1)
     began, samples = time.monotonic(), []
     while (now := time.monotonic()) - began < seconds and delays:

@@ -1,13 +1,12 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Maps of any size grown from real keyframes, to see how retrieval behaves when a map is large.
+"""Synthetic maps of any size, made of real keyframes, to measure retrieval in large maps.
 
-The keyframes are those of the kitchen and of the rooms, and after these, until there are enough,
-made-up ones.  The descriptor of such a one lies on the way from a real keyframe's to that of one
-of its five most similar ones, drawn from the first half of the way, plus a tenth of the difference
-between those of two other keyframes, at unit length again.  It has the points of the real one (its
-first 100, and 32 background descriptors, so that 100,000 keyframes take 2.6 GB), and of the
-kitchen also its pose; a room's stands in another storey, 4 m above the last.
+The first keyframes are those of the kitchen and of the rendered rooms; further ones are synthetic. The descriptor of a
+synthetic keyframe lies between those of a real keyframe and of one of its five nearest neighbours, in the first half of
+the line; a tenth of the difference of two other descriptors is added, and the sum is normalised. The points are those
+of the real keyframe: its first 100, with 32 background descriptors, so that 100,000 keyframes take 2.6 GB. The pose is
+that of the real keyframe; of the rooms it is moved up, one storey of 4 m a round.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from common import Options
-from rooms import rooms
+from rendered_rooms import rooms
 from scenes import kitchen
 
 from nre_ros.keyframes.retrieval.descriptor_index import update_index
@@ -31,8 +30,8 @@ _FOREIGN = 0.1
 _STOREY = 4.0
 
 
-def grown_map(options: Options, size: int) -> Path:
-    """A map of ``size`` keyframes with its index; from the benchmark's folder if it lies there."""
+def synthetic_map(options: Options, size: int) -> Path:
+    """Returns a map of ``size`` keyframes with its index; it is made if the benchmark's folder does not contain it."""
     path = options.folder / f"grown_{size}_{options.seed}.db"
     if path.exists():
         return path
@@ -46,14 +45,14 @@ def grown_map(options: Options, size: int) -> Path:
         with store.batch():
             for keyframe in sources[:size]:
                 store.add(keyframe)
-            _grow(store, size, sources, descriptors, neighbours, kitchens, rng)
+            _add_synthetic(store, size, sources, descriptors, neighbours, kitchens, rng)
         print(update_index(store), flush=True)
     partial.rename(path)
     return path
 
 
-def _grow(store, size, sources, descriptors, neighbours, kitchens, rng) -> None:
-    """Writes rows as ``KeyframeStore.add`` does, without encoding the same points again and again."""
+def _add_synthetic(store, size, sources, descriptors, neighbours, kitchens, rng) -> None:
+    """Writes rows as ``KeyframeStore.add`` does, but encodes the points of each real keyframe only once."""
     points = [point_columns(keyframe) for keyframe in sources]
     columns = [store.database.row("keyframes", "id", i + 1) for i in range(min(size, len(sources)))]
     for number in range(len(sources), size):
@@ -84,12 +83,12 @@ def _sources(options: Options) -> list:
     found = []
     for path in (kitchen(options).map_path, rooms(options).map_path):
         with KeyframeStore.open(path, cache_bytes=0) as store:
-            found += [_thinned(store.load([i])[0]) for i in store.names().values()]
+            found += [_reduced(store.load([i])[0]) for i in store.names().values()]
     return found
 
 
-def _thinned(keyframe):
-    """Its first points and some of its background; the descriptor as the map's int8 give it back."""
+def _reduced(keyframe):
+    """Keeps a keyframe's first points and a part of its background descriptors."""
     rows = slice(_POINTS)
     return replace(
         keyframe,

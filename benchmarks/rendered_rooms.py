@@ -1,14 +1,14 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""A gallery of several rooms: 2,000 rendered keyframes, queries by a robot, and exact truth.
+"""Several rendered rooms: 2,000 keyframes, the queries of a robot, and exact ground truth.
 
-All rooms hang the same photographs, in other orders, places and frames: what tells them apart is
-how things stand together.  Rendering takes minutes, so all that the benchmarks need lies in one
-folder afterwards and is taken from there when it is complete.
+All rooms have the same photographs in other orders, places and frames; only their arrangement distinguishes the rooms.
+Rendering takes minutes, so the result is kept in one folder and read from there the next time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,17 +24,18 @@ from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.storage.store import KeyframeStore
 
+View = tuple[str, Gallery, np.ndarray, np.ndarray]
 ROOMS, KEYFRAMES, QUERIES = 8, 250, 25
 """Rooms, and keyframes and queries in each."""
 CAMERA = Camera(320, 240, 260.0, 260.0, 159.5, 119.5)
 _QUERY_SENSOR = Sensor(gain=0.8, gamma=1.1, blur=0.7, noise=4.0)
-_APART = 12.0
+APART = 12.0
 """Metres between the middles of neighbouring rooms."""
 
 
 @dataclass(frozen=True)
 class Views:
-    """Views with their truth: coarse features [V, C, H, W] float16, T_map_cam [V, 4, 4], depth [V, h, w] mm."""
+    """Views with their ground truth: coarse features [V, C, H, W] float16, T_map_cam [V, 4, 4], depth [V, h, w] mm."""
 
     coarse: np.ndarray
     poses: np.ndarray
@@ -43,7 +44,7 @@ class Views:
 
 @dataclass(frozen=True)
 class Rooms:
-    """The map file, and the views of its keyframes (in the order of their ids) and of the queries."""
+    """The map file, the views of its keyframes (in the order of their ids), and those of the queries."""
 
     map_path: Path
     keyframes: Views
@@ -52,7 +53,7 @@ class Rooms:
 
 
 def rooms(options: Options) -> Rooms:
-    """The gallery, rendered if it does not lie in the benchmark's folder yet."""
+    """Returns the rooms; they are rendered if the benchmark's folder does not contain them."""
     folder = options.folder / f"rooms_{ROOMS}x{KEYFRAMES}_{options.seed}"
     if not (folder / "complete").exists():
         folder.mkdir(exist_ok=True)
@@ -65,10 +66,21 @@ def rooms(options: Options) -> Rooms:
     return Rooms(folder / "map.db", *views)
 
 
-def map_of_views(path: Path, views, camera: Camera, options: Options) -> None:
-    """A map file of rendered views: names, galleries, poses in the gallery's frame and in the map's, one after the other.
+def place_of(room: int) -> np.ndarray:
+    """Computes the pose [4, 4] of a room in the map: rows of three rooms, 12 m apart."""
+    T_map_room = np.eye(4)
+    T_map_room[:2, 3] = APART * (room % 3), APART * (room // 3)
+    return T_map_room
 
-    It takes its name when it is complete.
+
+def write_map(path: Path, views: Iterable[View], camera: Camera, options: Options) -> None:
+    """Builds a map file of rendered views; it gets its name when it is complete.
+
+    Args:
+        path: file to write.
+        views: name, gallery, pose [4, 4] in the gallery's frame and pose [4, 4] in the map of each view.
+        camera: camera of the views.
+        options: options of the run.
     """
     backbone = load_backbone("xfeat", options.device)
     builder = KeyframeBuilder(backbone, seed=options.seed)
@@ -107,13 +119,12 @@ def _render(folder: Path, options: Options) -> None:
 
 
 def _room(number: int, seed: int) -> tuple[Gallery, dict[str, np.ndarray]]:
-    """A room at its place in the map, and the poses [V, 4, 4] of its keyframes and queries."""
+    """Builds a room at its place in the map, and the poses [V, 4, 4] of its keyframes and queries."""
     rng = np.random.default_rng([seed, number])
     size = tuple(rng.uniform((5.0, 4.0, 2.8), (8.0, 6.5, 3.4)))
-    T = np.eye(4)
-    T[:2, 3] = _APART * (number % 3), _APART * (number // 3)
+    T = place_of(number)
     room_seed = 1000 * seed + number
-    way = robot_loop(size, 30.0, room_seed).T_map_base(np.linspace(0, 30, QUERIES, endpoint=False))
-    poses = {"keyframes": mapping_poses(size, KEYFRAMES, room_seed), "queries": way @ CameraMount().T_base_cam}
+    base = robot_loop(size, 30.0, room_seed).T_map_base(np.linspace(0, 30, QUERIES, endpoint=False))
+    poses = {"keyframes": mapping_poses(size, KEYFRAMES, room_seed), "queries": base @ CameraMount().T_base_cam}
     gallery = Gallery(build_room(room_seed, size, T, pixels_per_metre=200))
     return gallery, {part: T @ Ts for part, Ts in poses.items()}
