@@ -19,7 +19,7 @@ from nre_ros.evaluation.baselines.base import BaselineUnavailable
 from nre_ros.evaluation.baselines.localizer import MAX_REPROJECTION_ERROR, BaselineLocalizer
 from nre_ros.evaluation.baselines.xfeat import XFeat
 from nre_ros.geometry import pose_error
-from nre_ros.keyframes.retrieval.retriever import global_descriptor
+from nre_ros.keyframes.global_descriptor import global_descriptor
 from nre_ros.localization.localizer import Localizer
 
 RETRIEVED = 5

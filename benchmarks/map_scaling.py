@@ -78,7 +78,8 @@ def _measure(options: Options, what: str, paths: list[Path]) -> dict:
 def _retrieval(task: dict) -> dict:
     """Measures opening one map, and time and recall of its retrieval."""
     from nre_ros.features.base import FeatureGrid, FeatureMap
-    from nre_ros.keyframes.retrieval.retriever import PosePrior, RetrievalConfig, Retriever
+    from nre_ros.keyframes.retrieval.pose_prior import PosePrior
+    from nre_ros.keyframes.retrieval.retriever import RetrievalConfig, Retriever
     from nre_ros.keyframes.storage.store import KeyframeStore
 
     path = task["paths"][0]

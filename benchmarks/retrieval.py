@@ -19,8 +19,10 @@ from view_overlap import ENOUGH, overlaps
 from nre_ros.features import load_backbone
 from nre_ros.features.base import FeatureGrid, FeatureMap
 from nre_ros.geometry import pose_matrix
+from nre_ros.keyframes.global_descriptor import global_descriptor
 from nre_ros.keyframes.importers.image_files import read_depth
-from nre_ros.keyframes.retrieval.retriever import PosePrior, RetrievalConfig, Retriever, global_descriptor
+from nre_ros.keyframes.retrieval.pose_prior import PosePrior
+from nre_ros.keyframes.retrieval.retriever import RetrievalConfig, Retriever
 from nre_ros.keyframes.storage.store import KeyframeStore
 
 COUNT = 5

@@ -14,8 +14,9 @@ from scenes import kitchen
 from nre_ros.features import load_backbone
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.storage.cache import keyframe_bytes
+from nre_ros.keyframes.storage.keyframe_cache import keyframe_bytes
 from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.keyframes.tools.info import describe_map
 from nre_ros.keyframes.types import Keyframe
 from nre_ros.localization.localizer import Localizer
 
@@ -77,7 +78,7 @@ def _write(path, keyframes: list[Keyframe], batch: int) -> None:
 def _sizes(path) -> Table:
     table = Table("Size of a keyframe of 500 points", ("part", "bytes a keyframe"))
     with KeyframeStore.open(path) as store:
-        info = store.info()
+        info = describe_map(store)
         held = keyframe_bytes(store.load([1])[0])
     for name in ("points", "keyframes"):
         table.rows.append((f"table {name}", info.table_bytes[name] / info.keyframes))

@@ -21,7 +21,7 @@ from scenes import kitchen
 
 from nre_ros.keyframes.retrieval.descriptor_index import update_index
 from nre_ros.keyframes.storage.blobs import encode_array, quantise
-from nre_ros.keyframes.storage.records import point_columns
+from nre_ros.keyframes.storage.rows import point_columns
 from nre_ros.keyframes.storage.store import KeyframeStore
 
 _POINTS, _BACKGROUND = 100, 32
@@ -54,7 +54,7 @@ def synthetic_map(options: Options, size: int) -> Path:
 def _add_synthetic(store, size, sources, descriptors, neighbours, kitchens, rng) -> None:
     """Writes rows as ``KeyframeStore.add`` does, but encodes the points of each real keyframe only once."""
     points = [point_columns(keyframe) for keyframe in sources]
-    columns = [store.tables.row("keyframes", "id", i + 1) for i in range(min(size, len(sources)))]
+    columns = [store.database.row("keyframes", "id", i + 1) for i in range(min(size, len(sources)))]
     for number in range(len(sources), size):
         i = int(rng.integers(len(sources)))
         j, (a, b) = rng.choice(neighbours[i]), rng.integers(len(sources), size=2)
@@ -64,7 +64,7 @@ def _add_synthetic(store, size, sources, descriptors, neighbours, kitchens, rng)
         pose[2, 3] += _STOREY * (number // len(sources)) * (i >= kitchens)
         values, scales = quantise(mixed[None] / np.linalg.norm(mixed))
         _, _, stamp, camera, _, _, _, count = columns[i]
-        store.tables.insert(
+        store.database.insert(
             "keyframes",
             number + 1,
             f"grown/{number:06d}",
@@ -75,8 +75,8 @@ def _add_synthetic(store, size, sources, descriptors, neighbours, kitchens, rng)
             float(scales[0]),
             count,
         )
-        store.tables.insert("points", number + 1, *points[i])
-    store.tables.update("metadata", "keyframes", str(size))
+        store.database.insert("points", number + 1, *points[i])
+    store.database.update("metadata", "keyframes", str(size))
 
 
 def _sources(options: Options) -> list:

@@ -101,5 +101,4 @@ def make_map(tmp_path):
 @pytest.fixture
 def small_is_large(monkeypatch):
     """Maps of more than 50 keyframes count as large."""
-    monkeypatch.setattr("nre_ros.keyframes.retrieval.descriptor_index.SMALL", 50)
-    monkeypatch.setattr("nre_ros.keyframes.retrieval.retrieval_index.SMALL", 50)
+    monkeypatch.setattr("nre_ros.keyframes.retrieval.descriptor_index.SMALL_MAP", 50)

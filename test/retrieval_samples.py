@@ -5,7 +5,7 @@
 import numpy as np
 from keyframe_samples import random_keyframe, unit
 
-from nre_ros.keyframes.retrieval.retriever import GLOBAL_DESCRIPTOR
+from nre_ros.keyframes.global_descriptor import GLOBAL_DESCRIPTOR
 from nre_ros.keyframes.storage.store import KeyframeStore
 
 

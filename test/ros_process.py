@@ -34,7 +34,7 @@ from nre_ros.features import load_backbone
 from nre_ros.gallery import CameraMount, Gallery, build_room, camera_pose
 from nre_ros.geometry import Camera, pose_error
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.retrieval.retriever import GLOBAL_DESCRIPTOR
+from nre_ros.keyframes.global_descriptor import GLOBAL_DESCRIPTOR
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.node.conversions import stamp_message, stamp_nanoseconds, transform_message
 from nre_ros.ros_environment import clean_environment

@@ -17,7 +17,8 @@ from nre_ros.features.checkpoint import git_blob_id, parse_checkpoint
 from nre_ros.features.nre_backbone import max_coarse_side
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.retrieval.retriever import GLOBAL_DESCRIPTOR, Retriever, global_descriptor
+from nre_ros.keyframes.global_descriptor import GLOBAL_DESCRIPTOR, global_descriptor
+from nre_ros.keyframes.retrieval.retriever import Retriever
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.types import stack_keyframes
 from nre_ros.localization.localizer import Localizer

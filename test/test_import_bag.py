@@ -135,9 +135,10 @@ def test_without_a_map_frame_the_poses_are_in_odom(tmp_path, frames):
     assert source.frame_id == "odom"
     report = build_map(source, builder(), tmp_path / "m.db", progress=False)
     from nre_ros.keyframes.storage.store import KeyframeStore
+    from nre_ros.keyframes.tools.info import describe_map
 
     with KeyframeStore.open(report.path) as store:
-        assert store.info().frame_id == "odom"
+        assert describe_map(store).frame_id == "odom"
         np.testing.assert_allclose(
             store.load(store.names().values())[0].T_map_cam, np.linalg.inv(T_MAP_ODOM) @ frames[0][3], atol=1e-6
         )

@@ -17,8 +17,8 @@ from nre_ros.geometry import Camera
 from nre_ros.keyframes.importers.colmap.model_source import ColmapSource
 from nre_ros.keyframes.importers.text_trajectory import parse_tum_pose
 from nre_ros.keyframes.storage.store import KeyframeStore
-from nre_ros.keyframes.tools.exporting import export_colmap, export_ply, export_tum
-from nre_ros.keyframes.tools.pruning import all_but, in_box, listed, near_duplicates
+from nre_ros.keyframes.tools.export import export_colmap, export_ply, export_tum
+from nre_ros.keyframes.tools.prune import select_in_box, select_named, select_near_duplicates, select_surplus
 
 FISHEYE = Camera(320, 240, 150.0, 151.0, 160.0, 121.0, "equidistant", (0.02, -0.01, 0.003, 0.0))
 JPEG = cv2.imencode(".jpg", np.full((12, 16, 3), 90, np.uint8))[1].tobytes()
@@ -96,25 +96,25 @@ def test_near_duplicates_need_no_metric_scale(tmp_path, scale):
         tmp_path / "m.db", [looking_along_z(f"{i}", p, degrees, scale=scale) for i, (p, degrees) in enumerate(poses)]
     )
     with KeyframeStore.open(path) as store:
-        assert near_duplicates(store, 0.9, progress=False) == [2, 4]
-        assert near_duplicates(store, 1.0, progress=False) == [2]  # sees the very same points of the wall
+        assert select_near_duplicates(store, 0.9, progress=False) == [2, 4]
+        assert select_near_duplicates(store, 1.0, progress=False) == [2]  # sees the very same points of the wall
         with pytest.raises(MapError, match="overlap 1.5"):
-            near_duplicates(store, 1.5, progress=False)
+            select_near_duplicates(store, 1.5, progress=False)
 
 
 def test_choices_of_keyframes(path):
     with KeyframeStore.open(path) as store:
         names = {i: name for name, i in store.names().items()}
-        kept = set(names) - set(all_but(store, 3))
+        kept = set(names) - set(select_surplus(store, 3))
         assert {names[i] for i in kept} == {"a0", "b1", "c0"} or {names[i] for i in kept} == {"a0", "b 0", "c0"}
-        assert all_but(store, 7) == all_but(store, 100) == []
-        assert in_box(store, [[1, -1, -1], [3, 1, 1]]) == [4, 5]
-        assert in_box(store, [[1, -1, -1], [3, 1, 1]], outside=True) == [1, 2, 3, 6, 7]
-        assert listed(store, ["c0", "a1"]) == [2, 6]
+        assert select_surplus(store, 7) == select_surplus(store, 100) == []
+        assert select_in_box(store, [[1, -1, -1], [3, 1, 1]]) == [4, 5]
+        assert select_in_box(store, [[1, -1, -1], [3, 1, 1]], outside=True) == [1, 2, 3, 6, 7]
+        assert select_named(store, ["c0", "a1"]) == [2, 6]
         for call in (
-            lambda: listed(store, ["c0", "zz"]),
-            lambda: all_but(store, 0),
-            lambda: in_box(store, np.ones(6) * np.nan),
+            lambda: select_named(store, ["c0", "zz"]),
+            lambda: select_surplus(store, 0),
+            lambda: select_in_box(store, np.ones(6) * np.nan),
         ):
             with pytest.raises(MapError):
                 call()
@@ -147,7 +147,7 @@ def test_colmap_reads_the_model(path, tmp_path):
         with pytest.raises(MapError, match="exists already"):
             export_colmap(store, tmp_path / "model", progress=False)
     model = pycolmap.Reconstruction(str(tmp_path / "model"))
-    assert (report.keyframes, report.renamed, report.unseen) == (7, 1, 0)
+    assert (report.keyframes, report.renamed, report.outside_image) == (7, 1, 0)
     assert len(model.images) == 7 and len(model.points3D) == report.points
     assert report.points == len({int(i) for k in keyframes.values() for i in k.point_ids})  # shared points are one
     for image in model.images.values():

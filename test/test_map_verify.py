@@ -16,6 +16,7 @@ from nre_ros.cli import main
 from nre_ros.errors import MapError
 from nre_ros.keyframes.storage.blobs import encode_array, row_checksum
 from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.keyframes.tools.info import describe_map
 from nre_ros.keyframes.tools.merge import merge_maps
 from nre_ros.keyframes.tools.verify import repair_map, verify_map
 
@@ -93,7 +94,7 @@ def test_a_good_map_is_good_and_stays_as_it_is(path):
         ("DELETE FROM points WHERE keyframe_id = 4", "frame-3", [1, 2, 3, 5, 6]),
         ("UPDATE thumbnails SET jpeg = X'00' WHERE keyframe_id = 5", "thumbnail of keyframe 5", [1, 2, 3, 4, 5, 6]),
         ("UPDATE cameras SET width = 641", "camera 1", []),
-        ("DELETE FROM keyframes WHERE id = 2", "5 keyframes are there, 6 were written", [1, 3, 4, 5, 6]),
+        ("DELETE FROM keyframes WHERE id = 2", "the map has 5 keyframes, 6 were written", [1, 3, 4, 5, 6]),
         ("UPDATE metadata SET value = 'x' WHERE key = 'source'", "metadata 'source'", [1, 2, 3, 4, 5, 6]),
         ("UPDATE retrieval_index SET data = X'01'", "retrieval index", [1, 2, 3, 4, 5, 6]),
         ("UPDATE changes SET revision = 77", "changes", [1, 2, 3, 4, 5, 6]),
@@ -203,7 +204,7 @@ def test_maps_are_merged_as_they_are_stored(tmp_path):
     assert check(tmp_path / "c.db").good and (a.read_bytes(), b.read_bytes()) == before
     with KeyframeStore.open(tmp_path / "c.db") as store:
         assert [origin["source"] for origin in json.loads(store.metadata()["source"])["maps"]] == ["first", ""]
-        assert len(store.info().cameras) == 1
+        assert len(describe_map(store).cameras) == 1
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,11 @@ from nre_ros.errors import FeatureMismatchError
 from nre_ros.features import load_backbone
 from nre_ros.features.base import FeatureGrid, FeatureMap
 from nre_ros.geometry import invert
+from nre_ros.keyframes.global_descriptor import global_descriptor
 from nre_ros.keyframes.importers.colmap.cameras import read_cameras_txt
 from nre_ros.keyframes.importers.text_trajectory import parse_tum_pose
 from nre_ros.keyframes.retrieval.reranking import peak_heights
-from nre_ros.keyframes.retrieval.retriever import Retriever, global_descriptor
+from nre_ros.keyframes.retrieval.retriever import Retriever
 from nre_ros.keyframes.storage.store import KeyframeStore
 
 GRID = FeatureGrid(8, 3.5)

@@ -12,8 +12,9 @@ from keyframe_samples import unit
 from retrieval_samples import clusters, small_keyframe
 
 from nre_ros.errors import MapFormatError
+from nre_ros.keyframes.global_descriptor import GLOBAL_DESCRIPTOR
 from nre_ros.keyframes.retrieval.descriptor_index import update_index
-from nre_ros.keyframes.retrieval.retriever import GLOBAL_DESCRIPTOR, RetrievalConfig, Retriever
+from nre_ros.keyframes.retrieval.retriever import RetrievalConfig, Retriever
 from nre_ros.keyframes.storage.store import KeyframeStore
 
 pytest.importorskip("faiss", reason="needs faiss-cpu")

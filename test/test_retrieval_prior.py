@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from nre_ros.errors import PoseError
 from nre_ros.keyframes.retrieval.descriptor_index import update_index
-from nre_ros.keyframes.retrieval.pose_prior import PosePrior, views_of
+from nre_ros.keyframes.retrieval.pose_prior import PosePrior, viewpoints_of
 from nre_ros.keyframes.retrieval.retriever import RetrievalConfig, Retriever
 
 PLAIN = RetrievalConfig(diversity=0.0)
@@ -69,7 +69,9 @@ def test_a_moved_keyframe_is_where_it_was_moved_to(make_map, small_is_large):
 
 
 def test_weights_of_a_prior_fall_with_distance_and_angle_and_not_with_uncertainty():
-    views = views_of(np.stack([prior_at(x, yaw).T_map_cam for x, yaw in ((0, 0), (1, 0), (4, 0), (0, 60), (0, 180))]))
+    views = viewpoints_of(
+        np.stack([prior_at(x, yaw).T_map_cam for x, yaw in ((0, 0), (1, 0), (4, 0), (0, 60), (0, 180))])
+    )
     sharp = prior_at(0.0).log_weights(views, distance=3.0)
     assert sharp[0] == pytest.approx(0, abs=1e-6) and sharp[0] > sharp[1] > sharp[2] and sharp[0] > sharp[3] > sharp[4]
     assert (prior_at(0.0, metres=5, degrees=90).log_weights(views, 3.0)[1:] > sharp[1:]).all()

@@ -17,8 +17,9 @@ from keyframe_samples import PlaceBackbone, random_keyframe
 
 from nre_ros.errors import FeatureMismatchError, MapError
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.storage.cache import keyframe_bytes
+from nre_ros.keyframes.storage.keyframe_cache import keyframe_bytes
 from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.keyframes.tools.info import describe_map
 
 KEYFRAME_BYTES = keyframe_bytes(random_keyframe("frame-0", 0, points=40, thumbnail=b""))
 
@@ -92,7 +93,7 @@ def test_every_camera_model_and_large_ids_come_back(tmp_path):
             store.add(random_keyframe(str(i), i, points=3, camera=camera, point_ids=ids))
         assert [k.camera for k in store.load(range(1, 7))] == cameras + cameras
         np.testing.assert_array_equal(store.get(1).point_ids, ids)
-        assert len(store.info().cameras) == 3
+        assert len(describe_map(store).cameras) == 3
 
 
 def test_points_without_ids_stay_without_ids(tmp_path):
@@ -115,12 +116,12 @@ def test_an_empty_map_opens(tmp_path):
     create(tmp_path / "m.db").close()
     with KeyframeStore.open(tmp_path / "m.db") as store:
         assert len(store) == 0 and len(store.global_descriptors()[0]) == 0
-        assert store.info().positions is None
+        assert describe_map(store).positions is None
 
 
 def test_info_says_what_was_given(map_path):
     with KeyframeStore.open(map_path) as store:
-        info = store.info()
+        info = describe_map(store)
     assert (info.frame_id, info.backbone, info.weights_hash) == ("map", "xfeat", "abc123")
     assert (info.keyframes, info.points, info.schema_version) == (5, 200, 2)
     assert info.file_bytes == map_path.stat().st_size
@@ -140,7 +141,7 @@ def test_a_keyframe_of_500_points_takes_at_most_96_kib(tmp_path):
         for i in range(40):
             store.add(random_keyframe(f"{i}", i))
     with KeyframeStore.open(tmp_path / "m.db") as store:
-        info = store.info()
+        info = describe_map(store)
     assert (info.file_bytes - info.thumbnail_bytes) / 40 <= 96 * 1024
 
 

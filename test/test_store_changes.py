@@ -19,8 +19,7 @@ from test_store import assert_same
 
 from nre_ros.errors import MapError
 from nre_ros.keyframes.retrieval.retriever import Retriever
-from nre_ros.keyframes.storage.cache import keyframe_bytes
-from nre_ros.keyframes.storage.rewriting import save_copy
+from nre_ros.keyframes.storage.keyframe_cache import keyframe_bytes
 from nre_ros.keyframes.storage.store import KeyframeStore
 
 SIZES = {"points": 30, "background": 8, "dimensions": 60}
@@ -109,7 +108,7 @@ def test_a_keyframe_is_removed_and_its_id_not_given_again(store, path):
     assert store.add(sample(9)) == 6
     assert list(store.global_descriptors()[0]) == [1, 3, 4, 6]
     for table in ("points", "thumbnails"):
-        assert store.tables.rows(f"SELECT COUNT(*) FROM {table}") == [(4,)]
+        assert store.database.rows(f"SELECT COUNT(*) FROM {table}") == [(4,)]
     assert store.add(sample(1)) == 7  # the name is free again
 
 
@@ -222,7 +221,7 @@ def test_memory_does_not_grow_with_the_map(tmp_path):
         for ids in ([*range(1, 61)], [*range(60, 0, -1)], [*range(1, 61, 7)]):
             for keyframe_id in ids:
                 assert store.load([keyframe_id])[0].name == f"frame-{keyframe_id - 1}"
-                held = sum(keyframe_bytes(keyframe) for keyframe in store._cache._kept.values())
+                held = sum(keyframe_bytes(keyframe) for keyframe in store._cache._keyframes.values())
                 assert held == store._cache.bytes <= 8 * size
     with KeyframeStore.open(tmp_path / "m.db", cache_bytes=1000) as store:
         assert len(store.load(range(1, 61))) == 60 and len(store._cache) == 0
@@ -309,13 +308,13 @@ def test_only_a_map_is_replaced_by_a_copy(tmp_path, what):
     before = path.stat()
     with KeyframeStore.create(tmp_path / "map.db", "toy", "0" * 64) as store:
         with pytest.raises(MapError, match="not replaced|folder"):
-            save_copy(store, path, overwrite=True)
+            store.save_copy(path, overwrite=True)
         for nowhere in (Path(__file__) / "map.db", tmp_path / (300 * "x")):
             with pytest.raises(MapError, match="cannot be written"):
-                save_copy(store, nowhere)
+                store.save_copy(nowhere)
         copy = tmp_path / "copy.db"
         for _ in range(2):
-            save_copy(store, copy, overwrite=True)
+            store.save_copy(copy, overwrite=True)
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     with KeyframeStore.open(copy) as copied:
         assert len(copied) == 0

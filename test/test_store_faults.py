@@ -19,6 +19,7 @@ from nre_ros.errors import MapError, MapFormatError
 from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.keyframes.retrieval.retriever import Retriever
 from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.keyframes.tools.info import describe_map
 from nre_ros.keyframes.tools.verify import repair_map, verify_map
 
 NAMES = [f"frame-{i}" for i in range(4)]
@@ -42,7 +43,7 @@ def contents(path):
     """Everything that can be read from a map, as plain values."""
     with KeyframeStore.open(path) as store:
         metadata = store.metadata()
-        store.info()
+        describe_map(store)
         ids, poses, descriptors = store.global_descriptors()
         keyframes = [store.get(i) for i in ids]
     fields = [
@@ -162,7 +163,7 @@ def test_a_damaged_keyframe_is_left_out_where_the_others_will_do(path, caplog):
     change(path, "UPDATE points SET xyz = X'00' WHERE keyframe_id = 2")
     with KeyframeStore.open(path) as store:
         assert [keyframe.id for keyframe in store.load_readable([1, 2, 3])] == [1, 3]
-        assert "left out: " in caplog.text
+        assert "is left out: " in caplog.text
         descriptor = store.get(1).global_descriptor
         retriever = Retriever(store)
         for prior in (None, PosePrior(store.get(1).T_map_cam, np.eye(6))):
@@ -272,8 +273,8 @@ def test_a_close_that_was_cut_short_is_finished_by_the_next_reader(path, tmp_pat
 def test_a_full_file_keeps_what_it_had(path):
     """SQLite's own limit stands for the disk's: the next keyframe is refused; with room again the map goes on."""
     with KeyframeStore.open(path, readonly=False) as store:
-        ((pages,),) = store.tables.rows("PRAGMA page_count")
-        store.tables.rows(f"PRAGMA max_page_count = {pages + 60}")
+        ((pages,),) = store.database.rows("PRAGMA page_count")
+        store.database.rows(f"PRAGMA max_page_count = {pages + 60}")
         added = 0
         with pytest.raises(MapError, match="map.db: database or disk is full"):
             for i in range(100):
@@ -284,7 +285,7 @@ def test_a_full_file_keeps_what_it_had(path):
             store.remove(1)
             store.add(random_keyframe("large", 1, points=3000, background=16, dimensions=100))
         assert len(store) == 4 + added and store.get(1).name == "frame-0"
-        store.tables.rows("PRAGMA max_page_count = 1000000")
+        store.database.rows("PRAGMA max_page_count = 1000000")
         store.add(random_keyframe("after", 1, points=30, background=16, dimensions=100))
     check = verify_map(path, progress=False)
     assert check.good and check.keyframes == 5 + added
@@ -348,7 +349,7 @@ def test_two_writers_at_once_are_told(path):
         first.add(new[0])
         second.add(new[1])
         assert len(first) == len(second) == 6
-        second.tables.rows("PRAGMA busy_timeout = 50")
+        second.database.rows("PRAGMA busy_timeout = 50")
         with first.batch():
             first.remove(1)
             with pytest.raises(MapError, match="being written by another process"):

@@ -12,10 +12,11 @@ from keyframe_samples import random_keyframe
 
 from nre_ros.errors import MapError, MapFormatError
 from nre_ros.keyframes.retrieval.retriever import Retriever
-from nre_ros.keyframes.storage import database
+from nre_ros.keyframes.storage import schema
 from nre_ros.keyframes.storage.blobs import encode_array, quantise, row_checksum
-from nre_ros.keyframes.storage.records import camera_columns
+from nre_ros.keyframes.storage.rows import camera_columns
 from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.keyframes.tools.info import describe_map
 
 VERSION_1 = """
 PRAGMA page_size = 2048;
@@ -120,7 +121,7 @@ def test_a_reader_takes_version_1_as_it_is(path):
     before = path.read_bytes()
     with KeyframeStore.open(path) as store:
         check_contents(store)
-        assert store.info().schema_version == 1 and store.read_index() is None
+        assert describe_map(store).schema_version == 1 and store.read_index() is None
         assert store.changes().added == (1, 2, 3) and store.changes((0, 3)).added == ()
         assert Retriever(store).query(KEYFRAMES[1].global_descriptor, 1)[0] == [2]
     assert path.read_bytes() == before
@@ -153,13 +154,13 @@ def test_a_reader_that_was_there_before_follows_a_writer_that_brings_it_forward(
 
 
 def test_an_interrupted_migration_leaves_version_1(path, monkeypatch):
-    step = database._STEPS[1]
+    step = schema.UPGRADES[1]
 
     def interrupted(db):
         step(db)
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(database._STEPS, 1, interrupted)
+    monkeypatch.setitem(schema.UPGRADES, 1, interrupted)
     with pytest.raises(KeyboardInterrupt):
         KeyframeStore.open(path, readonly=False)
     monkeypatch.undo()

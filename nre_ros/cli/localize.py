@@ -175,7 +175,7 @@ class _Drawings:
         path = self.folder / "space.html"
         write_3d_view(
             path,
-            np.concatenate(points or [np.zeros((0, 3))]),
+            np.concatenate([np.zeros((0, 3), np.float32), *points]),
             np.array(list(self._keyframes.values())).reshape(-1, 4, 4),
             poses,
             f"{len(poses)} images in {self._store.path.name}",

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""``nre_ros map export``: a map for other programs."""
+"""``nre_ros map export``: writes a map for other programs."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from nre_ros.cli.output import print_table
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Registers ``map export``."""
+    """Adds the command ``map export``."""
     parser = commands.add_parser(
         "export",
         help="write a COLMAP model, a trajectory, a point cloud",
-        description="Write what a map holds for other programs; several at once if asked for.",
+        description="Write a map for other programs, in one or several formats.",
     )
     parser.add_argument("map", metavar="MAP.db")
     parser.add_argument(
-        "--colmap", metavar="DIR", help="cameras.txt, images.txt, points3D.txt: poses, points and where they are seen"
+        "--colmap", metavar="DIR", help="cameras.txt, images.txt, points3D.txt: poses, points and their observations"
     )
     parser.add_argument("--tum", metavar="FILE", help="the keyframes' poses, 't x y z qx qy qz qw', camera to map")
     parser.add_argument("--list", metavar="FILE", help="with --tum: the keyframes' names in the same order")
@@ -30,7 +30,7 @@ def add_parser(commands: Subparsers) -> None:
 
 def _export(args: argparse.Namespace) -> int:
     from nre_ros.keyframes.storage.store import KeyframeStore
-    from nre_ros.keyframes.tools import exporting
+    from nre_ros.keyframes.tools import export
 
     if not (args.colmap or args.tum or args.ply):
         args.parser.error("one of --colmap, --tum and --ply is needed")
@@ -39,16 +39,19 @@ def _export(args: argparse.Namespace) -> int:
     rows, progress = [("map", args.map)], sys.stderr.isatty()
     with KeyframeStore.open(args.map, cache_bytes=0) as store:
         if args.colmap:
-            report = exporting.export_colmap(store, args.colmap, progress)
+            report = export.export_colmap(store, args.colmap, progress)
             rows += [
                 ("COLMAP model", f"{args.colmap}: {report.keyframes} images, {report.points} points"),
-                ("  out of their image", f"{report.unseen} points, left out" if report.unseen else None),
+                (
+                    "  outside of the image",
+                    f"{report.outside_image} points, left out" if report.outside_image else None,
+                ),
                 ("  names with spaces", f"{report.renamed}, written with _" if report.renamed else None),
             ]
         if args.tum:
-            report = exporting.export_tum(store, args.tum, args.list)
+            report = export.export_tum(store, args.tum, args.list)
             rows.append(("trajectory", f"{args.tum}: {report.keyframes} poses"))
         if args.ply:
-            rows.append(("points", f"{args.ply}: {exporting.export_ply(store, args.ply, progress).points} points"))
+            rows.append(("points", f"{args.ply}: {export.export_ply(store, args.ply, progress).points} points"))
     print_table(*rows)
     return 0

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""``nre_ros map index``: makes a map's retrieval index anew."""
+"""``nre_ros map index``: makes the retrieval index of a map again."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from nre_ros.cli.arguments import Subparsers
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Registers ``map index``."""
+    """Adds the command ``map index``."""
     parser = commands.add_parser(
         "index",
-        help="make a large map's retrieval index anew",
-        description="Makes the index that retrieval uses in a large map anew, with all that was added since it was "
-        "made.  A map works without; it is then looked through at every query.",
+        help="make the retrieval index of a large map again",
+        description="Make the index that retrieval uses in a large map again, with all keyframes that were added since. "
+        "A map works without an index; then each query searches all keyframes.",
     )
     parser.add_argument("map", metavar="MAP.db")
     parser.set_defaults(func=_index)

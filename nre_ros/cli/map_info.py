@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""``nre_ros map info``: what a map holds."""
+"""``nre_ros map info``: description of a map."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from nre_ros.cli.arguments import Subparsers
 from nre_ros.cli.output import print_table
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.storage.store import KeyframeStore
-from nre_ros.keyframes.tools.info import MapInfo
+from nre_ros.keyframes.tools.info import MapInfo, describe_map
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Registers ``map info``."""
-    info = commands.add_parser("info", help="what a map holds", description="What a map holds.")
+    """Adds the command ``map info``."""
+    info = commands.add_parser("info", help="describe a map", description="Describe a map in figures.")
     info.add_argument("map", metavar="MAP.db")
     info.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     info.set_defaults(func=_info)
@@ -26,7 +26,7 @@ def add_parser(commands: Subparsers) -> None:
 
 def _info(args: argparse.Namespace) -> int:
     with KeyframeStore.open(args.map) as store:
-        info = store.info()
+        info = describe_map(store)
     if args.json:
         print(json.dumps(_info_json(info), indent=2))
         return 0
@@ -53,7 +53,7 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _source_line(source: str) -> str | None:
-    """The importer and its folders, from what it left in the map (JSON, or free text of another program)."""
+    """Returns the importer and its folders from the map's source, which is JSON, or free text of another program."""
     try:
         made_of = json.loads(source)
         importer = made_of.pop("importer")

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""``nre_ros map merge``: maps that share a frame become one."""
+"""``nre_ros map merge``: one map of several that share a frame."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import sys
 
 from nre_ros.cli.arguments import Subparsers
 from nre_ros.cli.output import print_table
-from nre_ros.keyframes.tools.merge import CLASHES, merge_maps
+from nre_ros.keyframes.tools.merge import NAME_CLASH_RULES, merge_maps
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Registers ``map merge``."""
+    """Adds the command ``map merge``."""
     parser = commands.add_parser(
         "merge",
         help="make one map of several that share a frame",
@@ -25,10 +25,10 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="MAP.db", help="the map file to write")
     parser.add_argument(
         "--on-clash",
-        choices=CLASHES,
+        choices=NAME_CLASH_RULES,
         default="refuse",
-        help="of different keyframes of one name take the first "
-        "map's, the last one's, or both (the later one as <its map>/<name>); default: refuse",
+        help="which of several different keyframes of one name to take: the first "
+        "map's, the last map's, or both (the later one as <its map>/<name>); default: refuse to merge",
     )
     parser.add_argument("--force", action="store_true", help="replace an existing map once the new one is complete")
     parser.set_defaults(func=_merge)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""``nre_ros map verify``: whether a map is intact, and saving what is."""
+"""``nre_ros map verify``: checks a map for damage, and saves what is intact."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from nre_ros.cli.arguments import Subparsers
 from nre_ros.cli.output import print_table
 
 EXIT_DAMAGED = 1
-_MOST = 50
-"""Problems told one by one."""
+_MOST_LISTED = 50
+"""Problems that are listed one by one."""
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Registers ``map verify``."""
+    """Adds the command ``map verify``."""
     parser = commands.add_parser(
         "verify",
-        help="whether a map is intact, and what is damaged",
+        help="check a map for damage",
         description="Check everything in a map: SQLite's structure and references, the checksum of every row, shapes, "
-        "finite values, rigid poses. What is damaged is named. Exit code 0: intact; 1: damaged; 2: no map at all.",
+        "finite values, rigid poses. All damage is listed. Exit code 0: intact; 1: damaged; 2: no map at all.",
     )
     parser.add_argument("map", metavar="MAP.db")
     parser.add_argument("--repair-to", metavar="NEW.db", help="write all intact keyframes into a new map")
@@ -33,10 +33,10 @@ def _verify(args: argparse.Namespace) -> int:
     from nre_ros.keyframes.tools.verify import repair_map, verify_map
 
     check = verify_map(args.map, progress=sys.stderr.isatty())
-    for problem in check.problems[:_MOST]:
+    for problem in check.problems[:_MOST_LISTED]:
         print(problem)
-    if len(check.problems) > _MOST:
-        print(f"... and {len(check.problems) - _MOST} more")
+    if len(check.problems) > _MOST_LISTED:
+        print(f"... and {len(check.problems) - _MOST_LISTED} more")
     saved = None
     if args.repair_to:
         saved = f"{repair_map(check, args.repair_to, args.force, sys.stderr.isatty())} keyframes in {args.repair_to}"

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""``nre_ros map view``: a map in 3D, and from above."""
+"""``nre_ros map view``: pictures of a map, in 3D and from above."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from nre_ros.cli.output import print_table
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Registers ``map view``."""
+    """Adds the command ``map view``."""
     parser = commands.add_parser(
         "view",
         help="write a map as a page in 3D and a picture from above",
         description="Write one HTML file with the keyframes and points in 3D, a keyframe's picture on click, and a PNG "
-        "of the same name from above. Of a large map a part is shown, and the title says how much.",
+        "of the same name from above. Of a large map only a part is shown; the title has the numbers.",
     )
     parser.add_argument("map", metavar="MAP.db")
     parser.add_argument("-o", "--output", default="view.html", metavar="VIEW.html", help="default: view.html")

@@ -1,12 +1,14 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What a keyframe is, apart from how it is stored."""
+"""What a keyframe is, apart from how it is stored, and the stack of keyframes that the estimator takes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from nre_ros.features.base import network_focal_length
@@ -15,7 +17,7 @@ from nre_ros.geometry import Camera
 
 @dataclass(frozen=True)
 class Keyframe:
-    """One view of the map, in numpy: what importers make and the store keeps.
+    """One view of the map, in numpy: what importers make and the store contains.
 
     Attributes:
         name: Unique in the map: the image's file name, or a stamp.
@@ -36,27 +38,33 @@ class Keyframe:
 
     name: str
     stamp: int
-    T_map_cam: np.ndarray
+    T_map_cam: npt.NDArray[np.float64]
     camera: Camera
-    points: np.ndarray
-    coarse: np.ndarray
-    fine: np.ndarray
-    background: np.ndarray
+    points: npt.NDArray[np.float32]
+    coarse: npt.NDArray[np.float32]
+    fine: npt.NDArray[np.float32]
+    background: npt.NDArray[np.float32]
     background_cells: int
-    global_descriptor: np.ndarray
-    point_ids: np.ndarray | None = None
+    global_descriptor: npt.NDArray[np.float32]
+    point_ids: npt.NDArray[np.int64] | None = None
     thumbnail: bytes = field(default=b"", repr=False)
     id: int = -1
 
 
 @dataclass(frozen=True)
 class KeyframeStack:
-    """The retrieved keyframes' points as one stack of tensors on the estimator's device.
+    """The points of the retrieved keyframes as one stack of tensors on the estimator's device.
 
-    points: [N, 3] float64; coarse, fine: [N, C] float32, keyframe after keyframe, ``counts`` [K]
-    points each.  background: [K, M, C] float32, standing for background_cells [K] cells.
-    directions: [N, 3] float32 from the keyframe's centre to the point, divided by the focal length in pixels: its
-    length is how much of the scene a pixel of the keyframe covers there.
+    Attributes:
+        ids: [K] ids of the keyframes.
+        points: [N, 3] float64, map frame, keyframe after keyframe.
+        coarse: [N, C] float32 coarse descriptors.
+        fine: [N, C'] float32 fine descriptors.
+        counts: [K] number of points of each keyframe.
+        background: [K, M, C] float32 coarse descriptors of cells of the whole images.
+        background_cells: [K] number of cells that ``background`` stands for.
+        directions: [N, 3] float32 from the keyframe's centre to the point, divided by the focal length in pixels. The
+            length is the size that a pixel of the keyframe has on the scene.
     """
 
     ids: tuple[int, ...]
@@ -72,23 +80,29 @@ class KeyframeStack:
         return int(self.points.shape[0])
 
 
-def stack_keyframes(keyframes: list[Keyframe], device: str | torch.device = "cpu") -> KeyframeStack:
-    """Stacks keyframes for the estimator; all must come from one map (same channels and M)."""
+def stack_keyframes(keyframes: Sequence[Keyframe], device: str | torch.device = "cpu") -> KeyframeStack:
+    """Stacks keyframes for the estimator.
 
-    def put(arrays, dtype):
+    Args:
+        keyframes: at least one keyframe, all of one map (same channels and number of background cells).
+        device: the estimator's device.
+    """
+
+    def stacked(arrays: Sequence[npt.NDArray[np.floating]], dtype: torch.dtype) -> torch.Tensor:
         return torch.as_tensor(np.concatenate(arrays), dtype=dtype).to(device)
 
     return KeyframeStack(
         ids=tuple(keyframe.id for keyframe in keyframes),
-        points=put([keyframe.points for keyframe in keyframes], torch.float64),
-        coarse=put([keyframe.coarse for keyframe in keyframes], torch.float32),
-        fine=put([keyframe.fine for keyframe in keyframes], torch.float32),
+        points=stacked([keyframe.points for keyframe in keyframes], torch.float64),
+        coarse=stacked([keyframe.coarse for keyframe in keyframes], torch.float32),
+        fine=stacked([keyframe.fine for keyframe in keyframes], torch.float32),
         counts=tuple(len(keyframe.points) for keyframe in keyframes),
-        background=put([keyframe.background[None] for keyframe in keyframes], torch.float32),
+        background=stacked([keyframe.background[None] for keyframe in keyframes], torch.float32),
         background_cells=tuple(keyframe.background_cells for keyframe in keyframes),
-        directions=put([_directions(keyframe) for keyframe in keyframes], torch.float32),
+        directions=stacked([_directions(keyframe) for keyframe in keyframes], torch.float32),
     )
 
 
-def _directions(keyframe: Keyframe) -> np.ndarray:
+def _directions(keyframe: Keyframe) -> npt.NDArray[np.float64]:
+    """Returns ``KeyframeStack.directions`` of one keyframe; the stack rounds them to float32."""
     return (keyframe.points - keyframe.T_map_cam[:3, 3]) / network_focal_length(keyframe.camera)

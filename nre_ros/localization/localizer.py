@@ -28,7 +28,9 @@ from nre_ros.errors import FeatureMismatchError, ImageError, NreError
 from nre_ros.features import BACKBONES, FeatureBackbone, choose_device, load_backbone
 from nre_ros.features.base import check_image
 from nre_ros.geometry import Camera, invert
-from nre_ros.keyframes.retrieval.retriever import PosePrior, Retriever, global_descriptor
+from nre_ros.keyframes.global_descriptor import global_descriptor
+from nre_ros.keyframes.retrieval.pose_prior import PosePrior
+from nre_ros.keyframes.retrieval.retriever import Retriever
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.types import stack_keyframes
 from nre_ros.localization.confidence import load_model
@@ -223,7 +225,7 @@ class Localizer:
         started = perf_counter()
         features = self.backbone.extract(image)
         extracted = perf_counter()
-        with self.store.tables.snapshot():  # a keyframe that is found cannot be removed before it is loaded
+        with self.store.snapshot():  # a keyframe that is found cannot be removed before it is loaded
             ids, _ = self.retriever.query(
                 global_descriptor(features.coarse),
                 self.retrieve if retrieve is None else retrieve,

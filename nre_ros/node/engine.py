@@ -17,9 +17,8 @@ from rclpy.node import Node
 from nre_ros.errors import MapError
 from nre_ros.features import DEFAULT_BACKBONE, FeatureBackbone, choose_device, load_backbone
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.retrieval.retriever import PosePrior
-from nre_ros.keyframes.storage.database import sidecars
-from nre_ros.keyframes.storage.rewriting import save_copy
+from nre_ros.keyframes.retrieval.pose_prior import PosePrior
+from nre_ros.keyframes.storage.map_file import sidecars
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.localizer import Localizer
 from nre_ros.localization.result import LocalizationResult
@@ -154,7 +153,7 @@ class Engine:
         Raises:
             MapError: The copy cannot be written.
         """
-        save_copy(self.store, Path(map_file), overwrite)
+        self.store.save_copy(Path(map_file), overwrite)
 
     def release(self) -> None:
         """Frees the device; ``acquire`` must be called before the next image."""

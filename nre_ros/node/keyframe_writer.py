@@ -138,7 +138,7 @@ class KeyframeWriter:
             with store.batch():
                 done = self._apply(store, message)
         except NreError as error:
-            store.tables.check_in_place()
+            store.check_in_place()
             self._reject(message.name, str(error))
             return
         self.counts[done] += 1
@@ -185,7 +185,7 @@ class KeyframeWriter:
         if self._read_store is not reading:  # another map has been opened
             self._close_store()
             self._read_store = reading
-        reading.tables.check_in_place()
+        reading.check_in_place()
         if self._store is None:
             self._store = KeyframeStore.open(reading.path, readonly=False, cache_bytes=0)
             self._logger.info(f"writing keyframes into {reading.path}")

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.keyframes.tools.info import describe_map
 from nre_ros.pictures.view_3d import camera_size, coordinates, frustum_lines
 
 _MAX_POINTS = 60_000
@@ -204,8 +205,8 @@ def write_map_png(path: Path | str, title: str, sample: MapSample) -> None:
 
 
 def _pictures(store: KeyframeStore, ids: npt.NDArray[np.int64]) -> tuple[dict[int, str], bool]:
-    """Reads thumbnails: id -> JPEG in base64, of as many keyframes as the file may contain, and whether that is all."""
-    total = store.info().thumbnail_bytes * 4 / 3
+    """id -> JPEG in base64, of as many evenly spaced keyframes as there is room for, and whether that is all."""
+    total = describe_map(store).thumbnail_bytes * 4 / 3
     count = len(ids) if total <= _MAX_THUMBNAIL_BYTES else int(len(ids) * _MAX_THUMBNAIL_BYTES / total)
     found = {int(i): store.thumbnail(int(i)) for i in ids[_even(len(ids), count)]}
     return {i: base64.b64encode(jpeg).decode() for i, jpeg in found.items() if jpeg}, count == len(ids)

@@ -21,7 +21,7 @@ from nre_ros.images import check_image_size
 from nre_ros.keyframes.building.depth_support import support_weights
 from nre_ros.keyframes.building.multiview.depth_refinement import RefinedDepth
 from nre_ros.keyframes.building.point_selection import candidate_pixels, select_distributed, smooth_depth
-from nre_ros.keyframes.retrieval.retriever import global_descriptor
+from nre_ros.keyframes.global_descriptor import global_descriptor
 from nre_ros.keyframes.types import Keyframe
 
 _THUMBNAIL_SIDE = 160

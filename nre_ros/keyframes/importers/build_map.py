@@ -25,6 +25,7 @@ from nre_ros.keyframes.importers.parallel_import import import_images
 from nre_ros.keyframes.importers.resume_file import open_resume_file, remove_map, resume_path, source_fingerprint
 from nre_ros.keyframes.retrieval.descriptor_index import update_index
 from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.keyframes.tools.info import describe_map
 
 
 def build_map(
@@ -72,7 +73,7 @@ def build_map(
         report.resumed = len(done.keys() & set(names))
         _import(names, done, source, builder, store, KeyframeCuller(rule), report, progress)
         update_index(store)
-        info = store.info()
+        info = describe_map(store)
     finally:
         store.close()
     if info.keyframes == 0:

@@ -24,7 +24,7 @@ from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.building.culling import KeyframeCuller
 from nre_ros.keyframes.importers.map_source import MapSource
-from nre_ros.keyframes.storage.records import check_keyframe
+from nre_ros.keyframes.storage.validation import check_keyframe
 from nre_ros.keyframes.types import Keyframe
 
 _MAX_WORKERS = 4

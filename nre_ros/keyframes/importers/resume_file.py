@@ -12,9 +12,9 @@ from pathlib import Path
 from nre_ros.errors import MapError, MapFormatError
 from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.building.culling import CullingRule
+from nre_ros.keyframes.global_descriptor import GLOBAL_DESCRIPTOR
 from nre_ros.keyframes.importers.map_source import MapSource
-from nre_ros.keyframes.retrieval.global_descriptor import GLOBAL_DESCRIPTOR
-from nre_ros.keyframes.storage.database import sidecars
+from nre_ros.keyframes.storage.map_file import sidecars
 from nre_ros.keyframes.storage.store import KeyframeStore
 
 

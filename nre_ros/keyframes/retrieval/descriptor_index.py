@@ -1,12 +1,11 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""An index over the keyframes' global descriptors, so that a large map need not be looked through.
+"""The descriptor index: approximate nearest-neighbour search among the global descriptors of a large map.
 
-faiss's inverted lists (Sivic and Zisserman, "Video Google", ICCV 2003) of the descriptors' 256
-principal components with 8 bits each.  It only finds a shortlist: how similar a keyframe is, and
-where, is read from the map.  The index is kept in the map file, with the position in the map's
-history that it was made at: what has been added, changed or removed since is known from there
-(``catalogue``).
+It consists of faiss's inverted lists (Sivic and Zisserman, "Video Google", ICCV 2003) of the descriptors' 256 principal
+components with 8 bits each. It only finds a shortlist: how similar a keyframe is, and where it is, is read from the map.
+The map file contains the index together with the position in the map's change log at which it was made.
+``retrieval_index`` reads from there which keyframes were added, changed or removed since.
 """
 
 from __future__ import annotations
@@ -14,100 +13,131 @@ from __future__ import annotations
 import logging
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from nre_ros.keyframes.retrieval.global_descriptor import GLOBAL_DESCRIPTOR
-from nre_ros.keyframes.retrieval.pose_prior import views_of
+from nre_ros.keyframes.global_descriptor import GLOBAL_DESCRIPTOR
+from nre_ros.keyframes.retrieval.pose_prior import viewpoints_of
 from nre_ros.keyframes.storage.blobs import decode_array, dequantise, encode_array
-
-if TYPE_CHECKING:
-    from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.keyframes.storage.change_log import Position
+from nre_ros.keyframes.storage.store import KeyframeStore
 
 _LOG = logging.getLogger(__name__)
 
-SMALL = 4000
-"""Maps of fewer keyframes are looked through: that takes a millisecond and misses none."""
-_MAGIC = b"nre-index-1\n"
+SMALL_MAP = 4000
+"""Maps of up to so many keyframes get no index: an exhaustive search takes a millisecond and misses none."""
+_INDEX_MAGIC = b"nre-index-1\n"
 _COMPONENTS = 256
-_PROBES = 32
-"""Lists that a query looks into (docs/maps.md has recall and time)."""
-_TRAINING = 40
-"""Descriptors a list that the lists and the components are learnt from."""
-_BATCH = 4096
+_PROBED_LISTS = 32
+"""Lists that a query searches (docs/maps.md has recall and time)."""
+_TRAINING_DESCRIPTORS = 40
+"""Descriptors for each list, from which the lists and the components are learnt."""
+_ADDED_AT_ONCE = 4096
 
 
-class NoIndexError(Exception):
-    """Why a map's index cannot be made or used; its keyframes are then looked through."""
+class IndexUnavailableError(Exception):
+    """Why a map's index cannot be made or used; the search is exhaustive then."""
 
 
 @dataclass(frozen=True, eq=False)
-class KeyframeIndex:
-    """Keyframes as they were at a ``position`` of the map's history (``KeyframeStore.changes``).
+class DescriptorIndex:
+    """The keyframes of a map at a position of its change log.
 
-    ids: [M] int64 ascending; views: [M, 6] float32 (``views_of``); mean, components: [D], [P, D]
-    float32 of the descriptors; lists: faiss's index of the components, in the order of the ids.
+    Attributes:
+        position: see ``KeyframeStore.changes``.
+        ids: [M] int64, ascending.
+        viewpoints: [M, 6] float32, see ``viewpoints_of``.
+        mean: [D] float32, mean of the descriptors.
+        components: [P, D] float32, principal components of the descriptors.
+        lists: faiss's index of the projected descriptors, in the order of the ids.
     """
 
-    position: tuple[int, int]
-    ids: np.ndarray
-    views: np.ndarray
-    mean: np.ndarray
-    components: np.ndarray
-    lists: object
+    position: Position
+    ids: npt.NDArray[np.int64]
+    viewpoints: npt.NDArray[np.float32]
+    mean: npt.NDArray[np.float32]
+    components: npt.NDArray[np.float32]
+    lists: Any  # a faiss.IndexIVF, which has no types
 
-    def search(self, descriptor: np.ndarray, count: int, allowed: np.ndarray | None = None) -> np.ndarray:
-        """Rows [K <= count] of the keyframes most similar to ``descriptor`` [D], best first.
+    def search(
+        self, descriptor: npt.NDArray[np.float32], count: int, allowed: npt.NDArray[np.bool_] | None = None
+    ) -> npt.NDArray[np.int64]:
+        """Searches the keyframes that are most similar to a descriptor.
 
-        allowed: [M] bool, rows that may be returned.
+        Args:
+            descriptor: [D] of the query.
+            count: largest number of keyframes.
+            allowed: [M] rows that may be returned; None for all.
+
+        Returns:
+            Rows [K <= count] of this index, best first.
         """
         faiss = _faiss()
-        wanted = faiss.SearchParametersIVF(nprobe=_PROBES)
+        parameters = faiss.SearchParametersIVF(nprobe=_PROBED_LISTS)
         if allowed is not None:
-            # of few allowed rows each list has next to none: as many are looked at, in more lists
-            wanted.nprobe = int(min(len(allowed), _PROBES * len(allowed) / max(np.count_nonzero(allowed), 1)))
-            wanted.sel = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+            # each list contains few of the allowed rows: more lists are searched, for as many rows
+            allowed_count = max(int(np.count_nonzero(allowed)), 1)
+            parameters.nprobe = int(min(len(allowed), _PROBED_LISTS * len(allowed) / allowed_count))
+            parameters.sel = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
         query = _project(descriptor[None], self.mean, self.components)
-        # of one query faiss makes no threads, which would go on spinning and take the cores from torch's
-        rows = self.lists.search(query, min(count, len(self.ids)), params=wanted)[1][0]
+        # for one query faiss starts no threads, which would keep spinning and take the cores from torch's
+        rows: npt.NDArray[np.int64] = self.lists.search(query, min(count, len(self.ids)), params=parameters)[1][0]
         return rows[rows >= 0]
 
     def to_bytes(self, descriptor_name: str) -> bytes:
-        """What the map file keeps."""
+        """Serializes the index for the map file.
+
+        Args:
+            descriptor_name: name of the global descriptor, checked by ``from_bytes``.
+        """
         name = np.frombuffer(descriptor_name.encode(), np.int8)
         lists = _faiss().serialize_index(self.lists).view(np.int8)
         arrays = {
             "|i1": [name, lists],
             "<i8": [np.array(self.position), self.ids],
-            "<f4": [self.views, self.mean, self.components],
+            "<f4": [self.viewpoints, self.mean, self.components],
         }
         parts = [encode_array(array, dtype) for dtype, group in arrays.items() for array in group]
-        return _MAGIC + b"".join(struct.pack("<Q", len(part)) + part for part in parts)
+        return _INDEX_MAGIC + b"".join(struct.pack("<Q", len(part)) + part for part in parts)
 
     @classmethod
-    def from_bytes(cls, data: bytes, descriptor_name: str, channels: int) -> KeyframeIndex:
-        """The index that ``to_bytes`` gave; ``NoIndexError`` says why it cannot be used."""
+    def from_bytes(cls, data: bytes, descriptor_name: str, channels: int) -> DescriptorIndex:
+        """Reads what ``to_bytes`` wrote.
+
+        Args:
+            data: the serialized index.
+            descriptor_name: name of the global descriptor in use.
+            channels: its length D.
+
+        Raises:
+            IndexUnavailableError: The index is damaged or does not fit.
+        """
         try:
-            name, lists, position, ids, views, mean, components = _parts(data)
+            name, lists, position, ids, viewpoints, mean, components = _parts(data)
             if name.tobytes().decode() != descriptor_name:
                 raise ValueError(f"it is of {name.tobytes().decode()!r}, not of {descriptor_name!r}")
-            lists = _faiss().deserialize_index(lists.view(np.uint8))
-            shapes = (ids.shape, views.shape, position.shape, mean.shape, components.shape)
-            expected = ((lists.ntotal,), (lists.ntotal, 6), (2,), (channels,), (lists.d, channels))
+            faiss_index = _faiss().deserialize_index(lists.view(np.uint8))
+            shapes = (ids.shape, viewpoints.shape, position.shape, mean.shape, components.shape)
+            count, components_kept = faiss_index.ntotal, faiss_index.d
+            expected = ((count,), (count, 6), (2,), (channels,), (components_kept, channels))
             if shapes != expected:
                 raise ValueError(f"it has arrays of shapes {shapes}, expected {expected}")
         except (ValueError, RuntimeError, struct.error) as error:
-            raise NoIndexError(f"its index does not fit: {str(error).splitlines()[0]}") from error
-        # torch takes no arrays that cannot be written to
-        return cls(tuple(position.tolist()), ids, views, mean.copy(), components.copy(), lists)
+            raise IndexUnavailableError(f"its index does not fit: {str(error).splitlines()[0]}") from error
+        revision, last_id = position.tolist()
+        # torch takes no read-only arrays
+        return cls((revision, last_id), ids, viewpoints, mean.copy(), components.copy(), faiss_index)
 
 
-def _parts(data: bytes) -> list[np.ndarray]:
-    if not data.startswith(_MAGIC):
+def _parts(data: bytes) -> list[npt.NDArray[Any]]:
+    """Splits a serialized index into its seven arrays; raises ``ValueError`` for other data."""
+    if not data.startswith(_INDEX_MAGIC):
         raise ValueError("it is of another format")
-    parts, start = [], len(_MAGIC)
+    parts, start = [], len(_INDEX_MAGIC)
     view = memoryview(data)
     while start < len(data):
         (length,) = struct.unpack_from("<Q", data, start)
@@ -118,59 +148,74 @@ def _parts(data: bytes) -> list[np.ndarray]:
     return parts
 
 
-def update_index(store: KeyframeStore) -> str:
-    """Writes a new index into a map that is large enough for one; says in a line what was done.
+def needs_index(count: int) -> bool:
+    """Returns whether a map of ``count`` keyframes is large enough for an index."""
+    return count > SMALL_MAP
 
-    A map that is not keeps none, and neither does one on a machine without faiss: its keyframes
-    are looked through.
+
+def update_index(store: KeyframeStore) -> str:
+    """Writes a new index into a map, or removes the index of a map that is too small to need one.
+
+    A map without an index works too; its retrieval searches all keyframes. Without faiss no index can be made.
+
+    Returns:
+        What was done, in one line.
     """
     count = len(store)
-    if count <= SMALL:
+    if not needs_index(count):
         store.write_index(None)
         return f"{count} keyframes need no index"
     try:
         data = build_index(store).to_bytes(GLOBAL_DESCRIPTOR)
-    except NoIndexError as error:
+    except IndexUnavailableError as error:
         _LOG.warning("map %s gets no index of its %d keyframes: %s", store.path, count, error)
         return f"no index of {count} keyframes: {error}"
     store.write_index(data)
     return f"index of {count} keyframes: {len(data) / 1e6:.0f} MB"
 
 
-def build_index(store: KeyframeStore, seed: int = 0) -> KeyframeIndex:
-    """An index of all keyframes of a map; what it learns is from a sample drawn by ``seed``.
+def build_index(store: KeyframeStore, seed: int = 0) -> DescriptorIndex:
+    """Makes an index of all keyframes of a map, in about a minute and 0.6 GB for 100,000 keyframes.
 
-    Takes about a minute and 0.6 GB for 100,000 keyframes.
+    Args:
+        store: the map.
+        seed: of the sample that lists and components are learnt from.
+
+    Raises:
+        IndexUnavailableError: faiss is not installed.
     """
     faiss = _faiss()
-    with store.tables.snapshot():
+    with store.snapshot():
         position = store.changes().position
         scans = list(store.scan())
     values, scales = (np.concatenate([getattr(scan, name) for scan in scans]) for name in ("descriptors", "scales"))
     ids = np.concatenate([scan.ids for scan in scans])
-    views = np.concatenate([views_of(scan.poses) for scan in scans])
+    viewpoints = np.concatenate([viewpoints_of(scan.poses) for scan in scans])
     del scans
     count = len(values)
-    wanted = max(1, min(round(1.5 * np.sqrt(count)), count // _TRAINING))
-    sample = np.random.default_rng(seed).choice(count, min(count, _TRAINING * wanted), replace=False)
-    sample = dequantise(values[sample], scales[sample])
+    list_count = max(1, min(round(1.5 * np.sqrt(count)), count // _TRAINING_DESCRIPTORS))
+    sampled = min(count, _TRAINING_DESCRIPTORS * list_count)
+    sample_rows = np.random.default_rng(seed).choice(count, sampled, replace=False)
+    sample = dequantise(values[sample_rows], scales[sample_rows])
     mean, components = _principal_components(sample)
-    # of unit-length descriptors the nearest is the most similar, and the components keep distances
-    lists = faiss.index_factory(len(components), f"IVF{wanted},SQ8", faiss.METRIC_L2)
+    # the nearest of unit-length descriptors is the most similar, and the projection preserves distances
+    lists = faiss.index_factory(len(components), f"IVF{list_count},SQ8", faiss.METRIC_L2)
     threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)  # sums by several threads depend on who comes first
+    faiss.omp_set_num_threads(1)  # the sums of several threads depend on their order
     try:
         lists.train(_project(sample, mean, components))
-        for start in range(0, count, _BATCH):
-            rows = slice(start, start + _BATCH)
+        for start in range(0, count, _ADDED_AT_ONCE):
+            rows = slice(start, start + _ADDED_AT_ONCE)
             lists.add(_project(dequantise(values[rows], scales[rows]), mean, components))
     finally:
         faiss.omp_set_num_threads(threads)
-    return KeyframeIndex(position, ids, views, mean, components, lists)
+    return DescriptorIndex(position, ids, viewpoints, mean, components, lists)
 
 
-def _principal_components(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean [D] and the strongest components [P <= 256, D] of descriptors [N, D]; float32, unit length."""
+def _principal_components(
+    descriptors: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Returns the mean [D] and the strongest components [P <= 256, D] of descriptors [N, D], of unit length."""
     rows = torch.from_numpy(descriptors)
     mean = rows.mean(0)
     rows = rows - mean
@@ -179,15 +224,19 @@ def _principal_components(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return mean.numpy(), components.numpy()
 
 
-def _project(descriptors: np.ndarray, mean: np.ndarray, components: np.ndarray) -> np.ndarray:
-    """Components [N, P] of descriptors [N, D]."""
-    rows, mean, components = map(torch.from_numpy, (descriptors, mean, components))
-    return ((rows - mean) @ components.T).contiguous().numpy()
+def _project(
+    descriptors: npt.NDArray[np.float32], mean: npt.NDArray[np.float32], components: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Returns the components [N, P] of descriptors [N, D]."""
+    centred = torch.from_numpy(descriptors) - torch.from_numpy(mean)
+    projected: npt.NDArray[np.float32] = (centred @ torch.from_numpy(components).T).contiguous().numpy()
+    return projected
 
 
-def _faiss():
+def _faiss() -> ModuleType:
+    """Imports faiss, which is optional."""
     try:
         import faiss
     except ImportError as error:
-        raise NoIndexError("it needs faiss, which is not installed (pip install faiss-cpu)") from error
+        raise IndexUnavailableError("it needs faiss, which is not installed (pip install faiss-cpu)") from error
     return faiss

@@ -1,35 +1,40 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Where the camera may be: a pose with a covariance, and which keyframes can then show what it sees."""
+"""Pose prior: where the camera may be, and which keyframes then share a view with it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from nre_ros.errors import PoseError
 from nre_ros.pose_faults import covariance_fault, pose_fault
 
-_HALF_WIDTH = 0.5
-"""Half of what a camera sees across, as a part of the distance at which it sees it."""
-_TURN = np.radians(30.0)
-"""Turned by so much (one standard deviation) against each other, two cameras at one place still share a view."""
+_HALF_VIEW_WIDTH = 0.5
+"""Half of the width of a view, as a part of its distance."""
+_SHARED_VIEW_ANGLE = np.radians(30.0)
+"""Standard deviation of the angle between two cameras at one place that share a view."""
 
 
 @dataclass(frozen=True, eq=False)
 class PosePrior:
-    """A guess of the camera's pose.
+    """A prior of the camera's pose.
 
-    T_map_cam: [4, 4].  covariance: [6, 6] of (x, y, z, rotation about x, y, z), both in the map's
-    axes, as geometry_msgs/PoseWithCovariance has it (metres, radians).
-    Raises ``PoseError`` for a pose that is not rigid and for what is no covariance.
+    Attributes:
+        T_map_cam: [4, 4].
+        covariance: [6, 6] of (x, y, z, rotation about x, y, z) in the map's axes, as in
+            geometry_msgs/PoseWithCovariance (metres, radians).
+
+    Raises:
+        PoseError: The pose is not rigid, or the covariance is none.
     """
 
-    T_map_cam: np.ndarray
-    covariance: np.ndarray
+    T_map_cam: npt.NDArray[np.float64]
+    covariance: npt.NDArray[np.float64]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         problem = pose_fault("prior pose", self.T_map_cam) or covariance_fault("prior covariance", self.covariance)
         if problem:
             raise PoseError(problem)
@@ -37,28 +42,35 @@ class PosePrior:
         object.__setattr__(self, "T_map_cam", T)
         object.__setattr__(self, "covariance", (covariance + covariance.T) / 2)
 
-    def log_weights(self, views: np.ndarray, distance: float) -> np.ndarray:
-        """How well each of the views [M, 6] (see ``views_of``) can overlap with the prior's: [M], 0 at most.
+    def log_weights(self, viewpoints: npt.NDArray[np.float32], distance: float) -> npt.NDArray[np.float64]:
+        """Rates how well views can overlap with the view from the prior pose.
 
-        distance: from a camera to what it sees, typically.  Compared are the points in the middle
-        of the views at this distance, and the directions; each within what the covariance leaves
-        open and what a view takes in anyway.  A covariance without bounds makes all views alike.
+        The centre points of the views at the given distance are compared, and the viewing directions. Both may differ by
+        what the covariance allows and by the extent of a view. Under an unbounded covariance all views are equal.
+
+        Args:
+            viewpoints: [M, 6], see ``viewpoints_of``.
+            distance: typical distance from a camera to what it sees, in metres.
+
+        Returns:
+            Log weights [M], at most 0.
         """
         centre, axis = self.T_map_cam[:3, 3], self.T_map_cam[:3, 2]
-        # the axis a turns to a + w x a, its middle point moves by t - distance [a]x w
+        # the axis a rotates to a + w x a, its centre point moves by t - distance [a]x w
         cross = np.cross(np.eye(3), axis)  # of a unit vector e, rows: e x a = -[a]x e
         J = np.hstack([np.eye(3), distance * cross.T])
-        spread = J @ self.covariance @ J.T + (_HALF_WIDTH * distance) ** 2 * np.eye(3)
-        turn = np.linalg.eigvalsh(cross.T @ self.covariance[3:, 3:] @ cross)[-1] + _TURN**2
-        views = views.astype(np.float64)
+        centre_covariance = J @ self.covariance @ J.T + (_HALF_VIEW_WIDTH * distance) ** 2 * np.eye(3)
+        angle_variance = np.linalg.eigvalsh(cross.T @ self.covariance[3:, 3:] @ cross)[-1] + _SHARED_VIEW_ANGLE**2
+        views = viewpoints.astype(np.float64)
         offset = views[:, :3] + distance * views[:, 3:] - (centre + distance * axis)
-        # columns one by one: on so few numpy's BLAS does no better, and it leaves threads spinning
-        whitened = np.linalg.inv(np.linalg.cholesky(spread))
-        away = sum(sum(row[i] * offset[:, i] for i in range(3)) ** 2 for row in whitened)
+        # column by column: numpy's BLAS is no faster on three columns, and its threads keep spinning
+        whitened = np.linalg.inv(np.linalg.cholesky(centre_covariance))
+        squared_distance = sum(sum(row[i] * offset[:, i] for i in range(3)) ** 2 for row in whitened)
         angle = np.arccos(sum(axis[i] * views[:, 3 + i] for i in range(3)).clip(-1, 1))
-        return -0.5 * (away + angle**2 / turn)
+        weights: npt.NDArray[np.float64] = -0.5 * (squared_distance + angle**2 / angle_variance)
+        return weights
 
 
-def views_of(T_map_cam: np.ndarray) -> np.ndarray:
-    """Views [M, 6] float32 of poses [M, 4, 4]: the camera's centre and the direction it looks in."""
+def viewpoints_of(T_map_cam: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Returns the viewpoints [M, 6] of poses [M, 4, 4]: the camera's centre and its viewing direction in the map."""
     return np.concatenate([T_map_cam[:, :3, 3], T_map_cam[:, :3, 2]], axis=1).astype(np.float32)

@@ -1,69 +1,88 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""A cheap look at local descriptors: do a few points of a keyframe have a place in the query?"""
+"""Local re-ranking: whether a few points of a keyframe have a clear place in the query image."""
 
 from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from nre_ros.errors import MapFormatError
 from nre_ros.features.base import FeatureMap
-
-if TYPE_CHECKING:
-    from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.keyframes.storage.store import KeyframeStore
 
 _LOG = logging.getLogger(__name__)
-POINTS = 24
-"""Points looked at in a keyframe: its first ones, which are its best and spread over its image."""
-_KEPT = 4000
-"""Keyframes whose points stay in memory, 6 kB each."""
+
+POINTS_PER_KEYFRAME = 24
+"""The first points of a keyframe, which are its best ones and spread over its image."""
+_CACHED_KEYFRAMES = 4000
+"""Keyframes whose descriptors stay in memory, 6 kB each."""
 
 
-class PointSamples:
-    """The first points' coarse descriptors of the keyframes used last.  Not thread-safe."""
+class LocalReranker:
+    """Scores keyframes by their local descriptors; keeps the descriptors of recent keyframes. Not thread-safe."""
 
     def __init__(self, store: KeyframeStore):
         self._store = store
-        self._kept: OrderedDict[int, torch.Tensor] = OrderedDict()
+        self._cache: OrderedDict[int, torch.Tensor] = OrderedDict()
 
-    def of(self, keyframe_ids: Iterable[int]) -> list[torch.Tensor]:
-        """[<= POINTS, C] float32 of each keyframe, none of a damaged one."""
+    def scores(self, keyframe_ids: Sequence[int], features: FeatureMap, temperature: float) -> torch.Tensor:
+        """Scores keyframes against a query.
+
+        Args:
+            keyframe_ids: K ids.
+            features: the query's coarse features.
+            temperature: the backbone's ``coarse_temperature``.
+
+        Returns:
+            [K] in [0, 1], see ``peak_heights``; 0 for a damaged keyframe, which is logged.
+        """
+        return peak_heights(self._descriptors(keyframe_ids), features, temperature)
+
+    def drop(self, keyframe_ids: Iterable[int]) -> None:
+        """Removes the descriptors of keyframes that were changed or removed."""
+        for keyframe_id in keyframe_ids:
+            self._cache.pop(keyframe_id, None)
+
+    def _descriptors(self, keyframe_ids: Sequence[int]) -> list[torch.Tensor]:
+        """Returns coarse descriptors [<= POINTS_PER_KEYFRAME, C] of each keyframe, none of a damaged one."""
         found = []
         for keyframe_id in keyframe_ids:
-            sample = self._kept.pop(keyframe_id, None)
-            if sample is None:
+            descriptors = self._cache.pop(keyframe_id, None)
+            if descriptors is None:
                 try:
-                    sample = torch.from_numpy(self._store.coarse_descriptors(keyframe_id, POINTS))
+                    descriptors = torch.from_numpy(self._store.coarse_descriptors(keyframe_id, POINTS_PER_KEYFRAME))
                 except MapFormatError as error:
-                    _LOG.warning("left out: %s", error)
-                    sample = torch.zeros(0)
-            self._kept[keyframe_id] = sample
-            found.append(sample)
-        while len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
+                    _LOG.warning("keyframe %d is left out: %s", keyframe_id, error)
+                    descriptors = torch.zeros(0)
+            self._cache[keyframe_id] = descriptors
+            found.append(descriptors)
+        while len(self._cache) > _CACHED_KEYFRAMES:
+            self._cache.popitem(last=False)
         return found
-
-    def forget(self, keyframe_ids: Iterable[int]) -> None:
-        """Keyframes that are not what they were."""
-        for keyframe_id in keyframe_ids:
-            self._kept.pop(keyframe_id, None)
 
 
 @torch.inference_mode()
-def peak_heights(samples: list[torch.Tensor], features: FeatureMap, temperature: float) -> torch.Tensor:
-    """Mean height [K] in [0, 1] of the peaks of the keyframes' points in the query's coarse features.
+def peak_heights(descriptors: Sequence[torch.Tensor], features: FeatureMap, temperature: float) -> torch.Tensor:
+    """Returns the mean height of the peaks of correspondence maps.
 
-    The height is the largest value of a point's correspondence map (a softmax over the cells, as in
-    ``nre.maps``): near 1 where one place of the query stands out, near 0 where none or many do.
+    The height of a point's peak is the largest value of its correspondence map, a softmax over the cells as in
+    ``nre.maps``. It is near 1 where one place of the query stands out, and near 0 where none or many do.
+
+    Args:
+        descriptors: K tensors [N_k, C], the coarse descriptors of points of each keyframe.
+        features: the query's coarse features.
+        temperature: of the softmax.
+
+    Returns:
+        [K] in [0, 1], on the CPU; 0 for a keyframe without points.
     """
-    counts = [len(sample) for sample in samples]
+    counts = [len(rows) for rows in descriptors]
     if not sum(counts):
-        return torch.zeros(len(samples))
-    logits = (torch.cat(samples).to(features.data) / temperature) @ features.data.flatten(1)
+        return torch.zeros(len(counts))
+    logits = (torch.cat(list(descriptors)).to(features.data) / temperature) @ features.data.flatten(1)
     heights = 1 / logits.sub_(logits.amax(dim=1, keepdim=True)).exp_().sum(dim=1)
     return torch.stack([part.mean() if len(part) else part.sum() for part in heights.split(counts)]).cpu()

@@ -1,57 +1,63 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Which keyframes may show what the query shows.
+"""Retrieval: which keyframes may show what the query image shows.
 
-A shortlist by the similarity of the global descriptors (and by how well a view fits a prior of
-the pose, where there is one), re-ranked by a look at local descriptors, and from it the best that
-differ from each other.  ``docs/maps.md`` says what each of these steps brings.
+A shortlist by the similarity of global descriptors, and by how well a view fits a pose prior where there is one. Then
+local re-ranking, and from the best keyframes those that differ from each other. ``docs/maps.md`` has the effect of
+each step.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from nre_ros.errors import FeatureMismatchError
 from nre_ros.features.base import FeatureMap
-from nre_ros.keyframes.retrieval.global_descriptor import GLOBAL_DESCRIPTOR, global_descriptor
+from nre_ros.keyframes.global_descriptor import GLOBAL_DESCRIPTOR
 from nre_ros.keyframes.retrieval.pose_prior import PosePrior
-from nre_ros.keyframes.retrieval.reranking import PointSamples, peak_heights
-from nre_ros.keyframes.retrieval.retrieval_index import Candidates, Catalogue, cosines
+from nre_ros.keyframes.retrieval.reranking import LocalReranker
+from nre_ros.keyframes.retrieval.retrieval_index import RetrievalIndex, Shortlist, cosines
+from nre_ros.keyframes.storage.store import KeyframeStore
 
-if TYPE_CHECKING:
-    from nre_ros.keyframes.storage.store import KeyframeStore
-
-__all__ = ["GLOBAL_DESCRIPTOR", "PosePrior", "RetrievalConfig", "Retriever", "global_descriptor"]
-
-_ELSEWHERE = 2.0
-"""Two views are of different places when the middles of what they show lie so far apart, in distances to it."""
+_DISTINCT_PLACE_DISTANCE = 2.0
+"""Two views show different places when their centre points are this far apart, in units of the viewing distance."""
 
 
 @dataclass(frozen=True)
 class RetrievalConfig:
     """How keyframes are chosen; all weights are in units of the descriptors' similarity.
 
-    shortlist: keyframes looked at closely (at least four for each that is asked for).
-    diversity: what a keyframe loses for being the same as one already taken.
-    local: what it gains when all its points have a clear place in the query.
-    prior: what it loses for a view that is one unit of log weight less likely.
-    alike: a keyframe of another place that is worse by less than this is as good as the best.
+    Attributes:
+        shortlist: keyframes to re-rank, at least four for each that is asked for.
+        diversity: what a keyframe loses when it is identical to one that is chosen already.
+        local: what a keyframe gains when all its points have a clear place in the query.
+        prior: what a keyframe loses for each unit of log weight of the pose prior.
+        aliasing_margin: a keyframe of another place within this margin of the best score counts as equally good.
     """
 
     shortlist: int = 20
     diversity: float = 0.2
     local: float = 0.2
     prior: float = 0.03
-    alike: float = 0.05
+    aliasing_margin: float = 0.05
 
 
 class Retriever:
-    """Finds a map's keyframes; follows the map as it changes.  Not thread-safe."""
+    """Finds the keyframes of a map for a query, and follows the map as it changes. Not thread-safe."""
 
     def __init__(self, store: KeyframeStore, config: RetrievalConfig = RetrievalConfig()):
+        """Reads the map's descriptors.
+
+        Args:
+            store: the map.
+            config: how keyframes are chosen.
+
+        Raises:
+            FeatureMismatchError: The map was made with another global descriptor.
+        """
         made_with = store.metadata().get("retrieval", "")
         if made_with != GLOBAL_DESCRIPTOR:
             raise FeatureMismatchError(
@@ -60,68 +66,77 @@ class Retriever:
             )
         self.store = store
         self.config = config
-        self._catalogue = Catalogue(store)
-        self._samples = PointSamples(store)
+        self._index = RetrievalIndex(store)
+        self._reranker = LocalReranker(store)
 
     @property
-    def ids(self) -> np.ndarray:
+    def ids(self) -> npt.NDArray[np.int64]:
         """Ids [M] of the map's keyframes as of the last query, ascending."""
-        return self._catalogue.ids
+        return self._index.ids
 
     def query(
         self,
-        descriptor: np.ndarray,
+        descriptor: npt.NDArray[np.float32],
         count: int = 5,
         prior: PosePrior | None = None,
         features: FeatureMap | None = None,
         temperature: float = 1.0,
-    ) -> tuple[list[int], np.ndarray]:
-        """Ids of up to ``count`` keyframes, best first, and their similarities [K] in [-1, 1].
+    ) -> tuple[list[int], npt.NDArray[np.float32]]:
+        """Finds keyframes for a query.
 
-        descriptor: [D] from ``global_descriptor``.  prior: where the camera may be; keyframes whose
-        view can overlap with the view from there are preferred, and the others not ruled out.
-        features, temperature: the query's coarse features and the backbone's ``coarse_temperature``,
-        for the look at local descriptors (without features there is none).
+        The first keyframe is the best. Each further one is the best after a loss of ``diversity`` times its similarity
+        to those chosen already (maximal marginal relevance, Carbonell and Goldstein 1998): five neighbours of one video
+        show the same part of the scene five times. If another place resembles the query as much, one of its keyframes
+        comes last, so that the estimator can notice the perceptual aliasing.
 
-        The first keyframe is the best; each further one is the best less ``diversity`` times its
-        similarity to the ones already taken (maximal marginal relevance, Carbonell and Goldstein
-        1998): five neighbours of one video show the same part of the scene five times.  Where another
-        place looks as much like the query, one of its keyframes is the last: nobody could tell otherwise
-        that there are two.  An empty map gives an empty list.  Raises ``FeatureMismatchError`` for a
-        descriptor of another length than the map's and for one that is not finite.
+        Args:
+            descriptor: [D] of the query, from ``global_descriptor``.
+            count: largest number of keyframes.
+            prior: where the camera may be. Keyframes whose view can overlap with the view from there are preferred; the
+                others are not ruled out.
+            features: the query's coarse features for local re-ranking; without them there is none.
+            temperature: the backbone's ``coarse_temperature``.
+
+        Returns:
+            Ids, best first, and their similarities [K] in [-1, 1]. Both are empty for an empty map.
+
+        Raises:
+            FeatureMismatchError: The descriptor has another length than those of the map or is not finite.
         """
-        with self.store.tables.snapshot():
-            self._samples.forget(self._catalogue.refresh())
-            count = min(count, len(self._catalogue))
+        with self.store.snapshot():
+            self._reranker.drop(self._index.refresh())
+            count = min(count, len(self._index))
             if count <= 0:
                 return [], np.zeros(0, np.float32)
             descriptor = self._checked(descriptor)
-            shortlist = max(self.config.shortlist, 4 * count)
-            found = self._catalogue.candidates(descriptor, shortlist, prior)
-            rows, score = self._ranked(found, shortlist, features, temperature)
+            shortlist_size = max(self.config.shortlist, 4 * count)
+            found = self._index.shortlist(descriptor, shortlist_size, prior)
+            rows, score = self._ranked(found, shortlist_size, features, temperature)
         chosen = _diverse(score, found.descriptors[rows], min(count, len(rows)), self.config.diversity)
-        self._add_look_alike(chosen, score, found.views[rows])
-        chosen = rows[sorted(chosen, key=lambda k: -score[k])]
-        return found.ids[chosen].tolist(), found.similarity[chosen]
+        self._include_aliased_place(chosen, score, found.viewpoints[rows])
+        best_first = rows[sorted(chosen, key=lambda k: -score[k])]
+        return found.ids[best_first].tolist(), found.similarity[best_first]
 
-    def _add_look_alike(self, chosen: list[int], score: np.ndarray, views: np.ndarray) -> None:
-        """Puts the best keyframe of another place last among those chosen, if it is as good as the first."""
-        as_good = score >= score[chosen[0]] - self.config.alike
+    def _include_aliased_place(
+        self, chosen: list[int], score: npt.NDArray[np.float64], viewpoints: npt.NDArray[np.float32]
+    ) -> None:
+        """Replaces the last chosen keyframe by the best one of another place, if that is as good as the first."""
+        as_good = score >= score[chosen[0]] - self.config.aliasing_margin
         if len(chosen) < 2 or np.count_nonzero(as_good) < 2:
             return
-        distance = self._catalogue.typical_distance()
-        middles = views[:, :3] + distance * views[:, 3:]
-        away = np.linalg.norm(middles[:, None] - middles[chosen], axis=-1).min(axis=1)
-        rivals = np.flatnonzero(as_good & (away > _ELSEWHERE * distance))
-        if len(rivals):
-            chosen[-1] = int(rivals[score[rivals].argmax()])
+        distance = self._index.typical_distance()
+        centres = viewpoints[:, :3] + distance * viewpoints[:, 3:]
+        away = np.linalg.norm(centres[:, None] - centres[chosen], axis=-1).min(axis=1)
+        elsewhere = np.flatnonzero(as_good & (away > _DISTINCT_PLACE_DISTANCE * distance))
+        if len(elsewhere):
+            chosen[-1] = int(elsewhere[score[elsewhere].argmax()])
 
-    def _checked(self, descriptor: np.ndarray) -> np.ndarray:
+    def _checked(self, descriptor: npt.ArrayLike) -> npt.NDArray[np.float32]:
         descriptor = np.asarray(descriptor, dtype=np.float32)
-        if descriptor.shape != (self._catalogue.channels,):
+        if descriptor.shape != (self._index.channels,):
             raise FeatureMismatchError(
                 f"query descriptor has shape {descriptor.shape}, those of map {self.store.path} "
-                f"have {(self._catalogue.channels,)}"
+                f"have {(self._index.channels,)}"
             )
         if not np.isfinite(descriptor).all():
             raise FeatureMismatchError(
@@ -130,20 +145,24 @@ class Retriever:
             )
         return descriptor
 
-    def _ranked(self, found: Candidates, count: int, features, temperature) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the ``count`` best candidates, in the order of their ids, and their scores."""
-        score = found.similarity + self.config.prior * found.fit
+    def _ranked(
+        self, found: Shortlist, count: int, features: FeatureMap | None, temperature: float
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Returns the rows of the ``count`` best keyframes, in the order of their ids, and their scores."""
+        score = found.similarity + self.config.prior * found.prior_weights
         # a stable sort: equal scores go by id, so the same image gives the same keyframes
         rows = np.sort(np.argsort(-score, kind="stable")[:count])
         score = score[rows]
         if features is not None:
-            samples = self._samples.of(found.ids[rows].tolist())
-            score = score + self.config.local * peak_heights(samples, features, temperature).numpy()
+            local = self._reranker.scores(found.ids[rows].tolist(), features, temperature)
+            score = score + self.config.local * local.numpy()
         return rows, score
 
 
-def _diverse(score: np.ndarray, descriptors: np.ndarray, count: int, diversity: float) -> list[int]:
-    """``count`` of the rows: the best by score, then always the best that differs from those taken."""
+def _diverse(
+    score: npt.NDArray[np.float64], descriptors: npt.NDArray[np.float32], count: int, diversity: float
+) -> list[int]:
+    """Chooses ``count`` rows: the best by score, then always the best that differs from those chosen."""
     chosen = [int(score.argmax())]
     nearest = cosines(descriptors, descriptors[chosen[0]])
     while len(chosen) < count:

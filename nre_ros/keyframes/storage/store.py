@@ -1,54 +1,78 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""The keyframe database: what is written when (``reading`` is how it is read back).
-
-One row a keyframe in ``keyframes`` (what retrieval scans), one in ``points`` (what the
-estimator loads for the few keyframes retrieved), one in ``thumbnails``.  Every row carries a
-checksum over all its columns: a damaged row is refused, never silently used.
-"""
+"""The keyframe store: a map file from which keyframes are read and to which they are written."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from nre_ros.errors import MapError
+from nre_ros.errors import FeatureMismatchError, MapError, MapFormatError
+from nre_ros.features.base import FeatureBackbone
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.retrieval.global_descriptor import GLOBAL_DESCRIPTOR
-from nre_ros.keyframes.storage.blobs import row_checksum
-from nre_ros.keyframes.storage.chunks import delete_parts, write_parts
-from nre_ros.keyframes.storage.database import create_database, sidecars
-from nre_ros.keyframes.storage.reader import MapReader
-from nre_ros.keyframes.storage.records import (
-    DIMENSIONS,
-    camera_columns,
-    check_keyframe,
+from nre_ros.keyframes.global_descriptor import GLOBAL_DESCRIPTOR
+from nre_ros.keyframes.storage.blobs import decode_array, dequantise, row_checksum
+from nre_ros.keyframes.storage.cameras import CameraTable
+from nre_ros.keyframes.storage.change_log import START, MapChanges, Position, read_changes, record_change
+from nre_ros.keyframes.storage.database import MapDatabase, Row
+from nre_ros.keyframes.storage.index_chunks import delete_index_chunks, read_index_chunks, write_index_chunks
+from nre_ros.keyframes.storage.keyframe_cache import KeyframeCache
+from nre_ros.keyframes.storage.map_file import check_replaceable, create_map_file, sidecars, write_then_rename
+from nre_ros.keyframes.storage.rows import (
+    KeyframeScan,
+    decode_keyframe,
+    decode_scan,
     keyframe_columns,
-    keyframe_of,
     moved_columns,
     point_columns,
 )
-from nre_ros.keyframes.storage.tables import MapTables
+from nre_ros.keyframes.storage.validation import DIMENSIONS, check_keyframe, check_name
 from nre_ros.keyframes.types import Keyframe
 
+_LOG = logging.getLogger(__name__)
+
 CACHE_BYTES = 128 << 20
-"""Of keyframes in memory; one of 500 points takes 0.35 MB."""
+"""Memory for keyframes; a keyframe of 500 points takes 0.35 MB."""
+_SCAN_ROWS = 1024
+_NO_CHANGE_YET: Position = (0, (1 << 63) - 1)
+"""Position from which the cache, empty as it is, need not know which keyframes were added."""
+_REQUIRED_METADATA = {"frame_id", "backbone", "weights_hash", "created"}
 
 
-class KeyframeStore(MapReader):
-    """A map file.  Make one with ``create``, read it with ``open``; a context manager closes it.
+class KeyframeStore:
+    """A map file. ``create`` makes a map, ``open`` opens an existing one, and a context manager closes it.
 
-    May be used from any thread; calls of several threads take turns.  All errors are
-    ``MapError`` or its kinds, one line that names the file.
+    Every method may be called from any thread; calls of several threads take turns. A damaged row is refused with an
+    error and never used. All errors are ``MapError`` or a subclass, and their message is one line that names the file.
+
+    Attributes:
+        path: the map file.
+        readonly: whether the map is open for reading only.
+        database: the tables of the file, for the map tools and tests.
     """
+
+    def __init__(self, database: MapDatabase, cache_bytes: int = CACHE_BYTES):
+        """Wraps an open database, whose metadata are not checked; ``open`` is the usual way to get a store."""
+        self.path = database.path
+        self.readonly = database.readonly
+        self.database = database
+        self._cameras = CameraTable(database)
+        self._cache = KeyframeCache(cache_bytes)
+        self._cache_revision: tuple[int, int] | None = None
+        self._cache_position = _NO_CHANGE_YET
 
     @classmethod
     def create(
         cls,
-        path,
+        path: Path | str,
         backbone_name: str,
         weights_hash: str,
         frame_id: str = "map",
@@ -57,11 +81,20 @@ class KeyframeStore(MapReader):
         source: str = "",
         exclusive: bool = False,
     ) -> KeyframeStore:
-        """An empty map that keyframes can be added to.
+        """Creates an empty map and opens it for writing.
 
-        frame_id: name of the map's frame; retrieval: name of the global descriptor in use;
-        source: free text about where the map comes from; exclusive: no one else may open it meanwhile.
-        Raises ``MapError`` if the file exists and ``overwrite`` is not set.
+        Args:
+            path: the file to create.
+            backbone_name: name of the features.
+            weights_hash: SHA-256 of the network's weights.
+            frame_id: name of the map's frame.
+            overwrite: whether to replace an existing file.
+            retrieval: name of the global descriptor.
+            source: where the map comes from, as free text or JSON.
+            exclusive: whether to keep other processes from opening the map meanwhile.
+
+        Raises:
+            MapError: The file exists and ``overwrite`` is not set, or it cannot be written.
         """
         path = Path(path)
         if path.exists() and not overwrite:
@@ -71,24 +104,34 @@ class KeyframeStore(MapReader):
                 old.unlink(missing_ok=True)
         except OSError as error:
             raise MapError(f"map {path} cannot be replaced: {error.strerror}") from error
-        created = datetime.now(timezone.utc).isoformat(timespec="seconds")
         metadata = {
             "frame_id": frame_id,
             "backbone": backbone_name,
             "weights_hash": weights_hash,
             "retrieval": retrieval,
-            "created": created,
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "source": source,
         }
-        create_database(path, [(*item, row_checksum(*item)) for item in metadata.items()])
+        create_map_file(path, [(*item, row_checksum(*item)) for item in metadata.items()])
         return cls.open(path, readonly=False, cache_bytes=0, exclusive=exclusive)
 
     @classmethod
     def open(
-        cls, path, readonly: bool = True, cache_bytes: int = CACHE_BYTES, exclusive: bool = False
+        cls, path: Path | str, readonly: bool = True, cache_bytes: int = CACHE_BYTES, exclusive: bool = False
     ) -> KeyframeStore:
-        """An existing map.  ``cache_bytes``: of the keyframes kept in memory."""
-        store = cls(MapTables(Path(path), readonly, exclusive), cache_bytes)
+        """Opens an existing map.
+
+        Args:
+            path: the map file.
+            readonly: whether to open the map for reading only.
+            cache_bytes: memory for keyframes.
+            exclusive: whether a writer keeps other processes from opening the map.
+
+        Raises:
+            MapError: The file is missing or cannot be read.
+            MapFormatError: The file is no map, is damaged or is of a newer version.
+        """
+        store = cls(MapDatabase(Path(path), readonly, exclusive), cache_bytes)
         try:
             store.metadata()
         except BaseException:
@@ -96,145 +139,369 @@ class KeyframeStore(MapReader):
             raise
         return store
 
+    def close(self) -> None:
+        """Closes the file; a writer leaves one complete file. Closing twice is allowed."""
+        self.database.close()
+
+    def __enter__(self) -> KeyframeStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # The map as a whole
+
+    def __len__(self) -> int:
+        count = self.metadata().get("keyframes")  # maps of version 1 lack it
+        return int(self.database.rows("SELECT COUNT(*) FROM keyframes")[0][0] if count is None else count)
+
+    @property
+    def revision(self) -> tuple[int, int]:
+        """A value that changes whenever this or another process changed the map."""
+        return self.database.revision
+
+    @property
+    def writing(self) -> bool:
+        """Whether this thread is inside ``batch``: what it reads may still be taken back."""
+        return self.database.writing
+
+    def metadata(self) -> dict[str, str]:
+        """Returns frame_id, backbone, weights_hash, retrieval, created, source, keyframes and the ``DIMENSIONS``.
+
+        An empty map has no dimensions.
+        """
+        found = {}
+        for row in self.database.rows("SELECT key, value, checksum FROM metadata"):
+            key, value = self.database.verified(row, f"metadata {row[0]!r}")
+            found[key] = value
+        missing = _REQUIRED_METADATA - found.keys()
+        if missing:
+            raise MapFormatError(f"map {self.path} is damaged: its metadata lacks {sorted(missing)}")
+        return found
+
+    def check_features(self, backbone: FeatureBackbone) -> None:
+        """Raises ``FeatureMismatchError`` unless the map was made with this backbone and these weights."""
+        metadata = self.metadata()
+        made_with = (metadata["backbone"], metadata["weights_hash"])
+        if made_with != (backbone.name, backbone.weights_hash):
+            raise FeatureMismatchError(
+                f"map {self.path} was made with {made_with[0]} (weights {made_with[1][:12]}), not with "
+                f"{backbone.name} (weights {backbone.weights_hash[:12]}): build it again with these features"
+            )
+
+    def changes(self, since: Position = START) -> MapChanges:
+        """Returns what this and other processes changed since the ``position`` of earlier changes."""
+        return read_changes(self.database, since)
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Returns a context in which all reading is of one state of the map, whatever other processes write."""
+        return self.database.snapshot()
+
+    def check_in_place(self) -> None:
+        """Raises ``MapError`` if the file was removed or replaced after it was opened."""
+        self.database.check_in_place()
+
+    # Reading keyframes
+
+    def names(self) -> dict[str, int]:
+        """Returns keyframe name -> id, in the order of the ids."""
+        return {name: keyframe_id for scan in self.scan() for name, keyframe_id in zip(scan.names, scan.ids.tolist())}
+
+    def find(self, name: str) -> int | None:
+        """Returns the id of the keyframe with this name, None if there is none."""
+        found = self.database.rows("SELECT id FROM keyframes WHERE name = ?", (name,))
+        return int(found[0][0]) if found else None
+
+    def get(self, keyframe_id: int) -> Keyframe:
+        """Returns a keyframe with its thumbnail; raises ``MapError`` if there is none with this id."""
+        with self.snapshot():
+            keyframe = self.load([keyframe_id])[0]
+            return replace(keyframe, thumbnail=self.thumbnail(keyframe_id))
+
+    def load(self, keyframe_ids: Iterable[int]) -> list[Keyframe]:
+        """Returns keyframes in the order of the given ids, without thumbnails; from the cache where possible."""
+        with self.snapshot():
+            self._update_cache()
+            return [self._load(int(keyframe_id)) for keyframe_id in keyframe_ids]
+
+    def load_readable(self, keyframe_ids: Iterable[int]) -> list[Keyframe]:
+        """Does the same as ``load`` but leaves out damaged keyframes, which are logged."""
+        with self.snapshot():
+            self._update_cache()
+            keyframes = []
+            for keyframe_id in keyframe_ids:
+                try:
+                    keyframes.append(self._load(int(keyframe_id)))
+                except MapFormatError as error:
+                    _LOG.warning("keyframe %d is left out: %s", keyframe_id, error)
+            return keyframes
+
+    def thumbnail(self, keyframe_id: int) -> bytes:
+        """Returns a keyframe's thumbnail as JPEG, empty if there is none."""
+        keyframe_id = int(keyframe_id)  # SQLite takes a numpy integer for a blob
+        if not self.database.rows("SELECT 1 FROM thumbnails WHERE keyframe_id = ?", (keyframe_id,)):
+            return b""
+        return bytes(self.database.row("thumbnails", "keyframe_id", keyframe_id)[1])
+
+    def coarse_descriptors(self, keyframe_id: int, count: int) -> npt.NDArray[np.float32]:
+        """Returns the coarse descriptors [<= count, C] of a keyframe's first points and decodes nothing else."""
+        row = self.database.row("points", "keyframe_id", keyframe_id)
+        with self.database.decoding():
+            return dequantise(decode_array(row[3])[:count], decode_array(row[4])[:count])
+
+    def scan(self, after: int = 0, batch: int = _SCAN_ROWS) -> Iterator[KeyframeScan]:
+        """Yields all keyframes with ids above ``after`` without points, ``batch`` at a time in the order of the ids."""
+        query = "SELECT * FROM keyframes WHERE id > ? ORDER BY id LIMIT ?"
+        while rows := self.database.rows(query, (after, batch)):
+            yield self._decode_scan(rows)
+            after = rows[-1][0]
+
+    def scan_ids(self, keyframe_ids: Iterable[int]) -> Iterator[KeyframeScan]:
+        """Yields the given keyframes as ``scan`` does, in the order of the ids; ids that do not exist are left out."""
+        ids = sorted({int(keyframe_id) for keyframe_id in keyframe_ids})
+        for start in range(0, len(ids), _SCAN_ROWS // 2):
+            part = ids[start : start + _SCAN_ROWS // 2]
+            marks = ", ".join("?" * len(part))
+            rows = self.database.rows(f"SELECT * FROM keyframes WHERE id IN ({marks}) ORDER BY id", part)
+            if rows:
+                yield self._decode_scan(rows)
+
+    def global_descriptors(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.float32]]:
+        """Returns ids [M], poses ``T_map_cam`` [M, 4, 4] and global descriptors [M, D] of all keyframes."""
+        with self.snapshot():
+            scans = list(self.scan())
+            lost = len(self) - sum(len(scan.ids) for scan in scans)
+        if lost:
+            what = "few" if lost > 0 else "many"
+            raise MapFormatError(f"map {self.path} is damaged: {abs(lost)} keyframes too {what}")
+        if not scans:
+            return np.zeros(0, np.int64), np.zeros((0, 4, 4)), np.zeros((0, 0), np.float32)
+        with self.database.decoding():
+            descriptors = np.concatenate([scan.global_descriptors() for scan in scans])
+        return np.concatenate([s.ids for s in scans]), np.concatenate([s.poses for s in scans]), descriptors
+
+    def camera(self, camera_id: int) -> Camera:
+        """Returns the camera that a scan refers to."""
+        return self._cameras.get(camera_id)
+
+    def cameras(self) -> tuple[Camera, ...]:
+        """Returns all cameras of the map."""
+        return self._cameras.all()
+
+    # Writing keyframes
+
     @contextmanager
-    def batch(self):
-        """Changes within it are one transaction: all of them are made, or none if an error leaves it."""
-        with self.tables.transaction():
+    def batch(self) -> Iterator[KeyframeStore]:
+        """Makes all changes inside the context in one transaction, or none of them after an error."""
+        with self.database.transaction():
             yield self
 
     def add(self, keyframe: Keyframe) -> int:
-        """Writes one keyframe in one transaction and returns its id.
+        """Adds a keyframe in one transaction; its descriptors are quantised to eight bits.
 
-        Descriptors are kept as int8 with a scale a row.
-        Raises ``MapError`` for a name that the map has already, for shapes that do not fit
-        together or differ from the map's other keyframes, and for values that are not finite.
+        Returns:
+            The new keyframe's id.
+
+        Raises:
+            MapError: The name exists already, shapes do not fit together or differ from those of the map's other
+                keyframes, or values are not finite.
         """
         dimensions = check_keyframe(keyframe)
         with self.batch():
-            columns = keyframe_columns(keyframe, self._camera_id(keyframe.camera))
+            columns = keyframe_columns(keyframe, self._cameras.id_of(keyframe.camera))
             return self._insert(dimensions, columns, point_columns(keyframe), bytes(keyframe.thumbnail))
 
     def copy_from(self, other: KeyframeStore, keyframe_id: int, name: str = "", thumbnail: bool = True) -> int:
-        """Adds a keyframe of another map as it is stored there, under another name if one is given.
+        """Adds a keyframe of another map without decoding its descriptors.
 
-        Raises as ``add`` does.
+        Args:
+            other: the other map.
+            keyframe_id: the keyframe's id there.
+            name: its name in this map; empty for the same name.
+            thumbnail: whether to copy the thumbnail.
+
+        Returns:
+            The new keyframe's id.
+
+        Raises:
+            MapError: As for ``add``.
         """
-        with other.tables.snapshot():
-            columns = other._columns(keyframe_id)[1:]
-            points = other.tables.row("points", "keyframe_id", int(keyframe_id))[1:]
+        with other.snapshot():
+            columns = other._row(keyframe_id)[1:]
+            points = other.database.row("points", "keyframe_id", int(keyframe_id))[1:]
             camera = other.camera(columns[2])
             jpeg = other.thumbnail(keyframe_id) if thumbnail else b""
-        with other.tables.decoding():
-            dimensions = check_keyframe(keyframe_of(keyframe_id, columns, points, camera))
+        with other.database.decoding():
+            dimensions = check_keyframe(decode_keyframe(keyframe_id, columns, points, camera))
         with self.batch():
-            columns = (name or columns[0], columns[1], self._camera_id(camera), *columns[3:])
+            columns = (name or columns[0], columns[1], self._cameras.id_of(camera), *columns[3:])
             return self._insert(dimensions, columns, points, jpeg)
 
     def replace(self, keyframe_id: int, keyframe: Keyframe) -> None:
-        """Puts ``keyframe`` in the place of that one; the id stays.  Raises as ``add`` does."""
+        """Replaces a keyframe by another, which gets the same id; raises as ``add`` does."""
         dimensions = check_keyframe(keyframe)
         with self.batch():
-            self._check_fits(keyframe.name, dimensions)
-            keyframe_id, name = self._columns(keyframe_id)[:2]
+            self._check_dimensions(keyframe.name, dimensions)
+            keyframe_id, name = self._row(keyframe_id)[:2]
             if name != keyframe.name:
                 self._check_name_free(keyframe.name)
-            self.tables.update("keyframes", keyframe_id, *keyframe_columns(keyframe, self._camera_id(keyframe.camera)))
-            self.tables.update("points", keyframe_id, *point_columns(keyframe))
-            self.tables.delete("thumbnails", "keyframe_id", keyframe_id)
+            columns = keyframe_columns(keyframe, self._cameras.id_of(keyframe.camera))
+            self.database.update("keyframes", keyframe_id, *columns)
+            self.database.update("points", keyframe_id, *point_columns(keyframe))
+            self.database.delete("thumbnails", "keyframe_id", keyframe_id)
             if keyframe.thumbnail:
-                self.tables.insert("thumbnails", keyframe_id, bytes(keyframe.thumbnail))
-            self._note_change(keyframe_id)
+                self.database.insert("thumbnails", keyframe_id, bytes(keyframe.thumbnail))
+            record_change(self.database, keyframe_id)
 
-    def update_pose(self, keyframe_id: int, T_map_cam: np.ndarray, points: np.ndarray | None = None) -> None:
-        """Gives a keyframe another pose [4, 4], as bundle adjustment does.
+    def update_pose(self, keyframe_id: int, T_map_cam: npt.ArrayLike, points: npt.ArrayLike | None = None) -> None:
+        """Gives a keyframe another pose, for example after a bundle adjustment.
 
-        points: [N, 3] that replace the keyframe's own one by one; without them, the points move
-        along with the camera.  Raises ``MapError`` for what is not rigid, finite or of this shape.
+        Args:
+            keyframe_id: the keyframe's id.
+            T_map_cam: the new pose [4, 4].
+            points: [N, 3] that replace the keyframe's points one by one; without them the points move with the camera.
+
+        Raises:
+            MapError: There is no such keyframe, the pose is not rigid, or the points have another shape or are not
+                finite.
         """
         with self.batch():
-            columns = self._columns(keyframe_id)
+            columns = self._row(keyframe_id)
             keyframe_id = columns[0]
-            old = self.tables.row("points", "keyframe_id", keyframe_id)
-            with self.tables.decoding():
+            old = self.database.row("points", "keyframe_id", keyframe_id)
+            with self.database.decoding():
                 pose, xyz = moved_columns(columns, old, T_map_cam, points)
-            self.tables.update("keyframes", *columns[:4], pose, *columns[5:])
-            self.tables.update("points", keyframe_id, xyz, *old[2:])
-            self._note_change(keyframe_id)
+            self.database.update("keyframes", *columns[:4], pose, *columns[5:])
+            self.database.update("points", keyframe_id, xyz, *old[2:])
+            record_change(self.database, keyframe_id)
 
     def rename(self, keyframe_id: int, name: str) -> None:
-        """Gives a keyframe another name; the id stays.  ``MapError`` for a name that the map has already."""
-        if not name or not isinstance(name, str):
-            raise MapError(f"a keyframe needs a name, got {name!r}")
+        """Gives a keyframe another name; raises ``MapError`` for a name that the map has already."""
+        check_name(name)
         with self.batch():
-            columns = self._columns(keyframe_id)
+            columns = self._row(keyframe_id)
             if name != columns[1]:
                 self._check_name_free(name)
-                self.tables.update("keyframes", columns[0], name, *columns[2:])
-                self._note_change(columns[0])
+                self.database.update("keyframes", columns[0], name, *columns[2:])
+                record_change(self.database, columns[0])
 
     def remove(self, keyframe_id: int) -> None:
-        """Removes a keyframe; its id is never given again.  ``MapError`` if there is none of that id.
+        """Removes a keyframe; its id is never given again. Raises ``MapError`` if there is none with this id.
 
-        The file keeps its size (the room is used by the next keyframes) until ``compact``.
+        The file keeps its size, and the next keyframes use the space, until ``compact`` is called.
         """
         with self.batch():
-            keyframe_id = self._columns(keyframe_id)[0]
-            self.tables.delete("keyframes", "id", keyframe_id)  # and what refers to it
-            self._count(-1)
-            self._note_change(keyframe_id)
+            keyframe_id = self._row(keyframe_id)[0]
+            self.database.delete("keyframes", "id", keyframe_id)  # and the rows that refer to it
+            self._change_count(-1)
+            record_change(self.database, keyframe_id)
+
+    # The file and the retrieval index in it
 
     def compact(self) -> None:
-        """Makes the file as small as its keyframes; needs as much free disk meanwhile."""
-        self.tables.vacuum()
+        """Makes the file as small as its keyframes; this needs as much free disk space meanwhile."""
+        self.database.vacuum()
 
-    def write_index(self, data: bytes | None) -> None:
-        """Keeps the retrieval's index in the map, in one transaction; None removes it."""
+    def save_copy(self, path: Path | str, overwrite: bool = False) -> None:
+        """Writes the map, as it is now, into another file; after an error nothing is left of the copy.
+
+        The copy is as small as its keyframes. It is complete, also while the map is being changed and after the map's
+        own file was removed.
+
+        Args:
+            path: the file to write.
+            overwrite: whether to replace an existing map.
+
+        Raises:
+            MapError: The file exists and ``overwrite`` is not set, is no map, is this map itself or cannot be written.
+        """
+        path = Path(path)
+        check_replaceable(path)
+        if path.exists() and self.path.exists() and path.samefile(self.path):
+            raise MapError(f"map {path} is the open map itself")
+        if path.exists() and not overwrite:
+            raise MapError(f"map {path} exists already")
+        with write_then_rename(path) as unfinished:
+            if not os.access(path.parent, os.W_OK):
+                raise MapError(f"map {path} cannot be written: its folder is missing or read-only")
+            self.database.rows("VACUUM INTO ?", (str(unfinished),))
+
+    def write_index(self, data: bytes | bytearray | memoryview | None) -> None:
+        """Stores the retrieval index in one transaction; None removes it."""
         with self.batch():
             if data is None:
-                delete_parts(self.tables)
+                delete_index_chunks(self.database)
             else:
-                write_parts(self.tables, data)
+                write_index_chunks(self.database, data)
 
-    # helpers
+    def read_index(self) -> bytes | None:
+        """Returns the stored retrieval index, None if there is none; raises ``MapFormatError`` when it is damaged."""
+        return read_index_chunks(self.database)
 
-    def _insert(self, dimensions: dict[str, int], columns: tuple, points: tuple, jpeg: bytes) -> int:
+    # Helpers
+
+    def _row(self, keyframe_id: int) -> Row:
+        """Returns the verified row of a keyframe; raises ``MapError`` if there is none."""
+        keyframe_id = int(keyframe_id)
+        if not self.database.rows("SELECT 1 FROM keyframes WHERE id = ?", (keyframe_id,)):
+            raise MapError(f"map {self.path} has no keyframe {keyframe_id}")
+        return self.database.row("keyframes", "id", keyframe_id)
+
+    def _decode_scan(self, rows: list[Row]) -> KeyframeScan:
+        verified = [self.database.verified(row, f"keyframe {row[0]}") for row in rows]
+        with self.database.decoding():
+            return decode_scan(verified)
+
+    def _update_cache(self) -> None:
+        """Removes from the cache what has changed since it was read."""
+        revision = self.revision
+        if self.writing or revision == self._cache_revision:
+            return
+        try:
+            changes = self.changes(self._cache_position)
+            self._cache.drop((*changes.changed, *changes.removed))
+            self._cache_position = changes.position
+        except MapFormatError:  # the change log is damaged: the keyframes need not be
+            self._cache.clear()
+        self._cache_revision = revision
+
+    def _load(self, keyframe_id: int) -> Keyframe:
+        """Returns a keyframe from the cache or the file; a transaction, which may be rolled back, bypasses the cache."""
+        keyframe = None if self.writing else self._cache.get(keyframe_id)
+        if keyframe is None:
+            columns = self._row(keyframe_id)[1:]
+            points = self.database.row("points", "keyframe_id", keyframe_id)[1:]
+            camera = self.camera(columns[2])
+            with self.database.decoding():
+                keyframe = decode_keyframe(keyframe_id, columns, points, camera)
+            if not self.writing:
+                self._cache.put(keyframe)
+        return keyframe
+
+    def _insert(self, dimensions: dict[str, int], columns: Row, points: Row, jpeg: bytes) -> int:
         name = columns[0]
-        self._check_fits(name, dimensions)
+        self._check_dimensions(name, dimensions)
         self._check_name_free(name)
-        keyframe_id = self.tables.last_key("keyframes") + 1  # the id of one that was removed is not given again
-        self.tables.insert("keyframes", keyframe_id, *columns)
-        self.tables.insert("points", keyframe_id, *points)
+        keyframe_id = self.database.last_key("keyframes") + 1  # never the id of a removed keyframe
+        self.database.insert("keyframes", keyframe_id, *columns)
+        self.database.insert("points", keyframe_id, *points)
         if jpeg:
-            self.tables.insert("thumbnails", keyframe_id, jpeg)
-        self._count(+1)
+            self.database.insert("thumbnails", keyframe_id, jpeg)
+        self._change_count(+1)
         return keyframe_id
 
-    def _check_fits(self, name: str, dimensions: dict[str, int]) -> None:
+    def _check_dimensions(self, name: str, dimensions: dict[str, int]) -> None:
+        """Raises ``MapError`` unless the map's keyframes have these dimensions; the first keyframe defines them."""
         known = {key: int(value) for key, value in self.metadata().items() if key in DIMENSIONS}
         if not known:
             for key, value in dimensions.items():
-                self.tables.insert("metadata", key, str(value))
+                self.database.insert("metadata", key, str(value))
         elif known != dimensions:
             raise MapError(f"keyframe {name!r} has {dimensions}, those of map {self.path} have {known}")
 
     def _check_name_free(self, name: str) -> None:
-        if self.tables.rows("SELECT 1 FROM keyframes WHERE name = ?", (name,)):
+        if self.database.rows("SELECT 1 FROM keyframes WHERE name = ?", (name,)):
             raise MapError(f"map {self.path} has a keyframe {name!r} already")
 
-    def _count(self, step: int) -> None:
-        self.tables.update("metadata", "keyframes", str(len(self) + step))
-
-    def _note_change(self, keyframe_id: int) -> None:
-        self.tables.delete("changes", "keyframe_id", keyframe_id)
-        self.tables.insert("changes", self.tables.last_key("changes") + 1, keyframe_id)
-
-    def _camera_id(self, camera: Camera) -> int:
-        """The row of a camera, a new one if the map has none with the same values."""
-        columns = camera_columns(camera)
-        same = "SELECT id FROM cameras WHERE model = ? AND width = ? AND height = ? AND intrinsics = ?"
-        found = self.tables.rows(same, columns)
-        if found:
-            return found[0][0]
-        camera_id = self.tables.rows("SELECT COALESCE(MAX(id), 0) + 1 FROM cameras")[0][0]
-        self.tables.insert("cameras", camera_id, *columns)
-        return camera_id
+    def _change_count(self, step: int) -> None:
+        self.database.update("metadata", "keyframes", str(len(self) + step))

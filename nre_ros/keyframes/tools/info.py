@@ -1,21 +1,19 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What a map holds, in figures."""
+"""Description of a map in figures."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.storage.database import sidecars
-from nre_ros.keyframes.storage.records import DIMENSIONS
-
-if TYPE_CHECKING:
-    from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.keyframes.storage.map_file import sidecars
+from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.keyframes.storage.validation import DIMENSIONS
 
 _TABLES = {
     "keyframes": ("LENGTH(name) + LENGTH(pose) + LENGTH(global_descriptor)", 1),
@@ -27,15 +25,29 @@ _TABLES = {
     "thumbnails": ("LENGTH(jpeg)", 1),
     "retrieval_index": ("LENGTH(data)", 2),
 }
-"""Table -> what counts as its bytes, and the schema version that has it."""
+"""Table -> SQL expression of the bytes of a row, and the first schema version with this table."""
 
 
 @dataclass(frozen=True)
 class MapInfo:
     """What ``nre_ros map info`` shows.
 
-    ``positions`` are the camera centres' bounds [2, 3] (None: empty map); ``table_bytes`` the
-    values of each table, without what SQLite needs around them; ``source`` what the importer wrote.
+    Attributes:
+        path: the map file.
+        frame_id: name of the map's frame.
+        backbone: name of the features.
+        weights_hash: SHA-256 of the network's weights.
+        retrieval: name of the global descriptor.
+        created: time of creation, ISO 8601.
+        source: what the importer wrote about the origin of the map, usually JSON.
+        schema_version: version of the file format.
+        keyframes: number of keyframes.
+        points: number of points.
+        file_bytes: size of the file and its log.
+        table_bytes: size of the values of each table, without SQLite's own structures.
+        dimensions: the lengths of ``storage.validation.DIMENSIONS``.
+        cameras: the cameras of the keyframes.
+        positions: [2, 3] lowest and highest coordinates of the camera centres, None for an empty map.
     """
 
     path: Path
@@ -52,33 +64,34 @@ class MapInfo:
     table_bytes: dict[str, int]
     dimensions: dict[str, int]
     cameras: tuple[Camera, ...]
-    positions: np.ndarray | None
+    positions: npt.NDArray[np.float64] | None
 
     @property
     def thumbnail_bytes(self) -> int:
+        """Size of all thumbnails."""
         return self.table_bytes["thumbnails"]
 
     @property
     def bytes_per_keyframe(self) -> int:
-        """File over keyframes, without thumbnails and the retrieval index; 0 of an empty map."""
+        """Size of the file by keyframe, without thumbnails and the retrieval index; 0 for an empty map."""
         rest = self.file_bytes - self.thumbnail_bytes - self.table_bytes.get("retrieval_index", 0)
         return rest // self.keyframes if self.keyframes else 0
 
 
-def describe(store: KeyframeStore) -> MapInfo:
-    """The map's description; reads every row of ``keyframes``, and of the others their lengths."""
-    tables = store.tables
-    with tables.snapshot():
-        metadata, version = store.metadata(), tables.version
+def describe_map(store: KeyframeStore) -> MapInfo:
+    """Describes a map; reads every row of the table ``keyframes`` and the lengths of the other rows."""
+    database = store.database
+    with store.snapshot():
+        metadata, version = store.metadata(), database.version
         keyframes = points = 0
         bounds = []
         for scan in store.scan():
             keyframes += len(scan.ids)
             points += int(scan.point_counts.sum())
             bounds += [scan.poses[:, :3, 3].min(0), scan.poses[:, :3, 3].max(0)]
-        cameras = tuple(store.camera(row[0]) for row in tables.rows("SELECT id FROM cameras ORDER BY id"))
+        cameras = store.cameras()
         table_bytes = {
-            table: tables.rows(f"SELECT COALESCE(SUM({size}), 0) FROM {table}")[0][0]
+            table: database.rows(f"SELECT COALESCE(SUM({size}), 0) FROM {table}")[0][0]
             for table, (size, since) in _TABLES.items()
             if version >= since
         }

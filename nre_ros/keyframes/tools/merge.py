@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Two maps that share a frame become one."""
+"""Merging of maps that share a frame."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain, count
@@ -13,22 +14,28 @@ import numpy as np
 from tqdm import tqdm
 
 from nre_ros.errors import MapError
-from nre_ros.keyframes.storage.records import DIMENSIONS
-from nre_ros.keyframes.storage.rewriting import new_map, origin
 from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.keyframes.storage.validation import DIMENSIONS
+from nre_ros.keyframes.tools.derived_map import KeyframeCopy, copy_keyframes, derived_map, provenance
 from nre_ros.keyframes.types import Keyframe
 
-CLASHES = ("refuse", "first", "last", "both")
-"""What becomes of different keyframes of one name: no map, the first map's, the last one's, or both
-(the later ones under the name ``<map file's stem>/<name>``)."""
-_FIELDS = ("T_map_cam", "points", "point_ids", "coarse", "fine", "background", "global_descriptor")
-_COMMIT = 64
-"""Keyframes a transaction: each waits for the disk, and an unfinished map is thrown away anyhow."""
+NAME_CLASH_RULES = ("refuse", "first", "last", "both")
+"""What to do about different keyframes of one name: refuse to merge, take the keyframe of the first or the last map, or
+take both (the later ones with the name ``<map file's stem>/<name>``)."""
+_ARRAY_FIELDS = ("T_map_cam", "points", "point_ids", "coarse", "fine", "background", "global_descriptor")
+_PLAIN_FIELDS = ("stamp", "camera", "background_cells", "thumbnail")
 
 
 @dataclass(frozen=True)
 class MergeReport:
-    """keyframes of the new map; ``same``: found twice and taken once; ``clashes``: names of different ones."""
+    """Result of a merge.
+
+    Attributes:
+        path: the merged map.
+        keyframes: number of its keyframes.
+        same: number of keyframes that were in several maps with the same content.
+        clashes: names of keyframes that were in several maps with different content.
+    """
 
     path: Path
     keyframes: int
@@ -37,35 +44,40 @@ class MergeReport:
 
 
 def merge_maps(
-    paths: list, output, on_clash: str = "refuse", force: bool = False, progress: bool = True
+    paths: Sequence[Path | str],
+    output: Path | str,
+    on_clash: str = "refuse",
+    force: bool = False,
+    progress: bool = True,
 ) -> MergeReport:
-    """Writes the keyframes of several maps of one frame into the map ``output``, as they are stored.
+    """Writes the keyframes of several maps into a new map; the maps themselves are not changed.
 
-    Keyframes of one name with the same content are taken once; different ones are treated as
-    ``on_clash`` says (``CLASHES``).  Raises ``MapError`` when the maps' frames, features or
-    shapes differ, when names clash and nothing was said about it, and if ``output`` exists and
-    ``force`` is not set.  The maps themselves are not changed.
+    Nothing is aligned: the poses must be in one frame already. Keyframes with the same name and content are taken once.
+
+    Args:
+        paths: the maps.
+        output: the map to write.
+        on_clash: one of ``NAME_CLASH_RULES``, for keyframes with the same name and different content.
+        force: whether to replace an existing ``output``.
+        progress: whether to show a progress bar.
+
+    Raises:
+        MapError: The maps differ in frame, features or dimensions, names clash under the rule ``refuse``, or ``output``
+            exists and ``force`` is not set.
     """
-    if on_clash not in CLASHES:
-        raise MapError(f"names that clash cannot be treated as {on_clash!r}, only as one of {', '.join(CLASHES)}")
+    if on_clash not in NAME_CLASH_RULES:
+        raise MapError(f"unknown rule {on_clash!r} for name clashes, known: {', '.join(NAME_CLASH_RULES)}")
     with ExitStack() as stack:
         stores = [stack.enter_context(KeyframeStore.open(path, cache_bytes=0)) for path in paths]
-        names = [store.names() for store in stores]
-        _check_alike(stores)
-        taken, same, clashes = _choose(stores, names, on_clash)
-        made_of = {"importer": "map merge", "maps": [origin(store) for store in stores]}
-        with new_map(output, stores[0].metadata(), made_of, force) as merged:
-            with tqdm(total=len(taken), unit="keyframe", desc="merge", disable=not progress) as bar:
-                for start in range(0, len(taken), _COMMIT):
-                    part = taken[start : start + _COMMIT]
-                    with merged.batch():
-                        for store, keyframe_id, name in part:
-                            merged.copy_from(store, keyframe_id, name)
-                    bar.update(len(part))
-    return MergeReport(Path(output), len(taken), same, tuple(clashes))
+        _check_compatible(stores)
+        copies, same, clashes = _choose_keyframes(stores, on_clash)
+        source = {"importer": "map merge", "maps": [provenance(store) for store in stores]}
+        with derived_map(output, stores[0].metadata(), source, force) as merged:
+            copy_keyframes(merged, tqdm(copies, unit="keyframe", desc="merge", disable=not progress))
+    return MergeReport(Path(output), len(copies), same, tuple(clashes))
 
 
-def _check_alike(stores: list[KeyframeStore]) -> None:
+def _check_compatible(stores: Sequence[KeyframeStore]) -> None:
     first = stores[0].metadata()
     for store in stores[1:]:
         metadata = store.metadata()
@@ -79,39 +91,41 @@ def _check_alike(stores: list[KeyframeStore]) -> None:
                 )
 
 
-def _choose(stores, names, on_clash) -> tuple[list[tuple[KeyframeStore, int, str]], int, list[str]]:
-    """(map, id there, name to be) of all keyframes to take, how many came twice, and the names that clash."""
-    chosen: dict[str, tuple[KeyframeStore, int, str]] = {}
-    same, clashes = 0, []
-    for store, there in zip(stores, names):
-        for name, keyframe_id in there.items():
-            entry = (store, keyframe_id, name)
+def _choose_keyframes(stores: Sequence[KeyframeStore], on_clash: str) -> tuple[list[KeyframeCopy], int, list[str]]:
+    """Returns the keyframes to copy, how many were found with the same content, and the names that clash."""
+    names = [store.names() for store in stores]
+    chosen: dict[str, KeyframeCopy] = {}
+    same = 0
+    clashes = []
+    for store, ids in zip(stores, names):
+        for name, keyframe_id in ids.items():
+            copy = KeyframeCopy(store, keyframe_id, name)
             if name not in chosen:
-                chosen[name] = entry
-            elif _same(chosen[name][0].get(chosen[name][1]), store.get(keyframe_id)):
+                chosen[name] = copy
+            elif _same_content(chosen[name].store.get(chosen[name].keyframe_id), store.get(keyframe_id)):
                 same += 1
             else:
                 clashes.append(name)
                 if on_clash == "last":
-                    chosen[name] = entry
+                    chosen[name] = copy
                 elif on_clash == "both":
-                    other = _free_name(f"{store.path.stem}/{name}", chosen, names)
-                    chosen[other] = (store, keyframe_id, other)
+                    free = _free_name(f"{store.path.stem}/{name}", chosen, names)
+                    chosen[free] = copy._replace(name=free)
     if clashes and on_clash == "refuse":
-        few = ", ".join(map(repr, clashes[:3])) + (", ..." if len(clashes) > 3 else "")
+        examples = ", ".join(map(repr, clashes[:3])) + (", ..." if len(clashes) > 3 else "")
         raise MapError(
-            f"{len(clashes)} keyframes of other content have the same name ({few}): say with --on-clash which to take"
+            f"{len(clashes)} keyframes with the same name have different content ({examples}): "
+            "choose which to take with --on-clash"
         )
     return list(chosen.values()), same, clashes
 
 
-def _free_name(name: str, chosen: dict, names: list[dict]) -> str:
-    tries = chain([name], (f"{name}#{k}" for k in count(2)))
-    return next(tried for tried in tries if not (tried in chosen or any(tried in there for there in names)))
+def _free_name(name: str, chosen: Collection[str], names: Sequence[Collection[str]]) -> str:
+    candidates = chain([name], (f"{name}#{k}" for k in count(2)))
+    return next(n for n in candidates if not (n in chosen or any(n in existing for existing in names)))
 
 
-def _same(a: Keyframe, b: Keyframe) -> bool:
-    plain = ("stamp", "camera", "background_cells", "thumbnail")
-    return all(getattr(a, key) == getattr(b, key) for key in plain) and all(
-        np.array_equal(getattr(a, key), getattr(b, key)) for key in _FIELDS
+def _same_content(a: Keyframe, b: Keyframe) -> bool:
+    return all(getattr(a, key) == getattr(b, key) for key in _PLAIN_FIELDS) and all(
+        np.array_equal(getattr(a, key), getattr(b, key)) for key in _ARRAY_FIELDS
     )

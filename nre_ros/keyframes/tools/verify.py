@@ -1,32 +1,38 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Is a map intact?  What is damaged, by name, and a new map of all that is not."""
+"""Verification of map files: everything that is damaged, by name, and a new map of what is intact."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from nre_ros.errors import MapError, MapFormatError
-from nre_ros.keyframes.storage.records import DIMENSIONS, check_keyframe
-from nre_ros.keyframes.storage.rewriting import new_map
+from nre_ros.keyframes.storage.change_log import START
+from nre_ros.keyframes.storage.database import MapDatabase, Row
 from nre_ros.keyframes.storage.store import KeyframeStore
-from nre_ros.keyframes.storage.tables import MapTables
+from nre_ros.keyframes.storage.validation import DIMENSIONS, check_keyframe
+from nre_ros.keyframes.tools.derived_map import KeyframeCopy, copy_keyframes, derived_map
 
-_NEEDED = ("frame_id", "backbone", "weights_hash", "retrieval")
+_NEEDED_METADATA = ("frame_id", "backbone", "weights_hash", "retrieval")
 """Metadata without which keyframes are of no use."""
-_COMMIT = 64
 
 
 @dataclass
 class MapCheck:
     """What ``verify_map`` found.
 
-    problems: one line each; intact: ids of the keyframes that are good, without_thumbnail those of
-    them whose small picture is not; keyframes: how many there are in all.
+    Attributes:
+        path: the map file.
+        keyframes: number of keyframes.
+        intact: ids of the intact keyframes.
+        without_thumbnail: ids of those intact keyframes whose thumbnail is damaged.
+        problems: one line for each problem.
     """
 
     path: Path
@@ -37,11 +43,12 @@ class MapCheck:
 
     @property
     def good(self) -> bool:
+        """Whether the map is intact."""
         return not self.problems
 
     @contextmanager
-    def noting(self, what: str):
-        """Turns an error into a problem of the list."""
+    def recording(self, what: str) -> Iterator[None]:
+        """Adds an error inside the context to the problems, as one of ``what``."""
         try:
             yield
         except MapError as error:
@@ -49,126 +56,130 @@ class MapCheck:
             self.problems.append(f"{what}: {text}")
 
 
-def verify_map(path, progress: bool = True) -> MapCheck:
-    """Checks everything in a map: SQLite's own structure, references, every row's checksum, shapes, values.
+def verify_map(path: Path | str, progress: bool = True) -> MapCheck:
+    """Checks SQLite's own structure, references, the checksum of every row, shapes and values.
 
-    Raises ``MapError`` for a file that cannot be opened as a map at all.
+    Args:
+        path: the map file.
+        progress: whether to show a progress bar.
+
+    Raises:
+        MapError: The file cannot be opened as a map at all.
     """
-    tables = MapTables(Path(path), readonly=True)
-    store = KeyframeStore(tables, cache_bytes=0)
-    check = MapCheck(tables.path)
-    try:
-        _check_structure(tables, check)
-        with check.noting("metadata"):
+    database = MapDatabase(Path(path), readonly=True)
+    check = MapCheck(database.path)
+    with closing(KeyframeStore(database, cache_bytes=0)) as store:
+        _check_structure(database, check)
+        with check.recording("metadata"):
             store.metadata()
-        _check_rows(tables, check)
-        ids = _keyframe_ids(tables, check)
+        _check_other_tables(store, check)
+        ids = _keyframe_ids(database, check)
         check.keyframes = len(ids)
-        known = _metadata(tables)
+        known = _intact_metadata(database)
         for keyframe_id in tqdm(ids, unit="keyframe", desc="verify", disable=not progress):
             _check_keyframe(store, keyframe_id, known, check)
         if "keyframes" in known and known["keyframes"] != str(len(ids)):
-            check.problems.append(f"{len(ids)} keyframes are there, {known['keyframes']} were written")
-    finally:
-        store.close()
+            check.problems.append(f"the map has {len(ids)} keyframes, {known['keyframes']} were written")
     return check
 
 
-def repair_map(check: MapCheck, output, force: bool = False, progress: bool = True) -> int:
-    """Writes all intact keyframes into a new map and returns how many; the damaged map stays as it is.
+def repair_map(check: MapCheck, output: Path | str, force: bool = False, progress: bool = True) -> int:
+    """Writes all intact keyframes into a new map; the damaged map stays unchanged.
 
-    Raises ``MapError`` when none is left, or when what says which features they are of is damaged.
+    Args:
+        check: what ``verify_map`` found.
+        output: the map to write.
+        force: whether to replace an existing ``output``.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The number of keyframes in the new map.
+
+    Raises:
+        MapError: No keyframe is intact, the metadata about the features are damaged, or ``output`` cannot be written.
     """
     if not check.intact:
         raise MapError(f"map {check.path}: no keyframe is left to be saved")
-    store = KeyframeStore(MapTables(check.path, readonly=True), cache_bytes=0)
-    try:
-        metadata = _metadata(store.tables)
-        missing = [key for key in _NEEDED if key not in metadata]
+    with closing(KeyframeStore(MapDatabase(check.path, readonly=True), cache_bytes=0)) as store:
+        metadata = _intact_metadata(store.database)
+        missing = [key for key in _NEEDED_METADATA if key not in metadata]
         if missing:
             raise MapError(f"map {check.path} cannot be saved: its metadata {missing} are damaged")
-        made_of = {
+        source = {
             "importer": "map verify --repair-to",
             "map": str(check.path.resolve()),
             "source": metadata.get("source", ""),
         }
         bare = set(check.without_thumbnail)
-        with new_map(output, metadata, made_of, force) as new:
-            bar = tqdm(check.intact, unit="keyframe", desc="repair", disable=not progress)
-            for start in range(0, len(check.intact), _COMMIT):
-                with new.batch():
-                    for keyframe_id in check.intact[start : start + _COMMIT]:
-                        new.copy_from(store, keyframe_id, thumbnail=keyframe_id not in bare)
-                        bar.update()
-            bar.close()
-    finally:
-        store.close()
+        copies = [KeyframeCopy(store, i, thumbnail=i not in bare) for i in check.intact]
+        with derived_map(output, metadata, source, force) as repaired:
+            copy_keyframes(repaired, tqdm(copies, unit="keyframe", desc="repair", disable=not progress))
     return len(check.intact)
 
 
-def _check_structure(tables: MapTables, check: MapCheck) -> None:
+def _check_structure(database: MapDatabase, check: MapCheck) -> None:
     for pragma in ("integrity_check", "foreign_key_check"):
-        with check.noting(pragma):
-            for row in tables.rows(f"PRAGMA {pragma}"):
+        with check.recording(pragma):
+            for row in database.rows(f"PRAGMA {pragma}"):
                 if row != ("ok",):
-                    lines = str(row[0]).splitlines() if pragma == "integrity_check" else [_reference(row)]
+                    lines = str(row[0]).splitlines() if pragma == "integrity_check" else [_dangling_reference(row)]
                     check.problems += [f"SQLite: {line}" for line in lines if not line.startswith("***")]
 
 
-def _reference(row: tuple) -> str:
+def _dangling_reference(row: Row) -> str:
     table, rowid, parent, _ = row
     return f"{table} {rowid} has no row in {parent}"
 
 
-def _check_rows(tables: MapTables, check: MapCheck) -> None:
-    """The tables that are not about one keyframe."""
-    for key in _list(tables, "SELECT key FROM metadata", check):
-        with check.noting(f"metadata {key!r}"):
-            tables.row("metadata", "key", key)
-    store = KeyframeStore(tables, cache_bytes=0)
-    for camera_id in _list(tables, "SELECT id FROM cameras", check):
-        with check.noting(f"camera {camera_id}"):
+def _check_other_tables(store: KeyframeStore, check: MapCheck) -> None:
+    """Checks metadata, cameras, retrieval index and change log."""
+    database = store.database
+    for key in _column(database, "SELECT key FROM metadata", check):
+        with check.recording(f"metadata {key!r}"):
+            database.row("metadata", "key", key)
+    for camera_id in _column(database, "SELECT id FROM cameras", check):
+        with check.recording(f"camera {camera_id}"):
             store.camera(camera_id)
-    with check.noting("retrieval index"):
+    with check.recording("retrieval index"):
         store.read_index()
-    with check.noting("changes"):
-        store.changes((0, 0))
+    with check.recording("changes"):
+        store.changes(START)
 
 
-def _list(tables: MapTables, query: str, check: MapCheck) -> list:
+def _column(database: MapDatabase, query: str, check: MapCheck) -> list[Any]:
+    """Returns the values of a query for one column; a table that cannot be read is a problem and has none."""
     found = []
-    with check.noting(query.split()[-1]):
-        found = [row[0] for row in tables.rows(query)]
+    with check.recording(query.split()[-1]):
+        found = [row[0] for row in database.rows(query)]
     return found
 
 
-def _metadata(tables: MapTables) -> dict[str, str]:
-    """What is good of the metadata."""
+def _intact_metadata(database: MapDatabase) -> dict[str, str]:
     found = {}
-    for row in tables.readable_rows("SELECT key, value, checksum FROM metadata"):
+    for row in database.readable_rows("SELECT key, value, checksum FROM metadata"):
         try:
-            key, value = tables.checked(row, "metadata")
+            key, value = database.verified(row, "metadata")
             found[key] = value
         except MapFormatError:
             pass
     return found
 
 
-def _keyframe_ids(tables: MapTables, check: MapCheck) -> list[int]:
-    """All ids that there are; around a damaged page of the table, those that can still be looked up."""
-    forward = [row[0] for row in tables.readable_rows("SELECT id FROM keyframes NOT INDEXED ORDER BY id")]
-    with check.noting("keyframes"):
-        tables.rows("SELECT id FROM keyframes NOT INDEXED ORDER BY id")
+def _keyframe_ids(database: MapDatabase, check: MapCheck) -> list[int]:
+    """Returns all ids; around a damaged page of the table, those that can still be looked up."""
+    forward = [row[0] for row in database.readable_rows("SELECT id FROM keyframes NOT INDEXED ORDER BY id")]
+    with check.recording("keyframes"):
+        database.rows("SELECT id FROM keyframes NOT INDEXED ORDER BY id")
         return forward
-    backward = [row[0] for row in tables.readable_rows("SELECT id FROM keyframes NOT INDEXED ORDER BY id DESC")]
+    backward = [row[0] for row in database.readable_rows("SELECT id FROM keyframes NOT INDEXED ORDER BY id DESC")]
     gap = range(max(forward, default=0) + 1, min(backward, default=0))
-    between = [i for i in gap if tables.readable_rows("SELECT id FROM keyframes WHERE id = ?", (i,))]
+    between = [i for i in gap if database.readable_rows("SELECT id FROM keyframes WHERE id = ?", (i,))]
     return sorted({*forward, *between, *backward})
 
 
 def _check_keyframe(store: KeyframeStore, keyframe_id: int, known: dict[str, str], check: MapCheck) -> None:
     what, before = f"keyframe {keyframe_id}", len(check.problems)
-    with check.noting(what):
+    with check.recording(what):
         scans = list(store.scan_ids([keyframe_id]))
         if not scans:
             raise MapError("it is listed, but its row cannot be found")
@@ -176,7 +187,7 @@ def _check_keyframe(store: KeyframeStore, keyframe_id: int, known: dict[str, str
         what = f"keyframe {keyframe_id} ({scan.names[0]!r})"
     if len(check.problems) > before:
         return
-    with check.noting(what):
+    with check.recording(what):
         dimensions = check_keyframe(store.load([keyframe_id])[0])
         expected = {key: int(known[key]) for key in DIMENSIONS if key in known}
         if {key: dimensions[key] for key in expected} != expected:
@@ -184,7 +195,7 @@ def _check_keyframe(store: KeyframeStore, keyframe_id: int, known: dict[str, str
     if len(check.problems) > before:
         return
     check.intact.append(keyframe_id)
-    with check.noting(f"thumbnail of {what}"):
+    with check.recording(f"thumbnail of {what}"):
         store.thumbnail(keyframe_id)
     if len(check.problems) > before:
         check.without_thumbnail.append(keyframe_id)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Keyframes kept in memory, bounded by their bytes whatever the size of the map."""
+"""A cache of keyframes that is bounded by their bytes, whatever the size of the map."""
 
 from __future__ import annotations
 
@@ -16,49 +16,55 @@ _ARRAYS = ("T_map_cam", "points", "point_ids", "coarse", "fine", "background", "
 
 
 class KeyframeCache:
-    """The keyframes used last, by id; those unused for longest make room.  Not thread-safe by itself."""
+    """The most recently used keyframes by id. Not thread-safe.
+
+    Attributes:
+        capacity: bytes that the keyframes may take.
+        bytes: bytes that they take now.
+    """
 
     def __init__(self, capacity: int):
+        """Makes an empty cache of this many bytes."""
         self.capacity = capacity
         self.bytes = 0
-        self._kept: OrderedDict[int, Keyframe] = OrderedDict()
+        self._keyframes: OrderedDict[int, Keyframe] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._keyframes)
 
     def get(self, keyframe_id: int) -> Keyframe | None:
-        """The keyframe, if it is there."""
-        keyframe = self._kept.get(keyframe_id)
+        """Returns a keyframe, None if it is not in the cache."""
+        keyframe = self._keyframes.get(keyframe_id)
         if keyframe is not None:
-            self._kept.move_to_end(keyframe_id)
+            self._keyframes.move_to_end(keyframe_id)
         return keyframe
 
     def put(self, keyframe: Keyframe) -> None:
-        """Keeps the keyframe unless it is larger than the whole cache."""
+        """Adds a keyframe unless it is larger than the whole cache; the least recently used ones are removed for it."""
         self.drop([keyframe.id])
         size = keyframe_bytes(keyframe)
         if size > self.capacity:
             return
         while self.bytes + size > self.capacity:
-            self.bytes -= keyframe_bytes(self._kept.popitem(last=False)[1])
-        self._kept[keyframe.id] = keyframe
+            self.bytes -= keyframe_bytes(self._keyframes.popitem(last=False)[1])
+        self._keyframes[keyframe.id] = keyframe
         self.bytes += size
 
     def drop(self, keyframe_ids: Iterable[int]) -> None:
-        """Forgets these keyframes."""
+        """Removes keyframes; ids that are not in the cache are ignored."""
         for keyframe_id in keyframe_ids:
-            keyframe = self._kept.pop(keyframe_id, None)
+            keyframe = self._keyframes.pop(keyframe_id, None)
             if keyframe is not None:
                 self.bytes -= keyframe_bytes(keyframe)
 
     def clear(self) -> None:
-        """Forgets all."""
-        self._kept.clear()
+        """Removes all keyframes."""
+        self._keyframes.clear()
         self.bytes = 0
 
 
 def keyframe_bytes(keyframe: Keyframe) -> int:
-    """Memory of a keyframe's arrays, name and thumbnail."""
+    """Returns the memory of a keyframe's arrays, name and thumbnail."""
     arrays = (getattr(keyframe, name) for name in _ARRAYS)
     held = sum(np.asarray(array).nbytes for array in arrays if array is not None)
     return held + len(keyframe.thumbnail) + sys.getsizeof(keyframe.name)
