@@ -3,13 +3,7 @@
 """The interface between images and everything that works on features.
 
 A backbone turns one image into two dense maps (coarse and fine) and says, in its class attributes, what the estimator
-has to know about the maps. A new backbone needs:
-
-* a file in this folder with a subclass of ``FeatureBackbone``, and a line in ``BACKBONES`` of ``features/__init__.py``;
-* its package in ``requirements/runtime.txt`` and in ``package.xml``, if it has one;
-* a detection map from ``extract``: maps from RGB-D images and from poses alone choose their points on it;
-* a fit of ``localization/confidence.json`` (``benchmarks/run.py calibration``), which holds the numbers of one
-  backbone. Until then the confidence is that of the other backbone's fit, and a warning says so.
+has to know about the maps. ``docs/new_backbone.md`` lists what a new backbone needs.
 """
 
 from __future__ import annotations

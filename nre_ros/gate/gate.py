@@ -5,11 +5,12 @@
 An image can fit a wrong place perfectly: the room next door that looks the same.  The robot's own motion tells the
 two apart.  A pose is accepted
 
-* if it agrees with the pose predicted from the last accepted one and odometry;
-* otherwise, before the first accepted pose and for a jump, if several consecutive poses agree with each other
-  through odometry.  A jump needs more poses, over a longer time, and as confident as those that support the present
+* if it agrees with the pose predicted from the last accepted one and odometry, while that prediction is certain enough
+  to tell places apart and the robot is not lost;
+* otherwise, before the first accepted pose, after a loss and for a jump, if several consecutive poses agree with each
+  other through odometry.  A jump needs more poses, over a longer time, and as confident as those that support the present
   pose.  If the present pose is confirmed in between, the other place is remembered as one that looks alike, and
-  needs twice as many poses from then on.
+  needs twice as many poses after each such refutation, eight times as many at most.
 
 So a kidnapped robot is found after a second or two, and a similar place that shows up from time to time does not
 move the robot.  docs/gate.md describes the details.

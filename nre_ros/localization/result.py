@@ -31,14 +31,14 @@ class Alternative:
 
 @dataclass(frozen=True)
 class LocalizationResult:
-    """The answer for one image: an accepted pose, or the reason why there is none.
+    """The answer for one image: a pose of at least ``min_confidence``, or the reason why there is none.
 
     Attributes:
         T_map_cam: ``[4, 4]`` float64 pose of the camera's optical frame in the map; None without a pose.
         covariance: ``[6, 6]`` float64 of (x, y, z, rotation about x, y, z), both in the map's axes, metres and radians,
             as geometry_msgs/PoseWithCovariance has it; None without a pose.
-        confidence: Probability that the pose is right (``confidence.py`` defines right). It is also given where the
-            pose was refused.
+        confidence: Probability that the pose is right (``confidence.py`` defines right). It is also given for a pose
+            that is below ``min_confidence``; 0 where the estimator found no pose or no covariance.
         reason: One line that says why there is no pose; empty with one.
         alternatives: Distinct poses that explain the image nearly as well. Where there is no pose because one of two
             poses must be right, both of them.

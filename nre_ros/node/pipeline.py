@@ -125,14 +125,24 @@ class ImagePipeline:
         frame_id = observation.message.header.frame_id if observation.message is not None else ""
         observation.camera_frame = self._frames.camera or frame_id or (info.header.frame_id if info else "")
         try:
-            self._process(observation, info)
+            result, decision, status = self._process(observation, info)
         except Exception as error:
             log_exception(self._node, error)
             result = self._drop(observation, ImageDrop.INTERNAL_ERROR, internal_error(error))
             decision = Decision(False, self._gate.state, result.reason, judged=False)
-            self._publishers.publish_status(self._status(observation, result, decision))
+            status = self._status(observation, result, decision)
+        status.total_milliseconds = (time.monotonic() - observation.arrival) * 1e3
+        self._publishers.publish_status(status)
+        self._mode.image_processed(observation.arrival, status)
+        try:
+            self._displays.update(observation, result, decision, self._engine.store, status.total_milliseconds)
+        except Exception as error:  # the pose and the status are out: a picture that fails takes nothing back
+            log_exception(self._node, error)
 
-    def _process(self, observation: Observation, info: CameraInfo | None) -> None:
+    def _process(
+        self, observation: Observation, info: CameraInfo | None
+    ) -> tuple[LocalizationResult, Decision, LocalizationStatus]:
+        """Localizes and judges one image and publishes its pose if it is accepted; the status is still to be published."""
         self._update_gate_settings()
         dropped = self._clock.check(observation.stamp)
         if dropped is None:
@@ -146,15 +156,12 @@ class ImagePipeline:
         self._log_state(state_before, status)
         if decision.accepted:
             self._publish_pose(observation, decision, status)
-        status.total_milliseconds = (time.monotonic() - observation.arrival) * 1e3
-        self._publishers.publish_status(status)
-        self._mode.image_processed(observation.arrival, status)
-        self._displays.update(observation, result, decision, self._engine.store, status.total_milliseconds)
+        return result, decision, status
 
     # --- 3. observation and localizer ---------------------------------------------------------------
 
     def _localize(self, observation: Observation, info: CameraInfo | None) -> LocalizationResult:
-        """Completes the observation by extrinsics and odometry, and localizes the image; raises nothing."""
+        """Completes the observation by extrinsics and odometry, and localizes the image; a bad image gives a reason."""
         try:
             observation.T_base_cam = self._lookups.extrinsics(observation.camera_frame, observation.stamp)
         except TransformError as error:
@@ -231,14 +238,14 @@ class ImagePipeline:
     # --- 4. gate ------------------------------------------------------------------------------------
 
     def _judge(
-        self, observation: Observation, result: LocalizationResult, refused: bool
+        self, observation: Observation, result: LocalizationResult, bad_stamp: bool
     ) -> tuple[LocalizationResult, Decision]:
         """The gate's decision about a result; with the lock held.
 
         An image with an unusable stamp only tells the gate that time goes on.  An image that arrived before the pose
         was forgotten gets no pose.
         """
-        if refused:
+        if bad_stamp:
             if stamp := self._clock.current_stamp():
                 self._gate.miss(Observation(stamp))
         elif observation.epoch == self._epoch:
@@ -283,8 +290,12 @@ class ImagePipeline:
             self._publish_transform(observation, T_map_cam)
         except TransformError as error:
             faults[str(error)] = True
-        self._propagation.start_from(observation)
-        self._last_pose.update(T_map_cam, covariance, frame, stamp)
+        with self._lock:
+            current = observation.epoch == self._epoch  # otherwise the pose has been forgotten meanwhile
+            if current:
+                self._propagation.start_from(observation)
+        if current:
+            self._last_pose.update(T_map_cam, covariance, frame, stamp)
         status.reason = "; ".join(faults)
         if status.reason:
             self._log.warning(status.reason)
@@ -315,7 +326,7 @@ class ImagePipeline:
         elif before == State.LOCALIZED and status.state == State.LOST:
             self._logger.warning(f"lost: {status.reason}")
 
-    # --- what ends an image's life, or all that is known --------------------------------------------
+    # --- dropping an image, and forgetting the pose --------------------------------------------------
 
     def _drop(self, observation: Observation, drop: ImageDrop, reason: str) -> LocalizationResult:
         """Counts an image that cannot be localized; returns the result without a pose that goes into its status."""

@@ -81,10 +81,10 @@ class NREEstimator:
             gives an estimate without a pose whose ``reason`` names the fault.
         """
         watch = Stopwatch(query.coarse.data.device)
-        blank = Estimate(milliseconds=watch.milliseconds, keyframes=keyframes, camera=camera)
+        partial = Estimate(milliseconds=watch.milliseconds, keyframes=keyframes, camera=camera)
         fault = input_fault(query, keyframes, self.backbone)
         if fault:
-            return replace(blank, reason=fault)
+            return replace(partial, reason=fault)
         maps = self.maps(query, keyframes, self.config.use_re if use_re is None else use_re)
         problem = PoseProblem(keyframes.points, maps, camera)
         watch.lap("maps")
@@ -92,9 +92,9 @@ class NREEstimator:
         watch.lap("consensus")
         failure = self._failure(hypotheses, problem)
         if failure:
-            return replace(blank, reason=failure)
+            return replace(partial, reason=failure)
         stages = {"P3P": (hypotheses.T[0], float(hypotheses.cost[0]))}
-        blank = replace(blank, stages=stages)
+        partial = replace(partial, stages=stages)
         fine = FineStage(problem, query, keyframes, self.backbone, self.config)
         refined: RefinedPose | None
         if self.config.skip_gnc:
@@ -107,12 +107,12 @@ class NREEstimator:
             watch.lap("fine")
             if refined is None:
                 reason = f"only {inside} points lie far enough inside the image under the coarse pose"
-                return replace(blank, reason=reason)
+                return replace(partial, reason=reason)
             stages["fine_irls"] = (refined.T, refined.cost)
         covariance = _covariance(refined, camera)
         margins = -smoothed_loss(refined.T[None], refined.points, camera, refined.windows, refined.sigma)[0]
         estimate = replace(
-            self._with_inliers(blank, refined.T, hypotheses.alternative, problem, fine),
+            self._with_inliers(partial, refined.T, hypotheses.alternative, problem, fine),
             covariance=covariance,
             cost=refined.cost / len(refined.points),
             fine_margins=margins / outlier_loss,

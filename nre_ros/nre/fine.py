@@ -29,7 +29,7 @@ from nre_ros.nre.viewpoints import compatible_views
 _CUBIC_REACH = 2
 """Cells that cubic interpolation needs on either side."""
 MAX_SCALE_RATIO, MIN_COSINE = 1.5, math.cos(math.radians(25.0))
-"""Within this ratio of scales and this angle, features that know little of their surroundings can be matched."""
+"""Within this ratio of scales and this angle, features with a small receptive field can be matched."""
 _FETCHED_AT_ONCE = 2_000_000
 """Numbers of the feature map fetched at once; bounds the memory, not the result."""
 
@@ -93,13 +93,13 @@ class FineStage:
         points = problem.points[rows]
         sigmas = newton_schedule(config.fine_sigma_max, config.fine_sigma_min)
         refined = refine(T[None], points, problem.camera, windows, windows.grid, sigmas)
-        sigma = sigma_schedule(config.fine_sigma_max, config.fine_sigma_min)[-1]
-        return RefinedPose(refined.T[0], float(refined.cost[0]), points, windows, sigma), len(rows)
+        final_sigma = sigma_schedule(config.fine_sigma_max, config.fine_sigma_min)[-1]
+        return RefinedPose(refined.T[0], float(refined.cost[0]), points, windows, final_sigma), len(rows)
 
     def _matches(self, T: torch.Tensor) -> list[FineMatch]:
         """Both fine maps of the query where the backbone has a second pass, else the only one.
 
-        The features of the first pass know little of a point's surroundings. With a second pass they are used only for
+        The features of the first pass have a small receptive field. With a second pass they are used only for
         points that the query sees as their keyframe did.
         """
         backbone, keyframes, query = self._backbone, self._keyframes, self._query
@@ -154,7 +154,9 @@ def fine_maps(
     for match in matches:
         sharpness = match.sharpness[rows].to(scores)
         matched = torch.nonzero(sharpness > 0)[:, 0]
-        cosines = _window_cosines(match.descriptors[rows[matched]], match.features.data, centre[matched], half, enlarge)
+        cosines = _window_correlations(
+            match.descriptors[rows[matched]], match.features.data, centre[matched], half, enlarge
+        )
         scores.index_add_(0, matched, cosines * sharpness[matched, None, None])
     mass = _coarse_mass(problem, rows, problem.maps.grid.to_cells(pixels[rows]))
     log_probability = F.log_softmax(scores.flatten(1), dim=1).reshape(scores.shape)
@@ -175,10 +177,10 @@ def _coarse_mass(problem: PoseProblem, rows: torch.Tensor, cells: torch.Tensor) 
     return probability.sum((-1, -2)).clamp(1e-12, 1.0)
 
 
-def _window_cosines(
+def _window_correlations(
     descriptors: torch.Tensor, features: torch.Tensor, centre: torch.Tensor, half: int, enlarge: int
 ) -> torch.Tensor:
-    """Cosine of descriptors [M, C] with the enlarged features [C, H, W] around cells [M, 2].
+    """Dot products of descriptors [M, C] with the enlarged features [C, H, W] around cells [M, 2].
 
     Returns [M, S, S] with S = 2 half enlarge + 1. Enlarging is linear, so the correlations are enlarged instead of the
     features: 1 channel instead of C.
