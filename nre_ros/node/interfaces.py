@@ -11,6 +11,7 @@ from typing import Any
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
@@ -74,7 +75,7 @@ class DisplayTopic:
         durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
         qos, options = QoSProfile(depth=depth, durability=durability), QoSOverridingOptions.with_default_policies()
         self._node = node
-        self._publisher = node.create_publisher(message_type, name, qos, qos_overriding_options=options)
+        self._publisher: Publisher = node.create_publisher(message_type, name, qos, qos_overriding_options=options)
 
     @property
     def has_subscribers(self) -> bool:

@@ -62,7 +62,7 @@ class OperatingMode:
         Returns:
             A future of (success, message, status); the status is that of the accepted or of the last image.
         """
-        answer = Future(executor=self._node.executor)
+        answer: Future = Future(executor=self._node.executor)
         now = time.monotonic()
         with self._lock:
             self._waiting.append(_WaitingCall(answer, now, now + seconds))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from rclpy.lifecycle import LifecycleNode
 from rclpy.task import Future
@@ -78,7 +78,7 @@ class Services:
         """The callback of a service, whose call is known to ``close`` until its answer goes out."""
 
         async def answer(request: Any, response: Any) -> Any:
-            call = Future(executor=self._node.executor)
+            call: Future = Future(executor=self._node.executor)
             self._calls.add(call)
             try:
                 return await callback(request, response)
@@ -117,7 +117,8 @@ class Services:
             response.message = f"timeout is {request.timeout:g} s, expected 0 to a million"
         else:
             answer = await self.active.mode.wait_for_pose(request.timeout or _DEFAULT_TIMEOUT)
-            response.success, response.message, response.status = answer
+            answered = cast(tuple[bool, str, LocalizationStatus], answer)
+            response.success, response.message, response.status = answered
         return response
 
     async def _load_map(self, request: LoadMap.Request, response: LoadMap.Response) -> LoadMap.Response:
@@ -166,7 +167,7 @@ class Services:
         active = self.active
         if active is None:
             return self._checked(work)
-        answer = Future(executor=self._node.executor)
+        answer: Future = Future(executor=self._node.executor)
 
         def run() -> None:
             try:
@@ -184,7 +185,7 @@ class Services:
             raise NreError("too many requests wait already")
         self._pending.add(answer)
         try:
-            return await answer
+            return cast(_T, await answer)  # it is done
         finally:
             self._pending.discard(answer)
 
