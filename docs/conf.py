@@ -84,7 +84,8 @@ html_theme = "furo"
 html_title = f"nre_ros {release}"
 html_show_sourcelink = False
 html_theme_options = {"navigation_with_keys": True}
-suppress_warnings = ["myst.domains"]
+# ref.python: a bare class name that a package exports once more leads to either of two pages of the same class.
+suppress_warnings = ["myst.domains", "ref.python"]
 
 # rosdoc2 overrides the theme, as it does for every package on docs.ros.org; the rest it leaves as it is here.
 rosdoc2_settings = {
