@@ -113,7 +113,7 @@ def uncertainty_fault(covariance: npt.NDArray[np.float64], settings: GateSetting
         degrees, most = math.degrees(radians), math.degrees(settings.max_rotation_stddev)
         return (
             f"the standard deviation of its rotation is {degrees:.1f} deg, more than {most:.1f} deg "
-            "(max_rotation_stddev)"
+            "(max_rotation_stddev_deg)"
         )
     return ""
 

@@ -3,7 +3,7 @@
 """Retrieval: which keyframes may show what the query image shows.
 
 A shortlist by the similarity of global descriptors, and by how well a view fits a pose prior where there is one. Then
-local re-ranking, and from the best keyframes those that differ from each other. ``docs/maps.md`` has the effect of
+local re-ranking, and from the best keyframes those that differ from each other. ``docs/retrieval.md`` has the effect of
 each step.
 """
 

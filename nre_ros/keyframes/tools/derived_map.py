@@ -7,9 +7,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from nre_ros.errors import MapError
 from nre_ros.keyframes.retrieval.descriptor_index import update_index
@@ -20,7 +21,8 @@ _KEYFRAMES_PER_TRANSACTION = 64
 """Each transaction waits for the disk, and an unfinished map is thrown away anyhow."""
 
 
-class KeyframeCopy(NamedTuple):
+@dataclass(frozen=True)
+class KeyframeCopy:
     """A keyframe to copy into a derived map.
 
     Attributes:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 
@@ -110,7 +110,7 @@ def _choose_keyframes(stores: Sequence[KeyframeStore], on_clash: str) -> tuple[l
                     chosen[name] = copy
                 elif on_clash == "both":
                     free = _free_name(f"{store.path.stem}/{name}", chosen, names)
-                    chosen[free] = copy._replace(name=free)
+                    chosen[free] = replace(copy, name=free)
     if clashes and on_clash == "refuse":
         examples = ", ".join(map(repr, clashes[:3])) + (", ..." if len(clashes) > 3 else "")
         raise MapError(
