@@ -12,11 +12,13 @@ pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirem
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
 
 import torch
+from nre_ros.msg import LocalizationStatus
 from ros_process import CAMERA, assert_pose, camera_info, jpeg_image, raw_image
 
 from nre_ros.gate.gate import Gate
 from nre_ros.gate.observation import Observation
 from nre_ros.gate.settings import GateSettings
+from nre_ros.localization.result import LocalizationResult
 from nre_ros.node import engine as engines
 from nre_ros.node.camera_input import CameraInput
 from nre_ros.node.clock_monitor import ClockMonitor
@@ -26,6 +28,7 @@ from nre_ros.node.image_drops import DropCounter, ImageDrop
 from nre_ros.node.initial_pose import InitialPose, InitialPoseInput
 from nre_ros.node.logs import ThrottledLogger
 from nre_ros.node.parameters import DECLARATIONS, fixed_gate_settings, gate_settings
+from nre_ros.node.pipeline import ImagePipeline
 from nre_ros.node.worker import Worker
 
 S = 10**9
@@ -193,3 +196,26 @@ def test_without_memory_on_the_gpu_it_goes_on_on_the_cpu_and_tries_again(world, 
     assert_pose(engine.localize(world.image, CAMERA).T_map_cam, world.T_map_cam)
     assert moves == ["meta"] and engine.limitation == "meta: CUDA out of memory"
     engine.close()
+
+
+def test_a_debug_image_that_fails_takes_no_status_back(monkeypatch):
+    """The pose of the image is out already: one status, no dropped image, and the error in the log."""
+    published, logged, drops = [], [], DropCounter()
+
+    def fails(*args):
+        raise RuntimeError("a picture cannot be drawn")
+
+    publishers = SimpleNamespace(publish_status=published.append)
+    parts = dict.fromkeys(("mode", "clock", "initial_pose", "map_odom", "propagation", "last_pose", "worker"), Silent())
+    node, frames = SimpleNamespace(get_logger=Silent), SimpleNamespace(camera="camera", map="map")
+    pipeline = ImagePipeline(
+        node, SimpleNamespace(store=None), Gate(), frames, Silent(),
+        **parts, drops=drops, publishers=publishers, displays=SimpleNamespace(update=fails),
+    )  # fmt: skip
+    status = LocalizationStatus(pose_valid=True)
+    monkeypatch.setattr(pipeline, "_process", lambda *args: (LocalizationResult(), None, status))
+    monkeypatch.setattr("nre_ros.node.pipeline.log_exception", lambda node, error: logged.append(str(error)))
+    source = SimpleNamespace(camera_info_at=lambda stamp: None)
+    pipeline.process(Observation(NOW, message=raw_image(GREY, NOW), arrival=time.monotonic()), source)
+    assert published == [status] and logged == ["a picture cannot be drawn"]
+    assert drops.totals() == {}
