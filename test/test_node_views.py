@@ -29,6 +29,7 @@ from nre_ros.gate.observation import Observation  # noqa: E402
 from nre_ros.keyframes.storage.store import KeyframeStore  # noqa: E402
 from nre_ros.localization.result import LocalizationResult  # noqa: E402
 from nre_ros.node.conversions import matrix_of_pose, stamp_nanoseconds  # noqa: E402
+from nre_ros.node.interfaces import MapVersion  # noqa: E402
 from nre_ros.node.parameters import SECTIONS  # noqa: E402
 from nre_ros.node.publishers import Displays  # noqa: E402
 
@@ -94,6 +95,7 @@ def world(tmp_path):
             observation = Observation(stamp, camera_frame="optical", image=image, map_fault=map_fault)
             self.displays.diagnostics.image_arrived()
             self.displays.update(observation, result, decision, self.store, 40.0)
+            self.displays.publish_map(self.store)
 
         def until(self, condition, act=lambda: None, seconds=30.0):
             """Acts until the condition holds; returns its value."""
@@ -337,6 +339,14 @@ def test_markers_show_the_map_and_the_points_of_the_fix(world):
     world.until(lambda: fixes[count:], lambda: world.update(nothing))
     deleted = {m.ns for m in fixes[-1].markers if m.action == Marker.DELETE}
     assert deleted == {"camera", "points"}
+
+
+def test_another_map_of_the_same_path_and_revision_is_shown(world):
+    """~/load_map of a file that has been built again: the open map counts, not its path."""
+    with KeyframeStore.open(world.store.path) as first, KeyframeStore.open(world.store.path) as second:
+        assert (first.path, first.revision) == (second.path, second.revision)
+        shown = MapVersion.of(first)
+        assert shown.is_of(first) and not shown.is_of(second)
 
 
 def test_an_unreadable_map_costs_only_the_markers(world):

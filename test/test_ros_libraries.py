@@ -20,6 +20,7 @@ from sensor_msgs.msg import Image, PointField
 from std_msgs.msg import Header
 
 from nre_ros.errors import ImageError, PoseError
+from nre_ros.gate.decision import Decision, State
 from nre_ros.geometry import Camera
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.node import point_clouds
@@ -66,6 +67,7 @@ def libraries(request, monkeypatch):
 def test_all_three_are_found_and_used(calls):
     libraries = RosLibraries()
     assert libraries.available == NAMES
+    calls.clear()  # of the first calls that show whether a library works
     libraries.pose_matrix([1, 2, 3], [0, 0, 0, 1])
     libraries.position_quaternion(np.eye(4))
     libraries.image_message(np.zeros((4, 6, 3), np.uint8), HEADER)
@@ -80,13 +82,20 @@ def test_a_library_that_breaks_on_import_is_not_used(monkeypatch, tmp_path):
     assert "cv_bridge" not in RosLibraries().available
 
 
-def test_a_cv_bridge_that_breaks_at_its_first_call_is_replaced(calls, monkeypatch):
-    libraries = RosLibraries()
+def test_a_folder_of_that_name_is_no_library(monkeypatch, tmp_path):
+    for name in ("cv_bridge", "tf_transformations"):
+        (tmp_path / name).mkdir()
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert not {"cv_bridge", "tf_transformations"} & set(RosLibraries().available)
 
+
+def test_a_cv_bridge_that_breaks_at_its_first_call_is_replaced(calls, monkeypatch):
     def broken(*args, **kwargs):
         raise ImportError("numpy.core.multiarray failed to import")
 
     monkeypatch.setattr(sys.modules["cv_bridge"].CvBridge, "cv2_to_imgmsg", broken)
+    libraries = RosLibraries()
     assert libraries.image_message(np.full((4, 6, 3), 7, np.uint8), HEADER).step == 18
     assert "cv_bridge" not in libraries.available
 
@@ -144,7 +153,9 @@ def read(cloud) -> dict[str, np.ndarray]:
 
 def test_a_cloud_has_its_columns(libraries):
     given = {"x": np.arange(5, dtype=np.float32), "count": np.arange(5, dtype=np.uint32)}
-    found = read(libraries.point_cloud(HEADER, given))
+    cloud = libraries.point_cloud(HEADER, given)
+    found = read(cloud)
+    assert not cloud.is_dense  # as create_cloud has it
     assert {name: values.tolist() for name, values in found.items()} == {k: v.tolist() for k, v in given.items()}
 
 
@@ -153,11 +164,12 @@ def test_the_points_of_a_fix_have_residuals_and_colours(libraries, monkeypatch):
     result = LocalizationResult(
         T_map_cam=np.eye(4), points=np.array([[0, 0, 2], [0.5, 0, 2], [9, 9, 9.0]]), losses=np.array([0.0, 0.6, 1.0])
     )
-    found = read(point_clouds.fix_cloud(result, HEADER))
+    found = read(point_clouds.fix_cloud(result, Decision(True, State.LOCALIZED, ""), HEADER))
     assert found["x"].tolist() == [0.0, 0.5] and found["z"].tolist() == [2.0, 2.0]  # the third is out of view
     np.testing.assert_allclose(found["residual"], [0.0, 0.6], atol=1e-6)
     red, green = (found["rgb"].view(np.uint32) >> 16) & 255, (found["rgb"].view(np.uint32) >> 8) & 255
     assert red.tolist() == [0, 153] and green.tolist() == [255, 102]
+    assert read(point_clouds.fix_cloud(result, Decision(False, State.LOST, ""), HEADER))["x"].tolist() == []
 
 
 def test_points_take_the_colour_of_the_picture_where_they_project():
@@ -221,6 +233,7 @@ def test_a_node_publishes_the_same_with_and_without_the_libraries(
         np.testing.assert_allclose(matrix_of_pose(status.pose.pose)[:3, 3], world.T_map_cam[:3, 3], atol=0.03)
         assert found["debug_image"].encoding == "bgr8"
         points = read(found["map_points"])
+        assert len(set(points["rgb"].view(np.uint32).tolist())) > 100  # the colours of the pictures, not one grey
         assert len(points["x"]) > 500 and found["map_points"].header.frame_id == "room"
         # the room of the gallery is 6 m x 5 m x 3 m around its centre
         assert abs(points["x"]).max() < 3.1 and abs(points["y"]).max() < 2.6

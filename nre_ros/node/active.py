@@ -29,6 +29,8 @@ from nre_ros.node.worker import Worker
 
 _REMINDER_SECONDS = 5.0
 """Between two warnings about topics without a message."""
+_MAP_SECONDS = 1.0
+"""Between two looks at whether somebody subscribes to the map for display."""
 
 
 class ActiveNode:
@@ -115,6 +117,8 @@ class ActiveNode:
             displays=displays,
         )
         interfaces.timer(_REMINDER_SECONDS, self._log_silent_topics, steady=True)
+        self._map_requested = False
+        interfaces.timer(_MAP_SECONDS, lambda: self._request_map(engine, displays), steady=True)
         self._inputs = [CameraInput(node, interfaces, name, drops, self.pipeline.on_image) for name in cameras]
         parts.callback(interfaces.close)  # first of all: no message arrives any more
         self.worker.start()
@@ -143,6 +147,16 @@ class ActiveNode:
         """All that is known belongs to a time that has not come yet (a looped bag, a reset simulation)."""
         transforms.clear()
         self.forget(reason)
+
+    def _request_map(self, engine: Engine, displays: Displays) -> None:
+        """Has the worker, which alone may use the map, publish the map for displays while somebody subscribes."""
+
+        def publish() -> None:
+            self._map_requested = False
+            displays.publish_map(engine.store)
+
+        if displays.map_has_subscribers and not self._map_requested:
+            self._map_requested = self.worker.request(publish)
 
     def _facts(self, engine: Engine, drops: DropCounter) -> dict[str, str]:
         """Values of the diagnostics: map, device, keyframes written, libraries in use, images dropped."""

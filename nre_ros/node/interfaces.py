@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,8 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
+
+from nre_ros.keyframes.storage.store import KeyframeStore
 
 
 class RosInterfaces:
@@ -104,3 +107,30 @@ class RateLimiter:
             return False
         self._next = now + 1 / rate
         return True
+
+
+class MapVersion:
+    """One state of one open map, to find out whether a display still shows it.
+
+    The open map itself counts, not its path: another file may have the same path and the same revision.
+    """
+
+    def __init__(self) -> None:
+        """No map."""
+        self._store: weakref.ref[KeyframeStore] | None = None
+        self._revision: tuple[int, int] | None = None
+
+    @classmethod
+    def of(cls, store: KeyframeStore) -> MapVersion:
+        """Returns the present version of an open map."""
+        version = cls()
+        version._store, version._revision = weakref.ref(store), store.revision
+        return version
+
+    def is_same_map(self, store: KeyframeStore) -> bool:
+        """Whether this is a version of the open map."""
+        return self._store is not None and self._store() is store
+
+    def is_of(self, store: KeyframeStore) -> bool:
+        """Whether this is the present version of the open map."""
+        return self.is_same_map(store) and self._revision == store.revision

@@ -15,7 +15,7 @@ from nre_ros.gate.decision import Decision
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.node.conversions import stamp_message
-from nre_ros.node.interfaces import DisplayTopic, RateLimiter
+from nre_ros.node.interfaces import DisplayTopic, MapVersion, RateLimiter
 from nre_ros.node.parameters import value_of
 from nre_ros.pictures.view_3d import camera_size
 
@@ -39,7 +39,7 @@ class Markers:
         self._map = DisplayTopic(node, MarkerArray, "markers/map", latched=True)
         self._fix = DisplayTopic(node, MarkerArray, "markers/fix", latched=True)
         self._rate = RateLimiter()
-        self._published_map: tuple[str, tuple[int, int]] | None = None  # path and revision
+        self._published_map = MapVersion()
         self._camera_size = 0.1
 
     @property
@@ -47,26 +47,35 @@ class Markers:
         """Whether somebody subscribes to one of the topics."""
         return self._map.has_subscribers or self._fix.has_subscribers
 
+    @property
+    def map_has_subscribers(self) -> bool:
+        """Whether somebody subscribes to ``markers/map``."""
+        return self._map.has_subscribers
+
     def update(self, result: LocalizationResult, decision: Decision, stamp: int, store: KeyframeStore) -> None:
-        """Publishes the map if it has changed, and the camera and map points of the image at ``stamp`` nanoseconds."""
-        if not self.has_subscribers or not self._rate.allows(value_of(self._node, "debug_rate")):
-            return
-        self.show_map(store, stamp)
-        if self._fix.has_subscribers:
+        """Publishes the camera and map points of the image at ``stamp`` nanoseconds."""
+        if self._fix.has_subscribers and self._rate.allows(value_of(self._node, "debug_rate")):
             header = Header(frame_id=self._frame, stamp=stamp_message(stamp))
             self._fix.publish(MarkerArray(markers=self._fix_markers(result, decision, store, header)))
 
-    def show_map(self, store: KeyframeStore, stamp: int = 0) -> None:
-        """Publishes the map's cameras, if somebody subscribes and they have changed."""
-        current = str(store.path), store.revision
-        if not self._map.has_subscribers or current == self._published_map:
+    def publish_map(self, store: KeyframeStore) -> None:
+        """Publishes the map's cameras without a stamp, if somebody subscribes and they are not published yet.
+
+        Args:
+            store: The open map.
+
+        Raises:
+            MapError: The map cannot be read.
+        """
+        if not self._map.has_subscribers or self._published_map.is_of(store):
             return
+        version = MapVersion.of(store)
         poses = np.concatenate([np.zeros((0, 4, 4)), *(scan.poses for scan in store.scan())])
         poses = poses[np.linspace(0, len(poses) - 1, min(len(poses), MAX_CAMERAS)).astype(int)]
         self._camera_size = camera_size(poses, np.zeros((0, 3))) if len(poses) else 0.1
-        header = Header(frame_id=self._frame, stamp=stamp_message(stamp))
+        header = Header(frame_id=self._frame)
         self._map.publish(MarkerArray(markers=[self._cameras(header, "keyframes", poses, _BLUE)]))
-        self._published_map = current
+        self._published_map = version
 
     def close(self) -> None:
         """Destroys the topics."""

@@ -378,7 +378,7 @@ _VIEWS = (
     Declaration(
         "debug_rate",
         5.0,
-        "Debug images and markers a second, at most; only for topics with a subscriber.",
+        "Debug images, markers and fix_points a second, at most; only for topics with a subscriber.",
         range=(0.1, 100.0),
         runtime=True,
     ),
@@ -435,7 +435,11 @@ def declare(node: Node, configured: Callable[[], bool]) -> None:
     for old, value in deprecated.items():
         declaration = _BY_NAME[DEPRECATED_NAMES[old]]
         # a value in the default parameter file is no reason to ignore the old name on the command line
-        if value_of(node, declaration.name) == declaration.default:
+        if value_of(node, declaration.name) != declaration.default:
+            node.get_logger().warning(
+                f"parameter {old} is ignored: its present name, {declaration.name}, is set as well"
+            )
+        else:
             result = node.set_parameters([Parameter(declaration.name, value=value)])[0]
             if not result.successful:
                 raise ParameterError(f"parameter {old} (now {declaration.name}): {result.reason}")

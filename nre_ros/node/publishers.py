@@ -238,9 +238,26 @@ class Displays:
             if observation.image is not None:
                 self.debug_image.update(observation, result, decision, store.thumbnail)
             self.markers.update(result, decision, observation.stamp, store)
-            self.point_clouds.update(result, observation.stamp, store)
+            self.point_clouds.update(result, decision, observation.stamp)
         except MapError as error:  # no pose depends on a picture
-            self._log.warning(f"no debug image, markers or point clouds: {error}")
+            self._log.warning(f"no debug image or markers: {error}")
+
+    @property
+    def map_has_subscribers(self) -> bool:
+        """Whether somebody subscribes to the map itself, as markers or as points."""
+        return self.markers.map_has_subscribers or self.point_clouds.map_has_subscribers
+
+    def publish_map(self, store: KeyframeStore) -> None:
+        """Publishes the map's cameras and points where somebody subscribes and they are not published yet.
+
+        Args:
+            store: The open map; hence for the thread that may use it.
+        """
+        try:
+            self.markers.publish_map(store)
+            self.point_clouds.publish_map(store)
+        except MapError as error:
+            self._log.warning(f"no markers or points of the map: {error}")
 
     def close(self) -> None:
         """Destroys topics and timers."""

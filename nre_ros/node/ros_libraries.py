@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import array
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -43,12 +44,37 @@ _NUMPY_TYPES = {
 }
 
 
-def _imported(name: str) -> ModuleType | None:
-    """The module, or None where it is absent or broken: apt's cv_bridge does not import beside numpy 2."""
+def _try_cv_bridge(module: Any) -> None:
+    module.CvBridge().cv2_to_imgmsg(np.zeros((1, 1, 3), np.uint8), encoding="bgr8", header=Header())
+
+
+def _try_point_cloud2(module: Any) -> None:
+    field = PointField(name="x", offset=0, datatype=PointField.FLOAT32, count=1)
+    module.create_cloud(Header(), [field], np.zeros(1, np.dtype([("x", np.float32)])))
+
+
+def _try_tf_transformations(module: Any) -> None:
+    module.quaternion_from_matrix(module.quaternion_matrix([0.0, 0.0, 0.0, 1.0]))
+
+
+_TRIALS: dict[str, Callable[[Any], None]] = {
+    "cv_bridge": _try_cv_bridge,
+    "sensor_msgs_py.point_cloud2": _try_point_cloud2,
+    "tf_transformations": _try_tf_transformations,
+}
+
+
+def _usable(name: str) -> ModuleType | None:
+    """The module, or None where it is absent, is another package of the same name, or fails at a first call.
+
+    apt's cv_bridge does not work beside numpy 2, and says so at the import or at the first call.
+    """
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
+        _TRIALS[name](module)
     except Exception:  # a compiled module that fits another numpy raises more than ImportError
         return None
+    return module
 
 
 class RosLibraries:
@@ -59,7 +85,7 @@ class RosLibraries:
     """
 
     def __init__(self) -> None:
-        self._modules = {name: _imported(name) for name in NAMES}
+        self._modules = {name: _usable(name) for name in NAMES}
         self.available = tuple(name for name, module in self._modules.items() if module is not None)
         cv_bridge = self._modules["cv_bridge"]
         self._bridge = None if cv_bridge is None else cv_bridge.CvBridge()
@@ -108,10 +134,7 @@ class RosLibraries:
             header: Stamp and frame of the message.
         """
         if self._bridge is not None:
-            try:
-                return self._bridge.cv2_to_imgmsg(picture, encoding="bgr8", header=header)
-            except Exception:  # its compiled half is loaded at the first call, and may fit another numpy
-                self._without_cv_bridge()
+            return self._bridge.cv2_to_imgmsg(picture, encoding="bgr8", header=header)
         height, width = picture.shape[:2]
         data = array.array("B", picture.tobytes())
         return Image(header=header, height=height, width=width, encoding="bgr8", step=3 * width, data=data)
@@ -181,13 +204,9 @@ class RosLibraries:
             is_bigendian=False,
             point_step=offset,
             row_step=offset * len(points),
-            is_dense=True,
+            is_dense=False,
             data=array.array("B", points.tobytes()),
         )
-
-    def _without_cv_bridge(self) -> None:
-        self._bridge = None
-        self.available = tuple(name for name in self.available if name != "cv_bridge")
 
 
 LIBRARIES = RosLibraries()
