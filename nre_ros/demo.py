@@ -41,12 +41,12 @@ def run_demo(
     """Runs the demo and prints its steps.
 
     Args:
-        output: folder for everything that the demo makes; the output of an earlier demo there is removed.
-        keyframes: number of views in the map.
-        duration: time that the robot drives, seconds.
-        seed: seed of the room, the trajectory and all noise.
-        device: where networks and estimator run: auto, cpu or cuda.
-        animate: whether to write an animated picture as well.
+        output: Folder for everything that the demo makes; the output of an earlier demo there is removed.
+        keyframes: Number of views in the map.
+        duration: Time that the robot drives, seconds.
+        seed: Seed of the room, the trajectory and all noise.
+        device: Where networks and estimator run: auto, cpu or cuda.
+        animate: Whether to write an animated picture as well.
 
     Returns:
         The numbers and the pictures of the replay.

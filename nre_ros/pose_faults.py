@@ -12,14 +12,14 @@ _RIGID = 1e-4
 
 
 def pose_fault(name: str, T: npt.ArrayLike) -> str:
-    """Checks that something is a rigid motion.
+    """Checks that a value is a rigid motion.
 
     Args:
-        name: What it is, for the words.
-        T: What should be ``[4, 4]``.
+        name: Name of the value, for the message.
+        T: Value that should be ``[4, 4]``.
 
     Returns:
-        Why it is none, in words; empty where it is one.
+        Why the value is no rigid motion, in words; empty where it is one.
     """
     T = np.asarray(T, dtype=np.float64)
     if T.shape != (4, 4):
@@ -33,14 +33,14 @@ def pose_fault(name: str, T: npt.ArrayLike) -> str:
 
 
 def covariance_fault(name: str, covariance: npt.ArrayLike) -> str:
-    """Checks that something is a covariance: a symmetric matrix without negative variances.
+    """Checks that a value is a covariance: a symmetric matrix without negative variances.
 
     Args:
-        name: What it is, for the words.
-        covariance: What should be ``[6, 6]``.
+        name: Name of the value, for the message.
+        covariance: Value that should be ``[6, 6]``.
 
     Returns:
-        Why it is none, in words; empty where it is one.
+        Why the value is no covariance, in words; empty where it is one.
     """
     covariance = np.asarray(covariance, dtype=np.float64)
     if covariance.shape != (6, 6):

@@ -26,7 +26,7 @@ _RESTARTED = "_NRE_ROS_RESTARTED"
 
 
 def install_prefix() -> Path | None:
-    """The prefix below which our messages are installed; None where they have not been generated."""
+    """Returns the prefix below which our messages are installed, None where they have not been generated."""
     spec = importlib.util.find_spec("nre_ros.msg")
     if spec is None or spec.origin is None:
         return None
@@ -40,7 +40,14 @@ def set_prefix_path() -> None:
 
 
 def config_file(name: str) -> Path | None:
-    """The path of a file in config/, of the source tree or the installed package; None where there is none."""
+    """Finds a file of config/, in the source tree or in the installed package.
+
+    Args:
+        name: Name of the file.
+
+    Returns:
+        The path; None where there is no such file.
+    """
     candidates = [Path(__file__).resolve().parents[1] / "config" / name]
     try:
         from ament_index_python.packages import get_package_share_directory
@@ -71,7 +78,7 @@ def prepare() -> None:
 
 
 def clean_environment(**changes: str | None) -> dict[str, str]:
-    """The environment of this process without what the wheels and ``prepare`` have added, for child processes.
+    """Returns the environment of this process without what the wheels and ``prepare`` have added, for child processes.
 
     A Python of this environment sets what it needs by itself, and other programs must not find our libraries.
 

@@ -26,7 +26,7 @@ from nre_ros.messages.transform_buffer import TransformBuffer
 
 
 def find_topic(topics: Mapping[str, str]) -> str:
-    """Choose the ground-truth topic of a bag: ``/ground_truth``, or the only topic of type PoseStamped.
+    """Chooses the ground-truth topic of a bag: ``/ground_truth``, or the only topic of type PoseStamped.
 
     Args:
         topics: Topic name to message type of all topics in the bag.
@@ -39,7 +39,7 @@ def find_topic(topics: Mapping[str, str]) -> str:
 
 
 def read_topic(path: Path | str, topic: str, camera_frame: str = "") -> GroundTruth:
-    """Read the poses of a topic of type PoseStamped, PoseWithCovarianceStamped or Odometry.
+    """Reads the poses of a topic of type PoseStamped, PoseWithCovarianceStamped or Odometry.
 
     Where the child frame of an Odometry message is not the camera's frame, the static transforms of the bag convert
     the pose to the camera.

@@ -55,7 +55,7 @@ class BagInput(EvaluationInput):
     """
 
     def __init__(self, path: Path | str, image: str = "", camera_info: str = "", every: int = 1) -> None:
-        """Open the bag and choose its topics.
+        """Opens the bag and chooses its topics.
 
         Args:
             path: Folder of a rosbag2, or one .mcap or .db3 file.
@@ -99,7 +99,7 @@ class BagInput(EvaluationInput):
         }
 
     def queries(self) -> Iterator[Query]:
-        """Iterate over the queries in the order of the bag. Of several images with one stamp, only the first is used.
+        """Iterates over the queries in the order of the bag. Of several images with one stamp, only the first is used.
 
         Yields:
             The queries.
@@ -173,7 +173,7 @@ class BagInput(EvaluationInput):
 
 
 def _decode(message: Any, info: Any) -> tuple[npt.NDArray[np.uint8], Camera]:
-    """Decode an image and its camera, with the same checks as the node."""
+    """Decodes an image and its camera, with the same checks as the node."""
     if info is None:
         raise ImageError("there is no camera_info message")
     image, camera = image_array(message), camera_from_info(info)

@@ -44,7 +44,7 @@ class Evaluation:
 
 
 def evaluate(source: EvaluationInput, options: EvaluationOptions) -> Evaluation:
-    """Run an evaluation, or continue an interrupted one, and write its files into ``options.output``.
+    """Runs an evaluation, or continues an interrupted one, and writes its files into ``options.output``.
 
     Args:
         source: Query images.
@@ -94,7 +94,7 @@ def evaluate(source: EvaluationInput, options: EvaluationOptions) -> Evaluation:
 
 
 def describe_run(source: EvaluationInput, options: EvaluationOptions, store: KeyframeStore) -> dict[str, Any]:
-    """Describe everything that the records of a run depend on.
+    """Describes everything that the records of a run depend on.
 
     Args:
         source: Query images.
@@ -137,7 +137,7 @@ def describe_run(source: EvaluationInput, options: EvaluationOptions, store: Key
 
 
 def used_min_confidence(options: EvaluationOptions, about: dict[str, Any]) -> float | str:
-    """Return the smallest confidence of an accepted pose, for the report.
+    """Returns the smallest confidence of an accepted pose, for the report.
 
     Args:
         options: Options of the evaluation.

@@ -44,7 +44,7 @@ class GroundTruth:
     notes: tuple[str, ...] = ()
 
     def at(self, stamps: npt.NDArray[np.int64], max_gap: float = MAX_GAP) -> npt.NDArray[np.float64]:
-        """Look up or interpolate the poses at given stamps: linear in position, uniform in rotation.
+        """Looks up or interpolates the poses at given stamps: linear in position, uniform in rotation.
 
         Args:
             stamps: ``[N]`` int64 nanoseconds.
@@ -88,14 +88,14 @@ class GroundTruthEntries:
     """Collects poses in any order as plain numbers (64 bytes each), and counts entries that are not valid poses."""
 
     def __init__(self) -> None:
-        """Start without entries."""
+        """Starts without entries."""
         self.stamps: array[int] = array("q")
         self._values: array[float] = array("d")
         self._rejected = 0
         self._first_problem = ""
 
     def add(self, stamp: int, pose: Iterable[float]) -> None:
-        """Add a pose.
+        """Adds a pose.
 
         Args:
             stamp: Nanoseconds.
@@ -105,7 +105,7 @@ class GroundTruthEntries:
         self._values.extend(pose)
 
     def reject(self, problem: str) -> None:
-        """Count an entry that is not a valid pose.
+        """Counts an entry that is not a valid pose.
 
         Args:
             problem: What is wrong with the entry.
@@ -113,7 +113,7 @@ class GroundTruthEntries:
         self._rejected, self._first_problem = self._rejected + 1, self._first_problem or problem
 
     def trajectory(self, source: str, frame: str = "") -> GroundTruth:
-        """Sort the poses by time. Of several poses with the same stamp the first is kept.
+        """Sorts the poses by time. Of several poses with the same stamp the first is kept.
 
         Args:
             source: File or topic.
@@ -144,7 +144,7 @@ class GroundTruthEntries:
 
 
 def read_tum(path: Path | str) -> GroundTruth:
-    """Read a TUM file of lines ``t x y z qx qy qz qw``.
+    """Reads a TUM file of lines ``t x y z qx qy qz qw``.
 
     Args:
         path: File to read.
@@ -165,7 +165,7 @@ def read_tum(path: Path | str) -> GroundTruth:
 
 
 def read_tum_of_list(path: Path | str, names: Sequence[str]) -> tuple[GroundTruth, dict[str, int], bool]:
-    """Read a TUM file whose line i belongs to image i of a list.
+    """Reads a TUM file whose line i belongs to image i of a list.
 
     Where a line has no time, or the times do not increase, the line number replaces the stamp.
 
@@ -206,7 +206,7 @@ def _numbered_lines(path: Path | str) -> list[tuple[int, str]]:
 
 
 def check_overlap(trajectory: GroundTruth, first: int, last: int, images: str) -> None:
-    """Check that the ground truth and the images overlap in time, with a tolerance of one second.
+    """Checks that the ground truth and the images overlap in time, with a tolerance of one second.
 
     Args:
         trajectory: Ground-truth trajectory.
@@ -227,7 +227,7 @@ def check_overlap(trajectory: GroundTruth, first: int, last: int, images: str) -
 
 
 def check_frame(trajectory: GroundTruth, map_frame: str, same: str = "") -> None:
-    """Check that the ground truth is in the map's frame.
+    """Checks that the ground truth is in the map's frame.
 
     Args:
         trajectory: Ground-truth trajectory.
@@ -247,7 +247,7 @@ def check_frame(trajectory: GroundTruth, map_frame: str, same: str = "") -> None
 def check_association(
     has_ground_truth: bool, stamps: npt.NDArray[np.int64], trajectory: GroundTruth, max_gap: float
 ) -> None:
-    """Check that at least one image has a ground-truth pose.
+    """Checks that at least one image has a ground-truth pose.
 
     Args:
         has_ground_truth: Whether any image has a ground-truth pose.
@@ -270,7 +270,7 @@ def check_association(
 
 
 def ground_truth_file(text: str) -> Path | None:
-    """Decide whether ``--ground-truth`` names a file or a topic.
+    """Decides whether ``--ground-truth`` names a file or a topic.
 
     Args:
         text: Argument of the option.

@@ -70,7 +70,7 @@ class EvaluationInput(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Return what the results depend on.
+        """Returns what the results depend on.
 
         Returns:
             Plain JSON values.
@@ -78,7 +78,7 @@ class EvaluationInput(ABC):
 
     @abstractmethod
     def queries(self) -> Iterator[Query]:
-        """Iterate over the queries in their order.
+        """Iterates over the queries in their order.
 
         Yields:
             The queries.
@@ -86,7 +86,7 @@ class EvaluationInput(ABC):
 
     @abstractmethod
     def load_images(self, names: Collection[str]) -> Iterator[tuple[str, npt.NDArray[np.uint8], Camera]]:
-        """Read some of the images once more, for pictures.
+        """Reads some of the images once more, for pictures.
 
         Args:
             names: Names of the images.
@@ -97,7 +97,7 @@ class EvaluationInput(ABC):
 
     @abstractmethod
     def ground_truth(self, options: EvaluationOptions, map_frame: str) -> GroundTruthAssociation:
-        """Find the ground truth of the images.
+        """Finds the ground truth of the images.
 
         Args:
             options: Options of the evaluation.
@@ -121,7 +121,7 @@ class ImageListInput(EvaluationInput):
     """
 
     def __init__(self, images: Path | str, list_path: Path | str | None, cameras: Path | str, every: int = 1) -> None:
-        """Read the list and the cameras.
+        """Reads the list and the cameras.
 
         Args:
             images: Folder that the names in the list are relative to.
@@ -197,7 +197,7 @@ class DatasetInput(EvaluationInput):
     """
 
     def __init__(self, images: Sequence[DatasetImage], origin: str, notes: Sequence[str] = ()) -> None:
-        """Collect the images.
+        """Collects the images.
 
         Args:
             images: The images.
@@ -215,7 +215,7 @@ class DatasetInput(EvaluationInput):
 
     @classmethod
     def from_source(cls, source: PosedImageSource, origin: str) -> DatasetInput:
-        """Take all images of an importer's source.
+        """Takes all images of an importer's source.
 
         An image without a pose has its stamp from ``source.stamps`` (name to nanoseconds) if the source has them.
 
@@ -243,7 +243,7 @@ class DatasetInput(EvaluationInput):
         return {"images": self.origin, **_describe_names(list(self.images))}
 
     def subset(self, count: int) -> DatasetInput:
-        """Select evenly spaced images.
+        """Selects evenly spaced images.
 
         Args:
             count: Number of images, 0 for all.
@@ -269,7 +269,7 @@ class DatasetInput(EvaluationInput):
         return GroundTruthAssociation(lookup, "with the images")
 
     def poses(self, names: Sequence[str]) -> npt.NDArray[np.float64]:
-        """Return the ground-truth poses of images.
+        """Returns the ground-truth poses of images.
 
         Args:
             names: N image names.
@@ -283,7 +283,7 @@ class DatasetInput(EvaluationInput):
 
 
 def evenly_spaced(items: list[_Item], count: int) -> list[_Item]:
-    """Select evenly spaced items, including the first and the last.
+    """Selects evenly spaced items, including the first and the last.
 
     Args:
         items: The items.

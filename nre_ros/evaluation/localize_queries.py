@@ -27,7 +27,7 @@ def localize_queries(
     description: str = "localize",
     progress: bool = True,
 ) -> None:
-    """Localize every query that the record file does not contain yet, and append its record.
+    """Localizes every query that the record file does not contain yet, and appends its record.
 
     Besides the names of the images, memory does not grow with the number of queries.
 
@@ -60,7 +60,7 @@ def localize_queries(
 
 
 def nre_method(localizer: Localizer) -> LocalizeQuery:
-    """Return the function that localizes a query with this project's localizer.
+    """Returns the function that localizes a query with this project's localizer.
 
     Every pose is recorded, whatever its confidence. Which poses are accepted is decided when the records are evaluated.
 

@@ -25,7 +25,7 @@ _RENAMED_KEYS = {"peers": "baselines"}
 
 
 def baseline_records(folder: Path, name: str) -> Path:
-    """Return the record file of a baseline.
+    """Returns the record file of a baseline.
 
     Args:
         folder: Output folder.
@@ -38,7 +38,7 @@ def baseline_records(folder: Path, name: str) -> Path:
 
 
 def prepare_output_folder(folder: Path, about: dict[str, Any], force: bool = False) -> None:
-    """Create the output folder of an evaluation, or check that an interrupted evaluation can be continued there.
+    """Creates the output folder of an evaluation, or checks that an interrupted evaluation can be continued there.
 
     Baselines may be added to an evaluation and left out again.
 
@@ -80,7 +80,7 @@ def prepare_output_folder(folder: Path, about: dict[str, Any], force: bool = Fal
 
 
 def read_evaluations(folders: Sequence[Path]) -> tuple[dict[str, QueryResults], dict[str, dict[str, Any]]]:
-    """Read evaluations back from their output folders, for a comparison.
+    """Reads evaluations back from their output folders, for a comparison.
 
     Args:
         folders: Output folders of ``nre_ros evaluate``, of this version or of version 0.1.

@@ -21,7 +21,7 @@ class RecordFile:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the file, or create it.
+        """Opens the file, or creates it.
 
         Args:
             path: File to append to.
@@ -38,7 +38,7 @@ class RecordFile:
             raise EvaluationError(f"{path}: cannot be written ({error.strerror})") from error
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append the record of one image and flush it to the operating system.
+        """Appends the record of one image and flushes it to the operating system.
 
         Args:
             record: JSON values with at least ``image`` and ``success``.
@@ -55,7 +55,7 @@ class RecordFile:
 
 
 def read_records(path: Path) -> Iterator[dict[str, Any]]:
-    """Read the records of a file one at a time.
+    """Reads the records of a file one at a time.
 
     Args:
         path: File to read; a missing file has no records.

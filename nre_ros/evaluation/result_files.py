@@ -24,7 +24,7 @@ _TEXT_COLUMNS = ("image", "stamp_ns", "keyframes", "reason")
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write JSON that every reader accepts: numbers that are not finite become null.
+    """Writes JSON that every reader accepts: numbers that are not finite become null.
 
     Args:
         path: File to write.
@@ -34,7 +34,7 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def write_tum(path: Path, results: QueryResults) -> None:
-    """Write the accepted poses in TUM format ``t x y z qx qy qz qw``, camera to map, in metres.
+    """Writes the accepted poses in TUM format ``t x y z qx qy qz qw``, camera to map, in metres.
 
     The time is in seconds, or the index of an image without a stamp.
 
@@ -52,7 +52,7 @@ def write_tum(path: Path, results: QueryResults) -> None:
 
 
 def write_csv(path: Path, results: QueryResults) -> None:
-    """Write one row per image with the errors and with everything that ``read_csv`` needs.
+    """Writes one row per image with the errors and with everything that ``read_csv`` needs.
 
     Args:
         path: File to write.
@@ -105,7 +105,7 @@ def write_csv(path: Path, results: QueryResults) -> None:
 
 
 def read_csv(path: Path, wrong_beyond: tuple[float, float]) -> QueryResults:
-    """Read the results that ``write_csv`` wrote.
+    """Reads the results that ``write_csv`` wrote.
 
     Args:
         path: File to read.

@@ -19,7 +19,7 @@ _SESSION = "session"
 
 
 def node_parameters(options: EvaluationOptions) -> dict[str, str]:
-    """Return the parameters of the node in a session.
+    """Returns the parameters of the node in a session.
 
     Args:
         options: Options of the evaluation. ``options.parameters`` override the other options.
@@ -38,7 +38,7 @@ def node_parameters(options: EvaluationOptions) -> dict[str, str]:
 
 
 def record_session(source: BagInput, options: EvaluationOptions) -> None:
-    """Play the bag to the node and record the result of each image that the node processed.
+    """Plays the bag to the node and records the result of each image that the node processed.
 
     A session cannot be continued: the records of a complete session are kept, an incomplete session is repeated.
 
@@ -66,7 +66,7 @@ def record_session(source: BagInput, options: EvaluationOptions) -> None:
 
 
 def count_sent_images(output: Path) -> int:
-    """Count the images that the player sent in a session.
+    """Counts the images that the player sent in a session.
 
     Args:
         output: Output folder of the evaluation.

@@ -58,7 +58,16 @@ class AliasedPlaces:
             self._places.append(_AliasedPlace(other.T_map_base @ invert(measured.T_map_base)))
 
     def doublings(self, expected: Prediction, measured: BodyPose, threshold: float) -> int:
-        """How often the evidence that ``measured`` needs has doubled: 0 in a place that was never refuted."""
+        """Returns how often the evidence that a pose needs has doubled.
+
+        Args:
+            expected: Predicted pose of the robot.
+            measured: Pose that is to be accepted.
+            threshold: Mahalanobis distance up to which poses agree.
+
+        Returns:
+            The number of doublings, 0 in a place that was never refuted.
+        """
         place = self._find(expected, measured.T_map_base, measured.covariance, threshold)
         return min(place.refuted, _MAX_DOUBLINGS) if place else 0
 

@@ -41,7 +41,18 @@ class PoseHypothesis:
 
 
 def fault_of(observation: Observation, result: LocalizationResult, settings: GateSettings) -> str:
-    """Why the first pose of a result cannot be judged, empty if it can; faults of odometry are found elsewhere."""
+    """Checks whether the first pose of a result can be judged.
+
+    Faults of the odometry are found by ``OdometryTrack``.
+
+    Args:
+        observation: The image.
+        result: Its localization result, with one hypothesis at least.
+        settings: Settings of the gate.
+
+    Returns:
+        Why the pose cannot be judged, empty if it can.
+    """
     first = result.hypotheses[0]
     if observation.stamp <= 0:
         return f"its stamp is {observation.stamp} ns"
@@ -61,13 +72,16 @@ def hypotheses_of(
     reading: OdometryReading | None,
     settings: GateSettings,
 ) -> Iterator[PoseHypothesis]:
-    """The first pose of an image, then those alternatives that are probable and certain enough to be judged.
+    """Yields the first pose of an image, then those alternatives that are probable and certain enough to be judged.
 
     Args:
         observation: The image.
         result: Its localization result, with one hypothesis at least.
-        reading: Odometry at the image's stamp.
+        reading: Odometry at the image's stamp; None without odometry.
         settings: Settings of the gate.
+
+    Yields:
+        The poses, each with a covariance that is inflated and has the lower limit added.
     """
     first, *others = result.hypotheses
     T_cam_base = invert(np.asarray(observation.T_base_cam, dtype=np.float64))
@@ -92,17 +106,33 @@ def hypotheses_of(
 
 
 def largest_alternative_share(result: LocalizationResult) -> float:
-    """Share of the most probable alternative to the first pose, 0 without one."""
+    """Returns the share of the most probable alternative to the first pose, 0 without an alternative.
+
+    Args:
+        result: Localization result of an image.
+    """
     return max((other.share for other in result.hypotheses[1:]), default=0.0)
 
 
 def min_covariance(settings: GateSettings) -> npt.NDArray[np.float64]:
-    """The covariance [6, 6] that is added to every reported one."""
+    """Returns the covariance [6, 6] that is added to every reported covariance.
+
+    Args:
+        settings: Settings of the gate, with the lower limits of the standard deviations.
+    """
     return np.diag([settings.min_position_stddev**2] * 3 + [settings.min_rotation_stddev**2] * 3)
 
 
 def uncertainty_fault(covariance: npt.NDArray[np.float64], settings: GateSettings) -> str:
-    """Why a pose of this covariance [6, 6] is too uncertain, empty if it is not."""
+    """Checks whether a pose is certain enough to be judged.
+
+    Args:
+        covariance: [6, 6] of (x, y, z, rotation about x, y, z), metres and radians.
+        settings: Settings of the gate, with the largest standard deviations.
+
+    Returns:
+        Why the pose is too uncertain, empty if it is not.
+    """
     metres, radians = position_stddev(covariance), rotation_stddev(covariance)
     if metres > settings.max_position_stddev:
         return (
@@ -119,7 +149,14 @@ def uncertainty_fault(covariance: npt.NDArray[np.float64], settings: GateSetting
 
 
 def body_odometry(observation: Observation) -> npt.NDArray[np.float64] | None:
-    """Pose [4, 4] of the robot's body in the odometry frame; None without odometry, NaN as it came."""
+    """Computes the pose of the robot's body in the odometry frame.
+
+    Args:
+        observation: Extrinsics and odometry of the camera.
+
+    Returns:
+        ``T_odom_base`` [4, 4], not checked for NaN; None without odometry.
+    """
     if observation.T_odom_cam is None:
         return None
     T_cam_base = invert(np.asarray(observation.T_base_cam, dtype=np.float64))

@@ -41,6 +41,9 @@ class LastPose:
     def save(self, path: Path | str) -> None:
         """Replaces the file atomically, so that it never holds half a pose.
 
+        Args:
+            path: The file.
+
         Raises:
             LastPoseError: The file cannot be written.
         """
@@ -66,7 +69,13 @@ class LastPose:
 
     @classmethod
     def load(cls, path: Path | str) -> LastPose | None:
-        """Reads a file; None where there is no file.
+        """Reads a pose from a file.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The pose; None where there is no file.
 
         Raises:
             LastPoseError: The file is damaged or cannot be read.

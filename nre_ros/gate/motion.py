@@ -219,7 +219,16 @@ def predict(origin: BodyPose, stamp: int, reading: OdometryReading | None, model
 def difference(
     prediction: Prediction, T_map_base: npt.NDArray[np.float64], covariance: npt.NDArray[np.float64]
 ) -> PoseDifference:
-    """Compares a measured pose [4, 4] with covariance [6, 6] with its prediction."""
+    """Compares a measured pose with its prediction.
+
+    Args:
+        prediction: Predicted pose of the robot's body.
+        T_map_base: Measured pose [4, 4] in the map.
+        covariance: Covariance [6, 6] of the measured pose.
+
+    Returns:
+        The Mahalanobis distance under the sum of both covariances, the distance and the angle.
+    """
     rotation = Rotation.from_matrix(T_map_base[:3, :3] @ prediction.T_map_base[:3, :3].T).as_rotvec()
     error = np.concatenate([T_map_base[:3, 3] - prediction.T_map_base[:3, 3], rotation])
     squared = error @ np.linalg.solve(prediction.covariance + covariance, error)
@@ -229,12 +238,20 @@ def difference(
 
 
 def position_stddev(covariance: npt.NDArray[np.float64]) -> float:
-    """Largest standard deviation of the position in any direction, metres."""
+    """Computes the largest standard deviation of the position in any direction, in metres.
+
+    Args:
+        covariance: [6, 6] of (x, y, z, rotation about x, y, z), metres and radians.
+    """
     return math.sqrt(max(np.linalg.eigvalsh(covariance[:3, :3])[-1], 0.0))
 
 
 def rotation_stddev(covariance: npt.NDArray[np.float64]) -> float:
-    """Largest standard deviation of the rotation about any axis, radians."""
+    """Computes the largest standard deviation of the rotation about any axis, in radians.
+
+    Args:
+        covariance: [6, 6] of (x, y, z, rotation about x, y, z), metres and radians.
+    """
     return math.sqrt(max(np.linalg.eigvalsh(covariance[3:, 3:])[-1], 0.0))
 
 

@@ -19,14 +19,21 @@ class StampOrder:
         self.newest = 0
 
     def reset(self, newest: int = 0) -> None:
-        """Starts a new sequence, whose newest stamp so far is ``newest``."""
+        """Starts a new sequence of stamps.
+
+        Args:
+            newest: Newest stamp so far, nanoseconds; 0 before the first one.
+        """
         self.newest = newest
 
     def add(self, stamp: int) -> float:
         """Adds the next stamp of the sequence.
 
+        Args:
+            stamp: Nanoseconds.
+
         Returns:
-            Seconds by which time went back, and a new sequence has begun; 0 where it did not.
+            Seconds by which time went back, so that a new sequence has begun; 0 where it did not.
         """
         back = self.newest - stamp
         self.newest = stamp if back > MAX_DISORDER else max(self.newest, stamp)

@@ -72,7 +72,7 @@ class ConfidenceModel:
         return alone * self.share(numbers[..., _ALTERNATIVE_SCORE])
 
     def share(self, alternative_score: npt.NDArray[np.float64] | float) -> npt.NDArray[np.float64] | float:
-        """Computes the probability of a pose beside its alternative: 1/2 if both have the same inlier score.
+        """Computes the probability of a pose beside its alternative, 1/2 if both have the same inlier score.
 
         Args:
             alternative_score: Relative inlier score of the alternative, any shape.
@@ -95,7 +95,7 @@ class ConfidenceModel:
         return factor[..., None, None] ** 2 * reported
 
     def to_json(self) -> dict[str, object]:
-        """The model as ``read_model`` reads it."""
+        """Returns the model as ``read_model`` reads it."""
         lists = {name: getattr(self, name).tolist() for name in ("mean", "scale", "weights")}
         others = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in lists}
         return {"version": VERSION, "numbers": list(NUMBERS), **lists, **others}

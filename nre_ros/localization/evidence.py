@@ -77,7 +77,7 @@ class Evidence:
     alternative_score: float
 
     def numbers(self) -> npt.NDArray[np.float64]:
-        """The weighed numbers ``[F]`` float64, in the order of ``NUMBERS``."""
+        """Returns the weighed numbers ``[F]`` float64, in the order of ``NUMBERS``."""
         return np.array(astuple(self)[3:], dtype=np.float64)
 
 

@@ -203,7 +203,7 @@ class Localizer:
         *,
         retrieve: int | None = None,
     ) -> Estimate:
-        """As ``localize``, without the verdict: the estimator's own answer.
+        """Estimates the pose as ``localize`` does, without the verdict.
 
         Args:
             image: uint8, BGR ``[H, W, 3]`` or grey ``[H, W]``.

@@ -92,7 +92,7 @@ class LocalizationResult:
         return (Alternative(self.T_map_cam, share, self.covariance), *self.alternatives)
 
     def to_json(self) -> dict[str, object]:
-        """The fields of one line of ``nre_ros localize``'s output, without the image's name."""
+        """Returns the fields of one line of ``nre_ros localize``'s output, without the image's name."""
         position = quaternion = covariance = None
         if self.T_map_cam is not None and self.covariance is not None:
             position, quaternion = (array.tolist() for array in position_quaternion(self.T_map_cam))

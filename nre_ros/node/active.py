@@ -137,7 +137,11 @@ class ActiveNode:
         return not (self.worker.running or self.keyframe_writer.running)
 
     def forget(self, reason: str) -> None:
-        """Forgets the pose and all that follows from it; ``reason`` is for the log."""
+        """Forgets the pose and all that follows from it.
+
+        Args:
+            reason: Why the pose is forgotten, for the log.
+        """
         self.pipeline.forget(reason)
 
     def _remaining(self) -> float | None:

@@ -60,12 +60,19 @@ class CameraInput:
         self.topics = [*self._image_topics, self._info_topic]
 
     def silent_topics(self) -> list[str]:
-        """The topics without a message so far; those of the images count as one."""
+        """Returns the topics without a message so far; those of the images count as one."""
         images = [] if self._newest else [" or ".join(self._image_topics)]
         return images + ([] if self._infos else [self._info_topic])
 
     def camera_info_at(self, stamp: int) -> CameraInfo | None:
-        """The CameraInfo of an image's stamp (nanoseconds), or the newest; None before the first."""
+        """Finds the CameraInfo of an image.
+
+        Args:
+            stamp: Stamp of the image, nanoseconds.
+
+        Returns:
+            The CameraInfo with the same stamp, else the newest; None before the first.
+        """
         infos = list(self._infos)
         same = [info for info in infos if stamp_nanoseconds(info.header.stamp) == stamp]
         return (same or infos or [None])[-1]
@@ -111,9 +118,13 @@ class CameraInput:
 
 
 def compressed_topic(node: Node, image: str) -> str:
-    """The topic of the compressed images of ``image``, by the rules of image_transport.
+    """Returns the topic of the compressed images of an image topic, by the rules of image_transport.
 
-    ``<image>/compressed``, also below the name that ``image`` is remapped to.
+    This is ``<image>/compressed``, also below the name that ``image`` is remapped to.
+
+    Args:
+        node: The node whose remappings apply.
+        image: Name of the image topic, relative to the node's namespace.
     """
     own = node.resolve_topic_name(f"{image}/compressed")
     if own != node.resolve_topic_name(f"{image}/compressed", only_expand=True):

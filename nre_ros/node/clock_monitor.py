@@ -41,7 +41,11 @@ class ClockMonitor:
         )
 
     def arrived(self, stamp: int) -> None:
-        """Notes the stamp (nanoseconds) of an image that has just arrived; the order of arrival is that of time."""
+        """Records the stamp of an image that has just arrived, and reports a stamp that shows that time went back.
+
+        Args:
+            stamp: Nanoseconds.
+        """
         if self._check_stamp(stamp):
             return
         seconds = self._arrivals.add(stamp)
@@ -52,12 +56,15 @@ class ClockMonitor:
             self._newest_arrival = time.monotonic()
 
     def current_stamp(self) -> int:
-        """The stamp that an image would have now, extrapolated from those before; 0 before the first image."""
+        """Returns the stamp that an image would have now, extrapolated from those before; 0 before the first image."""
         newest = self._arrivals.newest
         return newest + round(1e9 * (time.monotonic() - self._newest_arrival)) if newest else 0
 
     def check(self, stamp: int) -> tuple[ImageDrop, str] | None:
-        """Checks the stamp (nanoseconds) of an image that is about to be localized.
+        """Checks the stamp of an image that is about to be localized.
+
+        Args:
+            stamp: Nanoseconds.
 
         Returns:
             Why the image is dropped, as a kind and in words; None for an image that can be localized.

@@ -17,12 +17,20 @@ from nre_ros.node.ros_libraries import LIBRARIES
 
 
 def stamp_message(nanoseconds: int) -> Time:
-    """builtin_interfaces/Time of nanoseconds since the epoch."""
+    """Converts nanoseconds to a builtin_interfaces/Time.
+
+    Args:
+        nanoseconds: Time since the epoch.
+    """
     return Time(sec=nanoseconds // 10**9, nanosec=nanoseconds % 10**9)
 
 
 def pose_message(T: npt.NDArray[np.float64]) -> Pose:
-    """geometry_msgs/Pose of a rigid motion [4, 4]."""
+    """Converts a rigid motion to a geometry_msgs/Pose.
+
+    Args:
+        T: Rigid motion [4, 4], metres.
+    """
     position, quaternion = LIBRARIES.position_quaternion(T)
     pose = Pose()
     pose.position.x, pose.position.y, pose.position.z = position
@@ -32,7 +40,13 @@ def pose_message(T: npt.NDArray[np.float64]) -> Pose:
 
 
 def matrix_of_pose(pose: Pose) -> npt.NDArray[np.float64]:
-    """Rigid motion [4, 4] of a geometry_msgs/Pose.
+    """Converts a geometry_msgs/Pose to a rigid motion.
+
+    Args:
+        pose: The message.
+
+    Returns:
+        The rigid motion [4, 4], metres.
 
     Raises:
         PoseError: The pose is not finite or its quaternion is not a rotation.
@@ -42,7 +56,14 @@ def matrix_of_pose(pose: Pose) -> npt.NDArray[np.float64]:
 
 
 def transform_message(T: npt.NDArray[np.float64], parent: str, child: str, stamp: int) -> TransformStamped:
-    """geometry_msgs/TransformStamped of ``T_parent_child`` [4, 4] at ``stamp`` nanoseconds."""
+    """Converts a rigid motion to a geometry_msgs/TransformStamped.
+
+    Args:
+        T: ``T_parent_child`` [4, 4], metres.
+        parent: Name of the parent frame.
+        child: Name of the child frame.
+        stamp: Nanoseconds.
+    """
     message = TransformStamped(child_frame_id=child)
     message.header.frame_id = parent
     message.header.stamp = stamp_message(stamp)
@@ -54,13 +75,26 @@ def transform_message(T: npt.NDArray[np.float64], parent: str, child: str, stamp
 
 
 def translation_rotation(transform: Transform) -> tuple[list[float], list[float]]:
-    """Translation (x, y, z) and quaternion (x, y, z, w) of a geometry_msgs/Transform, unchecked."""
+    """Splits a geometry_msgs/Transform into its numbers, unchecked.
+
+    Args:
+        transform: The message.
+
+    Returns:
+        Translation (x, y, z) in metres and quaternion (x, y, z, w).
+    """
     t, q = transform.translation, transform.rotation
     return [t.x, t.y, t.z], [q.x, q.y, q.z, q.w]
 
 
 def matrix_of_transform(transform: Transform) -> npt.NDArray[np.float64]:
-    """Rigid motion [4, 4] of a geometry_msgs/Transform.
+    """Converts a geometry_msgs/Transform to a rigid motion.
+
+    Args:
+        transform: The message.
+
+    Returns:
+        The rigid motion [4, 4], metres.
 
     Raises:
         PoseError: The transform is not finite or its quaternion is not a rotation.
@@ -69,10 +103,16 @@ def matrix_of_transform(transform: Transform) -> npt.NDArray[np.float64]:
 
 
 def image_pixels(message: Image | CompressedImage) -> npt.NDArray[np.uint8]:
-    """Pixels of an image, uint8 BGR [H, W, 3] or grey [H, W]; cv_bridge decodes what the package does not know.
+    """Decodes the pixels of an image; cv_bridge decodes encodings that the package does not know.
+
+    Args:
+        message: The image.
+
+    Returns:
+        uint8 BGR [H, W, 3] or grey [H, W].
 
     Raises:
-        ImageError: The message holds no image, or nobody here knows its encoding.
+        ImageError: The message holds no image, or its encoding is unknown to all decoders here.
     """
     try:
         return image_array(message)

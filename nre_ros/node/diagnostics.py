@@ -60,7 +60,13 @@ class Diagnostics:
             _remember(self._arrivals, time.monotonic())
 
     def update(self, observation: Observation, decision: Decision, milliseconds: float) -> None:
-        """Notes what became of an image, and how many milliseconds it took."""
+        """Records the decision about an image.
+
+        Args:
+            observation: The image.
+            decision: The gate's decision about it.
+            milliseconds: Time from the image's arrival to its status.
+        """
         now = time.monotonic()
         with self._lock:
             _remember(self._localized, (now, decision.accepted, milliseconds))
@@ -131,7 +137,14 @@ class Diagnostics:
 
 
 def device_facts(device: torch.device) -> dict[str, str]:
-    """Name of a torch device and how much memory is used there, as values of the diagnostics."""
+    """Returns the values of the diagnostics about a device: its name, and how much memory is used.
+
+    Args:
+        device: A torch device.
+
+    Returns:
+        Name -> value.
+    """
     facts = {"device": str(device), "process memory (MB)": f"{_resident_megabytes():.0f}"}
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)

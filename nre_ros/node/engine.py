@@ -82,7 +82,7 @@ class Engine:
         return self._localizer.device
 
     def facts(self) -> dict[str, str]:
-        """Values of the diagnostics about map and device, name -> value; may be called by any thread."""
+        """Returns the values of the diagnostics about map and device, name -> value; may be called by any thread."""
         facts = {"map": str(self.store.path), "keyframes": str(self._count), **device_facts(self.device)}
         return {**facts, "limitation": self.limitation} if self.limitation else facts
 

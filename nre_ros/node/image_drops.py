@@ -54,16 +54,28 @@ class DropCounter:
         self._counts: dict[str, Counter[str]] = {}  # camera -> reason -> count
 
     def add(self, camera_name: str, drop: ImageDrop) -> None:
-        """Counts one image of a camera."""
+        """Counts one dropped image.
+
+        Args:
+            camera_name: Name of the camera, empty for the only one.
+            drop: Why the image was dropped.
+        """
         with self._lock:
             self._counts.setdefault(camera_name, Counter())[drop.value] += 1
 
     def of_camera(self, camera_name: str) -> dict[str, int]:
-        """Reason -> number of images of one camera; reasons that have not occurred are left out."""
+        """Returns the number of dropped images of one camera for each reason.
+
+        Args:
+            camera_name: Name of the camera, empty for the only one.
+
+        Returns:
+            Reason -> number of images; reasons that have not occurred are left out.
+        """
         with self._lock:
             return dict(self._counts.get(camera_name, {}))
 
     def totals(self) -> dict[str, int]:
-        """Reason -> number of images of all cameras."""
+        """Returns the number of dropped images of all cameras for each reason."""
         with self._lock:
             return dict(sum(self._counts.values(), Counter()))

@@ -87,7 +87,11 @@ class InitialPoseInput:
         return self._pending is not None
 
     def set(self, pose: InitialPose | None) -> None:
-        """Replaces the pending pose, also while ``apply`` is at work; None: there is none any more."""
+        """Replaces the pending pose, also while ``apply`` is at work.
+
+        Args:
+            pose: The new pose; None: no pose is pending any more.
+        """
         with self._lock:
             self._pending = pose
             self._replaced += 1
@@ -96,6 +100,10 @@ class InitialPoseInput:
         """Hands the pending pose to the gate, as the pose of its body at the image's stamp or before.
 
         A pose that cannot be used is logged, and the gate is left as it was.
+
+        Args:
+            gate: The validation gate.
+            observation: The next image, with its extrinsics and odometry.
         """
         with self._lock:
             pose, self._pending, replaced = self._pending, None, self._replaced
@@ -167,7 +175,10 @@ class LastPoseFile:
         self._saved = 0.0  # monotonic seconds
 
     def read(self) -> InitialPose | None:
-        """The pose in the file; None without a file, and for one that is damaged or of another map (logged)."""
+        """Reads the pose in the file.
+
+        Returns None without a file, and for a file that is damaged or of another map (logged).
+        """
         if not self._path:
             return None
         try:
@@ -186,7 +197,14 @@ class LastPoseFile:
     def update(
         self, T_map_cam: npt.NDArray[np.float64], covariance: npt.NDArray[np.float64], camera: str, stamp: int
     ) -> None:
-        """Notes an accepted pose [4, 4] with covariance [6, 6]; it is written if the last writing is some seconds ago."""
+        """Records an accepted pose, and writes it if the last writing is some seconds ago.
+
+        Args:
+            T_map_cam: Pose [4, 4] of the camera in the map.
+            covariance: [6, 6] of (x, y, z, rotation about x, y, z) in the map's axes.
+            camera: Name of the camera's optical frame.
+            stamp: Nanoseconds.
+        """
         if self._path:
             self._unsaved = LastPose(T_map_cam, covariance, self._frames.map, camera, stamp)
             if time.monotonic() - self._saved > _SAVE_SECONDS:

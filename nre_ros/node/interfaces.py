@@ -34,6 +34,12 @@ class RosInterfaces:
     def subscription(self, message_type: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> str:
         """Subscribes to a topic with a QoS that parameters can override.
 
+        Args:
+            message_type: Type of the messages.
+            topic: Name of the topic, before remapping.
+            callback: Called with each message on the executor's thread.
+            qos: Default QoS.
+
         Returns:
             The resolved name of the topic.
         """
@@ -57,7 +63,13 @@ class RosInterfaces:
         self._destroyers.append(lambda: self._node.destroy_timer(timer))
 
     def service(self, service_type: type, name: str, callback: Callable[[Any, Any], Any]) -> None:
-        """Offers a service; the callback takes request and response and returns the response."""
+        """Offers a service.
+
+        Args:
+            service_type: Type of the service.
+            name: Name of the service.
+            callback: Takes request and response and returns the response. Its calls may overlap.
+        """
         service = self._node.create_service(service_type, name, callback, callback_group=self._service_group)
         self._destroyers.append(lambda: self._node.destroy_service(service))
 
@@ -86,7 +98,11 @@ class DisplayTopic:
         return self._publisher.get_subscription_count() > 0
 
     def publish(self, message: object) -> None:
-        """Publishes a message."""
+        """Publishes a message.
+
+        Args:
+            message: A message of the topic's type.
+        """
         self._publisher.publish(message)
 
     def close(self) -> None:
@@ -101,7 +117,11 @@ class RateLimiter:
         self._next = 0.0
 
     def allows(self, rate: float) -> bool:
-        """Whether 1 / ``rate`` seconds have passed since the last time that this was true."""
+        """Returns whether 1 / ``rate`` seconds have passed since the last time that this was true.
+
+        Args:
+            rate: Largest rate, Hz.
+        """
         now = time.monotonic()
         if now < self._next:
             return False
@@ -122,15 +142,27 @@ class MapVersion:
 
     @classmethod
     def of(cls, store: KeyframeStore) -> MapVersion:
-        """Returns the present version of an open map."""
+        """Returns the present version of an open map.
+
+        Args:
+            store: The open map.
+        """
         version = cls()
         version._store, version._revision = weakref.ref(store), store.revision
         return version
 
     def is_same_map(self, store: KeyframeStore) -> bool:
-        """Whether this is a version of the open map."""
+        """Returns whether this is a version of an open map.
+
+        Args:
+            store: The open map.
+        """
         return self._store is not None and self._store() is store
 
     def is_of(self, store: KeyframeStore) -> bool:
-        """Whether this is the present version of the open map."""
+        """Returns whether this is the present version of an open map.
+
+        Args:
+            store: The open map.
+        """
         return self.is_same_map(store) and self._revision == store.revision

@@ -63,11 +63,11 @@ class KeyframeWriter:
         return self._thread.is_alive()
 
     def facts(self) -> dict[str, str]:
-        """Values of the diagnostics, name -> value."""
+        """Returns the values of the diagnostics, name -> value."""
         return {f"keyframes {what}": str(count) for what, count in self.counts.items() if count}
 
     def stop(self, timeout: float | None) -> bool:
-        """Writes no more after the keyframe at work.
+        """Stops writing after the keyframe at work.
 
         Args:
             timeout: Seconds to wait for it; None: however long it takes.

@@ -57,11 +57,21 @@ class LocalizeNode(LifecycleNode):
         self._service_change_state.callback = self._refusing(self._service_change_state.callback)
 
     def start(self) -> bool:
-        """Configures and activates; false when that fails, see ``failure``."""
+        """Configures and activates the node.
+
+        Returns false when that fails; ``failure`` has the reason.
+        """
         return self.trigger_configure() == _SUCCESS and self.trigger_activate() == _SUCCESS
 
     def close(self, timeout: float) -> bool:
-        """Ends everything, in whatever state; false when a computation still runs after ``timeout`` seconds."""
+        """Ends everything, whatever the state.
+
+        Args:
+            timeout: Seconds to wait for a computation.
+
+        Returns:
+            Whether everything has ended: false when a computation still runs after the time-out.
+        """
         if not self._close_active(timeout):
             return False
         self._clean_up()

@@ -27,7 +27,11 @@ class ThrottledLogger:
         self._logged: dict[str, float] = {}  # text without numbers -> when it was logged last
 
     def warning(self, text: str) -> None:
-        """Logs ``text`` unless it was logged less than ``PERIOD_SECONDS`` of real time ago."""
+        """Logs a warning unless it was logged less than ``PERIOD_SECONDS`` of real time ago.
+
+        Args:
+            text: The warning; its numbers are ignored in the comparison.
+        """
         now, kind = time.monotonic(), re.sub(r"[-+\d.]+", "", text)
         self._logged = {key: logged for key, logged in self._logged.items() if now - logged < PERIOD_SECONDS}
         if kind not in self._logged:
@@ -36,16 +40,29 @@ class ThrottledLogger:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error on one line."""
+    """Returns the message of an error on one line.
+
+    Args:
+        error: The error.
+    """
     return " ".join(str(error).split())
 
 
 def internal_error(error: Exception) -> str:
-    """The reason that is given where an unexpected error has happened."""
+    """Returns the reason that is reported where an unexpected error has happened.
+
+    Args:
+        error: The error.
+    """
     return f"internal error, {type(error).__name__}: {one_line(error)}"
 
 
 def log_exception(node: Node, error: Exception) -> None:
-    """Logs an unexpected error with its traceback."""
+    """Logs an unexpected error with its traceback.
+
+    Args:
+        node: The node whose logger is used.
+        error: The error.
+    """
     if node.context.ok():  # while the node is being destroyed, publishing may fail
         node.get_logger().error("".join(traceback.format_exception(type(error), error, error.__traceback__)))

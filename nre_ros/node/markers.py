@@ -53,7 +53,17 @@ class Markers:
         return self._map.has_subscribers
 
     def update(self, result: LocalizationResult, decision: Decision, stamp: int, store: KeyframeStore) -> None:
-        """Publishes the camera and map points of the image at ``stamp`` nanoseconds."""
+        """Publishes the cameras and map points of an image, at most ``debug_rate`` times a second.
+
+        Args:
+            result: What the localizer found in the image.
+            decision: The gate's decision about it.
+            stamp: Stamp of the image, nanoseconds.
+            store: The open map.
+
+        Raises:
+            MapError: The map cannot be read.
+        """
         if self._fix.has_subscribers and self._rate.allows(value_of(self._node, "debug_rate")):
             header = Header(frame_id=self._frame, stamp=stamp_message(stamp))
             self._fix.publish(MarkerArray(markers=self._fix_markers(result, decision, store, header)))

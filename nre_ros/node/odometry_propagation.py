@@ -40,7 +40,11 @@ class OdometryPropagation:
         interfaces.timer(1.0 / value_of(node, "transform_rate"), self._publish)
 
     def start_from(self, observation: Observation) -> None:
-        """Propagates the camera of an image whose pose has been published."""
+        """Propagates the camera of an image whose pose has been published.
+
+        Args:
+            observation: The image.
+        """
         camera = replace(observation, message=None, image=None)  # without the pixels
         self._accepted, self._newest = camera, max(observation.stamp, self._newest)
 

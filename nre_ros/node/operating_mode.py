@@ -47,7 +47,7 @@ class OperatingMode:
         interfaces.timer(_CHECK_SECONDS, self._answer_late_calls, steady=True)
 
     def wants_image(self) -> bool:
-        """Whether an image that arrives now is to be localized."""
+        """Returns whether an image that arrives now is to be localized."""
         mode = value_of(self._node, "mode")
         if mode == "continuous" or self._waiting:
             return True

@@ -63,7 +63,7 @@ class Declaration:
     runtime: bool = False
 
     def descriptor(self) -> ParameterDescriptor:
-        """The parameter as ROS describes it."""
+        """Returns the parameter as ROS describes it."""
         descriptor = ParameterDescriptor(description=self.description, type=_TYPES[type(self.default)])
         constraints = ["one of: " + ", ".join(self.choices)] if self.choices else []
         if not self.runtime:
@@ -78,7 +78,14 @@ class Declaration:
         return descriptor
 
     def fault(self, value: Value) -> str:
-        """Why this value cannot be used, empty if it can (ROS itself checks types and ranges)."""
+        """Checks whether the parameter can have a value; ROS itself checks types and ranges.
+
+        Args:
+            value: The value.
+
+        Returns:
+            Why the value cannot be used, empty if it can.
+        """
         if self.choices and value not in self.choices:
             return f"parameter {self.name} is {value!r}, expected one of: {', '.join(self.choices)}"
         return ""
@@ -449,7 +456,12 @@ def declare(node: Node, configured: Callable[[], bool]) -> None:
 
 
 def value_of(node: Node, name: str) -> Any:
-    """The present value of a parameter, of the type of its default."""
+    """Returns the present value of a parameter, of the type of its default.
+
+    Args:
+        node: The node.
+        name: Name of the parameter.
+    """
     return node.get_parameter(name).value
 
 
@@ -504,7 +516,10 @@ _MOTION_NAMES = sorted(set(_BY_NAME) & {field.name for field in fields(MotionMod
 
 
 def gate_settings(node: Node) -> GateSettings:
-    """The gate's settings by the parameters of the same names.
+    """Returns the gate's settings by the parameters of the same names.
+
+    Args:
+        node: The node.
 
     Raises:
         SettingsError: A value is out of range.
@@ -516,7 +531,7 @@ def gate_settings(node: Node) -> GateSettings:
 
 
 def fixed_gate_settings() -> dict[str, float]:
-    """The gate's settings that are no parameters of the node, with their values."""
+    """Returns the gate's settings that are no parameters of the node, with their values."""
     named = {*_GATE_NAMES, *_IN_DEGREES.values(), *_MOTION_NAMES, "motion"}
     values = {**vars(GateSettings()), **vars(MotionModel())}
     return {name: value for name, value in values.items() if name not in named}
@@ -535,7 +550,7 @@ parameter can be given in a parameter file (`config/localize.yaml` has all of th
 
 
 def markdown_table() -> str:
-    """The text of docs/parameters.md."""
+    """Returns the text of docs/parameters.md."""
     parts = [_HEAD]
     for title, declarations in SECTIONS.items():
         parts.append(f"## {title[0].upper() + title[1:]}\n")

@@ -230,6 +230,13 @@ class ImagePipeline:
     def localize_single(self, image: Image | CompressedImage, info: CameraInfo) -> LocalizationResult:
         """Localizes one image by itself, without prior, odometry and gate.
 
+        Args:
+            image: The image.
+            info: Intrinsics of the camera.
+
+        Returns:
+            What the localizer found.
+
         Raises:
             NreError: Image, intrinsics or map cannot be used.
         """

@@ -80,7 +80,11 @@ class PosePublishers:
         self._pose_with_covariance.publish(message)
 
     def publish_status(self, message: LocalizationStatus) -> None:
-        """Publishes the status of an image."""
+        """Publishes the status of an image.
+
+        Args:
+            message: The status.
+        """
         self._status.publish(message)
 
     def close(self) -> None:
@@ -90,7 +94,12 @@ class PosePublishers:
 
 
 def status_of_result(result: LocalizationResult, state: int) -> LocalizationStatus:
-    """A status with what the localizer found in an image, without header, camera and decision."""
+    """Creates a status with what the localizer found in an image, without header, camera and decision.
+
+    Args:
+        result: What the localizer found.
+        state: State of the gate, as ``nre_ros.gate.decision.State``.
+    """
     status = LocalizationStatus(state=int(state), image_localized=result.success)
     status.confidence = float(result.confidence)
     status.points_used, status.points_considered = result.points_used, result.points_considered
@@ -106,7 +115,13 @@ def status_of_result(result: LocalizationResult, state: int) -> LocalizationStat
 def set_pose(
     status: LocalizationStatus, T_map_cam: npt.NDArray[np.float64], covariance: npt.NDArray[np.float64]
 ) -> None:
-    """Puts an accepted pose [4, 4] and its covariance [6, 6] into a status."""
+    """Puts an accepted pose into a status.
+
+    Args:
+        status: The status, which is changed.
+        T_map_cam: Pose [4, 4] of the camera in the map.
+        covariance: [6, 6] of (x, y, z, rotation about x, y, z) in the map's axes.
+    """
     status.pose_valid = status.image_localized = True
     status.pose.pose = pose_message(T_map_cam)
     status.pose.covariance = covariance.ravel().tolist()
@@ -162,7 +177,12 @@ class PathPublisher:
             self._last_position = None
 
     def update(self, T_map: npt.NDArray[np.float64], stamp: int) -> None:
-        """Adds an accepted pose [4, 4] at ``stamp`` nanoseconds, unless it is close to the last one."""
+        """Adds an accepted pose, unless it is close to the last one.
+
+        Args:
+            T_map: Pose [4, 4] in the map.
+            stamp: Nanoseconds.
+        """
         spacing, length = value_of(self._node, "path_spacing"), value_of(self._node, "path_length")
         with self._lock:
             if self._last_position is not None and np.linalg.norm(T_map[:3, 3] - self._last_position) < spacing:

@@ -88,7 +88,14 @@ class Transforms(ABC):
 
     @abstractmethod
     def latest(self, target: str, source: str) -> tuple[npt.NDArray[np.float64], int]:
-        """The newest ``T_target_source`` [4, 4] and its stamp (0: it is static), without waiting.
+        """Looks up the newest transform without waiting.
+
+        Args:
+            target: Frame that coordinates are transformed into.
+            source: Frame of the coordinates.
+
+        Returns:
+            ``T_target_source`` [4, 4] and its stamp in nanoseconds, 0 for a static transform.
 
         Raises:
             TransformError: The transform is not known.
@@ -108,7 +115,14 @@ class Transforms(ABC):
 
     @abstractmethod
     def broadcast(self, T: npt.NDArray[np.float64], parent: str, child: str, stamp: int) -> None:
-        """Publishes ``T_parent_child`` [4, 4] on /tf."""
+        """Publishes a transform on /tf.
+
+        Args:
+            T: ``T_parent_child`` [4, 4], metres.
+            parent: Name of the parent frame.
+            child: Name of the child frame.
+            stamp: Nanoseconds.
+        """
 
     @abstractmethod
     def _lookup(self, target: str, source: str, stamp: int) -> npt.NDArray[np.float64]:
@@ -224,7 +238,14 @@ class OwnTransforms(Transforms):
 
 
 def open_transforms(node: Node) -> Transforms:
-    """The transforms of this machine, listening from now on."""
+    """Opens the transforms of this machine, which are received from now on.
+
+    Args:
+        node: The node.
+
+    Returns:
+        Transforms by tf2_ros where it is installed, else by our own buffer.
+    """
     return Tf2Transforms(node) if tf2_ros else OwnTransforms(node)
 
 
@@ -240,7 +261,12 @@ class Frames:
 
     @classmethod
     def of(cls, node: Node, map_frame: str) -> Frames:
-        """The frames by the node's parameters; ``map_frame`` is the name in the map file."""
+        """Returns the frames by the node's parameters.
+
+        Args:
+            node: The node.
+            map_frame: Name of the map's frame in the map file, for an empty parameter ``map_frame``.
+        """
         names = {name: value_of(node, f"{name}_frame") for name in ("map", "odom", "base", "camera", "pose")}
         # the poses of several cameras would follow each other without a sign which is whose
         several = len(value_of(node, "cameras")) > 1
@@ -264,11 +290,35 @@ class FrameLookups:
         self._several_cameras = several_cameras
 
     def extrinsics(self, camera: str, stamp: int) -> npt.NDArray[np.float64]:
-        """``T_base_cam`` [4, 4] of a camera on the robot; the identity for a single camera, which is the body itself."""
+        """Looks up the pose of a camera on the robot.
+
+        Args:
+            camera: The camera's optical frame.
+            stamp: Nanoseconds.
+
+        Returns:
+            ``T_base_cam`` [4, 4]; the identity for a single camera, which is the body itself.
+
+        Raises:
+            TransformError: The transform is not known.
+        """
         return self.between(self._frames.base, camera, stamp, "no pose") if self._several_cameras else np.eye(4)
 
     def between(self, target: str, source: str, stamp: int, consequence: str) -> npt.NDArray[np.float64]:
-        """``T_target_source`` [4, 4] of two frames; ``consequence`` begins the message of the error."""
+        """Looks up the transform between two frames.
+
+        Args:
+            target: Frame that coordinates are transformed into.
+            source: Frame of the coordinates.
+            stamp: Nanoseconds.
+            consequence: What a missing transform prevents, for the beginning of the error's message.
+
+        Returns:
+            ``T_target_source`` [4, 4].
+
+        Raises:
+            TransformError: The transform is not known.
+        """
         return self._lookup(consequence, target, source, stamp)
 
     def odometry(self, camera: str, stamp: int, patience: float = math.inf) -> npt.NDArray[np.float64] | None:
@@ -295,7 +345,21 @@ class FrameLookups:
         stamp: int,
         patience: float = math.inf,
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Pose [4, 4] and covariance [6, 6] of ``pose_frame``, or of the camera where that parameter is empty."""
+        """Converts the pose of the camera to that of the parameter ``pose_frame``, or keeps it where that is empty.
+
+        Args:
+            T_map_cam: Pose [4, 4] of the camera in the map.
+            covariance: [6, 6] of (x, y, z, rotation about x, y, z) in the map's axes.
+            camera: The camera's optical frame.
+            stamp: Nanoseconds.
+            patience: Longest wait, seconds; never longer than the parameter ``transform_timeout``.
+
+        Returns:
+            Pose [4, 4] in the map and covariance [6, 6] in the map's axes.
+
+        Raises:
+            TransformError: The transform is not known.
+        """
         frame = self._frames.pose
         if frame in ("", camera):
             return T_map_cam, covariance
@@ -303,7 +367,16 @@ class FrameLookups:
         return T_map_cam @ T_cam_frame, covariance_of_frame(covariance, T_map_cam, T_cam_frame)
 
     def broadcast_child(self, T_map_cam: npt.NDArray[np.float64], camera: str, stamp: int) -> None:
-        """Broadcasts map -> base or map -> camera at the image's stamp, for a robot without odometry."""
+        """Broadcasts map -> base or map -> camera at the image's stamp, for a robot without odometry.
+
+        Args:
+            T_map_cam: Pose [4, 4] of the camera in the map.
+            camera: The camera's optical frame.
+            stamp: Stamp of the image, nanoseconds.
+
+        Raises:
+            TransformError: The transform is not known.
+        """
         frames, child = self._frames, self._frames.base or camera
         T_cam_child = self._lookup(f"no {frames.map} -> {child or 'camera'}", camera, child, stamp)
         self._transforms.broadcast(T_map_cam @ T_cam_child, frames.map, child, stamp)
@@ -334,7 +407,11 @@ class MapOdomBroadcaster:
         interfaces.timer(1.0 / value_of(node, "transform_rate"), self.broadcast)
 
     def update(self, T_map_odom: npt.NDArray[np.float64]) -> None:
-        """Replaces map -> odom [4, 4] and broadcasts it at once."""
+        """Replaces map -> odom and broadcasts it at once.
+
+        Args:
+            T_map_odom: [4, 4], metres.
+        """
         with self._lock:
             self._T_map_odom = T_map_odom
         self.broadcast()

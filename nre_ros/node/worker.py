@@ -81,6 +81,9 @@ class Worker:
     def request(self, work: Callable[[], None]) -> bool:
         """Adds work that is not replaced.
 
+        Args:
+            work: Called on the worker's thread.
+
         Returns:
             False when too many requests wait already, or the worker has been stopped.
         """
@@ -92,7 +95,7 @@ class Worker:
             return True
 
     def discard_offers(self) -> list[Hashable]:
-        """Discards the waiting offers; returns their sources."""
+        """Discards the waiting offers and returns their sources."""
         with self._changed:
             sources = list(self._offers)
             self._offers.clear()

@@ -52,7 +52,15 @@ def refine_coarse(problem: PoseProblem, T: torch.Tensor, config: EstimatorConfig
 
 
 def unrefined(problem: PoseProblem, T: torch.Tensor) -> RefinedPose:
-    """The pose ``[4, 4]`` as it is, with the coarse windows from which its covariance is computed."""
+    """Wraps a pose that skips refinement, with the coarse windows from which its covariance is computed.
+
+    Args:
+        problem: Points and maps.
+        T: ``[4, 4]`` pose ``T_cam_map``.
+
+    Returns:
+        The same pose, with the cost NaN.
+    """
     windows = problem.windows(problem.cells(T[None]), _UNREFINED_RADIUS)
     return RefinedPose(T, math.nan, problem.points, windows, _UNREFINED_SIGMA)
 

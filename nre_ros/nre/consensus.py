@@ -109,7 +109,15 @@ class TripletSampler:
         self.rays = problem.camera.rays(problem.maps.grid.to_pixels(cells.to(problem.points)))
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draws ``count`` triplets: rays and points, ``[count, 3, 3]`` each, as ``solve_p3p`` takes them."""
+        """Draws triplets of points, sharper maps more often.
+
+        Args:
+            count: Number of triplets.
+            generator: Source of the random numbers.
+
+        Returns:
+            Rays in the camera frame and points in the map frame, ``[count, 3, 3]`` each, as ``solve_p3p`` takes them.
+        """
         triplets = _draw_triplets(self.entropy, count, generator)
         return self.rays[triplets], self.points[triplets]
 

@@ -225,7 +225,11 @@ class Stopwatch:
         return perf_counter()
 
     def lap(self, stage: str) -> None:
-        """Notes the time since the last lap as that of ``stage``."""
+        """Records the time since the last lap as the duration of a stage.
+
+        Args:
+            stage: Name of the stage.
+        """
         now = self._now()
         self.milliseconds[stage] = (now - self._last) * 1e3
         self._last = now

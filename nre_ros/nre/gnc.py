@@ -115,12 +115,24 @@ class RefinedPose:
 
 
 def sigma_schedule(sigma_max: float, sigma_min: float) -> tuple[float, ...]:
-    """The published scales within [sigma_min, sigma_max], largest first."""
+    """Returns the published scales within a range, largest first.
+
+    Args:
+        sigma_max: Largest scale, in cells.
+        sigma_min: Smallest scale, in cells.
+    """
     return tuple(sigma for sigma in SIGMAS if sigma_min <= sigma <= sigma_max)
 
 
 def newton_schedule(sigma_max: float, sigma_min: float) -> tuple[float, ...]:
-    """The published scales down to 1 cell, and the last one: Newton's steps need no scale between these two."""
+    """Returns the published scales within a range that Newton's method needs, largest first.
+
+    These are the scales down to 1 cell and the smallest one. Newton's steps need no scale between these two.
+
+    Args:
+        sigma_max: Largest scale, in cells.
+        sigma_min: Smallest scale, in cells.
+    """
     published = sigma_schedule(sigma_max, sigma_min)
     return tuple(sigma for sigma in published[:-1] if sigma >= 1.0) + published[-1:]
 

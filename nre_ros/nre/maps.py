@@ -79,12 +79,29 @@ class NREMaps:
 
 
 def outlier_loss(height: int, width: int) -> float:
-    """Computes ln|Omega| of a map of height x width cells and the category 'not in the image'."""
+    """Computes ln|Omega|, where Omega has the cells of a map and the category 'not in the image'.
+
+    Args:
+        height: Of the map, in cells.
+        width: Of the map, in cells.
+
+    Returns:
+        The loss in nats.
+    """
     return math.log(height * width + 1)
 
 
 def correspondence_logits(descriptors: torch.Tensor, features: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Computes <d_n, F(x)> / temperature, ``[N, H W]``, of descriptors ``[N, C]`` and features ``[C, H, W]``."""
+    """Computes <d_n, F(x)> / temperature for all points and cells.
+
+    Args:
+        descriptors: ``[N, C]`` descriptors d_n of the points.
+        features: ``[C, H, W]`` features F of the query.
+        temperature: Temperature of the softmax.
+
+    Returns:
+        ``[N, H W]`` logits.
+    """
     return (descriptors / temperature) @ features.flatten(1)
 
 

@@ -54,7 +54,15 @@ class PoseProblem:
         return pixels, valid
 
     def losses_at(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """Samples each point's map: losses ``[B, N]`` in nats at pixels ``[B, N, 2]``, with ``valid`` ``[B, N]``."""
+        """Samples each point's map at a pixel.
+
+        Args:
+            pixels: ``[B, N, 2]`` pixels of the query.
+            valid: ``[B, N]`` whether the point lies in front of the camera.
+
+        Returns:
+            ``[B, N]`` losses in nats.
+        """
         return sample_loss(self.maps.loss, self.maps.grid.to_cells(pixels), valid)
 
     def relative_losses(self, T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -91,7 +99,14 @@ class PoseProblem:
         return torch.cat(costs)
 
     def cells(self, T: torch.Tensor) -> torch.Tensor:
-        """Cells ``[B, N, 2]`` of the projections under poses ``[B, 4, 4]``; far away for points behind the camera."""
+        """Projects all points into the cells of the maps.
+
+        Args:
+            T: ``[B, 4, 4]`` poses ``T_cam_map``.
+
+        Returns:
+            ``[B, N, 2]`` cells (x, y), far away for points behind the camera.
+        """
         return project_cells(T, self.points, self.camera, self.maps.grid)
 
     def windows(self, cells: torch.Tensor, radius: int, rows: torch.Tensor | None = None) -> LocalMaps:

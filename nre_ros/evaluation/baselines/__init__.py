@@ -24,7 +24,7 @@ BASELINES = {
 
 
 def make_baseline(name: str, device: str) -> Baseline:
-    """Create a baseline.
+    """Creates a baseline.
 
     Args:
         name: A key of ``BASELINES``.

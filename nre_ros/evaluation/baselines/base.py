@@ -45,7 +45,7 @@ class Baseline(ABC):
 
     @abstractmethod
     def __init__(self, device: str) -> None:
-        """Load the method.
+        """Loads the method.
 
         Args:
             device: ``cpu`` or ``cuda``.
@@ -56,7 +56,7 @@ class Baseline(ABC):
 
     @abstractmethod
     def describe(self, image: npt.NDArray[np.uint8]) -> Keypoints:
-        """Detect and describe the keypoints of an image.
+        """Detects and describes the keypoints of an image.
 
         Args:
             image: uint8 BGR ``[H, W, 3]``.
@@ -67,7 +67,7 @@ class Baseline(ABC):
 
     @abstractmethod
     def match(self, a: Keypoints, b: Keypoints) -> npt.NDArray[np.int_]:
-        """Match the keypoints of two images.
+        """Matches the keypoints of two images.
 
         Args:
             a: Keypoints of the first image.
@@ -79,7 +79,7 @@ class Baseline(ABC):
 
 
 def image_tensor(image: npt.NDArray[np.uint8]) -> torch.Tensor:
-    """Convert an image to the input of a network.
+    """Converts an image to the input of a network.
 
     Args:
         image: uint8 BGR ``[H, W, 3]``.

@@ -71,7 +71,7 @@ class BaselineLocalizer:
         lift: LiftKeypoints,
         seed: int,
     ) -> None:
-        """Prepare the localizer.
+        """Prepares the localizer.
 
         Args:
             baseline: The baseline.
@@ -92,7 +92,7 @@ class BaselineLocalizer:
         self._keyframes = OrderedDict()
 
     def localize(self, image: npt.NDArray[np.uint8], camera: Camera, names: Sequence[str]) -> BaselinePose:
-        """Localize an image by its matches with some keyframes.
+        """Localizes an image by its matches with some keyframes.
 
         Args:
             image: uint8 BGR ``[H, W, 3]`` or grey ``[H, W]``.
@@ -146,7 +146,7 @@ class BaselineLocalizer:
 
 
 def poselib_camera(camera: Camera) -> dict[str, Any]:
-    """Convert a camera to PoseLib's description. The pixel convention is the same.
+    """Converts a camera to PoseLib's description. The pixel convention is the same.
 
     Args:
         camera: The camera.

@@ -46,7 +46,7 @@ class MapImages:
     """
 
     def __init__(self, store: KeyframeStore, images: Path, depth: Path | None = None) -> None:
-        """Find the images of all keyframes.
+        """Finds the images of all keyframes.
 
         Args:
             store: Map. It is not used after the constructor.
@@ -69,7 +69,7 @@ class MapImages:
             raise EvaluationError(f"{self.folder} contains no image {missing}, a keyframe of map {store.path}")
 
     def image(self, name: str) -> npt.NDArray[np.uint8]:
-        """Read the image of a keyframe.
+        """Reads the image of a keyframe.
 
         Args:
             name: Name of the keyframe.
@@ -80,7 +80,7 @@ class MapImages:
         return read_image(self.folder / name)
 
     def pose_and_camera(self, name: str) -> tuple[npt.NDArray[np.float64], Camera]:
-        """Return pose and camera of a keyframe.
+        """Returns pose and camera of a keyframe.
 
         Args:
             name: Name of the keyframe.
@@ -91,7 +91,7 @@ class MapImages:
         return self._poses[name]
 
     def lifter(self, baseline: Baseline) -> LiftKeypoints:
-        """Return the function that finds the points of a baseline's keypoints in the map.
+        """Returns the function that finds the points of a baseline's keypoints in the map.
 
         Args:
             baseline: The baseline.
@@ -126,7 +126,7 @@ def lift_by_depth(
     camera: Camera,
     T_map_cam: npt.NDArray[np.float64],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Compute the points of pixels from a depth image, with the depth of the nearest pixel.
+    """Computes the points of pixels from a depth image, with the depth of the nearest pixel.
 
     Args:
         depth: ``[H, W]`` metres along the optical axis, 0 where the depth is not known.

@@ -27,7 +27,7 @@ from nre_ros.localization.result import LocalizationResult
 def run_baselines(
     source: EvaluationInput, options: EvaluationOptions, lookup: GroundTruthLookup, images: MapImages
 ) -> dict[str, QueryResults]:
-    """Localize the images of an evaluation with the baselines of ``options.baselines``.
+    """Localizes the images of an evaluation with the baselines of ``options.baselines``.
 
     A pose with at least ``MIN_INLIERS`` inliers is accepted. Baselines report no confidence. The records of a baseline
     are kept in the output folder, and an interrupted run is continued. A baseline that is not installed is skipped

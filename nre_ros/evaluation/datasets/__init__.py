@@ -25,7 +25,7 @@ DATASETS = {
 
 
 def make_dataset(name: str) -> Dataset:
-    """Create a data set.
+    """Creates a data set.
 
     Args:
         name: A key of ``DATASETS``.

@@ -46,7 +46,7 @@ def run_benchmark(
     names: Sequence[str] = (),
     queries: int = 0,
 ) -> BenchmarkResult:
-    """Build the map of each scene, evaluate its queries, and write the table. An interrupted run is continued.
+    """Builds the map of each scene, evaluates its queries, and writes the table. An interrupted run is continued.
 
     Args:
         dataset: The benchmark.
@@ -91,7 +91,7 @@ def _build_map(scene: Scene, options: EvaluationOptions, builder: KeyframeBuilde
 
 
 def can_reuse_map(path: Path, source: str, force: bool) -> bool:
-    """Decide whether an existing map can be used again.
+    """Decides whether an existing map can be used again.
 
     Args:
         path: Map file.
@@ -122,7 +122,7 @@ def can_reuse_map(path: Path, source: str, force: bool) -> bool:
 
 
 def format_table(dataset: Dataset, summaries: dict[str, dict[str, Any]], queries: int = 0) -> list[str]:
-    """Format the table of a benchmark in Markdown, with published figures for the scenes that were run.
+    """Formats the table of a benchmark in Markdown, with published figures for the scenes that were run.
 
     Args:
         dataset: The benchmark.

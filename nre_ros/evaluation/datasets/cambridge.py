@@ -42,7 +42,7 @@ class CambridgeSource(TriangulatedSource):
     """The training or the test images of a scene."""
 
     def __init__(self, folder: Path, split: str) -> None:
-        """Read the list and the NVM model.
+        """Reads the list and the NVM model.
 
         Args:
             folder: Folder of the scene.

@@ -71,7 +71,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def scenes(self, root: Path, names: Sequence[str] = ()) -> list[Scene]:
-        """Find the scenes of the data set.
+        """Finds the scenes of the data set.
 
         Args:
             root: Folder of the data set.
@@ -86,7 +86,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def cells(self, summary: dict[str, Any]) -> tuple[str, ...]:
-        """Return the table row of a scene.
+        """Returns the table row of a scene.
 
         Args:
             summary: Summary of the scene's evaluation.
@@ -96,7 +96,7 @@ class Dataset(ABC):
         """
 
     def submission(self, runs: Iterable[QueryResults]) -> list[str]:
-        """Return the lines of the submission file that the owners of the benchmark evaluate.
+        """Returns the lines of the submission file that the owners of the benchmark evaluate.
 
         Args:
             runs: Results of all scenes.
@@ -138,7 +138,7 @@ class TrajectoryDataset(Dataset):
 
 
 def scene_folders(root: Path, known: Sequence[str], names: Sequence[str], file: str) -> list[Path]:
-    """Find the folders of a data set's scenes.
+    """Finds the folders of a data set's scenes.
 
     Args:
         root: Folder of the data set, or of one scene.
@@ -164,7 +164,7 @@ def scene_folders(root: Path, known: Sequence[str], names: Sequence[str], file: 
 
 
 def share_accepted(summary: dict[str, Any]) -> str:
-    """Return the share of images with an accepted pose.
+    """Returns the share of images with an accepted pose.
 
     Args:
         summary: Summary of an evaluation.
@@ -177,7 +177,7 @@ def share_accepted(summary: dict[str, Any]) -> str:
 
 
 def share_within(summary: dict[str, Any]) -> str:
-    """Return the recall at 5 cm and 5 degrees.
+    """Returns the recall at 5 cm and 5 degrees.
 
     Args:
         summary: Summary of an evaluation.
@@ -190,7 +190,7 @@ def share_within(summary: dict[str, Any]) -> str:
 
 
 def median_and_recall(summary: dict[str, Any]) -> tuple[str, str, str]:
-    """Return the cells of a benchmark that reports median errors.
+    """Returns the cells of a benchmark that reports median errors.
 
     Args:
         summary: Summary of an evaluation.
@@ -203,7 +203,7 @@ def median_and_recall(summary: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def submission_lines(runs: Iterable[QueryResults]) -> list[str]:
-    """Write the submission file of visuallocalization.net: ``image qw qx qy qz tx ty tz``, world to camera.
+    """Writes the submission file of visuallocalization.net: ``image qw qx qy qz tx ty tz``, world to camera.
 
     Args:
         runs: Results of all scenes.
@@ -222,7 +222,7 @@ def submission_lines(runs: Iterable[QueryResults]) -> list[str]:
 
 
 def error_pair(metres: float | None, degrees: float | None) -> str:
-    """Format a position and a rotation error.
+    """Formats a position and a rotation error.
 
     Args:
         metres: Position error, None if it is infinite.

@@ -40,7 +40,7 @@ class EurocSource(TriangulatedSource):
     culling_rule = VIDEO
 
     def __init__(self, folder: Path) -> None:
-        """Read the sequence.
+        """Reads the sequence.
 
         Args:
             folder: Folder that contains mav0.

@@ -43,7 +43,7 @@ class InlocSource(MapSource):
     """The cutouts of all floors."""
 
     def __init__(self, root: Path) -> None:
-        """Find the cutouts.
+        """Finds the cutouts.
 
         Args:
             root: Folder of the data set.
@@ -73,7 +73,7 @@ class InlocSource(MapSource):
         return builder.build_rgbd(name, 0, image, depth, camera, self.alignment(name) @ invert(T_cam_scan))
 
     def alignment(self, name: str) -> np.ndarray:
-        """Read the alignment of a cutout's scan.
+        """Reads the alignment of a cutout's scan.
 
         Args:
             name: Name of the cutout.
@@ -105,7 +105,7 @@ class InlocSource(MapSource):
 
 
 def camera_of_points(points: np.ndarray) -> tuple[Camera, np.ndarray]:
-    """Compute the pinhole camera that sees the points of a cutout in their pixels.
+    """Computes the pinhole camera that sees the points of a cutout in their pixels.
 
     Args:
         points: ``[H, W, 3]`` point of each pixel in the scan's frame, NaN where nothing was measured.

@@ -44,7 +44,7 @@ class ImageCounts:
 
 
 def count_images(results: QueryResults) -> ImageCounts:
-    """Count the images with a pose, with an accepted pose and with a wrong pose.
+    """Counts the images with a pose, with an accepted pose and with a wrong pose.
 
     Args:
         results: Results of a run.
@@ -63,7 +63,7 @@ def count_images(results: QueryResults) -> ImageCounts:
 
 
 def percentiles(values: npt.NDArray[np.float64]) -> dict[str, float] | None:
-    """Compute the median, the 90th and 99th percentile, and the maximum of the finite values.
+    """Computes the median, the 90th and 99th percentile, and the maximum of the finite values.
 
     Percentiles are interpolated linearly between order statistics.
 
@@ -81,7 +81,7 @@ def percentiles(values: npt.NDArray[np.float64]) -> dict[str, float] | None:
 
 
 def recall(results: QueryResults, metres: float, degrees: float) -> float | None:
-    """Compute the share of images that were localized within both error thresholds.
+    """Computes the share of images that were localized within both error thresholds.
 
     An image without an accepted pose counts as a miss.
 
@@ -102,7 +102,7 @@ def recall(results: QueryResults, metres: float, degrees: float) -> float | None
 
 
 def median_errors_of_all(results: QueryResults) -> dict[str, float | None]:
-    """Compute the median errors over all images with ground truth, as papers report them.
+    """Computes the median errors over all images with ground truth, as papers report them.
 
     The error of an image without an accepted pose is infinite.
 
@@ -126,7 +126,7 @@ def median_errors_of_all(results: QueryResults) -> dict[str, float | None]:
 
 
 def failure_reasons(results: QueryResults) -> dict[str, int]:
-    """Count the reasons why images have no accepted pose.
+    """Counts the reasons why images have no accepted pose.
 
     Reasons that differ only in their numbers are counted together.
 

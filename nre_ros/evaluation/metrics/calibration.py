@@ -23,7 +23,7 @@ _LEVELS = (0.5, 0.9, 0.99)
 
 
 def confidence_calibration(results: QueryResults, bins: int = 10) -> dict[str, Any] | None:
-    """Compare the confidence with the share of right poses.
+    """Compares the confidence with the share of right poses.
 
     All posed images with ground truth are used, accepted or not. A pose within ``wrong_beyond`` is right.
 
@@ -52,7 +52,7 @@ def confidence_calibration(results: QueryResults, bins: int = 10) -> dict[str, A
 
 
 def squared_mahalanobis(results: QueryResults) -> dict[str, npt.NDArray[np.float64]]:
-    """Compute e' C^-1 e of the accepted poses that have ground truth and a covariance.
+    """Computes e' C^-1 e of the accepted poses that have ground truth and a covariance.
 
     The error e is the difference of the positions and the rotation vector from the true to the estimated orientation,
     both in the map's axes.
@@ -74,7 +74,7 @@ def squared_mahalanobis(results: QueryResults) -> dict[str, npt.NDArray[np.float
 
 
 def covariance_calibration(results: QueryResults) -> dict[str, Any] | None:
-    """Compare the covariance with the errors, for the position and for the whole pose.
+    """Compares the covariance with the errors, for the position and for the whole pose.
 
     Args:
         results: Results of a run.

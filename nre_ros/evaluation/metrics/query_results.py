@@ -122,7 +122,7 @@ class QueryResults:
         return len(self) > 0 and bool((self.stamps > 0).all())
 
     def seconds(self) -> npt.NDArray[np.float64]:
-        """Return the time of each image.
+        """Returns the time of each image.
 
         Returns:
             ``[N]`` seconds since the first image, or the images' indices where stamps are missing.
@@ -138,7 +138,7 @@ def collect_results(
     min_confidence: float,
     wrong_beyond: tuple[float, float] = (WRONG_METRES, WRONG_DEGREES),
 ) -> QueryResults:
-    """Join the records of a run with its ground truth.
+    """Joins the records of a run with its ground truth.
 
     A pose is accepted if its confidence is at least ``min_confidence``. A record with the field ``accepted`` decides
     for itself. Each image takes less than one kilobyte of memory besides its name.
@@ -204,7 +204,7 @@ def collect_results(
 def without_ground_truth(
     names: Sequence[str], stamps: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return NaN poses for every image: the ``GroundTruthLookup`` of a run without ground truth.
+    """Returns NaN poses for every image: the ``GroundTruthLookup`` of a run without ground truth.
 
     Args:
         names: N image names.
@@ -224,7 +224,7 @@ class Interning(dict[_Hashable, _Hashable]):
 
 
 def pose_matrices(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Convert positions and quaternions to matrices.
+    """Converts positions and quaternions to matrices.
 
     Args:
         numbers: ``[N, 7]`` rows x y z qx qy qz qw.
@@ -242,7 +242,7 @@ def pose_matrices(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def pose_numbers(poses: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Convert matrices to positions and quaternions.
+    """Converts matrices to positions and quaternions.
 
     Args:
         poses: ``[N, 4, 4]`` poses.

@@ -25,7 +25,7 @@ from nre_ros.evaluation.metrics.trajectory import evo_errors, trajectory_errors
 
 
 def recall_key(metres: float, degrees: float) -> str:
-    """Return the key of a recall threshold in the summary, for example ``0.05 m, 5 deg``.
+    """Returns the key of a recall threshold in the summary, for example ``0.05 m, 5 deg``.
 
     Args:
         metres: Largest position error.
@@ -38,7 +38,7 @@ def recall_key(metres: float, degrees: float) -> str:
 
 
 def summarize(results: QueryResults) -> dict[str, Any]:
-    """Compute all figures of a run. Position and rotation errors are those of the accepted poses.
+    """Computes all figures of a run. Position and rotation errors are those of the accepted poses.
 
     Args:
         results: Results of a run.

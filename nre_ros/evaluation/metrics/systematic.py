@@ -31,7 +31,7 @@ _MAX_VELOCITY_SPAN = 1.0
 
 
 def mean_offset(results: QueryResults) -> dict[str, list[float]] | None:
-    """Compute the mean error of the accepted poses that are not wrong, with its standard error.
+    """Computes the mean error of the accepted poses that are not wrong, with its standard error.
 
     Args:
         results: Results of a run.
@@ -55,7 +55,7 @@ def mean_offset(results: QueryResults) -> dict[str, list[float]] | None:
 
 
 def time_delay(results: QueryResults) -> dict[str, float] | None:
-    """Estimate the delay of the poses relative to the ground truth.
+    """Estimates the delay of the poses relative to the ground truth.
 
     The delay and a constant offset b are fitted to the position errors by least squares: e = b - v delay, where v is
     the velocity of the ground truth. A delayed estimate is where the ground truth was ``delay`` seconds before.
@@ -89,7 +89,7 @@ def time_delay(results: QueryResults) -> dict[str, float] | None:
 
 
 def findings(results: QueryResults) -> list[str]:
-    """Describe the systematic errors of a run in words.
+    """Describes the systematic errors of a run in words.
 
     Args:
         results: Results of a run.
@@ -137,7 +137,7 @@ def _offset_finding(offset: dict[str, list[float]] | None, median_error: float) 
 
 
 def frame_misfit(results: QueryResults) -> str:
-    """Find out whether the ground truth is in another frame or scale than the map.
+    """Finds out whether the ground truth is in another frame or scale than the map.
 
     Three explanations are tried where most poses are beyond the error limits: another scale, another map frame, and
     another frame of the moving body than the camera.

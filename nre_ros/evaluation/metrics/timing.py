@@ -32,7 +32,7 @@ class Delays:
 
 
 def relocalization_delays(results: QueryResults) -> Delays:
-    """Measure the delays until the first good pose and until the good pose after each loss.
+    """Measures the delays until the first good pose and until the good pose after each loss.
 
     Computing time is not part of the delays: they are differences of image stamps.
 
@@ -60,7 +60,7 @@ def relocalization_delays(results: QueryResults) -> Delays:
 
 
 def latency(results: QueryResults) -> dict[str, dict[str, float]]:
-    """Compute the duration of each stage over the images that reached the stage.
+    """Computes the duration of each stage over the images that reached the stage.
 
     Args:
         results: Results of a run.

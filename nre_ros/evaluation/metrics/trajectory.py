@@ -37,7 +37,7 @@ class Alignment:
     scale: float = 1.0
 
     def apply(self, poses: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Transform poses.
+        """Transforms poses.
 
         Args:
             poses: ``[N, 4, 4]`` poses in the source frame.
@@ -54,7 +54,7 @@ class Alignment:
 def umeyama(
     source: npt.NDArray[np.float64], target: npt.NDArray[np.float64], with_scale: bool = False
 ) -> Alignment | None:
-    """Find the least-squares alignment of two point sets (Umeyama 1991, equations 40 to 43).
+    """Finds the least-squares alignment of two point sets (Umeyama 1991, equations 40 to 43).
 
     Args:
         source: ``[N, 3]`` points.
@@ -81,7 +81,7 @@ def umeyama(
 def absolute_errors(
     estimated: npt.NDArray[np.float64], ground_truth: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Compute the absolute pose error (APE) of each pose.
+    """Computes the absolute pose error (APE) of each pose.
 
     Args:
         estimated: ``[N, 4, 4]`` estimated poses.
@@ -96,7 +96,7 @@ def absolute_errors(
 def relative_errors(
     estimated: npt.NDArray[np.float64], ground_truth: npt.NDArray[np.float64], delta: int = 1
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Compute the relative pose error (RPE): the error of the motion from pose i to pose i + delta.
+    """Computes the relative pose error (RPE): the error of the motion from pose i to pose i + delta.
 
     Args:
         estimated: ``[N, 4, 4]`` estimated poses.
@@ -111,7 +111,7 @@ def relative_errors(
 
 
 def trajectory_errors(estimated: npt.NDArray[np.float64], ground_truth: npt.NDArray[np.float64]) -> dict[str, Any]:
-    """Compute statistics of APE, of APE after a rigid alignment of the positions, and of RPE from pose to pose.
+    """Computes statistics of APE, of APE after a rigid alignment of the positions, and of RPE from pose to pose.
 
     Args:
         estimated: ``[N, 4, 4]`` estimated poses.
@@ -135,7 +135,7 @@ def trajectory_errors(estimated: npt.NDArray[np.float64], ground_truth: npt.NDAr
 def evo_errors(
     seconds: npt.NDArray[np.float64], estimated: npt.NDArray[np.float64], ground_truth: npt.NDArray[np.float64]
 ) -> dict[str, dict[str, float]] | None:
-    """Compute the RMSE of APE and RPE with the library evo.
+    """Computes the RMSE of APE and RPE with the library evo.
 
     Args:
         seconds: ``[N]`` times of the poses.

@@ -40,7 +40,7 @@ _LEAST_ERROR = 1e-3
 
 
 def errors_over_time(runs: dict[str, QueryResults]) -> str:
-    """Draw the errors of accepted poses over time, and the images without an accepted pose at the top.
+    """Draws the errors of accepted poses over time, and the images without an accepted pose at the top.
 
     Args:
         runs: Run name to results.
@@ -89,7 +89,7 @@ def errors_over_time(runs: dict[str, QueryResults]) -> str:
 
 
 def cumulative_errors(runs: dict[str, QueryResults]) -> str:
-    """Draw the share of images with ground truth whose accepted pose has at most a given error.
+    """Draws the share of images with ground truth whose accepted pose has at most a given error.
 
     Args:
         runs: Run name to results.
@@ -116,7 +116,7 @@ def cumulative_errors(runs: dict[str, QueryResults]) -> str:
 
 
 def stage_durations(runs: dict[str, QueryResults]) -> str:
-    """Draw the median duration of each stage as a bar, and a line to the 99th percentile.
+    """Draws the median duration of each stage as a bar, and a line to the 99th percentile.
 
     Args:
         runs: Run name to results.
@@ -150,7 +150,7 @@ def stage_durations(runs: dict[str, QueryResults]) -> str:
 
 
 def calibration(runs: dict[str, QueryResults]) -> str:
-    """Draw the reliability diagram of the confidence, and the share of errors inside the covariance ellipsoids.
+    """Draws the reliability diagram of the confidence, and the share of errors inside the covariance ellipsoids.
 
     Args:
         runs: Run name to results.

@@ -35,7 +35,7 @@ figcaption { color: var(--quiet); font-size: 0.9em; margin-top: 4px; overflow-wr
 
 
 def page(title: str, subtitle: str, parts: list[str]) -> str:
-    """Assemble the page.
+    """Assembles the page.
 
     Args:
         title: Title of the page.
@@ -54,7 +54,7 @@ def page(title: str, subtitle: str, parts: list[str]) -> str:
 
 
 def heading(text: str) -> str:
-    """Create a heading of a section.
+    """Creates a heading of a section.
 
     Args:
         text: Plain text.
@@ -66,7 +66,7 @@ def heading(text: str) -> str:
 
 
 def paragraph(text: str) -> str:
-    """Create a paragraph.
+    """Creates a paragraph.
 
     Args:
         text: Plain text.
@@ -78,7 +78,7 @@ def paragraph(text: str) -> str:
 
 
 def cards(entries: list[tuple[str, str, bool]]) -> str:
-    """Create the cards with the most important figures.
+    """Creates the cards with the most important figures.
 
     Args:
         entries: Value, description, and whether the value is highlighted as bad.
@@ -97,7 +97,7 @@ def cards(entries: list[tuple[str, str, bool]]) -> str:
 
 
 def notes(lines: list[str]) -> str:
-    """Create a box of notes that a reader needs before the figures.
+    """Creates a box of notes that a reader needs before the figures.
 
     Args:
         lines: Plain text, one note each.
@@ -109,7 +109,7 @@ def notes(lines: list[str]) -> str:
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """Create a table, which scrolls horizontally on a narrow page.
+    """Creates a table, which scrolls horizontally on a narrow page.
 
     Args:
         head: Column heads.
@@ -124,7 +124,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def figure(svg: str, caption: str) -> str:
-    """Create a figure with a caption.
+    """Creates a figure with a caption.
 
     Args:
         svg: SVG element.
@@ -137,7 +137,7 @@ def figure(svg: str, caption: str) -> str:
 
 
 def picture(name: str, lines: tuple[str, ...], jpeg: str) -> str:
-    """Create a figure of one of the worst images.
+    """Creates a figure of one of the worst images.
 
     Args:
         name: Name of the image.

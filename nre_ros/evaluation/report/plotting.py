@@ -22,7 +22,7 @@ RASTERIZE_ABOVE = 3000
 
 
 def new_figure(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Figure, npt.NDArray[Any]]:
-    """Create a figure with empty axes.
+    """Creates a figure with empty axes.
 
     Args:
         rows: Number of rows of axes.
@@ -47,7 +47,7 @@ def new_figure(rows: int, columns: int, size: tuple[float, float], **options: An
 
 
 def add_legend(ax: Axes, **options: Any) -> None:
-    """Add a legend if the axes contain labelled artists.
+    """Adds a legend if the axes contain labelled artists.
 
     Args:
         ax: The axes.
@@ -58,7 +58,7 @@ def add_legend(ax: Axes, **options: Any) -> None:
 
 
 def plain_number(value: float, position: float | None = None) -> str:
-    """Format a tick label as a decimal number instead of a power of ten.
+    """Formats a tick label as a decimal number instead of a power of ten.
 
     Args:
         value: Value of the tick.
@@ -71,7 +71,7 @@ def plain_number(value: float, position: float | None = None) -> str:
 
 
 def label_log_axis(axis: Axis) -> None:
-    """Label a logarithmic axis with decimal numbers, with minor labels where there is space.
+    """Labels a logarithmic axis with decimal numbers, with minor labels where there is space.
 
     Args:
         axis: The axis.
@@ -87,7 +87,7 @@ def label_log_axis(axis: Axis) -> None:
 
 
 def svg_element(figure: Figure, title: str) -> str:
-    """Convert a figure to an SVG element for the page, and close the figure. The same data give the same text.
+    """Converts a figure to an SVG element for the page, and closes the figure. The same data give the same text.
 
     Args:
         figure: The figure.

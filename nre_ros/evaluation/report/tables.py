@@ -17,7 +17,7 @@ from nre_ros.evaluation.metrics.summary import recall_key
 
 
 def headline(summary: dict[str, Any]) -> list[tuple[str, str, bool]]:
-    """Return the most important figures of a run.
+    """Returns the most important figures of a run.
 
     Args:
         summary: Summary of the run.
@@ -42,7 +42,7 @@ def headline(summary: dict[str, Any]) -> list[tuple[str, str, bool]]:
 
 
 def main_rows(summaries: dict[str, dict[str, Any]]) -> list[list[str]]:
-    """Return the table of counts, errors, recall, trajectory errors and delays.
+    """Returns the table of counts, errors, recall, trajectory errors and delays.
 
     Args:
         summaries: Run name to summary.
@@ -91,7 +91,7 @@ def main_rows(summaries: dict[str, dict[str, Any]]) -> list[list[str]]:
 
 
 def calibration_rows(summaries: dict[str, dict[str, Any]]) -> list[list[str]]:
-    """Return the table of the calibration of confidence and covariance.
+    """Returns the table of the calibration of confidence and covariance.
 
     Args:
         summaries: Run name to summary.
@@ -111,7 +111,7 @@ def calibration_rows(summaries: dict[str, dict[str, Any]]) -> list[list[str]]:
 
 
 def latency_rows(summaries: dict[str, dict[str, Any]]) -> list[list[str]]:
-    """Return the table of the durations of the stages.
+    """Returns the table of the durations of the stages.
 
     Args:
         summaries: Run name to summary.
@@ -125,7 +125,7 @@ def latency_rows(summaries: dict[str, dict[str, Any]]) -> list[list[str]]:
 
 
 def systematic_rows(summary: dict[str, Any]) -> list[list[str]]:
-    """Return the table of systematic errors with their standard errors.
+    """Returns the table of systematic errors with their standard errors.
 
     Args:
         summary: Summary of a run.
@@ -149,7 +149,7 @@ def systematic_rows(summary: dict[str, Any]) -> list[list[str]]:
 
 
 def join_columns(rows: list[list[str]]) -> list[tuple[str, str]]:
-    """Join the cells of each row, aligned in columns, for a table on the terminal.
+    """Joins the cells of each row, aligned in columns, for a table on the terminal.
 
     Args:
         rows: Label and one cell per run.

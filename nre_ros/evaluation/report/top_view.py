@@ -53,7 +53,7 @@ class MapTopView:
 
 
 def project_map(map_file: Path) -> MapTopView:
-    """Project a map onto its horizontal plane.
+    """Projects a map onto its horizontal plane.
 
     Args:
         map_file: Map to read.
@@ -78,7 +78,7 @@ def project_map(map_file: Path) -> MapTopView:
 
 
 def draw_top_view(runs: dict[str, QueryResults], view: MapTopView | None) -> str:
-    """Draw the true and the estimated positions. The positions of a single run are coloured by their error.
+    """Draws the true and the estimated positions. The positions of a single run are coloured by their error.
 
     Args:
         runs: Run name to results; the ground truth is that of the first run.

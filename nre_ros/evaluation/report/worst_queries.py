@@ -44,7 +44,7 @@ class WorstQuery:
 
 
 def worst_queries(source: EvaluationInput, options: EvaluationOptions, results: QueryResults) -> list[WorstQuery]:
-    """Find, explain and draw the worst images of a run.
+    """Finds, explains and draws the worst images of a run.
 
     Each image is localized once more, because the records do not contain what the pictures show.
 
@@ -72,7 +72,7 @@ def worst_queries(source: EvaluationInput, options: EvaluationOptions, results: 
 
 
 def choose_worst(results: QueryResults, count: int) -> list[int]:
-    """Choose the worst images: wrong poses, images without an accepted pose, and the largest errors, in this order.
+    """Chooses the worst images: wrong poses, images without an accepted pose, and the largest errors, in this order.
 
     Without ground truth, images without an accepted pose come first, followed by the least confident poses.
 
@@ -101,7 +101,7 @@ def choose_worst(results: QueryResults, count: int) -> list[int]:
 
 
 def explain(results: QueryResults, k: int, keyframes: dict[int, npt.NDArray[np.float64]]) -> tuple[str, ...]:
-    """Describe an image: its error and its standard deviation, why it has no pose, its inliers, and the retrieval.
+    """Describes an image: its error and its standard deviation, why it has no pose, its inliers, and the retrieval.
 
     Args:
         results: Results of a run.

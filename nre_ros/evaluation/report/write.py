@@ -23,7 +23,7 @@ def write_report(
     source: EvaluationInput,
     options: EvaluationOptions,
 ) -> None:
-    """Write the report of an evaluation.
+    """Writes the report of an evaluation.
 
     Args:
         path: HTML file to write.
@@ -58,7 +58,7 @@ def write_report(
 
 
 def write_comparison(path: Path, runs: dict[str, QueryResults], summaries: dict[str, dict[str, Any]]) -> None:
-    """Write the comparison of two or more evaluations.
+    """Writes the comparison of two or more evaluations.
 
     Args:
         path: HTML file to write.
