@@ -202,7 +202,7 @@ def test_bad_arguments_are_one_line_and_exit_code_two(folder, capsys, change, na
     assert named in error and error.count("\n") == 1 and error.startswith("nre_ros: ")
 
 
-def test_an_empty_list_is_told(folder, tmp_path, capsys):
+def test_an_empty_image_list_is_reported(folder, tmp_path, capsys):
     (tmp_path / "list.txt").write_text("# nothing\n")
     assert main(arguments(folder, list=tmp_path / "list.txt")) == 2
     assert "names no image" in capsys.readouterr().err

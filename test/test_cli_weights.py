@@ -51,7 +51,7 @@ def image():
     return (np.clip(np.mean(layers, axis=0), 0, 1) * 255).astype(np.uint8)
 
 
-def test_verify_tells_the_published_file_from_another(pair, capsys, monkeypatch):
+def test_verify_distinguishes_the_published_file_from_others(pair, capsys, monkeypatch):
     assert main(["weights", "verify", str(pair[0])]) == 1
     told = capsys.readouterr().out
     blob = git_blob_id(pair[0].read_bytes())
@@ -62,7 +62,7 @@ def test_verify_tells_the_published_file_from_another(pair, capsys, monkeypatch)
     assert "the published coarse network" in capsys.readouterr().out
 
 
-def test_verify_says_why_a_file_cannot_be_used(tmp_path, capsys):
+def test_verify_reports_why_a_file_cannot_be_used(tmp_path, capsys):
     torn = tmp_path / "torn.pth"
     torn.write_bytes(b"PK\x03\x04torn")
     assert main(["weights", "verify", str(torn)]) == 2
@@ -70,7 +70,7 @@ def test_verify_says_why_a_file_cannot_be_used(tmp_path, capsys):
     assert told.out == "" and told.err.count("\n") == 1 and str(torn) in told.err
 
 
-def test_import_takes_only_the_published_files_unless_told(folder, pair, capsys, monkeypatch):
+def test_import_accepts_unpublished_files_only_with_its_option(folder, pair, capsys, monkeypatch):
     assert main(["weights", "import", *map(str, pair)]) == 2
     assert "--allow-unpublished" in capsys.readouterr().err and not folder.exists()
     for level, path in zip(("coarse", "fine"), pair):
@@ -97,7 +97,7 @@ def test_an_import_that_fails_leaves_what_was_there(folder, pair, imported, tmp_
     assert sorted(p.name for p in folder.iterdir()) == ["coarse.pth", "fine.pth"]
 
 
-def test_list_tells_what_is_there_and_what_is_absent(folder, pair, capsys):
+def test_list_reports_present_absent_and_unusable_weights(folder, pair, capsys):
     assert main(["weights", "list"]) == 0
     told = capsys.readouterr().out
     assert str(folder) in told and told.count("absent") == 2 and "nre_ros weights import" in told
@@ -109,7 +109,7 @@ def test_list_tells_what_is_there_and_what_is_absent(folder, pair, capsys):
     assert "coarse unusable" in told and "fine   a usable fine network" in told
 
 
-def test_without_weights_the_backbone_says_how_to_get_them(folder, pair):
+def test_without_weights_the_error_names_their_source(folder, pair):
     with pytest.raises(WeightsError, match="no coarse weights .*germain-hug/NRE.*nre_ros weights import"):
         load_backbone("nre")
     main(["weights", "import", "--allow-unpublished", str(pair[0])])

@@ -105,7 +105,7 @@ def test_every_8_bit_encoding_as_rosbags_image_reads_it(encoding, padding):
 
 @pytest.mark.parametrize("padding", [0, 12])
 @pytest.mark.parametrize("encoding, first", [("nv12", 1), ("nv21", 2)])
-def test_semi_planar_images_as_their_planes_say(encoding, first, padding):
+def test_semi_planar_images_have_the_colours_of_their_planes(encoding, first, padding):
     """Each block of two by two pixels has a colour of its own; OpenCV made the planes."""
     colours = np.random.default_rng(0).integers(0, 256, (12, 16, 3)).astype(np.uint8)
     pixels = cv2.resize(colours, (32, 24), interpolation=cv2.INTER_NEAREST)

@@ -84,7 +84,7 @@ def displacement(a, b, scale: float = 1.0) -> np.ndarray:
 
 @pytest.mark.parametrize("name", IMAGES)
 @pytest.mark.parametrize("level", ["coarse", "fine", "second_pass"])
-def test_cells_lie_where_the_grid_says(xfeat, name, level):
+def test_cells_lie_at_the_positions_of_the_grid(xfeat, name, level):
     """The image and its enlargement agree best at the same places; 0.25 here are 0.5 pixels of the network's input."""
     image = photograph(name)
     twice = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)

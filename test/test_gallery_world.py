@@ -96,7 +96,7 @@ def test_a_seed_is_a_room(gallery):
     assert any(not np.array_equal(a.texture.image, b.texture.image) for a, b in zip(gallery.quads, other))
 
 
-def test_look_alike_rooms_in_one_world():
+def test_two_equal_rooms_in_one_world_give_equal_images():
     T_map_room = np.eye(4)
     T_map_room[:2, :2] = [[0, -1], [1, 0]]
     T_map_room[:3, 3] = [20.0, -3.0, 0.5]
@@ -108,7 +108,7 @@ def test_look_alike_rooms_in_one_world():
     assert there.labels.min() >= len(world.quads) // 2
 
 
-def test_camera_pose_looks_where_it_is_told():
+def test_camera_pose_has_the_given_yaw_and_pitch():
     T = camera_pose([1, 2, 3], yaw=np.pi / 2, pitch=np.pi / 6)
     np.testing.assert_allclose(T[:3, 3], [1, 2, 3])
     np.testing.assert_allclose(T[:3, 2], [0, np.cos(np.pi / 6), 0.5], atol=1e-12)  # optical z: forward and up
@@ -141,7 +141,7 @@ def test_odometry_without_noise_is_the_truth():
     np.testing.assert_array_equal(odometry[0], np.eye(4))
 
 
-def test_odometry_drifts_as_the_noise_says():
+def test_odometry_drifts_by_the_given_noise():
     straight = np.tile(np.eye(4), (401, 1, 1))
     straight[:, 0, 3] = np.linspace(0, 16, 401)
     noise = OdometryNoise(slip=0.02, turn_slip=0.0, veer=0.01, scale=0.0)

@@ -121,7 +121,7 @@ def test_a_fix_is_accepted_up_to_the_threshold(factor, accepted):
     assert f"{x:.2f} m" in decision.reason and f"of {gate.threshold:.1f}" in decision.reason
 
 
-def test_as_many_correct_fixes_are_rejected_as_the_gate_probability_says():
+def test_the_gate_probability_is_the_share_of_correct_fixes_that_pass():
     rng = np.random.default_rng(0)
     settings = replace(EXACT, gate_probability=0.9)
     refused = 0
@@ -161,7 +161,7 @@ def test_two_cameras_confirm_each_other_through_their_places_on_the_robot():
     assert late.accepted and late.mahalanobis < 1e-6
 
 
-def test_the_covariance_grows_with_time_and_way_and_by_the_speed_without_odometry():
+def test_the_covariance_grows_with_time_and_path_length_and_by_the_speed_without_odometry():
     model = MotionModel(max_speed=1.5, max_turn_rate=1.0)
     gate = localized(GateSettings(motion=model), T_odom=motion())
 

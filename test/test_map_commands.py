@@ -234,7 +234,7 @@ def test_the_view_holds_keyframes_points_and_pictures(path, tmp_path):
     assert main(["map", "view", str(path), "-o", str(tmp_path / "no/view.html")]) == 2
 
 
-def test_the_view_of_a_large_map_is_a_part_of_it_and_says_so(path, tmp_path, monkeypatch):
+def test_the_view_of_a_large_map_is_a_sample_and_its_title_states_the_share(path, tmp_path, monkeypatch):
     pytest.importorskip("plotly")
     from nre_ros.pictures import map_view
 
@@ -261,7 +261,7 @@ def test_an_empty_map_is_looked_at_and_exported(tmp_path, capsys):
         assert main(["map", *map(str, words)]) == 0
 
 
-def test_info_tells_sizes_and_source(path, capsys):
+def test_info_reports_sizes(path, capsys):
     assert main(["map", "info", str(path), "--json"]) == 0
     info = json.loads(capsys.readouterr().out)
     assert info["thumbnail_bytes"] == info["table_bytes"]["thumbnails"] == 7 * len(JPEG)

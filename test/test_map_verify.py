@@ -163,7 +163,7 @@ def test_keyframes_around_a_destroyed_page_are_saved(tmp_path):
         assert_same(keyframe, sample(int(name[6:]), dimensions=1500))
 
 
-def test_a_keyframe_that_is_listed_and_cannot_be_found_is_told(path, monkeypatch):
+def test_a_keyframe_that_is_listed_and_cannot_be_found_is_reported(path, monkeypatch):
     """As a damaged inner page leaves it: the table's walk shows an id that its look-up does not."""
     scan_ids = KeyframeStore.scan_ids
     monkeypatch.setattr(

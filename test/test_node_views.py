@@ -239,7 +239,7 @@ def test_diagnostics_are_stale_when_images_stop(world):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
-def test_the_memory_of_this_process_is_what_the_system_says():
+def test_the_memory_of_this_process_is_that_of_the_system():
     import torch
 
     from nre_ros.node.diagnostics import device_facts

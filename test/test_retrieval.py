@@ -128,7 +128,7 @@ def test_peak_heights_are_those_of_a_softmax():
     np.testing.assert_allclose(peak_heights(samples, grid, 0.1), expected, rtol=1e-4)
 
 
-def test_of_two_keyframes_that_look_alike_the_one_whose_points_are_there_comes_first(make_map):
+def test_of_two_keyframes_with_similar_descriptors_the_one_whose_points_are_visible_comes_first(make_map):
     rng = np.random.default_rng(0)
     cells = unit(rng.normal(size=(60, 32)))
     features = FeatureMap(torch.from_numpy(cells.T.reshape(32, 6, 10).copy()), GRID)

@@ -85,7 +85,7 @@ def test_most_keyframes_removed_since_the_index_was_made(make_map, small_is_larg
 
 
 @pytest.mark.parametrize("harm", ["cut short", "other descriptor", "other keyframes", "none"])
-def test_an_index_that_does_not_fit_is_told_and_not_used(make_map, small_is_large, harm, caplog):
+def test_an_index_that_does_not_fit_is_reported_and_not_used(make_map, small_is_large, harm, caplog):
     descriptors = clusters(100)
     store = make_map(descriptors)
     update_index(store)
@@ -105,7 +105,7 @@ def test_an_index_that_does_not_fit_is_told_and_not_used(make_map, small_is_larg
         assert retriever.query(descriptors[i], count=1)[0] == [i + 1]
 
 
-def test_a_damaged_row_of_the_index_is_told_and_not_used(make_map, small_is_large, caplog):
+def test_a_damaged_row_of_the_index_is_reported_and_not_used(make_map, small_is_large, caplog):
     descriptors = clusters(100)
     store = make_map(descriptors)
     update_index(store)

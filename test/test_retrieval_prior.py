@@ -104,6 +104,6 @@ def test_the_spread_of_a_prior_is_that_of_poses_drawn_from_it():
         (dict(covariance=np.triu(np.ones((6, 6)))), "symmetric"),
     ],
 )
-def test_a_prior_that_is_none_is_refused(change, told):
+def test_an_invalid_prior_is_refused(change, told):
     with pytest.raises(PoseError, match=told):
         PosePrior(**{"T_map_cam": np.eye(4), "covariance": np.eye(6), **change})

@@ -119,7 +119,7 @@ def test_an_empty_map_opens(tmp_path):
         assert describe_map(store).positions is None
 
 
-def test_info_says_what_was_given(map_path):
+def test_info_reports_the_values_of_the_map(map_path):
     with KeyframeStore.open(map_path) as store:
         info = describe_map(store)
     assert (info.frame_id, info.backbone, info.weights_hash) == ("map", "xfeat", "abc123")
@@ -252,7 +252,7 @@ def test_threads_other_than_the_opening_one(map_path):
     assert all(found.count(f"frame-{i}") == 40 for i in range(5))
 
 
-def test_unknown_ids_and_a_closed_map_are_told(map_path):
+def test_unknown_ids_and_a_closed_map_are_reported(map_path):
     store = KeyframeStore.open(map_path)
     with pytest.raises(MapError, match="no keyframe 99"):
         store.get(99)

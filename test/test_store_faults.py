@@ -62,7 +62,7 @@ def refused(path, kind=MapFormatError, match="map"):
     return message
 
 
-def test_missing_file_is_told_and_not_made(tmp_path):
+def test_a_missing_map_is_reported_and_not_created(tmp_path):
     for readonly in (True, False):
         with pytest.raises(MapError, match="does not exist"):
             KeyframeStore.open(tmp_path / "none.db", readonly=readonly)
@@ -342,7 +342,7 @@ def test_a_file_that_is_removed_or_replaced_while_it_is_open(path, tmp_path, rep
         assert reader.get(1).name == "frame-0"
 
 
-def test_two_writers_at_once_are_told(path):
+def test_a_writer_that_waits_too_long_gets_an_error_with_the_reason(path):
     """Changes of two writers take turns; one that waits for too long is told why."""
     new = [random_keyframe(f"new-{i}", i, points=30, background=16, dimensions=100) for i in range(2)]
     with KeyframeStore.open(path, readonly=False) as first, KeyframeStore.open(path, readonly=False) as second:

@@ -69,7 +69,7 @@ def test_between_two_stamps_motion_is_linear_and_rotation_uniform():
         np.testing.assert_allclose(rotation, (0.3 + 1.4 * part) * axis, atol=1e-9)
 
 
-def test_rotation_takes_the_short_way_whatever_the_sign_of_the_quaternion():
+def test_rotation_is_interpolated_by_the_smaller_angle_whatever_the_sign_of_the_quaternion():
     buffer = TransformBuffer()
     buffer.insert(START, "odom", "base", [0, 0, 0], IDENTITY)
     buffer.insert(START + SECOND, "odom", "base", [0, 0, 0], -Rotation.from_rotvec([0, 0, 0.4]).as_quat())
@@ -202,7 +202,7 @@ def test_clearing_keeps_static_transforms_and_lets_time_start_again():
         ("", "base", [0, 0, 0], IDENTITY, "TF_NO_FRAME_ID"),
     ],
 )
-def test_what_tf2_ignores_is_ignored_and_said(parent, child, position, quaternion, code):
+def test_what_tf2_ignores_is_ignored_and_reported(parent, child, position, quaternion, code):
     buffer = TransformBuffer()
     insert(buffer, shift(1.0), "odom", "base")
     refusal = buffer.insert(START, parent, child, position, quaternion)

@@ -322,7 +322,7 @@ class FrameLookups:
         return self._lookup(consequence, target, source, stamp)
 
     def odometry(self, camera: str, stamp: int, patience: float = math.inf) -> npt.NDArray[np.float64] | None:
-        """Odometry of the camera at an image's stamp.
+        """Looks up the odometry of a camera at an image's stamp.
 
         Args:
             camera: The camera's optical frame.
@@ -331,6 +331,9 @@ class FrameLookups:
 
         Returns:
             ``T_odom_cam`` [4, 4]; None where the robot has no odometry.
+
+        Raises:
+            TransformError: The transform is not known.
         """
         frames = self._frames
         if not frames.odom:
