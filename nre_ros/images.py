@@ -25,9 +25,9 @@ def decode_image(data: bytes, flags: int, name: str) -> npt.NDArray[Any]:
     OpenCV decodes truncated data too and fills the missing part with grey. This function refuses such data.
 
     Args:
-        data: the content of an image file.
+        data: The content of an image file.
         flags: OpenCV's ``IMREAD`` flags.
-        name: what the error message calls the image, for example ``image /data/1.jpg``.
+        name: What the error message calls the image, for example ``image /data/1.jpg``.
 
     Returns:
         The pixels [H, W] or [H, W, 3], uint8 or, with ``IMREAD_UNCHANGED``, the type of the data.
@@ -65,8 +65,8 @@ def check_image_size(image: npt.NDArray[Any], camera: Camera) -> None:
     """Checks that an image has the size that the camera's intrinsics are for.
 
     Args:
-        image: pixels [H, W] or [H, W, 3].
-        camera: the camera that the image is said to be of.
+        image: Pixels [H, W] or [H, W, 3].
+        camera: The camera that the image is said to be of.
 
     Raises:
         ImageError: The sizes differ.

@@ -18,11 +18,11 @@ def add_command(
     """Registers a command whose help text keeps its line breaks.
 
     Args:
-        subparsers: the commands to which this one is added.
-        name: what the user types.
-        summary: one line for the list of commands.
-        description: what the command does and what the user sees afterwards.
-        example: command lines, shown below the options.
+        subparsers: The commands to which this one is added.
+        name: What the user types.
+        summary: One line for the list of commands.
+        description: What the command does and what the user sees afterwards.
+        example: Command lines, shown below the options.
 
     Returns:
         The parser of the new command.

@@ -29,12 +29,12 @@ class _Importer:
     """A sub-command of ``map build``.
 
     Attributes:
-        name: what the user types.
-        help: one line for the list of sub-commands.
-        description: what it reads, for its own help.
-        add_arguments: adds its own arguments.
-        make_source: opens the source that the arguments name.
-        usage: usage lines, if the generated ones are not clear enough.
+        name: What the user types.
+        help: One line for the list of sub-commands.
+        description: What it reads, for its own help.
+        add_arguments: Adds its own arguments.
+        make_source: Opens the source that the arguments name.
+        usage: Usage lines, if the generated ones are not clear enough.
     """
 
     name: str

@@ -202,7 +202,7 @@ class FeatureBackbone(ABC):
         """Computes the features of an image.
 
         Args:
-            image: uint8, BGR ``[H, W, 3]`` or grey ``[H, W]``.
+            image: BGR ``[H, W, 3]`` or grey ``[H, W]``, uint8.
             detect: Whether the detection map is wanted.
             fine: Whether the fine features are wanted. Without them ``fine`` and ``second_pass`` may hold anything.
 

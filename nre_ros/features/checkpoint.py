@@ -44,7 +44,7 @@ class Checkpoint:
     """A network's weights and the settings that it is built from.
 
     Attributes:
-        level: coarse or fine.
+        level: ``coarse`` or ``fine``.
         extraction_layer: Where the trunk is cut.
         second_pool: Whether there is pooling after Conv2d_4a.
         resize: Side of the feature map, in cells, that the published code wants (``image.resize``), or None.

@@ -188,7 +188,7 @@ class InceptionNetwork(nn.Module):
     features are not of unit length: their dot products are the logits of a correspondence map.
 
     Args:
-        level: coarse or fine.
+        level: ``coarse`` or ``fine``.
         extraction_layer: One of ``layer_names(level)``.
         second_pool: Whether there is max-pooling after Conv2d_4a (coarse only).
 

@@ -34,7 +34,7 @@ def load_weights(level: str) -> Checkpoint:
     """Loads an imported checkpoint.
 
     Args:
-        level: coarse or fine.
+        level: ``coarse`` or ``fine``.
 
     Raises:
         WeightsError: The checkpoint is absent or unusable.

@@ -28,7 +28,7 @@ def open_bag(path: Path | str) -> Iterator[AnyReader]:
     ``damaged_bag.open_readable`` opens bags that were not closed properly too.
 
     Args:
-        path: rosbag2 folder, or one of its files (sqlite3 or MCAP).
+        path: Folder of a rosbag2, or one of its files (sqlite3 or MCAP).
 
     Yields:
         The reader.
@@ -69,11 +69,11 @@ def choose_topic(path: Path | str, topics: dict[str, str], types: Collection[str
     """Chooses the topic that the user named, or the only topic of the right type.
 
     Args:
-        path: the bag, for the error message.
-        topics: all topics of the bag, name -> type.
-        types: the message types to choose from.
-        wanted: the topic that the user named; empty for the only one of these types.
-        what: what the topic is for, in the error message.
+        path: The bag, for the error message.
+        topics: All topics of the bag, name -> type.
+        types: The message types to choose from.
+        wanted: The topic that the user named; empty for the only one of these types.
+        what: What the topic is for, in the error message.
 
     Returns:
         The topic's name.

@@ -91,12 +91,12 @@ def keyframe_from_message(
     """Makes the keyframe of a Keyframe message that contains an image.
 
     Args:
-        message: the Keyframe message; its points are used, or lifted from its depth image if it has no points.
-        stamp: its stamp in nanoseconds.
+        message: The Keyframe message; its points are used, or lifted from its depth image if it has no points.
+        stamp: Its stamp in nanoseconds.
         T_map_frame: [4, 4] from the message's frame, in which its points are, to the map.
         T_frame_cam: [4, 4] pose of the camera in the message's frame.
-        builder: makes the keyframe.
-        rectified: whether the image is rectified, see ``messages.camera_info``.
+        builder: Makes the keyframe.
+        rectified: Whether the image is rectified, see ``messages.camera_info``.
 
     Returns:
         The keyframe.

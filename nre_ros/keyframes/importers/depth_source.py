@@ -39,7 +39,7 @@ class DepthSource(PosedImageSource):
     Points are preferred that depth images shortly before and after confirm.
 
     Attributes:
-        refine: whether depths are refined against the colour images of other views.
+        refine: Whether depths are refined against the colour images of other views.
     """
 
     refine = True
@@ -87,8 +87,8 @@ class DepthSource(PosedImageSource):
         """Refines depths of an image against other images.
 
         Args:
-            name: name of the image.
-            image: its pixels.
+            name: Name of the image.
+            image: Its pixels.
             pixels: [N, 2] where depths are refined.
             smoothed: [H, W] depth of the image in metres, from ``smooth_depth``.
             points: [M, 3] points of the map that the image sees; they decide which views are compared.

@@ -29,10 +29,10 @@ class MapSource(ABC):
     at the same time; the importing thread calls the other methods, and so does ``keyframe``.
 
     Attributes:
-        culling_rule: which views are near-duplicates, unless the user chooses another rule.
-        refine: whether the depths of the points are refined against other views.
-        frame_id: name of the frame that the poses are in.
-        notes: what the user should know before the import, one line each.
+        culling_rule: Which views are near-duplicates, unless the user chooses another rule.
+        refine: Whether the depths of the points are refined against other views.
+        frame_id: Name of the frame that the poses are in.
+        notes: What the user should know before the import, one line each.
     """
 
     culling_rule: CullingRule = STILL_IMAGES
@@ -49,8 +49,8 @@ class MapSource(ABC):
         """Makes the keyframe of an image.
 
         Args:
-            name: one of ``names``.
-            builder: extracts features and chooses points.
+            name: One of ``names``.
+            builder: Extracts features and chooses points.
 
         Returns:
             The keyframe.

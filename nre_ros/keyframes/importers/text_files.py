@@ -16,7 +16,7 @@ def numbered_lines(path: Path | str) -> list[tuple[int, str]]:
     """Reads the non-empty lines of a text file.
 
     Args:
-        path: the file, in UTF-8.
+        path: The file, in UTF-8.
 
     Returns:
         The number of each line in the file, from 1, and the line without surrounding white space.
@@ -37,7 +37,7 @@ def numbered_entries(path: Path | str) -> list[tuple[int, str]]:
     """Reads the lines of a text file that are neither empty nor comments (which begin with #).
 
     Args:
-        path: the file, in UTF-8.
+        path: The file, in UTF-8.
 
     Returns:
         The number of each line in the file, from 1, and the line without surrounding white space.
@@ -62,8 +62,8 @@ def image_names(folder: Path, list_path: Path | str | None = None) -> list[str]:
     """Returns the names of the images to process.
 
     Args:
-        folder: folder of the images.
-        list_path: file with one name a line; without a list all images of the folder are taken, by name.
+        folder: Folder of the images.
+        list_path: File with one name a line; without a list all images of the folder are taken, by name.
 
     Returns:
         File names relative to the folder.

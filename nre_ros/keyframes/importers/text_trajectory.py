@@ -25,10 +25,10 @@ class TrajectoryLine:
     """One line of a trajectory file.
 
     Attributes:
-        number: number of the line in the file, from 1.
-        stamp: nanoseconds; 0 if the line is no pose.
-        values: x y z qx qy qz qw [7]; None if the line is no pose.
-        error: why the line is no pose; None if it is one.
+        number: Number of the line in the file, from 1.
+        stamp: Nanoseconds; 0 if the line is no pose.
+        values: [7] x y z qx qy qz qw; None if the line is no pose.
+        error: Why the line is no pose; None if it is one.
     """
 
     number: int
@@ -51,7 +51,7 @@ def read_text_trajectory(path: Path | str) -> list[TrajectoryLine]:
     """Reads all lines of a trajectory file but empty ones and comments.
 
     Args:
-        path: the file.
+        path: The file.
 
     Returns:
         The lines in the order of the file; a line that is no pose contains the reason.

@@ -50,7 +50,7 @@ class PosePrior:
 
         Args:
             viewpoints: [M, 6], see ``viewpoints_of``.
-            distance: typical distance from a camera to what it sees, in metres.
+            distance: Typical distance from a camera to what it sees, in metres.
 
         Returns:
             Log weights [M], at most 0.

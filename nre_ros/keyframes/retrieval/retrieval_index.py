@@ -119,8 +119,8 @@ class RetrievalIndex:
 
         Args:
             descriptor: [D] of the query.
-            count: number of keyframes.
-            prior: where the camera may be; the most similar keyframes under the prior are added.
+            count: Number of keyframes.
+            prior: Where the camera may be; the most similar keyframes under the prior are added.
 
         Returns:
             At least ``count`` keyframes, or all of a smaller map.

@@ -68,7 +68,7 @@ def quantise(rows: npt.ArrayLike) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.
         rows: [N, C].
 
     Returns:
-        int8 [N, C] and scales [N], with ``rows ~ scales[:, None] * int8``.
+        Values [N, C] int8 and scales [N], with ``rows ~ scales[:, None] * int8``.
     """
     rows = np.asarray(rows, dtype=np.float32)
     step = np.abs(rows).max(axis=1, initial=0.0) / 127.0

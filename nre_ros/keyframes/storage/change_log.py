@@ -26,10 +26,10 @@ class MapChanges:
     among the added only.
 
     Attributes:
-        position: the present moment, for the next query.
-        added: ids of new keyframes, ascending.
-        changed: ids of keyframes with other values, ascending.
-        removed: ids of keyframes that no longer exist, ascending.
+        position: The present moment, for the next query.
+        added: Ids of new keyframes, ascending.
+        changed: Ids of keyframes with other values, ascending.
+        removed: Ids of keyframes that no longer exist, ascending.
     """
 
     position: Position

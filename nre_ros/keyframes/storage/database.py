@@ -28,9 +28,9 @@ class MapDatabase:
     or a subclass, and their message is one line that names the file.
 
     Attributes:
-        path: the map file.
-        readonly: whether the file is open for reading only.
-        writing: whether a transaction is in progress; only the thread of the transaction can see True.
+        path: The map file.
+        readonly: Whether the file is open for reading only.
+        writing: Whether a transaction is in progress; only the thread of the transaction can see True.
     """
 
     def __init__(self, path: Path, readonly: bool, exclusive: bool = False):

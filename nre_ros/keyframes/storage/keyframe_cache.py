@@ -19,8 +19,8 @@ class KeyframeCache:
     """The most recently used keyframes by id. Not thread-safe.
 
     Attributes:
-        capacity: bytes that the keyframes may take.
-        bytes: bytes that they take now.
+        capacity: Bytes that the keyframes may take.
+        bytes: Bytes that they take now.
     """
 
     def __init__(self, capacity: int):

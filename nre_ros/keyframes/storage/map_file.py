@@ -50,8 +50,8 @@ def create_map_file(path: Path, metadata_rows: list[tuple[Any, ...]]) -> None:
     ``path`` or none.
 
     Args:
-        path: where no file is.
-        metadata_rows: key, value and checksum of each entry.
+        path: Where no file is.
+        metadata_rows: Key, value and checksum of each entry.
 
     Raises:
         MapError: The file cannot be written, or another process has just created it.
@@ -81,9 +81,9 @@ def open_map_file(path: Path, readonly: bool, exclusive: bool = False) -> sqlite
     A reader creates and changes nothing. A writer upgrades a map of an older version.
 
     Args:
-        path: the map file.
-        readonly: whether to open the file for reading only.
-        exclusive: whether a writer keeps all other processes from opening the file.
+        path: The map file.
+        readonly: Whether to open the file for reading only.
+        exclusive: Whether a writer keeps all other processes from opening the file.
 
     Returns:
         The connection, in autocommit mode.
@@ -171,7 +171,7 @@ def write_then_rename(path: Path) -> Iterator[Path]:
     """Replaces a map only when the new one is complete.
 
     Args:
-        path: the file to write or replace.
+        path: The file to write or replace.
 
     Yields:
         Another path in the same folder, where the new map is to be written. At the end of the context the new map takes

@@ -52,10 +52,10 @@ def moved_columns(
     """Returns the columns ``pose`` and ``xyz`` of a keyframe at another pose.
 
     Args:
-        columns: the keyframe's row of ``keyframes``.
-        point_columns: the keyframe's row of ``points``.
-        T_map_cam: the new pose [4, 4].
-        points: new points [N, 3]; without them the points move with the camera.
+        columns: The keyframe's row of ``keyframes``.
+        point_columns: The keyframe's row of ``points``.
+        T_map_cam: The new pose [4, 4].
+        points: New points [N, 3]; without them the points move with the camera.
 
     Raises:
         MapError: The pose is not rigid, or the points have another shape or are not finite.
@@ -107,10 +107,10 @@ def decode_keyframe(keyframe_id: int, columns: Row, points: Row, camera: Camera)
     """Makes a keyframe of its rows, without the thumbnail.
 
     Args:
-        keyframe_id: the keyframe's id.
-        columns: as ``keyframe_columns`` returns them.
-        points: as ``point_columns`` returns them.
-        camera: the keyframe's camera.
+        keyframe_id: The keyframe's id.
+        columns: As ``keyframe_columns`` returns them.
+        points: As ``point_columns`` returns them.
+        camera: The keyframe's camera.
 
     Raises:
         ValueError: A blob does not decode, or the blobs do not fit together.

@@ -57,8 +57,8 @@ def create_schema(db: sqlite3.Connection, metadata_rows: list[tuple[Any, ...]]) 
     """Writes the tables of an empty map with its metadata, in one transaction.
 
     Args:
-        db: connection to an empty file.
-        metadata_rows: key, value and checksum of each entry.
+        db: Connection to an empty file.
+        metadata_rows: Key, value and checksum of each entry.
     """
     # rows have 2.4 and 92 kB: half the default page size wastes 3 kB less for each keyframe
     db.execute("PRAGMA page_size = 2048")

@@ -54,9 +54,9 @@ class KeyframeStore:
     error and never used. All errors are ``MapError`` or a subclass, and their message is one line that names the file.
 
     Attributes:
-        path: the map file.
-        readonly: whether the map is open for reading only.
-        database: the tables of the file, for the map tools and tests.
+        path: The map file.
+        readonly: Whether the map is open for reading only.
+        database: The tables of the file, for the map tools and tests.
     """
 
     def __init__(self, database: MapDatabase, cache_bytes: int = CACHE_BYTES):
@@ -84,14 +84,14 @@ class KeyframeStore:
         """Creates an empty map and opens it for writing.
 
         Args:
-            path: the file to create.
-            backbone_name: name of the features.
+            path: The file to create.
+            backbone_name: Name of the features.
             weights_hash: SHA-256 of the network's weights.
-            frame_id: name of the map's frame.
-            overwrite: whether to replace an existing file.
-            retrieval: name of the global descriptor.
-            source: where the map comes from, as free text or JSON.
-            exclusive: whether to keep other processes from opening the map meanwhile.
+            frame_id: Name of the map's frame.
+            overwrite: Whether to replace an existing file.
+            retrieval: Name of the global descriptor.
+            source: Where the map comes from, as free text or JSON.
+            exclusive: Whether to keep other processes from opening the map meanwhile.
 
         Raises:
             MapError: The file exists and ``overwrite`` is not set, or it cannot be written.
@@ -122,10 +122,10 @@ class KeyframeStore:
         """Opens an existing map.
 
         Args:
-            path: the map file.
-            readonly: whether to open the map for reading only.
-            cache_bytes: memory for keyframes.
-            exclusive: whether a writer keeps other processes from opening the map.
+            path: The map file.
+            readonly: Whether to open the map for reading only.
+            cache_bytes: Memory for keyframes.
+            exclusive: Whether a writer keeps other processes from opening the map.
 
         Raises:
             MapError: The file is missing or cannot be read.
@@ -315,10 +315,10 @@ class KeyframeStore:
         """Adds a keyframe of another map without decoding its descriptors.
 
         Args:
-            other: the other map.
-            keyframe_id: the keyframe's id there.
-            name: its name in this map; empty for the same name.
-            thumbnail: whether to copy the thumbnail.
+            other: The other map.
+            keyframe_id: The keyframe's id there.
+            name: Its name in this map; empty for the same name.
+            thumbnail: Whether to copy the thumbnail.
 
         Returns:
             The new keyframe's id.
@@ -357,8 +357,8 @@ class KeyframeStore:
         """Gives a keyframe another pose, for example after a bundle adjustment.
 
         Args:
-            keyframe_id: the keyframe's id.
-            T_map_cam: the new pose [4, 4].
+            keyframe_id: The keyframe's id.
+            T_map_cam: The new pose [4, 4].
             points: [N, 3] that replace the keyframe's points one by one; without them the points move with the camera.
 
         Raises:
@@ -409,8 +409,8 @@ class KeyframeStore:
         own file was removed.
 
         Args:
-            path: the file to write.
-            overwrite: whether to replace an existing map.
+            path: The file to write.
+            overwrite: Whether to replace an existing map.
 
         Raises:
             MapError: The file exists and ``overwrite`` is not set, is no map, is this map itself or cannot be written.

@@ -52,9 +52,9 @@ def select_in_box(store: KeyframeStore, corners: npt.ArrayLike, outside: bool = 
     """Selects keyframes by the position of the camera.
 
     Args:
-        store: the map.
+        store: The map.
         corners: [2, 3] lowest and highest coordinates of a box in the map frame.
-        outside: whether to select the keyframes outside of the box.
+        outside: Whether to select the keyframes outside of the box.
 
     Returns:
         Ids of the keyframes.
@@ -78,9 +78,9 @@ def select_near_duplicates(store: KeyframeStore, overlap: float = 0.9, progress:
     not known, so only nearby views are compared.
 
     Args:
-        store: the map.
-        overlap: share of points, above 0 and up to 1.
-        progress: whether to show a progress bar.
+        store: The map.
+        overlap: Share of points, above 0 and up to 1.
+        progress: Whether to show a progress bar.
 
     Returns:
         Ids of the keyframes.
@@ -116,8 +116,8 @@ def select_surplus(store: KeyframeStore, count: int) -> list[int]:
     degrees counts as much as a translation by the median depth of the scene.
 
     Args:
-        store: the map.
-        count: number of keyframes that stay, at least 1.
+        store: The map.
+        count: Number of keyframes that stay, at least 1.
 
     Returns:
         Ids of the keyframes to remove.
@@ -156,10 +156,10 @@ def write_pruned_map(
     """Writes a map without these keyframes and leaves the map itself unchanged.
 
     Args:
-        store: the map.
-        keyframe_ids: ids of the keyframes to leave out.
-        output: the map to write.
-        force: whether to replace an existing ``output``.
+        store: The map.
+        keyframe_ids: Ids of the keyframes to leave out.
+        output: The map to write.
+        force: Whether to replace an existing ``output``.
 
     Raises:
         MapError: ``output`` exists and ``force`` is not set, or it cannot be written.

@@ -45,7 +45,7 @@ def inverse_depth_planes(
     Args:
         depth: [H, W] metres along z, 0 where there is none.
         pixels: [N, 2] centres of the windows.
-        reach: half of the window's side in pixels.
+        reach: Half of the window's side in pixels.
 
     Returns:
         [N, 3] float64: inverse depth at the pixel and its slopes along x and y; 0 for pixels without depth.
@@ -104,9 +104,9 @@ def plane_sweep(patches: Patches, relative: torch.Tensor, other: View) -> torch.
     """Compares patches with another view over a range of depths.
 
     Args:
-        patches: the patches.
+        patches: The patches.
         relative: [D] evenly spaced, D >= 3; hypothesis d has the patches' inverse depths times 1 + relative[d].
-        other: the other view.
+        other: The other view.
 
     Returns:
         Correlations [N, D] float64 in [-1, 1]; 0 where the patch is out of view or shows no texture.

@@ -38,15 +38,15 @@ class BagRecording:
     The bag is read once for the stamps and poses; images are read when they are needed. Threads may share a recording.
 
     Args:
-        bag: rosbag2 folder, or one of its files.
-        options: topics and frames that the user named.
+        bag: Folder of a rosbag2, or one of its files.
+        options: Topics and frames that the user named.
 
     Attributes:
-        names: the images' stamps in seconds, in their order.
-        frame_id: the map's frame.
-        topics: the topics that are used.
-        camera: camera of all images.
-        notes: what the user should know, one line each.
+        names: The images' stamps in seconds, in their order.
+        frame_id: The map's frame.
+        topics: The topics that are used.
+        camera: Camera of all images.
+        notes: What the user should know, one line each.
 
     Raises:
         ImportSourceError: The bag cannot be read, or topics, camera or poses are missing.

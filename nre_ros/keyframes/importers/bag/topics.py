@@ -26,11 +26,11 @@ class ImportTopics:
     """The topics of an import.
 
     Attributes:
-        image: the images.
+        image: The images.
         camera_info: CameraInfo of the images.
-        depth: the depth images; empty: none.
+        depth: The depth images; empty: none.
         depth_info: CameraInfo of the depth images; empty: none.
-        poses: the poses; empty: they are looked up in /tf.
+        poses: The poses; empty: they are looked up in /tf.
     """
 
     image: str
@@ -55,9 +55,9 @@ def choose_topics(reader: AnyReader, path: Path | str, wanted: BagOptions) -> Im
     """Completes the topics that the user named, where the bag has exactly one topic that fits.
 
     Args:
-        reader: the open bag.
-        path: the bag, for messages.
-        wanted: the topics that the user named.
+        reader: The open bag.
+        path: The bag, for messages.
+        wanted: The topics that the user named.
 
     Returns:
         The topics.
