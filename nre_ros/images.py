@@ -53,6 +53,9 @@ def is_truncated(data: bytes) -> bool:
 
     A JPEG is whole if an end marker follows its last scan: a thumbnail inside the file has an end marker too, but
     ahead of the scan. Bytes behind the end marker are allowed, since some cameras append padding or metadata.
+
+    Args:
+        data: The content of an image file.
     """
     if data.startswith(_JPEG_START):
         return data.rfind(_JPEG_END) < data.rfind(_JPEG_SCAN) or _JPEG_END not in data

@@ -46,7 +46,11 @@ class _Importer:
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Registers ``map build colmap|posed|rgbd|kapture|bag``."""
+    """Registers ``map build colmap|posed|rgbd|kapture|bag``.
+
+    Args:
+        commands: The commands of ``nre_ros map``.
+    """
     build = commands.add_parser("build", help="build a map", description="Build a map. " + _BUILD_HELP)
     sources = build.add_subparsers(dest="source", required=True, metavar="SOURCE")
     for importer in _IMPORTERS:

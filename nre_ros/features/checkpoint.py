@@ -87,7 +87,14 @@ class Checkpoint:
 
 
 def git_blob_id(data: bytes) -> str:
-    """Computes git's id of a file's content, as ``git hash-object FILE`` prints it."""
+    """Computes git's id of a file's content, as ``git hash-object FILE`` prints it.
+
+    Args:
+        data: The content of the file.
+
+    Returns:
+        40 hexadecimal digits.
+    """
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 

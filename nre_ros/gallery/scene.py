@@ -82,11 +82,23 @@ class Quad:
             raise ValueError(f"quad {self.name!r} has no area: right {self.right.tolist()}, down {self.down.tolist()}")
 
     def point(self, a: float, b: float) -> npt.NDArray[np.float64]:
-        """Computes the map coordinates [3] of the point at fraction ``a`` of the width and ``b`` of the height."""
+        """Computes the map coordinates of a point of the rectangle.
+
+        Args:
+            a: Fraction of the width, from the left.
+            b: Fraction of the height, from above.
+
+        Returns:
+            [3], metres.
+        """
         return self.corner + a * self.right + b * self.down
 
     def moved(self, T: npt.NDArray[np.float64]) -> Quad:
-        """Returns the rectangle after the rigid motion T [4, 4]; the texture is shared."""
+        """Returns the rectangle after a rigid motion; the texture is shared.
+
+        Args:
+            T: [4, 4] motion, in the map frame.
+        """
         R, t = T[:3, :3], T[:3, 3]
         return Quad(R @ self.corner + t, R @ self.right, R @ self.down, self.texture, self.name)
 

@@ -108,7 +108,14 @@ class PlanarTrajectory:
 
 
 def planar_motions(states: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Makes rigid motions [N, 4, 4] of x, y (metres) and yaw (radians) [N, 3]."""
+    """Makes rigid motions in the plane.
+
+    Args:
+        states: [N, 3] x, y (metres) and yaw (radians).
+
+    Returns:
+        [N, 4, 4].
+    """
     T = np.tile(np.eye(4), (len(states), 1, 1))
     T[:, :3, :3] = Rotation.from_euler("z", states[:, 2:]).as_matrix()
     T[:, :2, 3] = states[:, :2]
@@ -130,6 +137,9 @@ def mapping_poses(
 
     Returns:
         Poses ``T_room_cam`` [N, 4, 4], optical frame to room.
+
+    Raises:
+        ValueError: ``keyframes`` is below 4.
     """
     if keyframes < 4:
         raise ValueError(f"a mapping trajectory needs at least 4 keyframes, got {keyframes}")

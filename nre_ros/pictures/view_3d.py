@@ -112,5 +112,12 @@ def frustum_lines(poses: npt.NDArray[np.float64], size: float) -> dict[str, npt.
 
 
 def coordinates(points: npt.NDArray[np.floating]) -> dict[str, npt.NDArray[np.floating]]:
-    """Makes of points [N, 3] the keyword arguments x, y and z of plotly's traces."""
+    """Makes the keyword arguments x, y and z of plotly's traces.
+
+    Args:
+        points: [N, 3], or any shape with 3 N values.
+
+    Returns:
+        Coordinates [N] by ``x``, ``y`` and ``z``.
+    """
     return dict(zip("xyz", np.asarray(points).reshape(-1, 3).T))

@@ -103,7 +103,14 @@ def run_session(
 
 
 def read_session(folder: Path | str) -> Session:
-    """Reads the session that ``run_session`` recorded in ``folder``."""
+    """Reads the session that ``run_session`` recorded.
+
+    Args:
+        folder: Folder of the logs.
+
+    Returns:
+        What the three processes logged.
+    """
     folder = Path(folder)
     sent = {line["stamp"]: line["monotonic"] for line in _lines(folder / "player.log") if line["event"] == "image"}
     events = _lines(folder / _EVENTS_FILE)

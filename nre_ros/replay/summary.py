@@ -118,7 +118,14 @@ def summarize(session: Session, ground_truth: Mapping[int, npt.NDArray[np.float6
 
 
 def recorded_pose(event: Mapping[str, Any]) -> npt.NDArray[np.float64]:
-    """Makes the pose [4, 4] of a status, pose or transform that the listener wrote."""
+    """Makes the pose of a status, pose or transform that the listener wrote.
+
+    Args:
+        event: The listener's record, with ``position`` and ``quaternion``.
+
+    Returns:
+        [4, 4].
+    """
     return pose_matrix(event["position"], event["quaternion"])
 
 
