@@ -355,7 +355,7 @@ def invert(T: torch.Tensor | npt.NDArray[np.float64]) -> torch.Tensor | npt.NDAr
         T: ``[..., 4, 4]``, numpy or torch.
 
     Returns:
-        ``[..., 4, 4]``: a tensor for a tensor, a float64 array for an array.
+        ``[..., 4, 4]``, a tensor for a tensor and a float64 array for an array.
     """
     if isinstance(T, torch.Tensor):
         inverse, Rt = T.clone(), T[..., :3, :3].mT

@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments after the program's name; by default those of this process.
 
     Returns:
-        The exit code: that of the command, 2 after an error or without a command, 130 when interrupted.
+        The exit code, that of the command; 2 after an error or without a command, 130 when interrupted.
     """
     prepare()
     parser = build_parser()

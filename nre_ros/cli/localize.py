@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments: Parsed arguments.
 
     Returns:
-        The exit code: 0 when every image was processed, with or without a pose.
+        The exit code, 0 when every image was processed, with or without a pose.
     """
     from tqdm import tqdm
 

@@ -169,7 +169,13 @@ def view_motion(
 
 
 def view_overlap(points: npt.NDArray[np.floating], T_map_cam: npt.NDArray[np.float64], camera: Camera) -> float:
-    """Returns the share of points [N, 3] of the map that lie in the image of a view with pose [4, 4]."""
+    """Returns the share of points that lie in the image of a view.
+
+    Args:
+        points: [N, 3] points of the map.
+        T_map_cam: [4, 4] pose of the view.
+        camera: Camera of the view.
+    """
     local = (points - T_map_cam[:3, 3]) @ T_map_cam[:3, :3]
     projected, in_front, _ = camera.project(torch.as_tensor(local, dtype=torch.float64))
     pixels = projected.numpy()

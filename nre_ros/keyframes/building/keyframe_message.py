@@ -54,6 +54,12 @@ class MessagePoints:
     def from_message(cls, message: KeyframeMessage) -> MessagePoints:
         """Reads the points of a Keyframe message.
 
+        Args:
+            message: The message.
+
+        Returns:
+            The points, none for a message without points.
+
         Raises:
             ImageError: The arrays' lengths do not fit together, or a number is not finite.
         """
@@ -70,13 +76,21 @@ class MessagePoints:
         return cls(points, pixels, ids.astype(np.int64) if len(ids) else None)
 
     def inside(self, camera: Camera) -> npt.NDArray[np.intp]:
-        """Returns the indices of the points whose pixels lie in the image."""
+        """Returns the indices of the points whose pixels lie in the image.
+
+        Args:
+            camera: Camera of the image.
+        """
         size = np.array([camera.width, camera.height])
         return np.flatnonzero(((self.pixels >= -0.5) & (self.pixels < size - 0.5)).all(axis=1))
 
 
 def has_image(message: KeyframeMessage) -> bool:
-    """Returns whether a Keyframe message contains an image; a message without an image moves a keyframe."""
+    """Returns whether a Keyframe message contains an image; a message without an image moves a keyframe.
+
+    Args:
+        message: The message.
+    """
     return bool(message.image.data) or bool(message.compressed_image.data)
 
 

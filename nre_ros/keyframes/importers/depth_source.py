@@ -50,7 +50,13 @@ class DepthSource(PosedImageSource):
 
     @abstractmethod
     def depth(self, name: str) -> npt.NDArray[np.float32]:
-        """Returns the depth [H, W] in metres along z, registered to the colour image; 0 where there is none.
+        """Returns the depth of an image, registered to the colour image.
+
+        Args:
+            name: Name of the image.
+
+        Returns:
+            [H, W] metres along z; 0 where there is none.
 
         Raises:
             ImageError: The image has no usable depth.

@@ -67,7 +67,13 @@ def check_depth_size(depth: npt.NDArray[Any], width: int, height: int, what: str
 
 
 def check_depth_scale(depth_scale: float) -> float:
-    """Returns the scale (pixel value of one metre).
+    """Checks a depth scale.
+
+    Args:
+        depth_scale: Pixel value of one metre.
+
+    Returns:
+        The scale as it came.
 
     Raises:
         ImportSourceError: The scale is not a positive number.

@@ -19,7 +19,11 @@ from nre_ros.keyframes.storage.store import KeyframeStore
 
 
 def resume_path(path: Path) -> Path:
-    """Returns the resume file of an import into the map file ``path``."""
+    """Returns the resume file of an import.
+
+    Args:
+        path: The map file that the import writes.
+    """
     return path.with_name(path.name + ".partial")
 
 

@@ -149,7 +149,11 @@ def _parts(data: bytes) -> list[npt.NDArray[Any]]:
 
 
 def needs_index(count: int) -> bool:
-    """Returns whether a map of ``count`` keyframes is large enough for an index."""
+    """Returns whether a map is large enough for an index.
+
+    Args:
+        count: Number of keyframes of the map.
+    """
     return count > SMALL_MAP
 
 
@@ -157,6 +161,9 @@ def update_index(store: KeyframeStore) -> str:
     """Writes a new index into a map, or removes the index of a map that is too small to need one.
 
     A map without an index works too; its retrieval searches all keyframes. Without faiss no index can be made.
+
+    Args:
+        store: The map, open for writing.
 
     Returns:
         What was done, in one line.

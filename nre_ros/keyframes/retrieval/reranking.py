@@ -43,7 +43,11 @@ class LocalReranker:
         return peak_heights(self._descriptors(keyframe_ids), features, temperature)
 
     def drop(self, keyframe_ids: Iterable[int]) -> None:
-        """Removes the descriptors of keyframes that were changed or removed."""
+        """Removes the descriptors of keyframes that were changed or removed.
+
+        Args:
+            keyframe_ids: Ids of the keyframes.
+        """
         for keyframe_id in keyframe_ids:
             self._cache.pop(keyframe_id, None)
 

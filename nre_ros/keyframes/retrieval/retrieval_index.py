@@ -241,9 +241,16 @@ def _concatenated(scans: Sequence[KeyframeScan]) -> _Rows:
 
 
 def cosines(descriptors: npt.NDArray[np.float32], descriptor: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Returns the cosines [M] of unit-length descriptors [M, D] with a descriptor [D].
+    """Computes the cosines of descriptors with a descriptor.
 
     torch computes them: numpy's BLAS has threads of its own that keep spinning and take the cores from torch's.
+
+    Args:
+        descriptors: [M, D] of unit length.
+        descriptor: [D] of unit length.
+
+    Returns:
+        [M].
     """
     similarities: npt.NDArray[np.float32] = torch.mv(
         torch.from_numpy(descriptors), torch.from_numpy(descriptor)

@@ -76,7 +76,15 @@ def derived_map(
 
 
 def copy_keyframes(target: KeyframeStore, copies: Iterable[KeyframeCopy]) -> None:
-    """Copies keyframes as they are stored, without decoding their descriptors."""
+    """Copies keyframes as they are stored, without decoding their descriptors.
+
+    Args:
+        target: The map to write to.
+        copies: The keyframes to copy.
+
+    Raises:
+        MapError: A keyframe does not fit the map, or has a name that the map has already.
+    """
     remaining = iter(copies)
     while batch := list(islice(remaining, _KEYFRAMES_PER_TRANSACTION)):
         with target.batch():
@@ -85,7 +93,14 @@ def copy_keyframes(target: KeyframeStore, copies: Iterable[KeyframeCopy]) -> Non
 
 
 def provenance(store: KeyframeStore) -> dict[str, Any]:
-    """Returns what a derived map remembers of a map: its file and its own source."""
+    """Returns what a derived map records about a map that it was made of.
+
+    Args:
+        store: The other map.
+
+    Returns:
+        The path of the map file and the map's own source, as JSON values.
+    """
     source: Any = store.metadata().get("source", "")
     try:
         source = json.loads(source)

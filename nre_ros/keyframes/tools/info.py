@@ -79,7 +79,17 @@ class MapInfo:
 
 
 def describe_map(store: KeyframeStore) -> MapInfo:
-    """Describes a map; reads every row of the table ``keyframes`` and the lengths of the other rows."""
+    """Describes a map; reads every row of the table ``keyframes`` and the lengths of the other rows.
+
+    Args:
+        store: The map.
+
+    Returns:
+        The description.
+
+    Raises:
+        MapFormatError: The metadata, a keyframe or a camera is damaged.
+    """
     database = store.database
     with store.snapshot():
         metadata, version = store.metadata(), database.version

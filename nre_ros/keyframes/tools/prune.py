@@ -28,7 +28,14 @@ _DEPTH_SAMPLE = 50
 
 
 def overview(store: KeyframeStore) -> tuple[npt.NDArray[np.int64], tuple[str, ...], npt.NDArray[np.float64]]:
-    """Returns ids [M], names and poses ``T_map_cam`` [M, 4, 4] of all keyframes."""
+    """Reads ids, names and poses of all keyframes.
+
+    Args:
+        store: The map.
+
+    Returns:
+        Ids [M], M names and poses ``T_map_cam`` [M, 4, 4].
+    """
     scans = list(store.scan())
     if not scans:
         return np.zeros(0, np.int64), (), np.zeros((0, 4, 4))
@@ -37,7 +44,18 @@ def overview(store: KeyframeStore) -> tuple[npt.NDArray[np.int64], tuple[str, ..
 
 
 def select_named(store: KeyframeStore, names: Iterable[str]) -> list[int]:
-    """Returns the ids of the keyframes with these names; raises ``MapError`` if the map lacks a name."""
+    """Selects keyframes by their names.
+
+    Args:
+        store: The map.
+        names: The names.
+
+    Returns:
+        Ids of the keyframes, ascending.
+
+    Raises:
+        MapError: The map lacks a name.
+    """
     known = store.names()
     names = list(names)
     missing = [name for name in names if name not in known]
@@ -141,7 +159,15 @@ def select_surplus(store: KeyframeStore, count: int) -> list[int]:
 
 
 def remove_keyframes(store: KeyframeStore, keyframe_ids: Iterable[int]) -> None:
-    """Removes keyframes from a map in one transaction, then makes the file smaller and its retrieval index anew."""
+    """Removes keyframes from a map in one transaction, then makes the file smaller and its retrieval index anew.
+
+    Args:
+        store: The map, open for writing.
+        keyframe_ids: Ids of the keyframes to remove.
+
+    Raises:
+        MapError: A keyframe does not exist, or the map cannot be written.
+    """
     with store.batch():
         for keyframe_id in keyframe_ids:
             store.remove(keyframe_id)

@@ -48,7 +48,11 @@ class MapCheck:
 
     @contextmanager
     def recording(self, what: str) -> Iterator[None]:
-        """Adds an error inside the context to the problems, as one of ``what``."""
+        """Adds a ``MapError`` inside the context to the problems.
+
+        Args:
+            what: What is being checked; the line of the problem begins with it.
+        """
         try:
             yield
         except MapError as error:

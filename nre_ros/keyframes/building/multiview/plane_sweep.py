@@ -86,7 +86,16 @@ class Patches:
 
     @classmethod
     def from_view(cls, view: View, pixels: torch.Tensor, planes: torch.Tensor) -> Patches:
-        """Cuts out the patches around pixels [N, 2] float64 with planes [N, 3] from ``inverse_depth_planes``."""
+        """Cuts out the patches around pixels of a view.
+
+        Args:
+            view: The view.
+            pixels: [N, 2] float64, centres of the patches.
+            planes: [N, 3], from ``inverse_depth_planes``.
+
+        Returns:
+            N patches.
+        """
         steps = pixels.new_tensor([[0, 0], [_STEP, 0], [0, _STEP]])
         rays = view.camera.rays(pixels[:, None] + steps)
         values = _sample(view.grey, pixels[:, None] + _offsets())

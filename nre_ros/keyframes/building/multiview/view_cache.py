@@ -96,7 +96,15 @@ class ViewCache(Generic[V]):
         return self._others(name, lambda pose, poses, cameras: neighbours(points, pose, poses, cameras, count))
 
     def likely_neighbours(self, name: str, count: int) -> dict[str, V]:
-        """Returns at most ``count`` views, by name, that may see the same surfaces, judged by their poses alone."""
+        """Returns views that may see the same surfaces, judged by their poses alone.
+
+        Args:
+            name: Name of an image.
+            count: Largest number of views.
+
+        Returns:
+            Name -> view, best first.
+        """
         return self._others(name, lambda pose, poses, _: likely_neighbours(pose, poses, count))
 
     def _others(

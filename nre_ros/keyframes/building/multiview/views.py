@@ -71,7 +71,14 @@ class View:
 
 
 def grey_image(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Returns the grey values [H, W] of an image, BGR [H, W, 3] or grey already."""
+    """Returns the grey values of an image.
+
+    Args:
+        image: BGR [H, W, 3] or grey [H, W], uint8.
+
+    Returns:
+        [H, W] uint8; a grey image is returned as it is.
+    """
     return image if image.ndim == 2 else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), dtype=np.uint8)
 
 

@@ -86,7 +86,15 @@ def choose_topics(reader: AnyReader, path: Path | str, wanted: BagOptions) -> Im
 
 
 def sibling_info(topic: str, infos: Collection[str]) -> str:
-    """Returns the camera_info topic in the namespace of an image topic, or an empty string."""
+    """Returns the camera_info topic in the namespace of an image topic.
+
+    Args:
+        topic: The image topic.
+        infos: The camera_info topics of the bag.
+
+    Returns:
+        The topic's name; empty if there is none.
+    """
     namespaces = [topic.rsplit("/", depth)[0] for depth in (1, 2)]  # image_raw, image_raw/compressed
     return next((f"{name}/camera_info" for name in namespaces if f"{name}/camera_info" in infos), "")
 

@@ -94,15 +94,23 @@ def camera_from_colmap(model: str, width: int, height: int, parameters: Iterable
 
 
 def camera_of_size(cameras: Sequence[Camera], image: npt.NDArray[Any]) -> Camera:
-    """Returns the camera that has the size of an image [H, W, ...], or the first camera; the caller checks the size."""
+    """Returns the camera that has the size of an image, or the first camera; the caller checks the size.
+
+    Args:
+        cameras: The cameras, at least one.
+        image: [H, W, ...].
+    """
     return next((camera for camera in cameras if (camera.height, camera.width) == image.shape[:2]), cameras[0])
 
 
 def only_camera(path: Path | str) -> Camera:
     """Returns the camera of a ``cameras.txt`` that has one.
 
+    Args:
+        path: The file.
+
     Raises:
-        ImportSourceError: The file cannot be read, or has more cameras than one.
+        ImportSourceError: The file cannot be read, or does not have exactly one camera.
         CameraError: The camera cannot be used.
     """
     cameras = read_cameras_txt(path)

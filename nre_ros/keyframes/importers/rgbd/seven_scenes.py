@@ -122,7 +122,11 @@ class SevenScenesSource(DepthSource):
 
 
 def is_seven_scenes(folder: Path) -> bool:
-    """Returns whether the folder looks like a scene of the data set or one of its sequences."""
+    """Returns whether a folder looks like a scene of the data set or one of its sequences.
+
+    Args:
+        folder: The folder.
+    """
     return _is_scene(folder) or next(folder.glob("frame-*.pose.txt"), None) is not None
 
 
