@@ -318,6 +318,9 @@ def left_update(T: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
     Args:
         T: ``[..., 4, 4]``.
         delta: ``[..., 6]`` (rotation, translation), radians and metres.
+
+    Returns:
+        The updated poses ``[..., 4, 4]``.
     """
     updated = T.clone()
     updated[..., :3, :3] = so3_exp(delta[..., :3]) @ T[..., :3, :3]

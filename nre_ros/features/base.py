@@ -124,6 +124,9 @@ def cubic_convolution(distance: torch.Tensor) -> torch.Tensor:
 
     Args:
         distance: In cells, any shape and sign.
+
+    Returns:
+        Weights of the same shape; 0 from a distance of two cells on.
     """
     d = distance.abs()
     near = 1.5 * d**3 - 2.5 * d**2 + 1

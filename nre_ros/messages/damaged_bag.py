@@ -36,7 +36,7 @@ def open_readable(path: Path | str) -> tuple[AnyReader, str]:
         path: Folder of a rosbag2, or one of its files.
 
     Returns:
-        The open reader, and what is wrong with the bag in one line (empty: nothing).
+        The open reader, and what is wrong with the bag in one line; empty if nothing is.
 
     Raises:
         ImportSourceError: No message can be read.

@@ -32,5 +32,8 @@ def seconds_text(stamp: int) -> str:
 
     Args:
         stamp: Nanoseconds.
+
+    Returns:
+        For example ``1700000000.000000001``.
     """
     return f"{stamp // 10**9}.{stamp % 10**9:09d}"

@@ -32,7 +32,7 @@ def draw_debug(
         lines: Lines of text below the image.
 
     Returns:
-        BGR [H', W', 3], uint8: ``draw_query``'s picture and the text, and a column of the retrieved keyframes.
+        BGR [H', W', 3], uint8, with ``draw_query``'s picture and the text, and a column of the retrieved keyframes.
     """
     drawn = draw_query(image, result)
     left = np.vstack([drawn, *(text_bar(drawn.shape[1], text) for text in lines)])

@@ -93,6 +93,9 @@ class DescriptorIndex:
 
         Args:
             descriptor_name: Name of the global descriptor, checked by ``from_bytes``.
+
+        Returns:
+            The serialized index.
         """
         name = np.frombuffer(descriptor_name.encode(), np.int8)
         lists = _faiss().serialize_index(self.lists).view(np.int8)

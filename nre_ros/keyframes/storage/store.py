@@ -93,6 +93,9 @@ class KeyframeStore:
             source: Where the map comes from, as free text or JSON.
             exclusive: Whether to keep other processes from opening the map meanwhile.
 
+        Returns:
+            The empty map; the caller closes the store.
+
         Raises:
             MapError: The file exists and ``overwrite`` is not set, or it cannot be written.
         """
@@ -126,6 +129,9 @@ class KeyframeStore:
             readonly: Whether to open the map for reading only.
             cache_bytes: Memory for keyframes.
             exclusive: Whether a writer keeps other processes from opening the map.
+
+        Returns:
+            The map; the caller closes the store.
 
         Raises:
             MapError: The file is missing or cannot be read.

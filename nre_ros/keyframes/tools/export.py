@@ -56,6 +56,9 @@ def export_colmap(store: KeyframeStore, folder: Path | str, progress: bool = Tru
         folder: Where to write the files.
         progress: Whether to show a progress bar.
 
+    Returns:
+        What was written and left out.
+
     Raises:
         MapError: The folder contains a model already or cannot be written.
     """
@@ -91,6 +94,9 @@ def export_tum(store: KeyframeStore, path: Path | str, list_path: Path | str | N
         path: The file to write. t is in seconds, or counts the keyframes (0, 1, 2, ...) of a map without stamps.
         list_path: File for the keyframes' names in the same order.
 
+    Returns:
+        What was written.
+
     Raises:
         MapError: A file cannot be written.
     """
@@ -119,6 +125,9 @@ def export_ply(store: KeyframeStore, path: Path | str, progress: bool = True) ->
         store: The map.
         path: The file to write.
         progress: Whether to show a progress bar.
+
+    Returns:
+        What was written.
 
     Raises:
         MapError: The file cannot be written.

@@ -61,6 +61,9 @@ def merge_maps(
         force: Whether to replace an existing ``output``.
         progress: Whether to show a progress bar.
 
+    Returns:
+        The merged map's path and its numbers of keyframes.
+
     Raises:
         MapError: The maps differ in frame, features or dimensions, names clash under the rule ``refuse``, or ``output``
             exists and ``force`` is not set.

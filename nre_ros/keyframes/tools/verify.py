@@ -67,6 +67,9 @@ def verify_map(path: Path | str, progress: bool = True) -> MapCheck:
         path: The map file.
         progress: Whether to show a progress bar.
 
+    Returns:
+        The intact keyframes and the problems.
+
     Raises:
         MapError: The file cannot be opened as a map at all.
     """

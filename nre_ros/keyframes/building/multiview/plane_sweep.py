@@ -48,7 +48,7 @@ def inverse_depth_planes(
         reach: Half of the window's side in pixels.
 
     Returns:
-        [N, 3] float64: inverse depth at the pixel and its slopes along x and y; 0 for pixels without depth.
+        [N, 3] float64, inverse depth at the pixel and its slopes along x and y; 0 for pixels without depth.
     """
     height, width = depth.shape
     span = torch.arange(-reach, reach + 1)
