@@ -90,7 +90,14 @@ class Camera:
         return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1.0]])
 
     def resized(self, width: int, height: int) -> Camera:
-        """The camera of the same image resampled to another size; pixel (0, 0) stays the centre of the first pixel."""
+        """Returns the camera of the same image resampled to another size.
+
+        Pixel (0, 0) stays the centre of the first pixel.
+
+        Args:
+            width: New width, pixels.
+            height: New height, pixels.
+        """
         sx, sy = width / self.width, height / self.height
         return Camera(
             width,
@@ -274,14 +281,28 @@ def transform(T: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
 
 
 def skew(v: torch.Tensor) -> torch.Tensor:
-    """Computes the matrices ``[..., 3, 3]`` with skew(v) w = v x w of vectors ``[..., 3]``."""
+    """Computes the skew-symmetric matrices of vectors: skew(v) w = v x w.
+
+    Args:
+        v: ``[..., 3]``.
+
+    Returns:
+        ``[..., 3, 3]``.
+    """
     x, y, z = v.unbind(-1)
     o = torch.zeros_like(x)
     return torch.stack([o, -z, y, z, o, -x, -y, x, o], dim=-1).reshape(*v.shape, 3)
 
 
 def so3_exp(omega: torch.Tensor) -> torch.Tensor:
-    """Computes rotation matrices ``[..., 3, 3]`` of rotation vectors ``[..., 3]``, radians (Rodrigues)."""
+    """Computes the rotation matrices of rotation vectors (Rodrigues).
+
+    Args:
+        omega: ``[..., 3]``, radians.
+
+    Returns:
+        ``[..., 3, 3]``.
+    """
     angle2 = (omega * omega).sum(-1)[..., None, None]
     angle = angle2.clamp_min(1e-24).sqrt()
     small = angle2 < 1e-8
@@ -297,6 +318,9 @@ def left_update(T: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
     Args:
         T: ``[..., 4, 4]``.
         delta: ``[..., 6]`` (rotation, translation), radians and metres.
+
+    Returns:
+        The updated poses ``[..., 4, 4]``.
     """
     updated = T.clone()
     updated[..., :3, :3] = so3_exp(delta[..., :3]) @ T[..., :3, :3]
@@ -328,7 +352,14 @@ def invert(T: torch.Tensor) -> torch.Tensor: ...
 @overload
 def invert(T: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]: ...
 def invert(T: torch.Tensor | npt.NDArray[np.float64]) -> torch.Tensor | npt.NDArray[np.float64]:
-    """Inverts rigid motions ``[..., 4, 4]``, numpy (into float64) or torch."""
+    """Inverts rigid motions.
+
+    Args:
+        T: ``[..., 4, 4]``, numpy or torch.
+
+    Returns:
+        ``[..., 4, 4]``, a tensor for a tensor and a float64 array for an array.
+    """
     if isinstance(T, torch.Tensor):
         inverse, Rt = T.clone(), T[..., :3, :3].mT
         inverse[..., :3, :3] = Rt

@@ -25,9 +25,9 @@ def decode_image(data: bytes, flags: int, name: str) -> npt.NDArray[Any]:
     OpenCV decodes truncated data too and fills the missing part with grey. This function refuses such data.
 
     Args:
-        data: the content of an image file.
+        data: The content of an image file.
         flags: OpenCV's ``IMREAD`` flags.
-        name: what the error message calls the image, for example ``image /data/1.jpg``.
+        name: What the error message calls the image, for example ``image /data/1.jpg``.
 
     Returns:
         The pixels [H, W] or [H, W, 3], uint8 or, with ``IMREAD_UNCHANGED``, the type of the data.
@@ -53,6 +53,9 @@ def is_truncated(data: bytes) -> bool:
 
     A JPEG is whole if an end marker follows its last scan: a thumbnail inside the file has an end marker too, but
     ahead of the scan. Bytes behind the end marker are allowed, since some cameras append padding or metadata.
+
+    Args:
+        data: The content of an image file.
     """
     if data.startswith(_JPEG_START):
         return data.rfind(_JPEG_END) < data.rfind(_JPEG_SCAN) or _JPEG_END not in data
@@ -65,8 +68,8 @@ def check_image_size(image: npt.NDArray[Any], camera: Camera) -> None:
     """Checks that an image has the size that the camera's intrinsics are for.
 
     Args:
-        image: pixels [H, W] or [H, W, 3].
-        camera: the camera that the image is said to be of.
+        image: Pixels [H, W] or [H, W, 3].
+        camera: The camera that the image is said to be of.
 
     Raises:
         ImageError: The sizes differ.

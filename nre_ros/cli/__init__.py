@@ -69,10 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Errors that a user can act on are printed as one line.
 
     Args:
-        argv: the arguments after the program's name; by default those of this process.
+        argv: The arguments after the program's name; by default those of this process.
 
     Returns:
-        The exit code: that of the command, 2 after an error or without a command, 130 when interrupted.
+        The exit code, that of the command; 2 after an error or without a command, 130 when interrupted.
     """
     prepare()
     parser = build_parser()

@@ -18,11 +18,11 @@ def add_command(
     """Registers a command whose help text keeps its line breaks.
 
     Args:
-        subparsers: the commands to which this one is added.
-        name: what the user types.
-        summary: one line for the list of commands.
-        description: what the command does and what the user sees afterwards.
-        example: command lines, shown below the options.
+        subparsers: The commands to which this one is added.
+        name: What the user types.
+        summary: One line for the list of commands.
+        description: What the command does and what the user sees afterwards.
+        example: Command lines, shown below the options.
 
     Returns:
         The parser of the new command.
@@ -37,7 +37,11 @@ def add_command(
 
 
 def add_device_option(parser: argparse._ActionsContainer) -> None:
-    """Adds ``--device``."""
+    """Adds ``--device``.
+
+    Args:
+        parser: The parser of the command.
+    """
     parser.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda"),
@@ -47,12 +51,21 @@ def add_device_option(parser: argparse._ActionsContainer) -> None:
 
 
 def add_seed_option(parser: argparse._ActionsContainer, what: str) -> None:
-    """Adds ``--seed``; ``what`` names the random draws that it decides."""
+    """Adds ``--seed``.
+
+    Args:
+        parser: The parser of the command.
+        what: The random draws that the seed decides, for the help text.
+    """
     parser.add_argument("--seed", type=int, default=0, help=f"seed of {what} (default: 0)")
 
 
 def add_node_parameter_option(parser: argparse._ActionsContainer) -> None:
-    """Adds ``--param NAME:=VALUE``, which may be given several times."""
+    """Adds ``--param NAME:=VALUE``, which may be given several times.
+
+    Args:
+        parser: The parser of the command.
+    """
     parser.add_argument(
         "--param",
         action="append",
@@ -64,7 +77,18 @@ def add_node_parameter_option(parser: argparse._ActionsContainer) -> None:
 
 
 def positive_int(text: str) -> int:
-    """Reads a whole number from 1, for argparse."""
+    """Reads a whole number from 1, for argparse.
+
+    Args:
+        text: What the user typed.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: The text is no whole number.
+        argparse.ArgumentTypeError: The number is not positive.
+    """
     value = int(text)
     if value <= 0:
         raise argparse.ArgumentTypeError(f"{value} is not positive")
@@ -72,7 +96,18 @@ def positive_int(text: str) -> int:
 
 
 def positive_float(text: str) -> float:
-    """Reads a number above 0, for argparse."""
+    """Reads a number above 0, for argparse.
+
+    Args:
+        text: What the user typed.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: The text is no number.
+        argparse.ArgumentTypeError: The number is not positive.
+    """
     value = float(text)
     if not value > 0:
         raise argparse.ArgumentTypeError(f"{text} is not positive")
@@ -80,7 +115,18 @@ def positive_float(text: str) -> float:
 
 
 def non_negative_float(text: str) -> float:
-    """Reads a finite number from 0, for argparse."""
+    """Reads a finite number from 0, for argparse.
+
+    Args:
+        text: What the user typed.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: The text is no number.
+        argparse.ArgumentTypeError: The number is negative or not finite.
+    """
     value = float(text)
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a number from 0")
@@ -88,7 +134,17 @@ def non_negative_float(text: str) -> float:
 
 
 def node_parameter(text: str) -> tuple[str, str]:
-    """Reads ``NAME:=VALUE`` as a pair, for argparse."""
+    """Reads ``NAME:=VALUE``, for argparse.
+
+    Args:
+        text: What the user typed.
+
+    Returns:
+        Name and value.
+
+    Raises:
+        argparse.ArgumentTypeError: The text has no ``:=``, or no name before it.
+    """
     name, separator, value = text.partition(":=")
     if not separator or not name:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME:=VALUE")

@@ -24,10 +24,10 @@ are written into DIR. The same command continues an interrupted run.
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the sub-command.
+    """Registers the command.
 
     Args:
-        subparsers: Sub-commands of ``nre_ros``.
+        subparsers: The commands of ``nre_ros``.
     """
     from nre_ros.evaluation.datasets import DATASETS
 
@@ -72,13 +72,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the benchmark and print its table.
+    """Runs the benchmark and prints its table.
 
     Args:
         arguments: Parsed arguments.
 
     Returns:
-        Exit status.
+        The exit code.
     """
     from nre_ros.evaluation.datasets import make_dataset
     from nre_ros.evaluation.datasets.benchmark import run_benchmark

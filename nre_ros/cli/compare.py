@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the sub-command.
+    """Registers the command.
 
     Args:
-        subparsers: Sub-commands of ``nre_ros``.
+        subparsers: The commands of ``nre_ros``.
     """
     parser = subparsers.add_parser(
         "compare",
@@ -26,13 +26,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compare the evaluations, print the figures and write the page.
+    """Compares the evaluations, prints the figures and writes the page.
 
     Args:
         arguments: Parsed arguments.
 
     Returns:
-        Exit status.
+        The exit code.
     """
     from nre_ros.cli.output import print_table
     from nre_ros.evaluation.output_folder import read_evaluations

@@ -33,7 +33,11 @@ _EXAMPLE = """\
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Registers the command."""
+    """Registers the command.
+
+    Args:
+        subparsers: The commands of ``nre_ros``.
+    """
     parser = add_command(subparsers, "demo", "localize a robot in a synthetic room", _DESCRIPTION, _EXAMPLE)
     parser.add_argument(
         "-o", "--output", default="demo_output", metavar="DIR", help="folder to write to (default: demo_output)"
@@ -51,7 +55,14 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the demo and prints its table."""
+    """Runs the demo and prints its table.
+
+    Args:
+        arguments: Parsed arguments.
+
+    Returns:
+        The exit code.
+    """
     from nre_ros.demo import run_demo
 
     result = run_demo(

@@ -38,10 +38,10 @@ examples:
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register the sub-command.
+    """Registers the command.
 
     Args:
-        subparsers: Sub-commands of ``nre_ros``.
+        subparsers: The commands of ``nre_ros``.
     """
     parser = subparsers.add_parser(
         "evaluate",
@@ -190,13 +190,13 @@ class _DeprecatedPeers(argparse.Action):
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the evaluation and print the most important figures.
+    """Runs the evaluation and prints the most important figures.
 
     Args:
         arguments: Parsed arguments.
 
     Returns:
-        Exit status.
+        The exit code.
     """
     from nre_ros.evaluation.evaluate import evaluate
     from nre_ros.evaluation.options import EvaluationOptions

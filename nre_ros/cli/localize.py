@@ -49,7 +49,11 @@ _EXAMPLE = """\
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Registers the command."""
+    """Registers the command.
+
+    Args:
+        subparsers: The commands of ``nre_ros``.
+    """
     parser = add_command(subparsers, "localize", "localize image files, without ROS", _DESCRIPTION, _EXAMPLE)
     parser.add_argument("--map", required=True, metavar="MAP.db", help="map to localize in")
     parser.add_argument("--images", required=True, metavar="DIR", help="folder that the names in LIST are relative to")
@@ -87,7 +91,14 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Localizes all images; returns 0 when every image was processed, with or without a pose."""
+    """Localizes all images and writes one JSON object a line.
+
+    Args:
+        arguments: Parsed arguments.
+
+    Returns:
+        The exit code, 0 when every image was processed, with or without a pose.
+    """
     from tqdm import tqdm
 
     from nre_ros.keyframes.importers.colmap.cameras import read_cameras_txt

@@ -19,7 +19,11 @@ _EXAMPLE = """\
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Registers ``nre_ros map`` and its commands, one module each."""
+    """Registers ``nre_ros map`` and its commands, one module each.
+
+    Args:
+        subparsers: The commands of ``nre_ros``.
+    """
     parser = add_command(
         subparsers, "map", "build a map; look at, verify, merge, prune and export maps", _DESCRIPTION, _EXAMPLE
     )

@@ -29,12 +29,12 @@ class _Importer:
     """A sub-command of ``map build``.
 
     Attributes:
-        name: what the user types.
-        help: one line for the list of sub-commands.
-        description: what it reads, for its own help.
-        add_arguments: adds its own arguments.
-        make_source: opens the source that the arguments name.
-        usage: usage lines, if the generated ones are not clear enough.
+        name: What the user types.
+        help: One line for the list of sub-commands.
+        description: What it reads, for its own help.
+        add_arguments: Adds its own arguments.
+        make_source: Opens the source that the arguments name.
+        usage: Usage lines, if the generated ones are not clear enough.
     """
 
     name: str
@@ -46,7 +46,11 @@ class _Importer:
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Registers ``map build colmap|posed|rgbd|kapture|bag``."""
+    """Registers ``map build colmap|posed|rgbd|kapture|bag``.
+
+    Args:
+        commands: The commands of ``nre_ros map``.
+    """
     build = commands.add_parser("build", help="build a map", description="Build a map. " + _BUILD_HELP)
     sources = build.add_subparsers(dest="source", required=True, metavar="SOURCE")
     for importer in _IMPORTERS:

@@ -12,7 +12,11 @@ from nre_ros.cli.output import print_table
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Adds the command ``map export``."""
+    """Adds the command ``map export``.
+
+    Args:
+        commands: The commands of ``nre_ros map``.
+    """
     parser = commands.add_parser(
         "export",
         help="write a COLMAP model, a trajectory, a point cloud",

@@ -10,7 +10,11 @@ from nre_ros.cli.arguments import Subparsers
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Adds the command ``map index``."""
+    """Adds the command ``map index``.
+
+    Args:
+        commands: The commands of ``nre_ros map``.
+    """
     parser = commands.add_parser(
         "index",
         help="make the retrieval index of a large map again",

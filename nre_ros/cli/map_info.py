@@ -17,7 +17,11 @@ from nre_ros.keyframes.tools.info import MapInfo, describe_map
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Adds the command ``map info``."""
+    """Adds the command ``map info``.
+
+    Args:
+        commands: The commands of ``nre_ros map``.
+    """
     info = commands.add_parser("info", help="describe a map", description="Describe a map in figures.")
     info.add_argument("map", metavar="MAP.db")
     info.add_argument("--json", action="store_true", help="one JSON object instead of a table")

@@ -13,7 +13,11 @@ from nre_ros.keyframes.tools.merge import NAME_CLASH_RULES, merge_maps
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Adds the command ``map merge``."""
+    """Adds the command ``map merge``.
+
+    Args:
+        commands: The commands of ``nre_ros map``.
+    """
     parser = commands.add_parser(
         "merge",
         help="make one map of several that share a frame",

@@ -27,7 +27,11 @@ _MOST_SHOWN = 5
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Adds the command ``map prune``."""
+    """Adds the command ``map prune``.
+
+    Args:
+        commands: The commands of ``nre_ros map``.
+    """
     parser = commands.add_parser(
         "prune",
         help="remove keyframes: near-duplicates, of a list, in a box, or all but N",

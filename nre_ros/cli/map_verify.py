@@ -16,7 +16,11 @@ _MOST_LISTED = 50
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Adds the command ``map verify``."""
+    """Adds the command ``map verify``.
+
+    Args:
+        commands: The commands of ``nre_ros map``.
+    """
     parser = commands.add_parser(
         "verify",
         help="check a map for damage",

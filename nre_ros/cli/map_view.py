@@ -13,7 +13,11 @@ from nre_ros.cli.output import print_table
 
 
 def add_parser(commands: Subparsers) -> None:
-    """Adds the command ``map view``."""
+    """Adds the command ``map view``.
+
+    Args:
+        commands: The commands of ``nre_ros map``.
+    """
     parser = commands.add_parser(
         "view",
         help="write a map as a page in 3D and a picture from above",

@@ -28,7 +28,14 @@ exit codes: 0 after Ctrl-C or SIGTERM; 2 when the map, a parameter or an argumen
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    """Registers the sub-command and returns its parser."""
+    """Registers the command.
+
+    Args:
+        subparsers: The commands of ``nre_ros``.
+
+    Returns:
+        The parser of the command.
+    """
     parser = subparsers.add_parser(
         "node",
         help="run the ROS node that localizes camera images",
@@ -57,7 +64,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the node until a signal ends it; returns its exit code."""
+    """Runs the node until a signal ends it, or prints its parameters.
+
+    Args:
+        arguments: Parsed arguments.
+
+    Returns:
+        The exit code.
+    """
     if arguments.parameters:
         return _print_parameters()
     from nre_ros.node.localize_node import main
@@ -76,7 +90,16 @@ def _print_parameters() -> int:
 
 
 def ros_arguments(arguments: argparse.Namespace) -> list[str]:
-    """The arguments in the form of ROS; of two values of a parameter the last one counts."""
+    """Returns the arguments in the form of ROS.
+
+    Of two values of a parameter the last one counts.
+
+    Args:
+        arguments: Parsed arguments.
+
+    Returns:
+        ``--ros-args``, the parameter file and the map, then the user's own ROS arguments.
+    """
     from nre_ros.ros_environment import config_file
 
     given = ["--ros-args"]

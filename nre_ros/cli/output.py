@@ -9,7 +9,7 @@ def print_table(*rows: tuple[str, object]) -> None:
     """Prints a table of two columns, one pair of label and value a line.
 
     Args:
-        *rows: label and value. A row whose value is None is left out.
+        *rows: Label and value. A row whose value is None is left out.
     """
     shown = [(label, value) for label, value in rows if value is not None]
     width = max(len(label) for label, _ in shown)

@@ -31,7 +31,11 @@ _EXAMPLE = """\
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Registers the command."""
+    """Registers the command.
+
+    Args:
+        subparsers: The commands of ``nre_ros``.
+    """
     parser = add_command(subparsers, "replay", "play a bag to the ROS 2 node", _DESCRIPTION, _EXAMPLE)
     parser.add_argument("bag", metavar="BAG", help="folder of the rosbag2")
     parser.add_argument("--map", required=True, metavar="MAP.db", help="map to localize in")
@@ -57,7 +61,11 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def add_animate_option(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--animate``."""
+    """Adds ``--animate``.
+
+    Args:
+        parser: The parser of the command.
+    """
     parser.add_argument(
         "--animate",
         action="store_true",
@@ -66,7 +74,14 @@ def add_animate_option(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Replays the bag and prints the table."""
+    """Replays the bag and prints the table.
+
+    Args:
+        arguments: Parsed arguments.
+
+    Returns:
+        The exit code.
+    """
     from nre_ros.replay.bag import find_topics
     from nre_ros.replay.replay_bag import replay_bag
 
@@ -85,5 +100,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def print_result(result: ReplayResult) -> None:
-    """Prints the table of a replay and where its pictures are."""
+    """Prints the table of a replay and where its pictures are.
+
+    Args:
+        result: The numbers and the pictures of the replay.
+    """
     print_table(*result.summary.rows(), ("picture", result.picture), ("animation", result.animation))

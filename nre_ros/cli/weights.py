@@ -32,7 +32,11 @@ EXIT_OTHER_NETWORK = 1
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Registers ``nre_ros weights`` with its commands verify, import and list."""
+    """Registers ``nre_ros weights`` with its commands verify, import and list.
+
+    Args:
+        subparsers: The commands of ``nre_ros``.
+    """
     parser = add_command(
         subparsers,
         "weights",

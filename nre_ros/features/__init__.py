@@ -64,6 +64,9 @@ def choose_device(name: str = "auto") -> torch.device:
     Args:
         name: ``auto`` (the GPU where there is one, else the CPU), ``cpu`` or ``cuda``.
 
+    Returns:
+        The device, ``cpu`` or ``cuda``.
+
     Raises:
         NreError: The name is unknown, or there is no GPU for ``cuda``.
     """

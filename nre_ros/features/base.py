@@ -43,11 +43,25 @@ class FeatureGrid:
     offset: float
 
     def to_cells(self, pixels: ArrayOrTensor) -> ArrayOrTensor:
-        """Converts pixels ``[..., 2]`` (x, y) to cells ``[..., 2]``."""
+        """Converts pixels to cells.
+
+        Args:
+            pixels: ``[..., 2]`` (x, y).
+
+        Returns:
+            ``[..., 2]``, in cells of the map.
+        """
         return (pixels - self.offset) / self.stride
 
     def to_pixels(self, cells: ArrayOrTensor) -> ArrayOrTensor:
-        """Converts cells ``[..., 2]`` (x, y) to pixels ``[..., 2]``."""
+        """Converts cells to pixels.
+
+        Args:
+            cells: ``[..., 2]`` (x, y).
+
+        Returns:
+            ``[..., 2]``, in pixels of the image.
+        """
         return cells * self.stride + self.offset
 
 
@@ -89,9 +103,15 @@ class FeatureMap:
 
 
 def network_focal_length(camera: Camera) -> float:
-    """Computes the focal length in the image that the network gets, in pixels, as the mean of both axes.
+    """Computes the focal length in the image that the network gets, as the geometric mean of both axes.
 
     Images whose longer side exceeds ``MAX_IMSIZE`` are reduced before the network.
+
+    Args:
+        camera: The camera of the image before it is reduced.
+
+    Returns:
+        Pixels.
     """
     return math.sqrt(camera.fx * camera.fy) * min(1.0, MAX_IMSIZE / max(camera.width, camera.height))
 
@@ -104,6 +124,9 @@ def cubic_convolution(distance: torch.Tensor) -> torch.Tensor:
 
     Args:
         distance: In cells, any shape and sign.
+
+    Returns:
+        Weights of the same shape; 0 from a distance of two cells on.
     """
     d = distance.abs()
     near = 1.5 * d**3 - 2.5 * d**2 + 1
@@ -202,7 +225,7 @@ class FeatureBackbone(ABC):
         """Computes the features of an image.
 
         Args:
-            image: uint8, BGR ``[H, W, 3]`` or grey ``[H, W]``.
+            image: BGR ``[H, W, 3]`` or grey ``[H, W]``, uint8.
             detect: Whether the detection map is wanted.
             fine: Whether the fine features are wanted. Without them ``fine`` and ``second_pass`` may hold anything.
 

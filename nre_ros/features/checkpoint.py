@@ -44,7 +44,7 @@ class Checkpoint:
     """A network's weights and the settings that it is built from.
 
     Attributes:
-        level: coarse or fine.
+        level: ``coarse`` or ``fine``.
         extraction_layer: Where the trunk is cut.
         second_pool: Whether there is pooling after Conv2d_4a.
         resize: Side of the feature map, in cells, that the published code wants (``image.resize``), or None.
@@ -87,7 +87,14 @@ class Checkpoint:
 
 
 def git_blob_id(data: bytes) -> str:
-    """Computes git's id of a file's content, as ``git hash-object FILE`` prints it."""
+    """Computes git's id of a file's content, as ``git hash-object FILE`` prints it.
+
+    Args:
+        data: The content of the file.
+
+    Returns:
+        40 hexadecimal digits.
+    """
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 

@@ -177,7 +177,14 @@ def _layers(level: str, second_pool: bool) -> list[Layer]:
 
 
 def layer_names(level: str) -> list[str]:
-    """Lists the layers at which a network of a level (coarse or fine) can be cut."""
+    """Lists the layers at which a network can be cut.
+
+    Args:
+        level: ``coarse`` or ``fine``.
+
+    Returns:
+        The names, in the order of the network.
+    """
     return [layer.name for layer in _layers(level, second_pool=True)]
 
 
@@ -188,7 +195,7 @@ class InceptionNetwork(nn.Module):
     features are not of unit length: their dot products are the logits of a correspondence map.
 
     Args:
-        level: coarse or fine.
+        level: ``coarse`` or ``fine``.
         extraction_layer: One of ``layer_names(level)``.
         second_pool: Whether there is max-pooling after Conv2d_4a (coarse only).
 
@@ -225,7 +232,14 @@ class InceptionNetwork(nn.Module):
 
 
 def fuse_batch_norms(network: InceptionNetwork) -> InceptionNetwork:
-    """Folds each batch normalisation into the convolution before it; the outputs stay the same."""
+    """Folds each batch normalisation into the convolution before it; the outputs stay the same.
+
+    Args:
+        network: The network, for inference; it is changed.
+
+    Returns:
+        The same network.
+    """
     for module in network.modules():
         if isinstance(module, BasicConv2d) and isinstance(module.bn, nn.BatchNorm2d):
             module.conv = fuse_conv_bn_eval(module.conv, module.bn)

@@ -84,10 +84,16 @@ class NREBackbone(FeatureBackbone):
 
 
 def max_coarse_side(checkpoint: Checkpoint) -> int:
-    """Computes the longer side of the image, in pixels, at which the published code runs its coarse network.
+    """Computes the longer side of the image at which the published code runs its coarse network.
 
     It is the side whose feature map has ``resize`` cells, as the published code computes it: back through the layers
     that halve, n cells come from 2 n - 1, and Mixed_7a counts although it halves nothing.
+
+    Args:
+        checkpoint: The coarse network's checkpoint.
+
+    Returns:
+        Pixels.
     """
     if checkpoint.resize is None:
         return _MAX_COARSE_SIDE

@@ -18,7 +18,7 @@ HOW_TO_GET = (
 
 
 def weights_folder() -> Path:
-    """The folder of imported weights: ``$XDG_DATA_HOME/nre_ros/weights``, or below ``~/.local/share``."""
+    """Returns the folder of imported weights: ``$XDG_DATA_HOME/nre_ros/weights``, or below ``~/.local/share``."""
     data_home = os.environ.get("XDG_DATA_HOME", "")
     # the XDG specification asks to ignore relative paths
     base = Path(data_home) if os.path.isabs(data_home) else Path.home() / ".local/share"
@@ -26,7 +26,11 @@ def weights_folder() -> Path:
 
 
 def weights_path(level: str) -> Path:
-    """The path of the imported weights of a level, coarse or fine."""
+    """Returns the path of the imported weights of a level.
+
+    Args:
+        level: ``coarse`` or ``fine``.
+    """
     return weights_folder() / f"{level}.pth"
 
 
@@ -34,7 +38,7 @@ def load_weights(level: str) -> Checkpoint:
     """Loads an imported checkpoint.
 
     Args:
-        level: coarse or fine.
+        level: ``coarse`` or ``fine``.
 
     Raises:
         WeightsError: The checkpoint is absent or unusable.

@@ -49,10 +49,10 @@ class BagSummary:
     """What was written.
 
     Attributes:
-        path: folder of the bag.
-        stamps: stamps [N] of the images, nanoseconds.
-        T_map_cam: true poses [N, 4, 4] of the camera, optical frame to map.
-        T_map_odom: pose [4, 4] of the odom frame in the map at the start; later odometry drifts.
+        path: Folder of the bag.
+        stamps: Stamps [N] of the images, nanoseconds.
+        T_map_cam: True poses [N, 4, 4] of the camera, optical frame to map.
+        T_map_odom: Pose [4, 4] of the odom frame in the map at the start; later odometry drifts.
     """
 
     path: Path
@@ -84,28 +84,28 @@ def write_bag(
     Odometry starts one step before the first image, where odom and base_link coincide, and ends after the last image.
 
     Args:
-        path: folder of the bag; it must not exist.
-        gallery: what is rendered.
-        camera: the camera.
-        trajectory: motion of base_link in the map.
-        mount: where the camera is mounted on the robot; None for the usual place.
-        image_rate: images a second.
-        odometry_rate: odometry transforms a second.
+        path: Folder of the bag; it must not exist.
+        gallery: What is rendered.
+        camera: The camera.
+        trajectory: Motion of base_link in the map.
+        mount: Where the camera is mounted on the robot; None for the usual place.
+        image_rate: Images a second.
+        odometry_rate: Odometry transforms a second.
         encoding: ``jpeg`` (CompressedImage), or ``bgr8``, ``rgb8`` or ``mono8`` (Image).
-        jpeg_quality: quality of JPEGs, 0 to 100.
+        jpeg_quality: Quality of JPEGs, 0 to 100.
         storage: ``mcap`` or ``sqlite3``.
-        noise: errors of odometry.
-        sensor: what the camera adds to the images.
-        seed: seed of the errors of odometry and of the sensor's noise.
-        start_stamp: stamp of the first image, nanoseconds.
-        progress: called with (done, total) after every image.
+        noise: Errors of odometry.
+        sensor: What the camera adds to the images.
+        seed: Seed of the errors of odometry and of the sensor's noise.
+        start_stamp: Stamp of the first image, nanoseconds.
+        progress: Called with (done, total) after every image.
 
     Returns:
         What was written.
 
     Raises:
         NreError: ``path`` exists.
-        ValueError: the encoding or the storage is unknown.
+        ValueError: The encoding or the storage is unknown.
     """
     path = Path(path)
     if encoding not in ENCODINGS:
@@ -208,8 +208,8 @@ def tf_message(stamp: int, transforms: Iterable[tuple[str, str, npt.NDArray[np.f
     """Makes a tf2_msgs/TFMessage.
 
     Args:
-        stamp: stamp of all transforms, nanoseconds.
-        transforms: parent frame, child frame and T_parent_child [4, 4] of each.
+        stamp: Stamp of all transforms, nanoseconds.
+        transforms: Parent frame, child frame and T_parent_child [4, 4] of each.
 
     Returns:
         The message, an object of the rosbags library.
@@ -226,9 +226,9 @@ def pose_message(stamp: int, frame: str, T: npt.NDArray[np.float64]) -> Any:
     """Makes a geometry_msgs/PoseStamped.
 
     Args:
-        stamp: stamp, nanoseconds.
-        frame: frame of the pose.
-        T: pose [4, 4].
+        stamp: Stamp, nanoseconds.
+        frame: Frame of the pose.
+        T: Pose [4, 4].
 
     Returns:
         The message, an object of the rosbags library.
@@ -242,9 +242,9 @@ def camera_info_message(stamp: int, frame: str, camera: Camera) -> Any:
     """Makes a sensor_msgs/CameraInfo of a camera that is not rectified: R is the identity, P has the intrinsics.
 
     Args:
-        stamp: stamp, nanoseconds.
-        frame: the camera's optical frame.
-        camera: the camera.
+        stamp: Stamp, nanoseconds.
+        frame: The camera's optical frame.
+        camera: The camera.
 
     Returns:
         The message, an object of the rosbags library.
@@ -278,17 +278,17 @@ def image_message(
     """Makes a sensor_msgs/Image or, for the encoding ``jpeg``, a CompressedImage.
 
     Args:
-        stamp: stamp, nanoseconds.
-        frame: the camera's optical frame.
-        image: uint8 BGR [H, W, 3].
+        stamp: Stamp, nanoseconds.
+        frame: The camera's optical frame.
+        image: BGR [H, W, 3], uint8.
         encoding: ``jpeg``, ``bgr8``, ``rgb8`` or ``mono8``.
-        jpeg_quality: quality of JPEGs, 0 to 100.
+        jpeg_quality: Quality of JPEGs, 0 to 100.
 
     Returns:
         The message, an object of the rosbags library.
 
     Raises:
-        NreError: the image could not be compressed.
+        NreError: The image could not be compressed.
     """
     header = _header(stamp, frame)
     if encoding == "jpeg":

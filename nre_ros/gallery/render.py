@@ -40,11 +40,11 @@ class Rendering:
     """One rendered view with its ground truth.
 
     Attributes:
-        image: uint8 BGR [H, W, 3].
-        depth: float32 [H, W], metres along the optical axis, 0 where there is nothing.
-        labels: int16 [H, W], index of the rectangle at the pixel's centre, -1 where there is none.
-        camera: the camera.
-        T_map_cam: pose [4, 4], optical frame to map.
+        image: BGR [H, W, 3], uint8.
+        depth: [H, W] float32, metres along the optical axis, 0 where there is nothing.
+        labels: [H, W] int16, index of the rectangle at the pixel's centre, -1 where there is none.
+        camera: The camera.
+        T_map_cam: Pose [4, 4], optical frame to map.
     """
 
     image: npt.NDArray[np.uint8]
@@ -58,7 +58,7 @@ class Gallery:
     """A world of textured rectangles in the map frame.
 
     Args:
-        quads: the rectangles, from ``room.build_room``.
+        quads: The rectangles, from ``room.build_room``.
         background: BGR where there is no rectangle.
     """
 
@@ -70,15 +70,15 @@ class Gallery:
         """Renders the view of a camera.
 
         Args:
-            camera: the camera.
-            T_map_cam: its pose [4, 4], optical frame to map.
-            supersample: rays a pixel in each direction.
+            camera: The camera.
+            T_map_cam: Its pose [4, 4], optical frame to map.
+            supersample: Rays a pixel in each direction.
 
         Returns:
             Image and depth.
 
         Raises:
-            PoseError: the pose is no rigid motion.
+            PoseError: The pose is no rigid motion.
             ValueError: ``supersample`` is below 1.
         """
         T_map_cam = _checked_pose(T_map_cam)
@@ -120,11 +120,11 @@ class _RayGrid:
     """Rays (x, y, 1) of an image.
 
     Attributes:
-        x: float32 [H, W].
-        y: float32 [H, W].
-        valid: bool [H, W], or None when all rays exist.
-        half_log_area: float32 [H, W], half the binary logarithm of the area of (x, y) that belongs to one ray.
-        bounds: float32 [4, rows, columns], centre x, centre y, half extent x and half extent y of every tile.
+        x: [H, W] float32.
+        y: [H, W] float32.
+        valid: [H, W] bool, or None when all rays exist.
+        half_log_area: [H, W] float32, half the binary logarithm of the area of (x, y) that belongs to one ray.
+        bounds: [4, rows, columns] float32, centre x, centre y, half extent x and half extent y of every tile.
     """
 
     x: npt.NDArray[np.float32]

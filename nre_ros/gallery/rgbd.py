@@ -25,11 +25,11 @@ class RgbdFolder:
     """Paths of what was written; line i of ``list`` and line i of ``poses`` belong together.
 
     Attributes:
-        images: folder of the colour images.
-        depth: folder of the depth images.
-        list: file of image names.
-        poses: file of poses, camera to map.
-        camera: file with the camera.
+        images: Folder of the colour images.
+        depth: Folder of the depth images.
+        list: File of image names.
+        poses: File of poses, camera to map.
+        camera: File with the camera.
     """
 
     images: Path
@@ -60,24 +60,24 @@ def write_rgbd(
     quaternion x y z w of the camera in the map), cameras.txt has COLMAP's.
 
     Args:
-        folder: where to write.
-        gallery: what is rendered.
-        camera: camera of the views.
-        T_map_cam: poses of the views [N, 4, 4], camera (optical frame) to map.
+        folder: Where to write.
+        gallery: What is rendered.
+        camera: Camera of the views.
+        T_map_cam: Poses of the views [N, 4, 4], camera (optical frame) to map.
         image_format: ``jpg`` or ``png``.
-        jpeg_quality: quality of JPEGs, 0 to 100.
-        depth_scale: value of a depth image at one metre; 0 means no depth.
-        sensor: what the camera adds to the images.
-        seed: seed of the sensor's noise.
-        start_stamp: stamp of the first image, nanoseconds.
-        rate: images a second, for the stamps.
-        progress: called with (done, total) after every image.
+        jpeg_quality: Quality of JPEGs, 0 to 100.
+        depth_scale: Value of a depth image at one metre; 0 means no depth.
+        sensor: What the camera adds to the images.
+        seed: Seed of the sensor's noise.
+        start_stamp: Stamp of the first image, nanoseconds.
+        rate: Images a second, for the stamps.
+        progress: Called with (done, total) after every image.
 
     Returns:
         The paths of what was written.
 
     Raises:
-        NreError: the folder has such files already.
+        NreError: The folder has such files already.
     """
     folder = Path(folder)
     out = RgbdFolder(*(folder / name for name in ("images", "depth", "list.txt", "poses.txt", "cameras.txt")))

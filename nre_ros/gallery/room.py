@@ -43,17 +43,17 @@ def build_room(
     """Builds the rectangles of one room, for ``Gallery(build_room(...))``; the lists of several rooms may be added.
 
     Args:
-        seed: decides order, places and frames of the pictures, and all surfaces.
-        size: length, width and height, at least 2 m each.
-        T_map_room: pose [4, 4] of the room in the map; the identity if None.
-        pixels_per_metre: resolution of the walls' textures; floor and ceiling are coarser.
-        furniture: whether a partition, crates and a pillar stand in the room.
+        seed: Decides order, places and frames of the pictures, and all surfaces.
+        size: Length, width and height, at least 2 m each.
+        T_map_room: Pose [4, 4] of the room in the map; the identity if None.
+        pixels_per_metre: Resolution of the walls' textures; floor and ceiling are coarser.
+        furniture: Whether a partition, crates and a pillar stand in the room.
 
     Returns:
         The rectangles, in the map frame.
 
     Raises:
-        ValueError: a side is shorter than 2 m.
+        ValueError: A side is shorter than 2 m.
     """
     if min(size) < 2:
         raise ValueError(f"a room needs at least 2 m a side, got {size}")

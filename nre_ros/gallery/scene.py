@@ -21,10 +21,10 @@ class Texture:
     Texel i of a row of n is centred at the fraction (i + 0.5) / n of the rectangle's side, at every level.
 
     Args:
-        image: uint8 BGR [H, W, 3], or grey [H, W].
+        image: BGR [H, W, 3] or grey [H, W], uint8.
 
     Raises:
-        ImageError: the image has another shape or type, or more than 32766 texels a side.
+        ImageError: The image has another shape or type, or more than 32766 texels a side.
     """
 
     def __init__(self, image: npt.NDArray[np.uint8]):
@@ -54,15 +54,15 @@ class Quad:
     """A textured rectangle that is visible from its front only.
 
     Attributes:
-        corner: map coordinates [3] of the texture's top left corner, metres.
-        right: the texture's whole width as a vector [3], metres.
-        down: the texture's whole height as a vector [3], perpendicular to ``right``, metres. The cross product
+        corner: Map coordinates [3] of the texture's top left corner, metres.
+        right: The texture's whole width as a vector [3], metres.
+        down: The texture's whole height as a vector [3], perpendicular to ``right``, metres. The cross product
             right x down points away from a camera that sees the front, as z does in an optical frame.
-        texture: what is on it.
-        name: for messages and tests.
+        texture: What is on it.
+        name: For messages and tests.
 
     Raises:
-        ValueError: a vector is not finite, or the rectangle has no area.
+        ValueError: A vector is not finite, or the rectangle has no area.
     """
 
     corner: npt.NDArray[np.float64]
@@ -82,11 +82,23 @@ class Quad:
             raise ValueError(f"quad {self.name!r} has no area: right {self.right.tolist()}, down {self.down.tolist()}")
 
     def point(self, a: float, b: float) -> npt.NDArray[np.float64]:
-        """Computes the map coordinates [3] of the point at fraction ``a`` of the width and ``b`` of the height."""
+        """Computes the map coordinates of a point of the rectangle.
+
+        Args:
+            a: Fraction of the width, from the left.
+            b: Fraction of the height, from above.
+
+        Returns:
+            [3], metres.
+        """
         return self.corner + a * self.right + b * self.down
 
     def moved(self, T: npt.NDArray[np.float64]) -> Quad:
-        """Returns the rectangle after the rigid motion T [4, 4]; the texture is shared."""
+        """Returns the rectangle after a rigid motion; the texture is shared.
+
+        Args:
+            T: [4, 4] motion, in the map frame.
+        """
         R, t = T[:3, :3], T[:3, 3]
         return Quad(R @ self.corner + t, R @ self.right, R @ self.down, self.texture, self.name)
 
@@ -101,12 +113,12 @@ def box(
     """Makes the faces of an upright box, visible from outside.
 
     Args:
-        centre: centre of the bottom face [3], map frame, metres.
-        size: lengths along the box's x, y and z, metres.
-        yaw: rotation about z, radians.
-        textures: textures of ``front`` (+x), ``left`` (+y), ``back`` (-x), ``right`` (-y) and ``top``. A face without
+        centre: Centre of the bottom face [3], map frame, metres.
+        size: Lengths along the box's x, y and z, metres.
+        yaw: Rotation about z, radians.
+        textures: Textures of ``front`` (+x), ``left`` (+y), ``back`` (-x), ``right`` (-y) and ``top``. A face without
             texture is left out.
-        name: prefix of the faces' names.
+        name: Prefix of the faces' names.
 
     Returns:
         The faces.

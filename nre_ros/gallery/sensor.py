@@ -16,10 +16,10 @@ class Sensor:
     """Gain, gamma, blur and noise of a camera; the default changes nothing.
 
     Attributes:
-        gain: factor on the brightness.
-        gamma: exponent on the brightness: 1 is linear, below 1 is brighter.
-        blur: standard deviation of a Gaussian, pixels.
-        noise: standard deviation of Gaussian noise, grey values (0 to 255).
+        gain: Factor on the brightness.
+        gamma: Exponent on the brightness: 1 is linear, below 1 is brighter.
+        blur: Standard deviation of a Gaussian, pixels.
+        noise: Standard deviation of Gaussian noise, grey values (0 to 255).
     """
 
     gain: float = 1.0
@@ -31,11 +31,11 @@ class Sensor:
         """Simulates the camera.
 
         Args:
-            image: perfect image, uint8 [H, W, 3].
-            rng: source of the noise.
+            image: Perfect image, uint8 [H, W, 3].
+            rng: Source of the noise.
 
         Returns:
-            uint8 [H, W, 3].
+            [H, W, 3] uint8.
         """
         if (self.gain, self.gamma) != (1.0, 1.0):
             values = np.clip(self.gain * (np.arange(256) / 255) ** self.gamma, 0, 1)

@@ -44,13 +44,13 @@ def photograph(name: str) -> npt.NDArray[np.uint8]:
     """Reads a file of scikit-image's data folder.
 
     Args:
-        name: name of the file.
+        name: Name of the file.
 
     Returns:
-        uint8 BGR [H, W, 3], read-only.
+        BGR [H, W, 3], uint8, read-only.
 
     Raises:
-        ImageError: scikit-image is not installed, or does not contain the file.
+        ImageError: The package scikit-image is not installed, or does not contain the file.
     """
     spec = find_spec("skimage")
     if spec is None or not spec.submodule_search_locations:
@@ -70,13 +70,13 @@ def smooth_noise(
     """Draws smooth noise of several wavelengths.
 
     Args:
-        shape: height and width, pixels.
-        rng: source of the noise.
-        coarse: cells a side of the longest wavelength.
-        fine: cells a side of the shortest wavelength.
+        shape: Height and width, pixels.
+        rng: Source of the noise.
+        coarse: Cells a side of the longest wavelength.
+        fine: Cells a side of the shortest wavelength.
 
     Returns:
-        float32 [H, W] with mean 0 and standard deviation 1.
+        [H, W] float32 with mean 0 and standard deviation 1.
     """
     height, width = shape
     total = np.zeros(shape, np.float32)
@@ -97,10 +97,10 @@ def tile_photograph(
     Pieces of half the photograph's side, taken at random places and mirrored at random, are blended at their borders.
 
     Args:
-        name: name of the photograph.
-        shape: height and width of the surface, pixels.
-        texels: side of the whole photograph on the surface, pixels.
-        rng: source of the random draws.
+        name: Name of the photograph.
+        shape: Height and width of the surface, pixels.
+        texels: Side of the whole photograph on the surface, pixels.
+        rng: Source of the random draws.
 
     Returns:
         Grey float32 [H, W].
@@ -130,9 +130,9 @@ def bricks(shape: tuple[int, int], ppm: float, rng: np.random.Generator) -> npt.
     """Draws a brick wall: courses of 9 cm, bricks of random length and shade.
 
     Args:
-        shape: height and width, pixels.
-        ppm: pixels per metre.
-        rng: source of the random draws.
+        shape: Height and width, pixels.
+        ppm: Pixels per metre.
+        rng: Source of the random draws.
 
     Returns:
         Grey float32 [H, W] about 1.
@@ -158,12 +158,12 @@ def tint(
     """Colours a grey surface.
 
     Args:
-        grey: float32 [H, W].
-        bgr: mean colour of the result.
-        contrast: factor on the variation about the mean.
+        grey: [H, W] float32.
+        bgr: Mean colour of the result.
+        contrast: Factor on the variation about the mean.
 
     Returns:
-        float32 BGR [H, W, 3].
+        BGR [H, W, 3], float32.
     """
     relative = 1 + contrast * (grey / max(grey.mean(), 1e-6) - 1)
     coloured: npt.NDArray[np.float32] = relative[..., None] * np.asarray(bgr, np.float32)
@@ -176,12 +176,12 @@ def plaster(
     """Draws painted plaster with patches, brush strokes, grain, and a few cracks and stains.
 
     Args:
-        shape: height and width, pixels.
-        bgr: colour of the paint.
-        rng: source of the random draws.
+        shape: Height and width, pixels.
+        bgr: Colour of the paint.
+        rng: Source of the random draws.
 
     Returns:
-        float32 BGR [H, W, 3].
+        BGR [H, W, 3], float32.
     """
     height, width = shape
     relief = 0.035 * smooth_noise(shape, rng, 3, 24) + 0.025 * smooth_noise(shape, rng, 32, max(64, height // 3))
@@ -202,12 +202,12 @@ def illuminate(
     """Puts uneven light on a surface and darkens its edges.
 
     Args:
-        surface: float32 BGR [H, W, 3].
-        rng: source of the random draws.
-        strength: standard deviation of the light, as a share of its mean.
+        surface: BGR [H, W, 3], float32.
+        rng: Source of the random draws.
+        strength: Standard deviation of the light, as a share of its mean.
 
     Returns:
-        uint8 BGR [H, W, 3].
+        BGR [H, W, 3], uint8.
     """
     height, width = surface.shape[:2]
     x, y = np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32)
@@ -228,13 +228,13 @@ def hang_picture(
     """Draws a picture with its frame and shadow on a wall, in place.
 
     Args:
-        wall: float32 BGR [H, W, 3], changed.
-        picture: uint8 BGR [h, w, 3].
-        left: left edge of the picture on the wall, pixels.
-        top: upper edge of the picture on the wall, pixels.
-        size: width and height of the picture on the wall, pixels.
-        frame_bgr: colour of the frame.
-        border: width of the frame, pixels.
+        wall: BGR [H, W, 3], float32, changed.
+        picture: BGR [h, w, 3], uint8.
+        left: Left edge of the picture on the wall, pixels.
+        top: Upper edge of the picture on the wall, pixels.
+        size: Width and height of the picture on the wall, pixels.
+        frame_bgr: Colour of the frame.
+        border: Width of the frame, pixels.
     """
     width, height = size
     shrink = cv2.INTER_AREA if width < picture.shape[1] else cv2.INTER_CUBIC

@@ -29,9 +29,9 @@ def level_pose(position: npt.ArrayLike, yaw: float, pitch: float = 0.0) -> npt.N
     """Makes the pose of a body with x forward and no roll.
 
     Args:
-        position: position [3], metres.
-        yaw: rotation to the left, radians.
-        pitch: rotation upward, radians.
+        position: Position [3], metres.
+        yaw: Rotation to the left, radians.
+        pitch: Rotation upward, radians.
 
     Returns:
         Pose [4, 4], body to map.
@@ -43,9 +43,9 @@ def camera_pose(position: npt.ArrayLike, yaw: float, pitch: float = 0.0) -> npt.
     """Makes the pose of a camera without roll.
 
     Args:
-        position: position [3], map frame, metres.
-        yaw: viewing direction, from the map's x to the left, radians.
-        pitch: viewing direction, upward, radians.
+        position: Position [3], map frame, metres.
+        yaw: Viewing direction, from the map's x to the left, radians.
+        pitch: Viewing direction, upward, radians.
 
     Returns:
         ``T_map_cam`` [4, 4], optical frame to map.
@@ -58,8 +58,8 @@ class CameraMount:
     """The mounting of a camera on a robot.
 
     Attributes:
-        T_base_link: pose [4, 4] of camera_link in base_link.
-        T_link_cam: pose [4, 4] of the optical frame in camera_link.
+        T_base_link: Pose [4, 4] of camera_link in base_link.
+        T_link_cam: Pose [4, 4] of the optical frame in camera_link.
     """
 
     T_base_link: npt.NDArray[np.float64] = field(
@@ -77,11 +77,11 @@ class PlanarTrajectory:
     """A smooth motion of the base in the plane z = 0, through waypoints at equal intervals of time.
 
     Args:
-        waypoints: x, y (metres) and yaw (radians), [N, 3] with N >= 2; yaw may jump by whole turns.
-        duration: time from the first to the last waypoint, seconds.
+        waypoints: [N, 3] with N >= 2, x, y (metres) and yaw (radians); yaw may jump by whole turns.
+        duration: Time from the first to the last waypoint, seconds.
 
     Raises:
-        ValueError: the waypoints have another shape or are not finite, or the duration is not positive.
+        ValueError: The waypoints have another shape or are not finite, or the duration is not positive.
     """
 
     def __init__(self, waypoints: npt.NDArray[np.float64], duration: float):
@@ -98,7 +98,7 @@ class PlanarTrajectory:
         """Computes poses of the base.
 
         Args:
-            seconds: times [N] since the start; before and after the motion the base stands still.
+            seconds: Times [N] since the start; before and after the motion the base stands still.
 
         Returns:
             Poses [N, 4, 4], base to map.
@@ -108,7 +108,14 @@ class PlanarTrajectory:
 
 
 def planar_motions(states: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Makes rigid motions [N, 4, 4] of x, y (metres) and yaw (radians) [N, 3]."""
+    """Makes rigid motions in the plane.
+
+    Args:
+        states: [N, 3] x, y (metres) and yaw (radians).
+
+    Returns:
+        [N, 4, 4].
+    """
     T = np.tile(np.eye(4), (len(states), 1, 1))
     T[:, :3, :3] = Rotation.from_euler("z", states[:, 2:]).as_matrix()
     T[:, :2, 3] = states[:, :2]
@@ -124,12 +131,15 @@ def mapping_poses(
     to 1.6 m) and distance.
 
     Args:
-        size: length, width and height of the room, metres.
-        keyframes: number of poses, at least 4.
-        seed: seed of the random variations.
+        size: Length, width and height of the room, metres.
+        keyframes: Number of poses, at least 4.
+        seed: Seed of the random variations.
 
     Returns:
         Poses ``T_room_cam`` [N, 4, 4], optical frame to room.
+
+    Raises:
+        ValueError: ``keyframes`` is below 4.
     """
     if keyframes < 4:
         raise ValueError(f"a mapping trajectory needs at least 4 keyframes, got {keyframes}")
@@ -160,10 +170,10 @@ def robot_loop(
     The robot swerves by up to 0.4 m, and its heading varies between the walls and its path.
 
     Args:
-        size: length, width and height of the room, metres.
-        duration: time of the whole trajectory, seconds.
-        seed: seed of the random variations.
-        laps: number of rounds.
+        size: Length, width and height of the room, metres.
+        duration: Time of the whole trajectory, seconds.
+        seed: Seed of the random variations.
+        laps: Number of rounds.
 
     Returns:
         The trajectory of base_link in the room.
@@ -182,10 +192,10 @@ class OdometryNoise:
     """The errors of wheel odometry; with zeros odometry does not drift.
 
     Attributes:
-        slip: standard deviation of the distance, metres per square root of a metre driven.
-        turn_slip: standard deviation of the yaw, radians per square root of a radian turned.
-        veer: standard deviation of the yaw, radians per square root of a metre driven.
-        scale: standard deviation of the constant relative errors of the wheels' radius and of the track width.
+        slip: Standard deviation of the distance, metres per square root of a metre driven.
+        turn_slip: Standard deviation of the yaw, radians per square root of a radian turned.
+        veer: Standard deviation of the yaw, radians per square root of a metre driven.
+        scale: Standard deviation of the constant relative errors of the wheels' radius and of the track width.
     """
 
     slip: float = 0.01
@@ -200,9 +210,9 @@ def drifting_odometry(T_map_base: npt.NDArray[np.float64], noise: OdometryNoise,
     The errors of the steps accumulate: the odometry model of Thrun, Burgard and Fox, Probabilistic Robotics, 5.4.
 
     Args:
-        T_map_base: true poses [N, 4, 4] of the base.
-        noise: errors of the odometry.
-        seed: seed of the errors.
+        T_map_base: True poses [N, 4, 4] of the base.
+        noise: Errors of the odometry.
+        seed: Seed of the errors.
 
     Returns:
         ``T_odom_base`` [N, 4, 4]. The odom frame is where the base starts.

@@ -34,7 +34,7 @@ def global_descriptor(features: FeatureMap) -> npt.NDArray[np.float32]:
     channels are projected to 64 first.
 
     Args:
-        features: the image's coarse features with C channels.
+        features: The image's coarse features with C channels.
 
     Returns:
         [C (C + 1) / 2], unit length.

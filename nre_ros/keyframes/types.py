@@ -84,8 +84,11 @@ def stack_keyframes(keyframes: Sequence[Keyframe], device: str | torch.device = 
     """Stacks keyframes for the estimator.
 
     Args:
-        keyframes: at least one keyframe, all of one map (same channels and number of background cells).
-        device: the estimator's device.
+        keyframes: At least one keyframe, all of one map (same channels and number of background cells).
+        device: The estimator's device.
+
+    Returns:
+        The arrays of all keyframes, one after the other, on the device.
     """
 
     def stacked(arrays: Sequence[npt.NDArray[np.floating]], dtype: torch.dtype) -> torch.Tensor:

@@ -28,7 +28,7 @@ def open_bag(path: Path | str) -> Iterator[AnyReader]:
     ``damaged_bag.open_readable`` opens bags that were not closed properly too.
 
     Args:
-        path: rosbag2 folder, or one of its files (sqlite3 or MCAP).
+        path: Folder of a rosbag2, or one of its files (sqlite3 or MCAP).
 
     Yields:
         The reader.
@@ -52,14 +52,30 @@ def open_bag(path: Path | str) -> Iterator[AnyReader]:
 
 
 def open_reader(paths: Sequence[Path]) -> AnyReader:
-    """Opens a reader of a bag's folder or files; bags without message definitions get those of ROS 2 Jazzy."""
+    """Opens a reader of a bag's folder or files.
+
+    Bags without message definitions get those of ROS 2 Jazzy.
+
+    Args:
+        paths: The bag's folder, or its files.
+
+    Returns:
+        The open reader; the caller closes it.
+    """
     reader = AnyReader(list(paths), default_typestore=get_typestore(Stores.ROS2_JAZZY))
     reader.open()
     return reader
 
 
 def storage_files(path: Path) -> list[Path]:
-    """Returns the files that hold a bag's messages, by name; ``path`` is the bag's folder or one such file."""
+    """Returns the files that hold a bag's messages, by name.
+
+    Args:
+        path: The bag's folder, or one such file.
+
+    Returns:
+        MCAP and sqlite3 files; none if ``path`` is a file of another kind.
+    """
     if path.is_dir():
         return sorted(file for file in path.iterdir() if file.suffix in _STORAGE_SUFFIXES)
     return [path] if path.suffix in _STORAGE_SUFFIXES else []
@@ -69,11 +85,11 @@ def choose_topic(path: Path | str, topics: dict[str, str], types: Collection[str
     """Chooses the topic that the user named, or the only topic of the right type.
 
     Args:
-        path: the bag, for the error message.
-        topics: all topics of the bag, name -> type.
-        types: the message types to choose from.
-        wanted: the topic that the user named; empty for the only one of these types.
-        what: what the topic is for, in the error message.
+        path: The bag, for the error message.
+        topics: All topics of the bag, name -> type.
+        types: The message types to choose from.
+        wanted: The topic that the user named; empty for the only one of these types.
+        what: What the topic is for, in the error message.
 
     Returns:
         The topic's name.
@@ -93,5 +109,9 @@ def choose_topic(path: Path | str, topics: dict[str, str], types: Collection[str
 
 
 def topic_listing(topics: dict[str, str]) -> str:
-    """Returns topics and their types as one line for an error message."""
+    """Returns topics and their types as one line for an error message.
+
+    Args:
+        topics: Topic name -> type.
+    """
     return ", ".join(f"{topic} ({kind})" for topic, kind in sorted(topics.items())) or "nothing"

@@ -24,8 +24,8 @@ def camera_from_info(info: CameraInfoMessage, rectified: bool = False) -> Camera
     The region of interest and the binning are applied: K describes the full sensor, the result describes the image.
 
     Args:
-        info: sensor_msgs/CameraInfo.
-        rectified: whether the images are undistorted. If so, P is used in place of K and D.
+        info: Message ``sensor_msgs/CameraInfo``.
+        rectified: Whether the images are undistorted. If so, P is used in place of K and D.
 
     Returns:
         The camera model, with its principal point in the image's pixels.

@@ -33,10 +33,10 @@ def open_readable(path: Path | str) -> tuple[AnyReader, str]:
     """Opens a bag, or what is readable of a damaged one.
 
     Args:
-        path: rosbag2 folder, or one of its files.
+        path: Folder of a rosbag2, or one of its files.
 
     Returns:
-        The open reader, and what is wrong with the bag in one line (empty: nothing).
+        The open reader, and what is wrong with the bag in one line; empty if nothing is.
 
     Raises:
         ImportSourceError: No message can be read.
@@ -68,9 +68,9 @@ def readable_messages(
     """Reads messages and skips the parts of the recording that are damaged.
 
     Args:
-        reader: an open reader.
-        connections: the connections to read.
-        damage: list that receives a line for each damaged part.
+        reader: An open reader.
+        connections: The connections to read.
+        damage: List that receives a line for each damaged part.
 
     Yields:
         Connection, log time in nanoseconds and serialized message.

@@ -22,7 +22,11 @@ _HEADER_BYTES = 12
 
 
 def is_depth(message: ImageMessage | CompressedImageMessage) -> bool:
-    """Returns whether an Image or a CompressedImage holds depth, by its encoding or format."""
+    """Returns whether an image message holds depth, by its encoding or format.
+
+    Args:
+        message: Image or CompressedImage.
+    """
     kind = str(getattr(message, "format", "") or getattr(message, "encoding", ""))
     return _COMPRESSED_DEPTH in kind or kind.split(";")[0].strip() in ("16UC1", "32FC1")
 

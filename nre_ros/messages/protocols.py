@@ -16,8 +16,8 @@ class Time(Protocol):
     """builtin_interfaces/Time.
 
     Attributes:
-        sec: whole seconds since the epoch.
-        nanosec: nanoseconds to add.
+        sec: Whole seconds since the epoch.
+        nanosec: Nanoseconds to add.
     """
 
     sec: int

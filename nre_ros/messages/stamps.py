@@ -8,18 +8,32 @@ from nre_ros.messages.protocols import Stamped, Time
 
 
 def stamp_nanoseconds(stamp: Time) -> int:
-    """Returns the nanoseconds since the epoch of a builtin_interfaces/Time."""
+    """Returns a stamp in nanoseconds since the epoch.
+
+    Args:
+        stamp: Message ``builtin_interfaces/Time``.
+    """
     return stamp.sec * 10**9 + stamp.nanosec
 
 
 def header_stamp(message: Stamped) -> int:
-    """Returns the stamp in a message's header in nanoseconds since the epoch."""
+    """Returns the stamp in a message's header in nanoseconds since the epoch.
+
+    Args:
+        message: Any message with a header.
+    """
     return stamp_nanoseconds(message.header.stamp)
 
 
 def seconds_text(stamp: int) -> str:
-    """Formats a stamp of nanoseconds as decimal seconds, with all nine decimals.
+    """Formats a stamp as decimal seconds, with all nine decimals.
 
     Files in TUM's format have such stamps. The images of a recording are named by this text too.
+
+    Args:
+        stamp: Nanoseconds.
+
+    Returns:
+        For example ``1700000000.000000001``.
     """
     return f"{stamp // 10**9}.{stamp % 10**9:09d}"

@@ -122,7 +122,7 @@ class TransformBuffer:
     """A tree of frames with their transforms over time. Thread-safe: one thread inserts, others look up and wait.
 
     Attributes:
-        changed: notified whenever a transform was inserted.
+        changed: Notified whenever a transform was inserted.
     """
 
     def __init__(self, cache_seconds: float = 10.0):
@@ -144,12 +144,12 @@ class TransformBuffer:
         """Adds a transform ``T_parent_child``.
 
         Args:
-            stamp: nanoseconds.
-            parent: name of the frame that the transform leads to.
-            child: name of the frame that the transform comes from.
+            stamp: Nanoseconds.
+            parent: Name of the frame that the transform leads to.
+            child: Name of the frame that the transform comes from.
             position: [3] metres.
             quaternion: [4] x y z w.
-            static: whether the transform is valid at all times.
+            static: Whether the transform is valid at all times.
 
         Returns:
             An empty string, or why the transform was ignored, beginning with tf2's code.
@@ -171,9 +171,9 @@ class TransformBuffer:
         """Looks up the transform between two frames.
 
         Args:
-            target: frame to transform into.
-            source: frame to transform from.
-            stamp: nanoseconds; 0 for the latest time at which all transforms between the frames are known.
+            target: Frame to transform into.
+            source: Frame to transform from.
+            stamp: Nanoseconds; 0 for the latest time at which all transforms between the frames are known.
 
         Returns:
             ``T_target_source`` [4, 4].
@@ -206,8 +206,8 @@ class TransformBuffer:
         """Returns the newest stamp at which ``lookup`` has an answer.
 
         Args:
-            target: frame to transform into.
-            source: frame to transform from.
+            target: Frame to transform into.
+            source: Frame to transform from.
 
         Returns:
             Nanoseconds; 0 if all transforms between the frames are static.

@@ -26,13 +26,13 @@ def draw_debug(
     """Draws the debug image of one localized image.
 
     Args:
-        image: uint8 BGR [H, W, 3], or grey [H, W].
-        result: what localizing the image gave.
-        thumbnail: id of a keyframe -> its thumbnail (JPEG), empty if it has none.
-        lines: lines of text below the image.
+        image: BGR [H, W, 3] or grey [H, W], uint8.
+        result: What localizing the image gave.
+        thumbnail: Id of a keyframe -> its thumbnail (JPEG), empty if it has none.
+        lines: Lines of text below the image.
 
     Returns:
-        uint8 BGR [H', W', 3]: ``draw_query``'s picture and the text, and a column of the retrieved keyframes.
+        BGR [H', W', 3], uint8, with ``draw_query``'s picture and the text, and a column of the retrieved keyframes.
     """
     drawn = draw_query(image, result)
     left = np.vstack([drawn, *(text_bar(drawn.shape[1], text) for text in lines)])

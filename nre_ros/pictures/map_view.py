@@ -55,12 +55,12 @@ class MapSample:
     """The part of a map that is drawn.
 
     Attributes:
-        ids: ids [M] of the drawn keyframes.
-        names: their names.
-        poses: their poses [M, 4, 4], camera (optical frame) to map.
-        points: the drawn points [N, 3], in the map's unit.
-        keyframe_count: number of keyframes in the map.
-        point_count: number of points in the map.
+        ids: Ids [M] of the drawn keyframes.
+        names: Their names.
+        poses: Their poses [M, 4, 4], camera (optical frame) to map.
+        points: The drawn points [N, 3], in the map's unit.
+        keyframe_count: Number of keyframes in the map.
+        point_count: Number of points in the map.
     """
 
     ids: npt.NDArray[np.int64]
@@ -88,8 +88,8 @@ def sample_map(store: KeyframeStore, seed: int = 0) -> MapSample:
     """Chooses what is drawn of a map: all of a small map, a part of a large one.
 
     Args:
-        store: the map.
-        seed: seed of the choice of points.
+        store: The map.
+        seed: Seed of the choice of points.
 
     Returns:
         Evenly spaced keyframes, and points drawn at random.
@@ -114,9 +114,9 @@ def write_map_html(path: Path | str, store: KeyframeStore, sample: MapSample) ->
     """Writes the HTML file, which contains its thumbnails and needs no network.
 
     Args:
-        path: file to write.
-        store: the map, for the thumbnails.
-        sample: what is drawn of it.
+        path: File to write.
+        store: The map, for the thumbnails.
+        sample: What is drawn of it.
     """
     from plotly import graph_objects
 
@@ -170,9 +170,9 @@ def write_map_png(path: Path | str, title: str, sample: MapSample) -> None:
     """Writes a PNG of the map from above: points coloured by height, cameras with their viewing directions.
 
     Args:
-        path: file to write.
-        title: name of the map.
-        sample: what is drawn of it.
+        path: File to write.
+        title: Name of the map.
+        sample: What is drawn of it.
     """
     import matplotlib
 

@@ -20,11 +20,11 @@ def draw_query(image: npt.NDArray[np.uint8], result: LocalizationResult) -> npt.
     The text has position, confidence, number of points and time, or the reason why there is no pose.
 
     Args:
-        image: uint8 BGR [H, W, 3], or grey [H, W].
-        result: what localizing the image gave.
+        image: BGR [H, W, 3] or grey [H, W], uint8.
+        result: What localizing the image gave.
 
     Returns:
-        uint8 BGR [H + 28, W, 3].
+        BGR [H + 28, W, 3], uint8.
     """
     drawn = draw_points(image, result)
     return np.vstack([drawn, text_bar(drawn.shape[1], _caption(result), height=28, scale=0.5)])
@@ -37,12 +37,12 @@ def draw_points(image: npt.NDArray[np.uint8], result: LocalizationResult, radius
     there). Points beyond the image or without any agreement are left out.
 
     Args:
-        image: uint8 BGR [H, W, 3], or grey [H, W].
-        result: what localizing the image gave; without a pose nothing is drawn.
-        radius: radius of a point, pixels; 0 takes one that suits the image.
+        image: BGR [H, W, 3] or grey [H, W], uint8.
+        result: What localizing the image gave; without a pose nothing is drawn.
+        radius: Radius of a point, pixels; 0 takes one that suits the image.
 
     Returns:
-        uint8 BGR [H, W, 3], a copy.
+        BGR [H, W, 3], uint8, a copy.
     """
     canvas = image.copy() if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
     if result.losses is None or result.pixels is None or not result.success:
@@ -62,13 +62,13 @@ def text_bar(width: int, text: str, height: int = 22, scale: float = 0.45) -> np
     """Draws one line of light text on a dark bar.
 
     Args:
-        width: width of the bar, pixels; a long text is made smaller to fit.
-        text: the text.
-        height: height of the bar, pixels.
-        scale: scale of OpenCV's font for a text that fits.
+        width: Width of the bar, pixels; a long text is made smaller to fit.
+        text: The text.
+        height: Height of the bar, pixels.
+        scale: Scale of OpenCV's font for a text that fits.
 
     Returns:
-        uint8 BGR [height, width, 3].
+        BGR [height, width, 3], uint8.
     """
     bar = np.full((height, width, 3), 32, np.uint8)
     (text_width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)

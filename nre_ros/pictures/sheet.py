@@ -29,10 +29,10 @@ def write_sheet(
     """Writes the sheet as a picture file.
 
     Args:
-        path: file to write; its ending decides the format.
-        image: uint8 BGR [H, W, 3], or grey [H, W].
-        result: what localizing the image gave.
-        keyframes: id -> pose [4, 4] of the map's keyframes; those retrieved for the image are highlighted.
+        path: File to write; its ending decides the format.
+        image: BGR [H, W, 3] or grey [H, W], uint8.
+        result: What localizing the image gave.
+        keyframes: Id -> pose [4, 4] of the map's keyframes; those retrieved for the image are highlighted.
     """
     import matplotlib
 
@@ -73,9 +73,9 @@ def draw_from_above(axes: Axes, keyframes: Mapping[int, npt.NDArray[np.float64]]
     """Draws the map's keyframes, the points of those retrieved, and the camera of the image, in the map's x and y.
 
     Args:
-        axes: matplotlib axes to draw on.
-        keyframes: id -> pose [4, 4] of the map's keyframes; those retrieved are blue.
-        result: what localizing the image gave.
+        axes: Axes of matplotlib to draw on.
+        keyframes: Id -> pose [4, 4] of the map's keyframes; those retrieved are blue.
+        result: What localizing the image gave.
     """
     for ids, colour, label in (
         (set(keyframes) - set(result.keyframes), "#b8c1cc", "keyframes"),

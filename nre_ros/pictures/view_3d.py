@@ -27,11 +27,11 @@ def write_3d_view(
     """Writes an HTML file with a map's points and keyframes, and the poses of localized images.
 
     Args:
-        path: file to write.
-        points: points of the map [N, 3], in the map's unit.
-        keyframes: poses of the map's keyframes [K, 4, 4], camera (optical frame) to map.
-        poses: name of each localized image -> its pose [4, 4].
-        title: heading of the page.
+        path: File to write.
+        points: Points of the map [N, 3], in the map's unit.
+        keyframes: Poses of the map's keyframes [K, 4, 4], camera (optical frame) to map.
+        poses: Name of each localized image -> its pose [4, 4].
+        title: Heading of the page.
     """
     from plotly import graph_objects
 
@@ -81,8 +81,8 @@ def camera_size(keyframes: npt.NDArray[np.float64], points: npt.NDArray[np.float
     """Computes how long a camera is drawn, as a share of the scene's size.
 
     Args:
-        keyframes: poses [K, 4, 4] of the map's keyframes.
-        points: points of the map [N, 3].
+        keyframes: Poses [K, 4, 4] of the map's keyframes.
+        points: Points of the map [N, 3].
 
     Returns:
         Length of a frustum, in the map's unit.
@@ -98,8 +98,8 @@ def frustum_lines(poses: npt.NDArray[np.float64], size: float) -> dict[str, npt.
     """Makes one line along the edges of all cameras' frustums, interrupted between them.
 
     Args:
-        poses: poses [K, 4, 4], camera (optical frame) to map.
-        size: length of a frustum, in the map's unit.
+        poses: Poses [K, 4, 4], camera (optical frame) to map.
+        size: Length of a frustum, in the map's unit.
 
     Returns:
         Coordinates as plotly takes them.
@@ -112,5 +112,12 @@ def frustum_lines(poses: npt.NDArray[np.float64], size: float) -> dict[str, npt.
 
 
 def coordinates(points: npt.NDArray[np.floating]) -> dict[str, npt.NDArray[np.floating]]:
-    """Makes of points [N, 3] the keyword arguments x, y and z of plotly's traces."""
+    """Makes the keyword arguments x, y and z of plotly's traces.
+
+    Args:
+        points: [N, 3], or any shape with 3 N values.
+
+    Returns:
+        Coordinates [N] by ``x``, ``y`` and ``z``.
+    """
     return dict(zip("xyz", np.asarray(points).reshape(-1, 3).T))

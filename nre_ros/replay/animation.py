@@ -32,9 +32,9 @@ class Frame:
     """One localized image.
 
     Attributes:
-        stamp: stamp of the image, nanoseconds.
-        image: the image with its map points, uint8 BGR [H, W, 3].
-        status: the fields of its status message.
+        stamp: Stamp of the image, nanoseconds.
+        image: The image with its map points, uint8 BGR [H, W, 3].
+        status: The fields of its status message.
     """
 
     stamp: int
@@ -51,10 +51,10 @@ def write_animation(
     """Writes an animated GIF, 800 pixels wide.
 
     Args:
-        path: file to write.
-        frames: the localized images in their order; of more than 36, evenly spaced ones are shown.
-        ground_truth: stamp -> true pose [4, 4] of the camera in the map; may be empty.
-        keyframes: poses [K, 4, 4] of the map's keyframes.
+        path: File to write.
+        frames: The localized images in their order; of more than 36, evenly spaced ones are shown.
+        ground_truth: Stamp -> true pose [4, 4] of the camera in the map; may be empty.
+        keyframes: Poses [K, 4, 4] of the map's keyframes.
     """
     import matplotlib
 

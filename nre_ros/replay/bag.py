@@ -26,11 +26,11 @@ class BagTopics:
     """The topics of a bag that a replay uses.
 
     Attributes:
-        image: topic of the images.
-        compressed: whether the images are CompressedImage.
-        camera_info: topic of the camera's intrinsics.
-        ground_truth: topic of the camera's true poses (PoseStamped), empty if there is none.
-        image_count: number of images.
+        image: Topic of the images.
+        compressed: Whether the images are CompressedImage.
+        camera_info: Topic of the camera's intrinsics.
+        ground_truth: Topic of the camera's true poses (PoseStamped), empty if there is none.
+        image_count: Number of images.
     """
 
     image: str
@@ -44,8 +44,8 @@ def find_topics(path: Path | str, image: str = "", camera_info: str = "", ground
     """Chooses the topics of a bag for a replay.
 
     Args:
-        path: folder of the bag, or one of its files.
-        image: image topic; empty for the only one.
+        path: Folder of the bag, or one of its files.
+        image: Image topic; empty for the only one.
         camera_info: CameraInfo topic; empty for the only one.
         ground_truth: PoseStamped topic; empty for ``/ground_truth`` or the only one.
 
@@ -53,7 +53,7 @@ def find_topics(path: Path | str, image: str = "", camera_info: str = "", ground
         The topics.
 
     Raises:
-        ImportSourceError: a topic is missing, or several topics fit. The message lists the topics of the bag.
+        ImportSourceError: A topic is missing, or several topics fit. The message lists the topics of the bag.
     """
     with open_bag(path) as reader:
         found = {connection.topic: connection.msgtype for connection in reader.connections}
@@ -72,8 +72,8 @@ def read_ground_truth(path: Path | str, topic: str) -> dict[int, npt.NDArray[np.
     """Reads the true poses of a PoseStamped topic.
 
     Args:
-        path: folder of the bag, or one of its files.
-        topic: topic of the poses.
+        path: Folder of the bag, or one of its files.
+        topic: Topic of the poses.
 
     Returns:
         Stamp (nanoseconds) -> pose [4, 4] of the camera in the map. Poses that are not finite are left out.
@@ -92,9 +92,9 @@ def read_images(path: Path | str, topic: str, stamps: Collection[int]) -> Iterat
     """Reads the images of a topic that have one of the given stamps.
 
     Args:
-        path: folder of the bag, or one of its files.
-        topic: topic of the images, raw or compressed.
-        stamps: stamps of the wanted images, nanoseconds.
+        path: Folder of the bag, or one of its files.
+        topic: Topic of the images, raw or compressed.
+        stamps: Stamps of the wanted images, nanoseconds.
 
     Yields:
         Stamp and image (uint8 BGR [H, W, 3], or grey [H, W]), in the order of the bag.

@@ -30,11 +30,11 @@ def write_picture(
     """Writes the picture as a PNG.
 
     Args:
-        path: file to write.
-        session: what was recorded.
-        ground_truth: stamp -> true pose [4, 4] of the camera in the map; may be empty.
-        keyframes: poses [K, 4, 4] of the map's keyframes.
-        query: one image with its map points (uint8 BGR [H, W, 3], from ``pictures.query.draw_query``), or None.
+        path: File to write.
+        session: What was recorded.
+        ground_truth: Stamp -> true pose [4, 4] of the camera in the map; may be empty.
+        keyframes: Poses [K, 4, 4] of the map's keyframes.
+        query: One image with its map points (uint8 BGR [H, W, 3], from ``pictures.query.draw_query``), or None.
     """
     import matplotlib
 
@@ -71,9 +71,9 @@ def draw_trajectory(
     """Draws the map's keyframes and the true trajectory from above.
 
     Args:
-        axes: matplotlib axes to draw on.
-        ground_truth: stamp -> true pose [4, 4] of the camera in the map; may be empty.
-        keyframes: poses [K, 4, 4] of the map's keyframes.
+        axes: Axes of matplotlib to draw on.
+        ground_truth: Stamp -> true pose [4, 4] of the camera in the map; may be empty.
+        keyframes: Poses [K, 4, 4] of the map's keyframes.
     """
     directions = keyframes[:, :2, 2]
     axes.quiver(*keyframes[:, :2, 3].T, *directions.T, color=KEYFRAME_COLOUR, width=0.003, scale=25)

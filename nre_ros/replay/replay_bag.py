@@ -22,9 +22,9 @@ class ReplayResult:
     """What a replay leaves.
 
     Attributes:
-        summary: the numbers.
-        picture: the picture that was written (PNG).
-        animation: the animated picture that was written (GIF), None if there is none.
+        summary: The numbers.
+        picture: The picture that was written (PNG).
+        animation: The animated picture that was written (GIF), None if there is none.
     """
 
     summary: ReplaySummary
@@ -44,19 +44,19 @@ def replay_bag(
     """Plays a bag to the node, compares its poses with the ground truth and draws them.
 
     Args:
-        map_file: map to localize in.
-        bag: bag to play.
-        topics: topics of the bag, from ``find_topics``.
-        output: folder for logs, records and pictures.
-        rate: speed, as a multiple of real time.
-        parameters: parameters of the node, name -> value.
-        animate: whether to write an animated picture as well. It localizes all its images once more.
+        map_file: Map to localize in.
+        bag: Bag to play.
+        topics: Topics of the bag, from ``find_topics``.
+        output: Folder for logs, records and pictures.
+        rate: Speed, as a multiple of real time.
+        parameters: Parameters of the node, name -> value.
+        animate: Whether to write an animated picture as well. It localizes all its images once more.
 
     Returns:
         The numbers and the pictures.
 
     Raises:
-        NreError: one of the processes failed.
+        NreError: One of the processes failed.
     """
     session = run_session(map_file, bag, topics, output, rate, parameters)
     ground_truth = read_ground_truth(bag, topics.ground_truth) if topics.ground_truth else {}

@@ -35,11 +35,11 @@ class Session:
     """What player and listener logged. Times are of the machine's monotonic clock, in seconds; stamps in nanoseconds.
 
     Attributes:
-        sent: stamp of each image -> time at which it was sent.
-        camera: camera of the images, None if no usable CameraInfo arrived.
-        statuses: fields of the status messages, in the order of their arrival.
-        poses: the same of the pose messages.
-        transforms: the same of the transforms from the map frame.
+        sent: Stamp of each image -> time at which it was sent.
+        camera: Camera of the images, None if no usable CameraInfo arrived.
+        statuses: Fields of the status messages, in the order of their arrival.
+        poses: The same of the pose messages.
+        transforms: The same of the transforms from the map frame.
     """
 
     sent: dict[int, float]
@@ -63,19 +63,19 @@ def run_session(
     The three processes have a DDS domain of their own on this machine, unless ROS_DOMAIN_ID is set.
 
     Args:
-        map_file: map that the node localizes in.
-        bag: bag to play.
-        topics: topics of the bag.
-        folder: where logs and records are written.
-        rate: speed, as a multiple of real time.
-        parameters: parameters of the node, in addition to its parameter file.
-        progress: whether to show a progress bar.
+        map_file: Map that the node localizes in.
+        bag: Bag to play.
+        topics: Topics of the bag.
+        folder: Where logs and records are written.
+        rate: Speed, as a multiple of real time.
+        parameters: Parameters of the node, in addition to its parameter file.
+        progress: Whether to show a progress bar.
 
     Returns:
         What was recorded.
 
     Raises:
-        NreError: one of the processes failed or did not become ready.
+        NreError: One of the processes failed or did not become ready.
     """
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,14 @@ def run_session(
 
 
 def read_session(folder: Path | str) -> Session:
-    """Reads the session that ``run_session`` recorded in ``folder``."""
+    """Reads the session that ``run_session`` recorded.
+
+    Args:
+        folder: Folder of the logs.
+
+    Returns:
+        What the three processes logged.
+    """
     folder = Path(folder)
     sent = {line["stamp"]: line["monotonic"] for line in _lines(folder / "player.log") if line["event"] == "image"}
     events = _lines(folder / _EVENTS_FILE)

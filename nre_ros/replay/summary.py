@@ -25,17 +25,17 @@ class ReplaySummary:
     """The numbers of a replay.
 
     Attributes:
-        sent: images that the player sent.
-        received: images that reached the node.
-        processed: images that the node processed, each with a status. The others were replaced by newer ones.
-        localized: images with an accepted pose.
-        with_ground_truth: processed images with a true pose.
-        position_errors: errors of the accepted poses that have a true pose [N], metres.
-        rotation_errors: the same [N], radians.
-        latencies: time from sending an image until the listener received its pose [M], milliseconds.
-        images_per_second: images that the node can process in a second, NaN if it processed none.
-        stages: stage -> median time, milliseconds, over the localized images.
-        reasons: reason -> number of images that have no pose for it.
+        sent: Images that the player sent.
+        received: Images that reached the node.
+        processed: Images that the node processed, each with a status. The others were replaced by newer ones.
+        localized: Images with an accepted pose.
+        with_ground_truth: Processed images with a true pose.
+        position_errors: Errors of the accepted poses that have a true pose [N], metres.
+        rotation_errors: The same [N], radians.
+        latencies: Time from sending an image until the listener received its pose [M], milliseconds.
+        images_per_second: Images that the node can process in a second, NaN if it processed none.
+        stages: Stage -> median time, milliseconds, over the localized images.
+        reasons: Reason -> number of images that have no pose for it.
     """
 
     sent: int
@@ -80,8 +80,8 @@ def summarize(session: Session, ground_truth: Mapping[int, npt.NDArray[np.float6
     """Computes the numbers of a session.
 
     Args:
-        session: what the three processes logged.
-        ground_truth: stamp (nanoseconds) -> true pose [4, 4] of the camera in the map; may be empty.
+        session: What the three processes logged.
+        ground_truth: Stamp (nanoseconds) -> true pose [4, 4] of the camera in the map; may be empty.
 
     Returns:
         The numbers.
@@ -118,7 +118,14 @@ def summarize(session: Session, ground_truth: Mapping[int, npt.NDArray[np.float6
 
 
 def recorded_pose(event: Mapping[str, Any]) -> npt.NDArray[np.float64]:
-    """Makes the pose [4, 4] of a status, pose or transform that the listener wrote."""
+    """Makes the pose of a status, pose or transform that the listener wrote.
+
+    Args:
+        event: The listener's record, with ``position`` and ``quaternion``.
+
+    Returns:
+        [4, 4].
+    """
     return pose_matrix(event["position"], event["quaternion"])
 
 

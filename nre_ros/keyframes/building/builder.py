@@ -45,11 +45,11 @@ class KeyframeBuilder:
     Threads that make keyframes at the same time need a builder each (``with_own_tally``).
 
     Attributes:
-        backbone: extracts the features.
-        points_per_keyframe: largest number of points of a keyframe.
-        background: number of coarse cells drawn for the reverse direction of matching.
-        seed: seed of this draw; the same seed and name give the same keyframe.
-        tally: number of points that lack something, by ``WITHOUT_DEPTH`` and ``WITHOUT_SUPPORT``; importers add to it.
+        backbone: Extracts the features.
+        points_per_keyframe: Largest number of points of a keyframe.
+        background: Number of coarse cells drawn for the reverse direction of matching.
+        seed: Seed of this draw; the same seed and name give the same keyframe.
+        tally: Number of points that lack something, by ``WITHOUT_DEPTH`` and ``WITHOUT_SUPPORT``; importers add to it.
     """
 
     def __init__(
@@ -82,15 +82,15 @@ class KeyframeBuilder:
         """Makes the keyframe of an image whose 3D points are known.
 
         Args:
-            name: name of the keyframe, unique in the map.
-            stamp: nanoseconds, 0 if there is none.
-            image: uint8 BGR [H, W, 3] or grey [H, W].
-            camera: its camera.
+            name: Name of the keyframe, unique in the map.
+            stamp: Nanoseconds, 0 if there is none.
+            image: BGR [H, W, 3] or grey [H, W], uint8.
+            camera: Its camera.
             T_map_cam: [4, 4] its pose.
             pixels: [N, 2] where the image shows the points.
             points: [N, 3] the points in the map.
             point_ids: [N] ids of the points in the source.
-            features: features of the image, if they were extracted before.
+            features: Features of the image, if they were extracted before.
 
         Returns:
             The keyframe.
@@ -132,14 +132,14 @@ class KeyframeBuilder:
         Points are chosen where the network detects keypoints and the depth is smooth.
 
         Args:
-            name: name of the keyframe, unique in the map.
-            stamp: nanoseconds, 0 if there is none.
-            image: uint8 BGR [H, W, 3] or grey [H, W].
+            name: Name of the keyframe, unique in the map.
+            stamp: Nanoseconds, 0 if there is none.
+            image: BGR [H, W, 3] or grey [H, W], uint8.
             depth: [H, W] metres along z, 0 where there is none.
-            camera: camera of both.
+            camera: Camera of both.
             T_map_cam: [4, 4] pose of both.
-            support: counts the views that confirm points; confirmed points are preferred.
-            refine: refines depths against other views; precise points are preferred.
+            support: Counts the views that confirm points; confirmed points are preferred.
+            refine: Refines depths against other views; precise points are preferred.
 
         Returns:
             The keyframe; it has no points if no pixel has smooth depth.
@@ -210,7 +210,7 @@ def lift_pixels(
     Args:
         pixels: [N, 2].
         z: [N] depths along the optical axis in metres.
-        camera: their camera.
+        camera: Their camera.
         T_map_cam: [4, 4] its pose.
 
     Returns:

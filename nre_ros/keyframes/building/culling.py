@@ -29,9 +29,9 @@ class CullingRule:
     """When a view is a near-duplicate of an earlier keyframe: it moved little, and sees most of the same points.
 
     Attributes:
-        motion: largest motion in radians, the median over the keyframe's points of the angle between their directions
+        motion: Largest motion in radians, the median over the keyframe's points of the angle between their directions
             in the two cameras; 0 keeps every view.
-        overlap: least share of the keyframe's points that lie in the view's image.
+        overlap: Least share of the keyframe's points that lie in the view's image.
     """
 
     motion: float = 0.004
@@ -50,7 +50,7 @@ class CullingRule:
             T_map_old: [4, 4] pose of the earlier view.
             points: [N, 3] points of the map that the earlier view sees.
             T_map_new: [4, 4] pose of the view.
-            camera: camera of the view.
+            camera: Camera of the view.
         """
         if view_motion(T_map_old, points, T_map_new) > self.motion:
             return False
@@ -67,7 +67,7 @@ class KeyframeCuller:
     """Knows the keyframes of a growing map, and finds the keyframe that a new view repeats.
 
     Attributes:
-        rule: when a view is a near-duplicate.
+        rule: When a view is a near-duplicate.
     """
 
     def __init__(self, rule: CullingRule = STILL_IMAGES) -> None:
@@ -84,8 +84,8 @@ class KeyframeCuller:
 
         Args:
             T_map_cam: [4, 4] pose of the view.
-            camera: camera of the view.
-            since: number of keyframes, the first ones added, that are not compared.
+            camera: Camera of the view.
+            since: Number of keyframes, the first ones added, that are not compared.
 
         Returns:
             Name of the keyframe; None if the view shows something new.
@@ -106,7 +106,7 @@ class KeyframeCuller:
 
         Args:
             T_map_cam: [4, 4] pose of the view.
-            camera: camera of the view.
+            camera: Camera of the view.
             poses: [4, 4] each, of the other views.
         """
         if not poses or self.rule.motion <= 0:
@@ -121,7 +121,7 @@ class KeyframeCuller:
         """Adds a keyframe that is part of the map now.
 
         Args:
-            name: name of the keyframe.
+            name: Name of the keyframe.
             T_map_cam: [4, 4] its pose.
             points: [N, 3] its points in the map.
         """
@@ -169,7 +169,13 @@ def view_motion(
 
 
 def view_overlap(points: npt.NDArray[np.floating], T_map_cam: npt.NDArray[np.float64], camera: Camera) -> float:
-    """Returns the share of points [N, 3] of the map that lie in the image of a view with pose [4, 4]."""
+    """Returns the share of points that lie in the image of a view.
+
+    Args:
+        points: [N, 3] points of the map.
+        T_map_cam: [4, 4] pose of the view.
+        camera: Camera of the view.
+    """
     local = (points - T_map_cam[:3, 3]) @ T_map_cam[:3, :3]
     projected, in_front, _ = camera.project(torch.as_tensor(local, dtype=torch.float64))
     pixels = projected.numpy()

@@ -24,8 +24,8 @@ def register_depth(
 
     Args:
         depth: [h, w] metres along z, 0 where there is none.
-        depth_camera: camera of the depth image.
-        camera: the colour camera.
+        depth_camera: Camera of the depth image.
+        camera: The colour camera.
         T_cam_depth: [4, 4] from the depth camera's frame to the colour camera's.
 
     Returns:

@@ -29,7 +29,7 @@ class DepthView:
 
     Attributes:
         T_map_cam: [4, 4] its pose.
-        camera: its camera.
+        camera: Its camera.
         depth: [H, W] metres along z, 0 where there is none.
     """
 
@@ -47,7 +47,7 @@ def depth_support(
 
     Args:
         points: [N, 3] points of the map.
-        views: depth images from other places.
+        views: Depth images from other places.
 
     Returns:
         Number [N] of views with a surface at the point, and number [N] of views that see through the point.

@@ -54,6 +54,12 @@ class MessagePoints:
     def from_message(cls, message: KeyframeMessage) -> MessagePoints:
         """Reads the points of a Keyframe message.
 
+        Args:
+            message: The message.
+
+        Returns:
+            The points, none for a message without points.
+
         Raises:
             ImageError: The arrays' lengths do not fit together, or a number is not finite.
         """
@@ -70,13 +76,21 @@ class MessagePoints:
         return cls(points, pixels, ids.astype(np.int64) if len(ids) else None)
 
     def inside(self, camera: Camera) -> npt.NDArray[np.intp]:
-        """Returns the indices of the points whose pixels lie in the image."""
+        """Returns the indices of the points whose pixels lie in the image.
+
+        Args:
+            camera: Camera of the image.
+        """
         size = np.array([camera.width, camera.height])
         return np.flatnonzero(((self.pixels >= -0.5) & (self.pixels < size - 0.5)).all(axis=1))
 
 
 def has_image(message: KeyframeMessage) -> bool:
-    """Returns whether a Keyframe message contains an image; a message without an image moves a keyframe."""
+    """Returns whether a Keyframe message contains an image; a message without an image moves a keyframe.
+
+    Args:
+        message: The message.
+    """
     return bool(message.image.data) or bool(message.compressed_image.data)
 
 
@@ -91,12 +105,12 @@ def keyframe_from_message(
     """Makes the keyframe of a Keyframe message that contains an image.
 
     Args:
-        message: the Keyframe message; its points are used, or lifted from its depth image if it has no points.
-        stamp: its stamp in nanoseconds.
+        message: The Keyframe message; its points are used, or lifted from its depth image if it has no points.
+        stamp: Its stamp in nanoseconds.
         T_map_frame: [4, 4] from the message's frame, in which its points are, to the map.
         T_frame_cam: [4, 4] pose of the camera in the message's frame.
-        builder: makes the keyframe.
-        rectified: whether the image is rectified, see ``messages.camera_info``.
+        builder: Makes the keyframe.
+        rectified: Whether the image is rectified, see ``messages.camera_info``.
 
     Returns:
         The keyframe.

@@ -33,9 +33,9 @@ def select_distributed(
     Args:
         pixels: [N, 2] the candidates.
         scores: [N] the higher, the better.
-        count: largest number of candidates to select.
-        width: width of the image in pixels.
-        height: height of the image in pixels.
+        count: Largest number of candidates to select.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
 
     Returns:
         Indices of the selected candidates, at most ``count``.

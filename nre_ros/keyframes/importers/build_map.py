@@ -41,12 +41,12 @@ def build_map(
     Images that cannot be imported are reported on stderr and counted; the others are imported.
 
     Args:
-        source: where the images come from.
-        builder: makes the keyframes.
-        path: the map file to write.
-        force: whether an existing map may be replaced.
-        progress: whether a progress bar is shown.
-        culling: which views are near-duplicates; by default the source's rule.
+        source: Where the images come from.
+        builder: Makes the keyframes.
+        path: The map file to write.
+        force: Whether an existing map may be replaced.
+        progress: Whether a progress bar is shown.
+        culling: Which views are near-duplicates; by default the source's rule.
 
     Returns:
         What became of every image.

@@ -39,7 +39,7 @@ class DepthSource(PosedImageSource):
     Points are preferred that depth images shortly before and after confirm.
 
     Attributes:
-        refine: whether depths are refined against the colour images of other views.
+        refine: Whether depths are refined against the colour images of other views.
     """
 
     refine = True
@@ -50,7 +50,13 @@ class DepthSource(PosedImageSource):
 
     @abstractmethod
     def depth(self, name: str) -> npt.NDArray[np.float32]:
-        """Returns the depth [H, W] in metres along z, registered to the colour image; 0 where there is none.
+        """Returns the depth of an image, registered to the colour image.
+
+        Args:
+            name: Name of the image.
+
+        Returns:
+            [H, W] metres along z; 0 where there is none.
 
         Raises:
             ImageError: The image has no usable depth.
@@ -87,8 +93,8 @@ class DepthSource(PosedImageSource):
         """Refines depths of an image against other images.
 
         Args:
-            name: name of the image.
-            image: its pixels.
+            name: Name of the image.
+            image: Its pixels.
             pixels: [N, 2] where depths are refined.
             smoothed: [H, W] depth of the image in metres, from ``smooth_depth``.
             points: [M, 3] points of the map that the image sees; they decide which views are compared.

@@ -19,10 +19,10 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
     """Reads a colour image, without turning it by its EXIF orientation (COLMAP does not turn images either).
 
     Args:
-        path: the image file.
+        path: The image file.
 
     Returns:
-        uint8 BGR [H, W, 3].
+        BGR [H, W, 3], uint8.
 
     Raises:
         ImageError: The file is missing, truncated or no image.
@@ -35,8 +35,8 @@ def read_depth(path: Path, depth_scale: float) -> npt.NDArray[np.float32]:
     """Reads a depth image.
 
     Args:
-        path: image file with one channel of 16 bits.
-        depth_scale: pixel value of one metre.
+        path: Image file with one channel of 16 bits.
+        depth_scale: Pixel value of one metre.
 
     Returns:
         [H, W] metres along the optical axis, 0 where nothing was measured.
@@ -55,9 +55,9 @@ def check_depth_size(depth: npt.NDArray[Any], width: int, height: int, what: str
 
     Args:
         depth: [H, W].
-        width: expected width in pixels.
-        height: expected height in pixels.
-        what: what the size is compared with, for the message.
+        width: Expected width in pixels.
+        height: Expected height in pixels.
+        what: What the size is compared with, for the message.
 
     Raises:
         ImageError: The sizes differ.
@@ -67,7 +67,13 @@ def check_depth_size(depth: npt.NDArray[Any], width: int, height: int, what: str
 
 
 def check_depth_scale(depth_scale: float) -> float:
-    """Returns the scale (pixel value of one metre).
+    """Checks a depth scale.
+
+    Args:
+        depth_scale: Pixel value of one metre.
+
+    Returns:
+        The scale as it came.
 
     Raises:
         ImportSourceError: The scale is not a positive number.
@@ -82,8 +88,8 @@ def nearest_stamp(stamps: npt.NDArray[np.int64], stamp: int, max_offset: float) 
 
     Args:
         stamps: [D] nanoseconds, of the depth images.
-        stamp: nanoseconds, of the colour image.
-        max_offset: largest difference in seconds.
+        stamp: Nanoseconds, of the colour image.
+        max_offset: Largest difference in seconds.
 
     Returns:
         Index of the nearest stamp.

@@ -15,15 +15,15 @@ class ImportReport:
     """What an import did.
 
     Attributes:
-        path: the map file.
-        keyframes: number of keyframes in the map.
-        points: number of points in the map.
-        resumed: keyframes that an interrupted import had made before.
-        file_bytes: size of the map file.
-        seconds: duration of this run.
-        skipped: name of an image that was left out -> the reason.
-        near_duplicates: name of an image that was left out -> the keyframe that it repeats.
-        tally: points of this run's keyframes that lack something (``KeyframeBuilder.tally``).
+        path: The map file.
+        keyframes: Number of keyframes in the map.
+        points: Number of points in the map.
+        resumed: Keyframes that an interrupted import had made before.
+        file_bytes: Size of the map file.
+        seconds: Duration of this run.
+        skipped: Name of an image that was left out -> the reason.
+        near_duplicates: Name of an image that was left out -> the keyframe that it repeats.
+        tally: Points of this run's keyframes that lack something (``KeyframeBuilder.tally``).
     """
 
     path: Path
@@ -42,7 +42,7 @@ class ImportReport:
         Reasons that differ only in file names and numbers are counted together; the first of them is returned.
 
         Args:
-            count: largest number of reasons.
+            count: Largest number of reasons.
         """
         alike: dict[str, list[str]] = {}
         for reason in self.skipped.values():

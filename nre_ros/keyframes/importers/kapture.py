@@ -36,8 +36,8 @@ class KaptureSource(TriangulatedSource):
     when it is imported.
 
     Args:
-        folder: folder that contains ``sensors/``.
-        list_path: file of image names, to import only these.
+        folder: Folder that contains ``sensors/``.
+        list_path: File of image names, to import only these.
 
     Raises:
         ImportSourceError: A required file is missing, or a line does not belong in its file.

@@ -24,10 +24,10 @@ def look_up(
     A reference that leads nowhere is a fault of one image: the image is left out, and the import goes on.
 
     Args:
-        entries: what the file contains, by id or name; an error stands for an entry that cannot be used.
-        key: the id or name that is referred to.
-        missing: message of the error when there is no such entry.
-        error: class of that error.
+        entries: What the file contains, by id or name; an error stands for an entry that cannot be used.
+        key: The id or name that is referred to.
+        missing: Message of the error when there is no such entry.
+        error: Class of that error.
 
     Returns:
         The entry.

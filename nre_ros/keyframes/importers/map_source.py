@@ -29,10 +29,10 @@ class MapSource(ABC):
     at the same time; the importing thread calls the other methods, and so does ``keyframe``.
 
     Attributes:
-        culling_rule: which views are near-duplicates, unless the user chooses another rule.
-        refine: whether the depths of the points are refined against other views.
-        frame_id: name of the frame that the poses are in.
-        notes: what the user should know before the import, one line each.
+        culling_rule: Which views are near-duplicates, unless the user chooses another rule.
+        refine: Whether the depths of the points are refined against other views.
+        frame_id: Name of the frame that the poses are in.
+        notes: What the user should know before the import, one line each.
     """
 
     culling_rule: CullingRule = STILL_IMAGES
@@ -49,8 +49,8 @@ class MapSource(ABC):
         """Makes the keyframe of an image.
 
         Args:
-            name: one of ``names``.
-            builder: extracts features and chooses points.
+            name: One of ``names``.
+            builder: Extracts features and chooses points.
 
         Returns:
             The keyframe.
@@ -64,9 +64,15 @@ class MapSource(ABC):
         """Returns what the keyframes depend on (folders, files, options), as plain JSON values."""
 
     def pose_and_camera(self, name: str) -> tuple[npt.NDArray[np.float64], Camera] | None:
-        """Returns ``T_map_cam`` [4, 4] and the camera of an image, if they are known without its features.
+        """Returns pose and camera of an image, if they are known without its features.
 
         Near-duplicates are then found before features are extracted.
+
+        Args:
+            name: One of ``names``.
+
+        Returns:
+            ``T_map_cam`` [4, 4] and the camera; None if they are not known before ``keyframe``.
 
         Raises:
             NreError: The image is left out; the message is the reason.
@@ -79,7 +85,13 @@ class PosedImageSource(MapSource):
 
     @abstractmethod
     def pose(self, name: str) -> tuple[int, npt.NDArray[np.float64]]:
-        """Returns the stamp in nanoseconds (0: none) and ``T_map_cam`` [4, 4] of an image.
+        """Returns stamp and pose of an image.
+
+        Args:
+            name: One of ``names``.
+
+        Returns:
+            Stamp in nanoseconds, 0 if there is none, and ``T_map_cam`` [4, 4].
 
         Raises:
             NreError: The image has no pose; the message is the reason.
@@ -89,13 +101,22 @@ class PosedImageSource(MapSource):
     def camera(self, name: str) -> Camera:
         """Returns the camera of an image.
 
+        Args:
+            name: One of ``names``.
+
         Raises:
             CameraError: The image has no usable camera.
         """
 
     @abstractmethod
     def image(self, name: str) -> npt.NDArray[np.uint8]:
-        """Returns the pixels of an image: uint8 BGR [H, W, 3] or grey [H, W].
+        """Returns the pixels of an image.
+
+        Args:
+            name: One of ``names``.
+
+        Returns:
+            BGR [H, W, 3] or grey [H, W], uint8.
 
         Raises:
             ImageError: The image cannot be read.

@@ -36,11 +36,11 @@ class ImportedImage:
     """What became of an image: one of ``keyframe``, ``duplicate_of`` and ``error`` is set.
 
     Attributes:
-        name: name of the image.
-        keyframe: its keyframe.
-        tally: what the keyframe's points lack (``KeyframeBuilder.tally``).
-        duplicate_of: name of the keyframe that the image repeats.
-        error: why the image is left out.
+        name: Name of the image.
+        keyframe: Its keyframe.
+        tally: What the keyframe's points lack (``KeyframeBuilder.tally``).
+        duplicate_of: Name of the keyframe that the image repeats.
+        error: Why the image is left out.
     """
 
     name: str
@@ -55,10 +55,10 @@ class _Pending:
     """An image whose turn has not come.
 
     Attributes:
-        name: name of the image.
-        view: pose [4, 4] and camera, if they are known without features.
-        compared: number of keyframes that the view was compared with, if the view is known.
-        result: what became of the image, or the computation of it.
+        name: Name of the image.
+        view: Pose [4, 4] and camera, if they are known without features.
+        compared: Number of keyframes that the view was compared with, if the view is known.
+        result: What became of the image, or the computation of it.
     """
 
     name: str
@@ -76,10 +76,10 @@ def import_images(
     computed, that keyframe is waited for.
 
     Args:
-        names: the images, in order.
-        source: where they come from.
-        builder: makes the keyframes.
-        culler: knows the keyframes of the map; the caller adds each keyframe to it before taking the next image.
+        names: The images, in order.
+        source: Where they come from.
+        builder: Makes the keyframes.
+        culler: Knows the keyframes of the map; the caller adds each keyframe to it before taking the next image.
 
     Yields:
         What became of each image, in order.

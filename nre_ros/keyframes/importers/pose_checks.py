@@ -23,7 +23,7 @@ def check_quaternion(quaternion: npt.ArrayLike, context: str = "") -> None:
 
     Args:
         quaternion: 4 finite numbers, in any order.
-        context: appended to the message, for example the line of the file.
+        context: Appended to the message, for example the line of the file.
 
     Raises:
         PoseError: The length is not 1.
@@ -37,7 +37,7 @@ def pose_from_wxyz(quaternion: npt.ArrayLike, position: npt.ArrayLike) -> npt.ND
     """Converts a pose whose quaternion begins with w, as COLMAP, kapture and Cambridge Landmarks write it.
 
     Args:
-        quaternion: qw qx qy qz.
+        quaternion: [4] qw qx qy qz.
         position: [3].
 
     Returns:
@@ -57,7 +57,7 @@ def rigid_motion(matrix: npt.ArrayLike | Sequence[Sequence[float]], what: str) -
 
     Args:
         matrix: [4, 4].
-        what: name of the matrix in the message.
+        what: Name of the matrix in the message.
 
     Returns:
         [4, 4] with an orthonormal rotation.

@@ -19,7 +19,11 @@ from nre_ros.keyframes.storage.store import KeyframeStore
 
 
 def resume_path(path: Path) -> Path:
-    """Returns the resume file of an import into the map file ``path``."""
+    """Returns the resume file of an import.
+
+    Args:
+        path: The map file that the import writes.
+    """
     return path.with_name(path.name + ".partial")
 
 
@@ -30,9 +34,9 @@ def source_fingerprint(source: MapSource, builder: KeyframeBuilder, culling: Cul
     continues a resume file.
 
     Args:
-        source: where the images come from.
-        builder: makes the keyframes.
-        culling: which views are near-duplicates; by default the source's rule.
+        source: Where the images come from.
+        builder: Makes the keyframes.
+        culling: Which views are near-duplicates; by default the source's rule.
 
     Returns:
         A JSON object with sorted keys.
@@ -60,11 +64,11 @@ def open_resume_file(
     """Opens the resume file of an interrupted import, or creates a new one.
 
     Args:
-        partial: the resume file.
-        fingerprint: of the import, see ``source_fingerprint``.
-        builder: its backbone is written into a new file.
-        frame_id: name of the frame that the poses are in.
-        force: whether the resume file of another import is replaced.
+        partial: The resume file.
+        fingerprint: Of the import, see ``source_fingerprint``.
+        builder: Its backbone is written into a new file.
+        frame_id: Name of the frame that the poses are in.
+        force: Whether the resume file of another import is replaced.
 
     Returns:
         The open file, with the keyframes of the interrupted import if there was one.
@@ -97,8 +101,8 @@ def remove_map(path: Path, sidecars_only: bool = False) -> None:
     """Removes a map file and the files that SQLite left beside it.
 
     Args:
-        path: the map file.
-        sidecars_only: whether the map file itself stays.
+        path: The map file.
+        sidecars_only: Whether the map file itself stays.
     """
     for file in sidecars(path) + ([] if sidecars_only else [path]):
         file.unlink(missing_ok=True)

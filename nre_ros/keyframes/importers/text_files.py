@@ -16,7 +16,7 @@ def numbered_lines(path: Path | str) -> list[tuple[int, str]]:
     """Reads the non-empty lines of a text file.
 
     Args:
-        path: the file, in UTF-8.
+        path: The file, in UTF-8.
 
     Returns:
         The number of each line in the file, from 1, and the line without surrounding white space.
@@ -37,7 +37,7 @@ def numbered_entries(path: Path | str) -> list[tuple[int, str]]:
     """Reads the lines of a text file that are neither empty nor comments (which begin with #).
 
     Args:
-        path: the file, in UTF-8.
+        path: The file, in UTF-8.
 
     Returns:
         The number of each line in the file, from 1, and the line without surrounding white space.
@@ -49,12 +49,32 @@ def numbered_entries(path: Path | str) -> list[tuple[int, str]]:
 
 
 def read_lines(path: Path | str) -> list[str]:
-    """Returns the stripped, non-empty lines of a text file, comments included; raises as ``numbered_lines``."""
+    """Reads the stripped, non-empty lines of a text file, comments included.
+
+    Args:
+        path: The file, in UTF-8.
+
+    Returns:
+        The lines.
+
+    Raises:
+        ImportSourceError: The file cannot be read, or is not text.
+    """
     return [line for _, line in numbered_lines(path)]
 
 
 def read_list(path: Path | str) -> list[str]:
-    """Returns the lines that are neither empty nor comments: one file name each; raises as ``numbered_lines``."""
+    """Reads the lines of a text file that are neither empty nor comments: one file name each.
+
+    Args:
+        path: The file, in UTF-8.
+
+    Returns:
+        The stripped lines.
+
+    Raises:
+        ImportSourceError: The file cannot be read, or is not text.
+    """
     return [line for _, line in numbered_entries(path)]
 
 
@@ -62,8 +82,8 @@ def image_names(folder: Path, list_path: Path | str | None = None) -> list[str]:
     """Returns the names of the images to process.
 
     Args:
-        folder: folder of the images.
-        list_path: file with one name a line; without a list all images of the folder are taken, by name.
+        folder: Folder of the images.
+        list_path: File with one name a line; without a list all images of the folder are taken, by name.
 
     Returns:
         File names relative to the folder.
@@ -81,7 +101,13 @@ def image_names(folder: Path, list_path: Path | str | None = None) -> list[str]:
 
 
 def digest(*paths: Path | str) -> str:
-    """Returns the SHA-256 of the contents of files, one after the other.
+    """Computes the SHA-256 of the contents of files, one after the other.
+
+    Args:
+        *paths: The files.
+
+    Returns:
+        64 hexadecimal digits.
 
     Raises:
         ImportSourceError: A file cannot be read.
@@ -96,7 +122,13 @@ def digest(*paths: Path | str) -> str:
 
 
 def check_folder(path: Path | str) -> Path:
-    """Returns the path of a folder.
+    """Checks that a folder exists.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        The same path.
 
     Raises:
         ImportSourceError: There is no such folder.

@@ -25,10 +25,10 @@ class TrajectoryLine:
     """One line of a trajectory file.
 
     Attributes:
-        number: number of the line in the file, from 1.
-        stamp: nanoseconds; 0 if the line is no pose.
-        values: x y z qx qy qz qw [7]; None if the line is no pose.
-        error: why the line is no pose; None if it is one.
+        number: Number of the line in the file, from 1.
+        stamp: Nanoseconds; 0 if the line is no pose.
+        values: [7] x y z qx qy qz qw; None if the line is no pose.
+        error: Why the line is no pose; None if it is one.
     """
 
     number: int
@@ -51,7 +51,7 @@ def read_text_trajectory(path: Path | str) -> list[TrajectoryLine]:
     """Reads all lines of a trajectory file but empty ones and comments.
 
     Args:
-        path: the file.
+        path: The file.
 
     Returns:
         The lines in the order of the file; a line that is no pose contains the reason.
@@ -70,7 +70,13 @@ def read_text_trajectory(path: Path | str) -> list[TrajectoryLine]:
 
 
 def parse_tum_pose(line: str) -> tuple[int, npt.NDArray[np.float64]]:
-    """Parses one line ``t x y z qx qy qz qw`` into a stamp in nanoseconds and a pose [4, 4].
+    """Parses one line ``t x y z qx qy qz qw`` into a stamp and a pose.
+
+    Args:
+        line: The line.
+
+    Returns:
+        Stamp in nanoseconds, and pose [4, 4].
 
     Raises:
         ImportSourceError: The line does not consist of 8 numbers.
@@ -81,7 +87,18 @@ def parse_tum_pose(line: str) -> tuple[int, npt.NDArray[np.float64]]:
 
 
 def parse_tum_numbers(line: str) -> tuple[int, npt.NDArray[np.float64]]:
-    """Parses one line into a stamp in nanoseconds and x y z qx qy qz qw [7]; raises as ``parse_tum_pose``."""
+    """Parses one line ``t x y z qx qy qz qw`` into a stamp and the other numbers.
+
+    Args:
+        line: The line.
+
+    Returns:
+        Stamp in nanoseconds, and [7] x y z qx qy qz qw.
+
+    Raises:
+        ImportSourceError: The line does not consist of 8 numbers.
+        PoseError: The numbers are no pose.
+    """
     fields = line.split()
     try:
         values = np.array([float(field) for field in fields[1:]])
@@ -97,7 +114,15 @@ def parse_tum_numbers(line: str) -> tuple[int, npt.NDArray[np.float64]]:
 
 
 def parse_stamp(text: str) -> int:
-    """Converts decimal seconds to nanoseconds, exactly: a double would be off by a quarter of a microsecond today.
+    """Converts decimal seconds to nanoseconds.
+
+    The conversion is exact; a double would be off by a quarter of a microsecond today.
+
+    Args:
+        text: Seconds since the epoch, as a decimal number.
+
+    Returns:
+        Nanoseconds.
 
     Raises:
         ImportSourceError: The text is no number.

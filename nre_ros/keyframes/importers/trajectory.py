@@ -18,7 +18,7 @@ class Trajectory:
     """Poses by stamp, added in any order and kept as plain numbers (64 bytes each).
 
     Args:
-        max_gap: seconds between two poses beyond which nothing is interpolated.
+        max_gap: Seconds between two poses beyond which nothing is interpolated.
     """
 
     def __init__(self, max_gap: float) -> None:
@@ -33,9 +33,9 @@ class Trajectory:
         """Adds a pose.
 
         Args:
-            stamp: nanoseconds.
+            stamp: Nanoseconds.
             position: [3].
-            quaternion: x y z w.
+            quaternion: [4] x y z w.
         """
         self._stamps.append(stamp)
         self._values.extend([*position, *quaternion])
@@ -45,7 +45,7 @@ class Trajectory:
         """Interpolates the pose at a stamp, linearly in position and uniformly in rotation.
 
         Args:
-            stamp: nanoseconds.
+            stamp: Nanoseconds.
 
         Returns:
             [4, 4].

@@ -56,8 +56,8 @@ class TriangulatedSource(PosedImageSource):
         The image is matched first with views chosen by their poses alone, then with views that see the points found.
 
         Args:
-            name: name of the image.
-            image: its pixels.
+            name: Name of the image.
+            image: Its pixels.
 
         Returns:
             Pixels [N, 2] of the keypoints that other images confirm, and their points.

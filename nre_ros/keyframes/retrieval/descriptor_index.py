@@ -48,12 +48,12 @@ class DescriptorIndex:
     """The keyframes of a map at a position of its change log.
 
     Attributes:
-        position: see ``KeyframeStore.changes``.
+        position: See ``KeyframeStore.changes``.
         ids: [M] int64, ascending.
         viewpoints: [M, 6] float32, see ``viewpoints_of``.
         mean: [D] float32, mean of the descriptors.
         components: [P, D] float32, principal components of the descriptors.
-        lists: faiss's index of the projected descriptors, in the order of the ids.
+        lists: The faiss index of the projected descriptors, in the order of the ids.
     """
 
     position: Position
@@ -70,7 +70,7 @@ class DescriptorIndex:
 
         Args:
             descriptor: [D] of the query.
-            count: largest number of keyframes.
+            count: Largest number of keyframes.
             allowed: [M] rows that may be returned; None for all.
 
         Returns:
@@ -92,7 +92,10 @@ class DescriptorIndex:
         """Serializes the index for the map file.
 
         Args:
-            descriptor_name: name of the global descriptor, checked by ``from_bytes``.
+            descriptor_name: Name of the global descriptor, checked by ``from_bytes``.
+
+        Returns:
+            The serialized index.
         """
         name = np.frombuffer(descriptor_name.encode(), np.int8)
         lists = _faiss().serialize_index(self.lists).view(np.int8)
@@ -109,9 +112,9 @@ class DescriptorIndex:
         """Reads what ``to_bytes`` wrote.
 
         Args:
-            data: the serialized index.
-            descriptor_name: name of the global descriptor in use.
-            channels: its length D.
+            data: The serialized index.
+            descriptor_name: Name of the global descriptor in use.
+            channels: Its length D.
 
         Raises:
             IndexUnavailableError: The index is damaged or does not fit.
@@ -149,7 +152,11 @@ def _parts(data: bytes) -> list[npt.NDArray[Any]]:
 
 
 def needs_index(count: int) -> bool:
-    """Returns whether a map of ``count`` keyframes is large enough for an index."""
+    """Returns whether a map is large enough for an index.
+
+    Args:
+        count: Number of keyframes of the map.
+    """
     return count > SMALL_MAP
 
 
@@ -157,6 +164,9 @@ def update_index(store: KeyframeStore) -> str:
     """Writes a new index into a map, or removes the index of a map that is too small to need one.
 
     A map without an index works too; its retrieval searches all keyframes. Without faiss no index can be made.
+
+    Args:
+        store: The map, open for writing.
 
     Returns:
         What was done, in one line.
@@ -178,11 +188,11 @@ def build_index(store: KeyframeStore, seed: int = 0) -> DescriptorIndex:
     """Makes an index of all keyframes of a map, in about a minute and 0.6 GB for 100,000 keyframes.
 
     Args:
-        store: the map.
-        seed: of the sample that lists and components are learnt from.
+        store: The map.
+        seed: Of the sample that lists and components are learnt from.
 
     Raises:
-        IndexUnavailableError: faiss is not installed.
+        IndexUnavailableError: The package faiss is not installed.
     """
     faiss = _faiss()
     with store.snapshot():

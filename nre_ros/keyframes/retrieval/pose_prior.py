@@ -50,7 +50,7 @@ class PosePrior:
 
         Args:
             viewpoints: [M, 6], see ``viewpoints_of``.
-            distance: typical distance from a camera to what it sees, in metres.
+            distance: Typical distance from a camera to what it sees, in metres.
 
         Returns:
             Log weights [M], at most 0.
@@ -72,5 +72,12 @@ class PosePrior:
 
 
 def viewpoints_of(T_map_cam: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """Returns the viewpoints [M, 6] of poses [M, 4, 4]: the camera's centre and its viewing direction in the map."""
+    """Computes the viewpoints of poses.
+
+    Args:
+        T_map_cam: [M, 4, 4] poses.
+
+    Returns:
+        [M, 6] float32, the camera's centre in metres and its viewing direction, in the map frame.
+    """
     return np.concatenate([T_map_cam[:, :3, 3], T_map_cam[:, :3, 2]], axis=1).astype(np.float32)

@@ -34,8 +34,8 @@ class LocalReranker:
 
         Args:
             keyframe_ids: K ids.
-            features: the query's coarse features.
-            temperature: the backbone's ``coarse_temperature``.
+            features: The query's coarse features.
+            temperature: The backbone's ``coarse_temperature``.
 
         Returns:
             [K] in [0, 1], see ``peak_heights``; 0 for a damaged keyframe, which is logged.
@@ -43,7 +43,11 @@ class LocalReranker:
         return peak_heights(self._descriptors(keyframe_ids), features, temperature)
 
     def drop(self, keyframe_ids: Iterable[int]) -> None:
-        """Removes the descriptors of keyframes that were changed or removed."""
+        """Removes the descriptors of keyframes that were changed or removed.
+
+        Args:
+            keyframe_ids: Ids of the keyframes.
+        """
         for keyframe_id in keyframe_ids:
             self._cache.pop(keyframe_id, None)
 
@@ -74,8 +78,8 @@ def peak_heights(descriptors: Sequence[torch.Tensor], features: FeatureMap, temp
 
     Args:
         descriptors: K tensors [N_k, C], the coarse descriptors of points of each keyframe.
-        features: the query's coarse features.
-        temperature: of the softmax.
+        features: The query's coarse features.
+        temperature: Of the softmax.
 
     Returns:
         [K] in [0, 1], on the CPU; 0 for a keyframe without points.

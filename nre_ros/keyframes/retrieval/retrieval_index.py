@@ -119,8 +119,8 @@ class RetrievalIndex:
 
         Args:
             descriptor: [D] of the query.
-            count: number of keyframes.
-            prior: where the camera may be; the most similar keyframes under the prior are added.
+            count: Number of keyframes.
+            prior: Where the camera may be; the most similar keyframes under the prior are added.
 
         Returns:
             At least ``count`` keyframes, or all of a smaller map.
@@ -241,9 +241,16 @@ def _concatenated(scans: Sequence[KeyframeScan]) -> _Rows:
 
 
 def cosines(descriptors: npt.NDArray[np.float32], descriptor: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Returns the cosines [M] of unit-length descriptors [M, D] with a descriptor [D].
+    """Computes the cosines of descriptors with a descriptor.
 
     torch computes them: numpy's BLAS has threads of its own that keep spinning and take the cores from torch's.
+
+    Args:
+        descriptors: [M, D] of unit length.
+        descriptor: [D] of unit length.
+
+    Returns:
+        [M].
     """
     similarities: npt.NDArray[np.float32] = torch.mv(
         torch.from_numpy(descriptors), torch.from_numpy(descriptor)

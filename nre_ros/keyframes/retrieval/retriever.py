@@ -31,11 +31,11 @@ class RetrievalConfig:
     """How keyframes are chosen; all weights are in units of the descriptors' similarity.
 
     Attributes:
-        shortlist: keyframes to re-rank, at least four for each that is asked for.
-        diversity: what a keyframe loses when it is identical to one that is chosen already.
-        local: what a keyframe gains when all its points have a clear place in the query.
-        prior: what a keyframe loses for each unit of log weight of the pose prior.
-        aliasing_margin: a keyframe of another place within this margin of the best score counts as equally good.
+        shortlist: Keyframes to re-rank, at least four for each that is asked for.
+        diversity: What a keyframe loses when it is identical to one that is chosen already.
+        local: What a keyframe gains when all its points have a clear place in the query.
+        prior: What a keyframe loses for each unit of log weight of the pose prior.
+        aliasing_margin: A keyframe of another place within this margin of the best score counts as equally good.
     """
 
     shortlist: int = 20
@@ -52,8 +52,8 @@ class Retriever:
         """Reads the map's descriptors.
 
         Args:
-            store: the map.
-            config: how keyframes are chosen.
+            store: The map.
+            config: How keyframes are chosen.
 
         Raises:
             FeatureMismatchError: The map was made with another global descriptor.
@@ -91,11 +91,11 @@ class Retriever:
 
         Args:
             descriptor: [D] of the query, from ``global_descriptor``.
-            count: largest number of keyframes.
-            prior: where the camera may be. Keyframes whose view can overlap with the view from there are preferred; the
+            count: Largest number of keyframes.
+            prior: Where the camera may be. Keyframes whose view can overlap with the view from there are preferred; the
                 others are not ruled out.
-            features: the query's coarse features for local re-ranking; without them there is none.
-            temperature: the backbone's ``coarse_temperature``.
+            features: The query's coarse features for local re-ranking; without them there is none.
+            temperature: The backbone's ``coarse_temperature``.
 
         Returns:
             Ids, best first, and their similarities [K] in [-1, 1]. Both are empty for an empty map.

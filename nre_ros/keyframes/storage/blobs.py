@@ -19,7 +19,18 @@ _DTYPES = {b"|i1 ": "|i1", b"<i4 ": "<i4", b"<i8 ": "<i8", b"<f2 ": "<f2", b"<f4
 
 
 def encode_array(array: npt.ArrayLike, dtype: str) -> bytes:
-    """Encodes an array as a blob of ``dtype``, one of ``|i1 <i4 <i8 <f2 <f4 <f8``."""
+    """Encodes an array as a blob.
+
+    Args:
+        array: The array, of any shape.
+        dtype: Type of the stored values, one of ``|i1 <i4 <i8 <f2 <f4 <f8``.
+
+    Returns:
+        Header and values.
+
+    Raises:
+        ValueError: The type is another one.
+    """
     array = np.ascontiguousarray(array, dtype=dtype)
     tag = dtype.ljust(4).encode()
     if tag not in _DTYPES:
@@ -28,13 +39,33 @@ def encode_array(array: npt.ArrayLike, dtype: str) -> bytes:
 
 
 def decode_array(blob: bytes) -> npt.NDArray[Any]:
-    """Decodes a blob as a read-only array; raises ``ValueError`` when its header and length disagree."""
+    """Decodes a blob as a read-only array.
+
+    Args:
+        blob: As ``encode_array`` returns it.
+
+    Returns:
+        The array.
+
+    Raises:
+        ValueError: The header is missing or unknown, or disagrees with the length.
+    """
     dtype, shape, start = _header(blob)
     return np.frombuffer(blob, dtype=dtype, offset=start).reshape(shape)
 
 
 def decode_stack(blobs: list[bytes]) -> npt.NDArray[Any]:
-    """Decodes blobs of one dtype and shape as one array [len(blobs), ...]; raises ``ValueError`` if they differ."""
+    """Decodes blobs of one type and shape as one array.
+
+    Args:
+        blobs: As ``encode_array`` returns them, at least one.
+
+    Returns:
+        [len(blobs), ...].
+
+    Raises:
+        ValueError: A blob does not decode, or the blobs differ in type or shape.
+    """
     dtype, shape, start = _header(blobs[0])
     head = blobs[0][:start]
     if any(len(blob) != len(blobs[0]) or not blob.startswith(head) for blob in blobs):
@@ -68,7 +99,7 @@ def quantise(rows: npt.ArrayLike) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.
         rows: [N, C].
 
     Returns:
-        int8 [N, C] and scales [N], with ``rows ~ scales[:, None] * int8``.
+        Values [N, C] int8 and scales [N], with ``rows ~ scales[:, None] * int8``.
     """
     rows = np.asarray(rows, dtype=np.float32)
     step = np.abs(rows).max(axis=1, initial=0.0) / 127.0
@@ -78,14 +109,32 @@ def quantise(rows: npt.ArrayLike) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.
 
 
 def dequantise(values: npt.NDArray[Any], scales: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Returns descriptors [N, C] of int8 [N, C] and scales [N]; raises ``ValueError`` for other shapes."""
+    """Computes descriptors of quantised values.
+
+    Args:
+        values: [N, C] int8.
+        scales: [N].
+
+    Returns:
+        [N, C] float32.
+
+    Raises:
+        ValueError: The shapes are others.
+    """
     if values.ndim != 2 or scales.shape != values.shape[:1]:
         raise ValueError(f"descriptors of shape {values.shape} with scales of shape {scales.shape}")
     return values.astype(np.float32) * scales[:, None]
 
 
 def row_checksum(*columns: Any) -> int:
-    """Returns the CRC-32 of a database row: its numbers and texts, and its blobs byte for byte."""
+    """Computes the CRC-32 of a database row: its numbers and texts, and its blobs byte for byte.
+
+    Args:
+        *columns: The values of the row, without the checksum.
+
+    Returns:
+        The checksum, 32 bits.
+    """
     scalars = [len(column) if isinstance(column, bytes) else column for column in columns]
     checksum = zlib.crc32(repr(scalars).encode())
     for column in columns:

@@ -17,7 +17,14 @@ class CameraTable:
         self._cameras: dict[int, Camera] = {}
 
     def get(self, camera_id: int) -> Camera:
-        """Returns the camera of a row; raises ``MapFormatError`` if it is missing or damaged."""
+        """Returns the camera of a row.
+
+        Args:
+            camera_id: Id of the camera.
+
+        Raises:
+            MapFormatError: The row is missing or damaged.
+        """
         camera = self._cameras.get(camera_id)
         if camera is None:
             columns = self._database.row("cameras", "id", camera_id)[1:]
@@ -35,6 +42,9 @@ class CameraTable:
         """Returns the id of a camera, which is added if the map has none with the same values.
 
         Only inside a transaction.
+
+        Args:
+            camera: The camera.
         """
         columns = camera_columns(camera)
         same = "SELECT id FROM cameras WHERE model = ? AND width = ? AND height = ? AND intrinsics = ?"

@@ -26,10 +26,10 @@ class MapChanges:
     among the added only.
 
     Attributes:
-        position: the present moment, for the next query.
-        added: ids of new keyframes, ascending.
-        changed: ids of keyframes with other values, ascending.
-        removed: ids of keyframes that no longer exist, ascending.
+        position: The present moment, for the next query.
+        added: Ids of new keyframes, ascending.
+        changed: Ids of keyframes with other values, ascending.
+        removed: Ids of keyframes that no longer exist, ascending.
     """
 
     position: Position
@@ -39,7 +39,18 @@ class MapChanges:
 
 
 def read_changes(database: MapDatabase, since: Position) -> MapChanges:
-    """Returns the changes since a position; since ``START`` every keyframe counts as added."""
+    """Reads the changes since a position; since ``START`` every keyframe counts as added.
+
+    Args:
+        database: The map.
+        since: The ``position`` of earlier changes.
+
+    Returns:
+        The changes.
+
+    Raises:
+        MapFormatError: A row is damaged.
+    """
     revision, last = since
     with database.snapshot():
         added = [row[0] for row in database.rows("SELECT id FROM keyframes WHERE id > ? ORDER BY id", (last,))]
@@ -55,6 +66,11 @@ def read_changes(database: MapDatabase, since: Position) -> MapChanges:
 
 
 def record_change(database: MapDatabase, keyframe_id: int) -> None:
-    """Notes that a keyframe was changed or removed; only inside a transaction."""
+    """Records that a keyframe was changed or removed; only inside a transaction.
+
+    Args:
+        database: The map.
+        keyframe_id: Id of the keyframe.
+    """
     database.delete("changes", "keyframe_id", keyframe_id)
     database.insert("changes", database.last_key("changes") + 1, keyframe_id)

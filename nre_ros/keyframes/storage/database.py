@@ -28,9 +28,9 @@ class MapDatabase:
     or a subclass, and their message is one line that names the file.
 
     Attributes:
-        path: the map file.
-        readonly: whether the file is open for reading only.
-        writing: whether a transaction is in progress; only the thread of the transaction can see True.
+        path: The map file.
+        readonly: Whether the file is open for reading only.
+        writing: Whether a transaction is in progress; only the thread of the transaction can see True.
     """
 
     def __init__(self, path: Path, readonly: bool, exclusive: bool = False):
@@ -124,12 +124,22 @@ class MapDatabase:
                     db.execute("ROLLBACK")
 
     def rows(self, query: str, parameters: Sequence[Any] = ()) -> list[Row]:
-        """Returns all rows of a query, with unverified checksums."""
+        """Returns all rows of a query, with unverified checksums.
+
+        Args:
+            query: An SQL statement.
+            parameters: Values for the question marks in the query.
+        """
         with self.connection() as db:
             return db.execute(query, parameters).fetchall()
 
     def readable_rows(self, query: str, parameters: Sequence[Any] = ()) -> list[Row]:
-        """Returns the rows of a query up to the first that cannot be read, with unverified checksums."""
+        """Returns the rows of a query up to the first that cannot be read, with unverified checksums.
+
+        Args:
+            query: An SQL statement.
+            parameters: Values for the question marks in the query.
+        """
         found = []
         with suppress(MapError), self.connection() as db:
             for row in db.execute(query, parameters):
@@ -137,7 +147,12 @@ class MapDatabase:
         return found
 
     def row(self, table: str, key: str, value: Any) -> Row:
-        """Returns the only row of a table whose column ``key`` has this value, without its checksum.
+        """Returns the only row of a table with a value, without its checksum.
+
+        Args:
+            table: Name of the table.
+            key: Name of a column.
+            value: The value in this column.
 
         Raises:
             MapFormatError: There is no such row, or its checksum is wrong.
@@ -148,20 +163,41 @@ class MapDatabase:
         return self.verified(rows[0], f"{table} {value}")
 
     def verified(self, row: Row, what: str) -> Row:
-        """Returns a row without its checksum; raises ``MapFormatError`` that names ``what`` if the checksum is wrong."""
+        """Verifies the checksum of a row.
+
+        Args:
+            row: All columns of the row; the last is the checksum.
+            what: What the row is, for the error message.
+
+        Returns:
+            The row without its checksum.
+
+        Raises:
+            MapFormatError: The checksum is wrong.
+        """
         *columns, checksum = row
         if row_checksum(*columns) != checksum:
             raise MapFormatError(f"map {self.path} is damaged: the checksum of {what} is wrong")
         return tuple(columns)
 
     def insert(self, table: str, *columns: Any) -> None:
-        """Adds a row with its checksum; only inside a transaction."""
+        """Adds a row with its checksum; only inside a transaction.
+
+        Args:
+            table: Name of the table.
+            *columns: The values of the row, without the checksum.
+        """
         marks = ", ".join("?" * (len(columns) + 1))
         with self.connection() as db:
             db.execute(f"INSERT INTO {table} VALUES ({marks})", (*columns, row_checksum(*columns)))
 
     def update(self, table: str, *columns: Any) -> None:
-        """Gives new values to the row whose first column is ``columns[0]``; only inside a transaction."""
+        """Gives new values to a row; only inside a transaction.
+
+        Args:
+            table: Name of the table.
+            *columns: All values of the row, without the checksum. The first one is the key of the row.
+        """
         with self.connection() as db:
             if table not in self._column_names:
                 described = db.execute(f"SELECT * FROM {table} LIMIT 0").description
@@ -172,12 +208,22 @@ class MapDatabase:
             db.execute(f"UPDATE {table} SET {changes} WHERE {names[0]} = ?", values)
 
     def delete(self, table: str, key: str, value: Any) -> None:
-        """Removes rows and the rows that refer to them; only inside a transaction."""
+        """Removes rows and the rows that refer to them; only inside a transaction.
+
+        Args:
+            table: Name of the table.
+            key: Name of a column.
+            value: The value in this column of the rows to remove.
+        """
         with self.connection() as db:
             db.execute(f"DELETE FROM {table} WHERE {key} = ?", (value,))
 
     def last_key(self, table: str) -> int:
-        """Returns the highest key that an AUTOINCREMENT table ever had, removed rows included; 0 for an empty table."""
+        """Returns the highest key that an AUTOINCREMENT table ever had, removed rows included; 0 for an empty table.
+
+        Args:
+            table: Name of the table.
+        """
         found = self.rows("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,))
         return int(found[0][0]) if found else 0
 

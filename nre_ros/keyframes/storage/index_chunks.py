@@ -17,6 +17,10 @@ def write_index_chunks(database: MapDatabase, data: bytes | bytearray | memoryvi
     """Replaces the stored index in one transaction.
 
     Every chunk but the last is full and the last is not, so that a missing chunk is noticed.
+
+    Args:
+        database: The map, open for writing.
+        data: The new index.
     """
     view = memoryview(data).cast("B")
     with database.transaction():
@@ -27,12 +31,22 @@ def write_index_chunks(database: MapDatabase, data: bytes | bytearray | memoryvi
 
 
 def delete_index_chunks(database: MapDatabase) -> None:
-    """Removes the stored index; only inside a transaction."""
+    """Removes the stored index; only inside a transaction.
+
+    Args:
+        database: The map, open for writing.
+    """
     database.rows("DELETE FROM retrieval_index")
 
 
 def read_index_chunks(database: MapDatabase) -> bytes | None:
-    """Returns the stored index, None if there is none.
+    """Reads the stored index.
+
+    Args:
+        database: The map.
+
+    Returns:
+        The index; None if there is none.
 
     Raises:
         MapFormatError: A chunk is damaged or missing.

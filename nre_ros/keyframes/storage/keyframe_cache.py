@@ -19,8 +19,8 @@ class KeyframeCache:
     """The most recently used keyframes by id. Not thread-safe.
 
     Attributes:
-        capacity: bytes that the keyframes may take.
-        bytes: bytes that they take now.
+        capacity: Bytes that the keyframes may take.
+        bytes: Bytes that they take now.
     """
 
     def __init__(self, capacity: int):
@@ -33,14 +33,22 @@ class KeyframeCache:
         return len(self._keyframes)
 
     def get(self, keyframe_id: int) -> Keyframe | None:
-        """Returns a keyframe, None if it is not in the cache."""
+        """Returns a keyframe, None if it is not in the cache.
+
+        Args:
+            keyframe_id: Id of the keyframe.
+        """
         keyframe = self._keyframes.get(keyframe_id)
         if keyframe is not None:
             self._keyframes.move_to_end(keyframe_id)
         return keyframe
 
     def put(self, keyframe: Keyframe) -> None:
-        """Adds a keyframe unless it is larger than the whole cache; the least recently used ones are removed for it."""
+        """Adds a keyframe unless it is larger than the whole cache; the least recently used ones are removed for it.
+
+        Args:
+            keyframe: The keyframe, with its id.
+        """
         self.drop([keyframe.id])
         size = keyframe_bytes(keyframe)
         if size > self.capacity:
@@ -51,7 +59,11 @@ class KeyframeCache:
         self.bytes += size
 
     def drop(self, keyframe_ids: Iterable[int]) -> None:
-        """Removes keyframes; ids that are not in the cache are ignored."""
+        """Removes keyframes; ids that are not in the cache are ignored.
+
+        Args:
+            keyframe_ids: Ids of the keyframes.
+        """
         for keyframe_id in keyframe_ids:
             keyframe = self._keyframes.pop(keyframe_id, None)
             if keyframe is not None:
@@ -64,7 +76,11 @@ class KeyframeCache:
 
 
 def keyframe_bytes(keyframe: Keyframe) -> int:
-    """Returns the memory of a keyframe's arrays, name and thumbnail."""
+    """Returns the memory of a keyframe's arrays, name and thumbnail, in bytes.
+
+    Args:
+        keyframe: The keyframe.
+    """
     arrays = (getattr(keyframe, name) for name in _ARRAYS)
     held = sum(np.asarray(array).nbytes for array in arrays if array is not None)
     return held + len(keyframe.thumbnail) + sys.getsizeof(keyframe.name)

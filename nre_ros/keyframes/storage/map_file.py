@@ -28,7 +28,15 @@ _BUSY_SECONDS = 5.0
 
 @contextmanager
 def map_errors(path: Path) -> Iterator[None]:
-    """Turns SQLite's errors into ``MapError`` or ``MapFormatError`` of one line that names the file."""
+    """Turns SQLite's errors inside the context into errors of one line that names the file.
+
+    Args:
+        path: The map file.
+
+    Raises:
+        MapError: The file is locked, was removed, or cannot be read or written.
+        MapFormatError: The file is damaged.
+    """
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -50,8 +58,8 @@ def create_map_file(path: Path, metadata_rows: list[tuple[Any, ...]]) -> None:
     ``path`` or none.
 
     Args:
-        path: where no file is.
-        metadata_rows: key, value and checksum of each entry.
+        path: Where no file is.
+        metadata_rows: Key, value and checksum of each entry.
 
     Raises:
         MapError: The file cannot be written, or another process has just created it.
@@ -81,9 +89,9 @@ def open_map_file(path: Path, readonly: bool, exclusive: bool = False) -> sqlite
     A reader creates and changes nothing. A writer upgrades a map of an older version.
 
     Args:
-        path: the map file.
-        readonly: whether to open the file for reading only.
-        exclusive: whether a writer keeps all other processes from opening the file.
+        path: The map file.
+        readonly: Whether to open the file for reading only.
+        exclusive: Whether a writer keeps all other processes from opening the file.
 
     Returns:
         The connection, in autocommit mode.
@@ -114,7 +122,11 @@ def open_map_file(path: Path, readonly: bool, exclusive: bool = False) -> sqlite
 
 
 def close_writer(db: sqlite3.Connection) -> None:
-    """Closes a writer's connection: folds the log into the file and leaves WAL mode where no reader holds the file."""
+    """Closes a writer's connection: folds the log into the file and leaves WAL mode where no reader holds the file.
+
+    Args:
+        db: The connection.
+    """
     try:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         db.execute("PRAGMA journal_mode = DELETE").fetchall()
@@ -125,7 +137,17 @@ def close_writer(db: sqlite3.Connection) -> None:
 
 
 def read_header(path: Path) -> bytes:
-    """Returns the first 100 bytes of a file, fewer of a shorter one; raises ``MapError`` if it cannot be read."""
+    """Reads the first 100 bytes of a file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The bytes, fewer of a shorter file.
+
+    Raises:
+        MapError: The file does not exist or cannot be read.
+    """
     try:
         if not path.exists():
             raise MapError(f"map {path} does not exist")
@@ -138,17 +160,32 @@ def read_header(path: Path) -> bytes:
 
 
 def is_map(header: bytes) -> bool:
-    """Returns whether a file with this header is a map, intact or not (application_id is at byte 68)."""
+    """Returns whether a file is a map, intact or not.
+
+    Args:
+        header: The first bytes of the file, from ``read_header``. The application_id is at byte 68.
+    """
     return header.startswith(_SQLITE_MAGIC) and header[68:72] == APPLICATION_ID.to_bytes(4, "big")
 
 
 def sidecars(path: Path) -> list[Path]:
-    """Returns the files that SQLite may keep beside a map: log, shared memory and rollback journal."""
+    """Returns the files that SQLite may keep beside a map: log, shared memory and rollback journal.
+
+    Args:
+        path: The map file.
+    """
     return [path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", "-journal")]
 
 
 def check_replaceable(path: Path) -> None:
-    """Raises ``MapError`` if there is anything but a map at ``path``: replacing it would destroy it."""
+    """Checks that there is nothing but a map at a path, since replacing the file would destroy it.
+
+    Args:
+        path: The file to write.
+
+    Raises:
+        MapError: There is a folder or a file of another kind, or the path cannot be used.
+    """
     try:
         if not path.name:
             raise MapError(f"map {path} is no file's name")
@@ -171,7 +208,7 @@ def write_then_rename(path: Path) -> Iterator[Path]:
     """Replaces a map only when the new one is complete.
 
     Args:
-        path: the file to write or replace.
+        path: The file to write or replace.
 
     Yields:
         Another path in the same folder, where the new map is to be written. At the end of the context the new map takes

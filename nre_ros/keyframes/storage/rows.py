@@ -52,10 +52,10 @@ def moved_columns(
     """Returns the columns ``pose`` and ``xyz`` of a keyframe at another pose.
 
     Args:
-        columns: the keyframe's row of ``keyframes``.
-        point_columns: the keyframe's row of ``points``.
-        T_map_cam: the new pose [4, 4].
-        points: new points [N, 3]; without them the points move with the camera.
+        columns: The keyframe's row of ``keyframes``.
+        point_columns: The keyframe's row of ``points``.
+        T_map_cam: The new pose [4, 4].
+        points: New points [N, 3]; without them the points move with the camera.
 
     Raises:
         MapError: The pose is not rigid, or the points have another shape or are not finite.
@@ -76,7 +76,14 @@ def moved_columns(
 
 
 def point_columns(keyframe: Keyframe) -> Row:
-    """Returns a row of ``points`` without the keyframe's id."""
+    """Makes the row of ``points`` of a keyframe.
+
+    Args:
+        keyframe: The keyframe.
+
+    Returns:
+        The columns without the keyframe's id.
+    """
     descriptors: list[bytes] = []
     for rows in (keyframe.coarse, keyframe.fine, keyframe.background):
         values, scales = quantise(rows)
@@ -90,7 +97,15 @@ def point_columns(keyframe: Keyframe) -> Row:
 
 
 def keyframe_columns(keyframe: Keyframe, camera_id: int) -> Row:
-    """Returns a row of ``keyframes`` without the id: name, stamp, camera, pose, descriptor, scale, point count."""
+    """Makes the row of ``keyframes`` of a keyframe.
+
+    Args:
+        keyframe: The keyframe.
+        camera_id: Id of its camera in the map.
+
+    Returns:
+        The columns without the id, namely name, stamp, camera, pose, descriptor, scale and point count.
+    """
     values, scales = quantise(np.reshape(keyframe.global_descriptor, (1, -1)))
     return (
         keyframe.name,
@@ -107,10 +122,10 @@ def decode_keyframe(keyframe_id: int, columns: Row, points: Row, camera: Camera)
     """Makes a keyframe of its rows, without the thumbnail.
 
     Args:
-        keyframe_id: the keyframe's id.
-        columns: as ``keyframe_columns`` returns them.
-        points: as ``point_columns`` returns them.
-        camera: the keyframe's camera.
+        keyframe_id: The keyframe's id.
+        columns: As ``keyframe_columns`` returns them.
+        points: As ``point_columns`` returns them.
+        camera: The keyframe's camera.
 
     Raises:
         ValueError: A blob does not decode, or the blobs do not fit together.
@@ -144,7 +159,17 @@ def decode_keyframe(keyframe_id: int, columns: Row, points: Row, camera: Camera)
 
 
 def decode_scan(rows: list[Row]) -> KeyframeScan:
-    """Makes a scan of rows of ``keyframes`` without checksums; raises ``ValueError`` for blobs that do not decode."""
+    """Makes a scan of rows of ``keyframes``.
+
+    Args:
+        rows: The rows without checksums, at least one.
+
+    Returns:
+        The scan, in the order of the rows.
+
+    Raises:
+        ValueError: A blob does not decode, or has another shape.
+    """
     ids, names, stamps, cameras, pose_blobs, descriptor_blobs, scales, counts = zip(*rows)
     descriptors, poses = decode_stack(list(descriptor_blobs)), decode_stack(list(pose_blobs))
     if poses.shape[1:] != (4, 4) or descriptors.ndim != 2:
@@ -162,13 +187,30 @@ def decode_scan(rows: list[Row]) -> KeyframeScan:
 
 
 def camera_columns(camera: Camera) -> Row:
-    """Returns a row of ``cameras`` without the id."""
+    """Makes the row of ``cameras`` of a camera.
+
+    Args:
+        camera: The camera.
+
+    Returns:
+        The columns without the id.
+    """
     values = np.array((camera.fx, camera.fy, camera.cx, camera.cy, *camera.distortion))
     return camera.model, camera.width, camera.height, encode_array(values, "<f8")
 
 
 def decode_camera(columns: Row) -> Camera:
-    """Makes a camera of its row as ``camera_columns`` returns it; raises ``ValueError`` if there is no camera in it."""
+    """Makes a camera of its row.
+
+    Args:
+        columns: As ``camera_columns`` returns them.
+
+    Returns:
+        The camera.
+
+    Raises:
+        ValueError: The columns are no camera.
+    """
     model, width, height, intrinsics = columns
     fx, fy, cx, cy, *distortion = decode_array(intrinsics).tolist()
     return Camera(width, height, fx, fy, cx, cy, model, tuple(distortion))

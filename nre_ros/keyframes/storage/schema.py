@@ -57,8 +57,8 @@ def create_schema(db: sqlite3.Connection, metadata_rows: list[tuple[Any, ...]]) 
     """Writes the tables of an empty map with its metadata, in one transaction.
 
     Args:
-        db: connection to an empty file.
-        metadata_rows: key, value and checksum of each entry.
+        db: Connection to an empty file.
+        metadata_rows: Key, value and checksum of each entry.
     """
     # rows have 2.4 and 92 kB: half the default page size wastes 3 kB less for each keyframe
     db.execute("PRAGMA page_size = 2048")
@@ -69,12 +69,20 @@ def create_schema(db: sqlite3.Connection, metadata_rows: list[tuple[Any, ...]]) 
 
 
 def schema_version(db: sqlite3.Connection) -> int:
-    """Returns the file's schema version; a reader may have a file of an older version than ``SCHEMA_VERSION``."""
+    """Returns the file's schema version; a reader may have a file of an older version than ``SCHEMA_VERSION``.
+
+    Args:
+        db: Connection to the file.
+    """
     return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
 def upgrade_schema(db: sqlite3.Connection) -> None:
-    """Brings a map of an older version to ``SCHEMA_VERSION`` in one transaction."""
+    """Brings a map of an older version to ``SCHEMA_VERSION`` in one transaction.
+
+    Args:
+        db: Connection to the file, for writing.
+    """
     if schema_version(db) >= SCHEMA_VERSION:
         return
     db.execute("BEGIN IMMEDIATE")
@@ -89,6 +97,10 @@ def upgrade_schema(db: sqlite3.Connection) -> None:
 
 def check_schema(db: sqlite3.Connection, path: Path) -> None:
     """Checks that an open file is a map of a known version with all its tables.
+
+    Args:
+        db: Connection to the file.
+        path: The file, for the error message.
 
     Raises:
         MapFormatError: The file belongs to another program, is of a newer version or lacks a table.

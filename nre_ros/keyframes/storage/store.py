@@ -54,9 +54,9 @@ class KeyframeStore:
     error and never used. All errors are ``MapError`` or a subclass, and their message is one line that names the file.
 
     Attributes:
-        path: the map file.
-        readonly: whether the map is open for reading only.
-        database: the tables of the file, for the map tools and tests.
+        path: The map file.
+        readonly: Whether the map is open for reading only.
+        database: The tables of the file, for the map tools and tests.
     """
 
     def __init__(self, database: MapDatabase, cache_bytes: int = CACHE_BYTES):
@@ -84,14 +84,17 @@ class KeyframeStore:
         """Creates an empty map and opens it for writing.
 
         Args:
-            path: the file to create.
-            backbone_name: name of the features.
+            path: The file to create.
+            backbone_name: Name of the features.
             weights_hash: SHA-256 of the network's weights.
-            frame_id: name of the map's frame.
-            overwrite: whether to replace an existing file.
-            retrieval: name of the global descriptor.
-            source: where the map comes from, as free text or JSON.
-            exclusive: whether to keep other processes from opening the map meanwhile.
+            frame_id: Name of the map's frame.
+            overwrite: Whether to replace an existing file.
+            retrieval: Name of the global descriptor.
+            source: Where the map comes from, as free text or JSON.
+            exclusive: Whether to keep other processes from opening the map meanwhile.
+
+        Returns:
+            The empty map; the caller closes the store.
 
         Raises:
             MapError: The file exists and ``overwrite`` is not set, or it cannot be written.
@@ -122,10 +125,13 @@ class KeyframeStore:
         """Opens an existing map.
 
         Args:
-            path: the map file.
-            readonly: whether to open the map for reading only.
-            cache_bytes: memory for keyframes.
-            exclusive: whether a writer keeps other processes from opening the map.
+            path: The map file.
+            readonly: Whether to open the map for reading only.
+            cache_bytes: Memory for keyframes.
+            exclusive: Whether a writer keeps other processes from opening the map.
+
+        Returns:
+            The map; the caller closes the store.
 
         Raises:
             MapError: The file is missing or cannot be read.
@@ -180,7 +186,14 @@ class KeyframeStore:
         return found
 
     def check_features(self, backbone: FeatureBackbone) -> None:
-        """Raises ``FeatureMismatchError`` unless the map was made with this backbone and these weights."""
+        """Checks that the map was made with a backbone and its weights.
+
+        Args:
+            backbone: The backbone.
+
+        Raises:
+            FeatureMismatchError: The map was made with other features.
+        """
         metadata = self.metadata()
         made_with = (metadata["backbone"], metadata["weights_hash"])
         if made_with != (backbone.name, backbone.weights_hash):
@@ -190,7 +203,11 @@ class KeyframeStore:
             )
 
     def changes(self, since: Position = START) -> MapChanges:
-        """Returns what this and other processes changed since the ``position`` of earlier changes."""
+        """Returns what this and other processes changed.
+
+        Args:
+            since: The ``position`` of earlier changes; since ``START`` every keyframe counts as added.
+        """
         return read_changes(self.database, since)
 
     def snapshot(self) -> AbstractContextManager[None]:
@@ -208,24 +225,57 @@ class KeyframeStore:
         return {name: keyframe_id for scan in self.scan() for name, keyframe_id in zip(scan.names, scan.ids.tolist())}
 
     def find(self, name: str) -> int | None:
-        """Returns the id of the keyframe with this name, None if there is none."""
+        """Returns the id of a keyframe, None if there is none of this name.
+
+        Args:
+            name: Name of the keyframe.
+        """
         found = self.database.rows("SELECT id FROM keyframes WHERE name = ?", (name,))
         return int(found[0][0]) if found else None
 
     def get(self, keyframe_id: int) -> Keyframe:
-        """Returns a keyframe with its thumbnail; raises ``MapError`` if there is none with this id."""
+        """Returns a keyframe with its thumbnail.
+
+        Args:
+            keyframe_id: Id of the keyframe.
+
+        Raises:
+            MapError: There is no such keyframe.
+            MapFormatError: The keyframe is damaged.
+        """
         with self.snapshot():
             keyframe = self.load([keyframe_id])[0]
             return replace(keyframe, thumbnail=self.thumbnail(keyframe_id))
 
     def load(self, keyframe_ids: Iterable[int]) -> list[Keyframe]:
-        """Returns keyframes in the order of the given ids, without thumbnails; from the cache where possible."""
+        """Returns keyframes without thumbnails, from the cache where possible.
+
+        Args:
+            keyframe_ids: Ids of the keyframes.
+
+        Returns:
+            The keyframes, in the order of the ids.
+
+        Raises:
+            MapError: A keyframe does not exist.
+            MapFormatError: A keyframe is damaged.
+        """
         with self.snapshot():
             self._update_cache()
             return [self._load(int(keyframe_id)) for keyframe_id in keyframe_ids]
 
     def load_readable(self, keyframe_ids: Iterable[int]) -> list[Keyframe]:
-        """Does the same as ``load`` but leaves out damaged keyframes, which are logged."""
+        """Does the same as ``load`` but leaves out damaged keyframes, which are logged.
+
+        Args:
+            keyframe_ids: Ids of the keyframes.
+
+        Returns:
+            The intact keyframes, in the order of the ids.
+
+        Raises:
+            MapError: A keyframe does not exist.
+        """
         with self.snapshot():
             self._update_cache()
             keyframes = []
@@ -237,27 +287,66 @@ class KeyframeStore:
             return keyframes
 
     def thumbnail(self, keyframe_id: int) -> bytes:
-        """Returns a keyframe's thumbnail as JPEG, empty if there is none."""
+        """Returns a keyframe's thumbnail as JPEG, empty if there is none.
+
+        Args:
+            keyframe_id: Id of the keyframe.
+
+        Raises:
+            MapFormatError: The thumbnail is damaged.
+        """
         keyframe_id = int(keyframe_id)  # SQLite takes a numpy integer for a blob
         if not self.database.rows("SELECT 1 FROM thumbnails WHERE keyframe_id = ?", (keyframe_id,)):
             return b""
         return bytes(self.database.row("thumbnails", "keyframe_id", keyframe_id)[1])
 
     def coarse_descriptors(self, keyframe_id: int, count: int) -> npt.NDArray[np.float32]:
-        """Returns the coarse descriptors [<= count, C] of a keyframe's first points and decodes nothing else."""
+        """Returns the coarse descriptors of a keyframe's first points and decodes nothing else.
+
+        Args:
+            keyframe_id: Id of the keyframe.
+            count: Largest number of points.
+
+        Returns:
+            [<= count, C] float32.
+
+        Raises:
+            MapFormatError: The keyframe is missing or damaged.
+        """
         row = self.database.row("points", "keyframe_id", keyframe_id)
         with self.database.decoding():
             return dequantise(decode_array(row[3])[:count], decode_array(row[4])[:count])
 
     def scan(self, after: int = 0, batch: int = _SCAN_ROWS) -> Iterator[KeyframeScan]:
-        """Yields all keyframes with ids above ``after`` without points, ``batch`` at a time in the order of the ids."""
+        """Reads all keyframes without their points.
+
+        Args:
+            after: Only keyframes with ids above this one are read.
+            batch: Largest number of keyframes in a scan.
+
+        Yields:
+            Scans, in the order of the ids.
+
+        Raises:
+            MapFormatError: A keyframe is damaged.
+        """
         query = "SELECT * FROM keyframes WHERE id > ? ORDER BY id LIMIT ?"
         while rows := self.database.rows(query, (after, batch)):
             yield self._decode_scan(rows)
             after = rows[-1][0]
 
     def scan_ids(self, keyframe_ids: Iterable[int]) -> Iterator[KeyframeScan]:
-        """Yields the given keyframes as ``scan`` does, in the order of the ids; ids that do not exist are left out."""
+        """Reads some keyframes without their points.
+
+        Args:
+            keyframe_ids: Ids of the keyframes; ids that do not exist are left out.
+
+        Yields:
+            Scans, in the order of the ids.
+
+        Raises:
+            MapFormatError: A keyframe is damaged.
+        """
         ids = sorted({int(keyframe_id) for keyframe_id in keyframe_ids})
         for start in range(0, len(ids), _SCAN_ROWS // 2):
             part = ids[start : start + _SCAN_ROWS // 2]
@@ -281,7 +370,14 @@ class KeyframeStore:
         return np.concatenate([s.ids for s in scans]), np.concatenate([s.poses for s in scans]), descriptors
 
     def camera(self, camera_id: int) -> Camera:
-        """Returns the camera that a scan refers to."""
+        """Returns the camera that a scan refers to.
+
+        Args:
+            camera_id: Id of the camera.
+
+        Raises:
+            MapFormatError: The camera is missing or damaged.
+        """
         return self._cameras.get(camera_id)
 
     def cameras(self) -> tuple[Camera, ...]:
@@ -299,6 +395,9 @@ class KeyframeStore:
     def add(self, keyframe: Keyframe) -> int:
         """Adds a keyframe in one transaction; its descriptors are quantised to eight bits.
 
+        Args:
+            keyframe: The keyframe; its id is not used.
+
         Returns:
             The new keyframe's id.
 
@@ -315,10 +414,10 @@ class KeyframeStore:
         """Adds a keyframe of another map without decoding its descriptors.
 
         Args:
-            other: the other map.
-            keyframe_id: the keyframe's id there.
-            name: its name in this map; empty for the same name.
-            thumbnail: whether to copy the thumbnail.
+            other: The other map.
+            keyframe_id: The keyframe's id there.
+            name: Its name in this map; empty for the same name.
+            thumbnail: Whether to copy the thumbnail.
 
         Returns:
             The new keyframe's id.
@@ -338,7 +437,15 @@ class KeyframeStore:
             return self._insert(dimensions, columns, points, jpeg)
 
     def replace(self, keyframe_id: int, keyframe: Keyframe) -> None:
-        """Replaces a keyframe by another, which gets the same id; raises as ``add`` does."""
+        """Replaces a keyframe by another, which gets the same id.
+
+        Args:
+            keyframe_id: Id of the keyframe to replace.
+            keyframe: The new keyframe.
+
+        Raises:
+            MapError: There is no keyframe with this id, or as for ``add``.
+        """
         dimensions = check_keyframe(keyframe)
         with self.batch():
             self._check_dimensions(keyframe.name, dimensions)
@@ -357,8 +464,8 @@ class KeyframeStore:
         """Gives a keyframe another pose, for example after a bundle adjustment.
 
         Args:
-            keyframe_id: the keyframe's id.
-            T_map_cam: the new pose [4, 4].
+            keyframe_id: The keyframe's id.
+            T_map_cam: The new pose [4, 4].
             points: [N, 3] that replace the keyframe's points one by one; without them the points move with the camera.
 
         Raises:
@@ -376,7 +483,15 @@ class KeyframeStore:
             record_change(self.database, keyframe_id)
 
     def rename(self, keyframe_id: int, name: str) -> None:
-        """Gives a keyframe another name; raises ``MapError`` for a name that the map has already."""
+        """Gives a keyframe another name.
+
+        Args:
+            keyframe_id: Id of the keyframe.
+            name: The new name.
+
+        Raises:
+            MapError: There is no keyframe with this id, the name is empty, or another keyframe has the name.
+        """
         check_name(name)
         with self.batch():
             columns = self._row(keyframe_id)
@@ -386,9 +501,15 @@ class KeyframeStore:
                 record_change(self.database, columns[0])
 
     def remove(self, keyframe_id: int) -> None:
-        """Removes a keyframe; its id is never given again. Raises ``MapError`` if there is none with this id.
+        """Removes a keyframe; its id is never given again.
 
         The file keeps its size, and the next keyframes use the space, until ``compact`` is called.
+
+        Args:
+            keyframe_id: Id of the keyframe.
+
+        Raises:
+            MapError: There is no keyframe with this id.
         """
         with self.batch():
             keyframe_id = self._row(keyframe_id)[0]
@@ -409,8 +530,8 @@ class KeyframeStore:
         own file was removed.
 
         Args:
-            path: the file to write.
-            overwrite: whether to replace an existing map.
+            path: The file to write.
+            overwrite: Whether to replace an existing map.
 
         Raises:
             MapError: The file exists and ``overwrite`` is not set, is no map, is this map itself or cannot be written.
@@ -427,7 +548,11 @@ class KeyframeStore:
             self.database.rows("VACUUM INTO ?", (str(unfinished),))
 
     def write_index(self, data: bytes | bytearray | memoryview | None) -> None:
-        """Stores the retrieval index in one transaction; None removes it."""
+        """Stores the retrieval index in one transaction.
+
+        Args:
+            data: The index; None removes the stored one.
+        """
         with self.batch():
             if data is None:
                 delete_index_chunks(self.database)

@@ -17,6 +17,9 @@ DIMENSIONS = ("coarse_channels", "fine_channels", "background", "global_channels
 def check_keyframe(keyframe: Keyframe) -> dict[str, int]:
     """Checks a keyframe's name, stamp, pose, shapes and values.
 
+    Args:
+        keyframe: The keyframe to store.
+
     Returns:
         Its ``DIMENSIONS``.
 
@@ -42,7 +45,14 @@ def check_keyframe(keyframe: Keyframe) -> dict[str, int]:
 
 
 def check_name(name: str) -> None:
-    """Raises ``MapError`` for an empty name and for what is no text."""
+    """Checks that a keyframe's name is a text and not empty.
+
+    Args:
+        name: The name.
+
+    Raises:
+        MapError: The name cannot be used.
+    """
     if not name or not isinstance(name, str):
         raise MapError(f"a keyframe needs a name, got {name!r}")
 

@@ -26,10 +26,10 @@ class KeyframeCopy:
     """A keyframe to copy into a derived map.
 
     Attributes:
-        store: the map that has the keyframe.
-        keyframe_id: its id there.
-        name: its name in the derived map; empty for the same name.
-        thumbnail: whether to copy the thumbnail.
+        store: The map that has the keyframe.
+        keyframe_id: Its id there.
+        name: Its name in the derived map; empty for the same name.
+        thumbnail: Whether to copy the thumbnail.
     """
 
     store: KeyframeStore
@@ -45,10 +45,10 @@ def derived_map(
     """Creates a map for keyframes of other maps; after an error nothing is left of it.
 
     Args:
-        path: the file to write. The map takes this name at the end of the context, with its retrieval index.
-        metadata: of the map that the keyframes come from (frame, features, retrieval).
-        source: what the map is made of, as JSON values; stored in its metadata.
-        force: whether to replace an existing map.
+        path: The file to write. The map takes this name at the end of the context, with its retrieval index.
+        metadata: Of the map that the keyframes come from (frame, features, retrieval).
+        source: What the map is made of, as JSON values; stored in its metadata.
+        force: Whether to replace an existing map.
 
     Yields:
         The empty map, open for writing and locked for other processes.
@@ -76,7 +76,15 @@ def derived_map(
 
 
 def copy_keyframes(target: KeyframeStore, copies: Iterable[KeyframeCopy]) -> None:
-    """Copies keyframes as they are stored, without decoding their descriptors."""
+    """Copies keyframes as they are stored, without decoding their descriptors.
+
+    Args:
+        target: The map to write to.
+        copies: The keyframes to copy.
+
+    Raises:
+        MapError: A keyframe does not fit the map, or has a name that the map has already.
+    """
     remaining = iter(copies)
     while batch := list(islice(remaining, _KEYFRAMES_PER_TRANSACTION)):
         with target.batch():
@@ -85,7 +93,14 @@ def copy_keyframes(target: KeyframeStore, copies: Iterable[KeyframeCopy]) -> Non
 
 
 def provenance(store: KeyframeStore) -> dict[str, Any]:
-    """Returns what a derived map remembers of a map: its file and its own source."""
+    """Returns what a derived map records about a map that it was made of.
+
+    Args:
+        store: The other map.
+
+    Returns:
+        The path of the map file and the map's own source, as JSON values.
+    """
     source: Any = store.metadata().get("source", "")
     try:
         source = json.loads(source)

@@ -33,10 +33,10 @@ class ExportReport:
     """What was written.
 
     Attributes:
-        keyframes: number of keyframes.
-        points: number of points.
-        outside_image: number of points that project outside of their own keyframe's image, which are left out.
-        renamed: number of names with spaces, which COLMAP cannot read; they are written with underscores.
+        keyframes: Number of keyframes.
+        points: Number of points.
+        outside_image: Number of points that project outside of their own keyframe's image, which are left out.
+        renamed: Number of names with spaces, which COLMAP cannot read; they are written with underscores.
     """
 
     keyframes: int = 0
@@ -52,9 +52,12 @@ def export_colmap(store: KeyframeStore, folder: Path | str, progress: bool = Tru
     and position are one point with a longer track. Points have no colour (grey) and no error (0).
 
     Args:
-        store: the map.
-        folder: where to write the files.
-        progress: whether to show a progress bar.
+        store: The map.
+        folder: Where to write the files.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        What was written and left out.
 
     Raises:
         MapError: The folder contains a model already or cannot be written.
@@ -87,9 +90,12 @@ def export_tum(store: KeyframeStore, path: Path | str, list_path: Path | str | N
     """Writes the pose of every keyframe as a line ``t x y z qx qy qz qw``, camera to map, sorted by stamp.
 
     Args:
-        store: the map.
-        path: the file to write. t is in seconds, or counts the keyframes (0, 1, 2, ...) of a map without stamps.
-        list_path: file for the keyframes' names in the same order.
+        store: The map.
+        path: The file to write. t is in seconds, or counts the keyframes (0, 1, 2, ...) of a map without stamps.
+        list_path: File for the keyframes' names in the same order.
+
+    Returns:
+        What was written.
 
     Raises:
         MapError: A file cannot be written.
@@ -116,9 +122,12 @@ def export_ply(store: KeyframeStore, path: Path | str, progress: bool = True) ->
     """Writes the points as a binary PLY with float32 x y z in the map frame; a point of several keyframes once.
 
     Args:
-        store: the map.
-        path: the file to write.
-        progress: whether to show a progress bar.
+        store: The map.
+        path: The file to write.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        What was written.
 
     Raises:
         MapError: The file cannot be written.
@@ -145,8 +154,8 @@ class _PointTable:
     """The 3D points so far.
 
     Attributes:
-        positions: a position [3] for each point.
-        tracks: the observations of each point as texts ``IMAGE_ID POINT2D_IDX``.
+        positions: A position [3] for each point.
+        tracks: The observations of each point as texts ``IMAGE_ID POINT2D_IDX``.
     """
 
     def __init__(self) -> None:

@@ -33,20 +33,20 @@ class MapInfo:
     """What ``nre_ros map info`` shows.
 
     Attributes:
-        path: the map file.
-        frame_id: name of the map's frame.
-        backbone: name of the features.
+        path: The map file.
+        frame_id: Name of the map's frame.
+        backbone: Name of the features.
         weights_hash: SHA-256 of the network's weights.
-        retrieval: name of the global descriptor.
-        created: time of creation, ISO 8601.
-        source: what the importer wrote about the origin of the map, usually JSON.
-        schema_version: version of the file format.
-        keyframes: number of keyframes.
-        points: number of points.
-        file_bytes: size of the file and its log.
-        table_bytes: size of the values of each table, without SQLite's own structures.
-        dimensions: the lengths of ``storage.validation.DIMENSIONS``.
-        cameras: the cameras of the keyframes.
+        retrieval: Name of the global descriptor.
+        created: Time of creation, ISO 8601.
+        source: What the importer wrote about the origin of the map, usually JSON.
+        schema_version: Version of the file format.
+        keyframes: Number of keyframes.
+        points: Number of points.
+        file_bytes: Size of the file and its log.
+        table_bytes: Size of the values of each table, without SQLite's own structures.
+        dimensions: The lengths of ``storage.validation.DIMENSIONS``.
+        cameras: The cameras of the keyframes.
         positions: [2, 3] lowest and highest coordinates of the camera centres, None for an empty map.
     """
 
@@ -79,7 +79,17 @@ class MapInfo:
 
 
 def describe_map(store: KeyframeStore) -> MapInfo:
-    """Describes a map; reads every row of the table ``keyframes`` and the lengths of the other rows."""
+    """Describes a map; reads every row of the table ``keyframes`` and the lengths of the other rows.
+
+    Args:
+        store: The map.
+
+    Returns:
+        The description.
+
+    Raises:
+        MapFormatError: The metadata, a keyframe or a camera is damaged.
+    """
     database = store.database
     with store.snapshot():
         metadata, version = store.metadata(), database.version

@@ -31,10 +31,10 @@ class MergeReport:
     """Result of a merge.
 
     Attributes:
-        path: the merged map.
-        keyframes: number of its keyframes.
-        same: number of keyframes that were in several maps with the same content.
-        clashes: names of keyframes that were in several maps with different content.
+        path: The merged map.
+        keyframes: Number of its keyframes.
+        same: Number of keyframes that were in several maps with the same content.
+        clashes: Names of keyframes that were in several maps with different content.
     """
 
     path: Path
@@ -55,11 +55,14 @@ def merge_maps(
     Nothing is aligned: the poses must be in one frame already. Keyframes with the same name and content are taken once.
 
     Args:
-        paths: the maps.
-        output: the map to write.
-        on_clash: one of ``NAME_CLASH_RULES``, for keyframes with the same name and different content.
-        force: whether to replace an existing ``output``.
-        progress: whether to show a progress bar.
+        paths: The maps.
+        output: The map to write.
+        on_clash: One of ``NAME_CLASH_RULES``, for keyframes with the same name and different content.
+        force: Whether to replace an existing ``output``.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The merged map's path and its numbers of keyframes.
 
     Raises:
         MapError: The maps differ in frame, features or dimensions, names clash under the rule ``refuse``, or ``output``

@@ -28,7 +28,14 @@ _DEPTH_SAMPLE = 50
 
 
 def overview(store: KeyframeStore) -> tuple[npt.NDArray[np.int64], tuple[str, ...], npt.NDArray[np.float64]]:
-    """Returns ids [M], names and poses ``T_map_cam`` [M, 4, 4] of all keyframes."""
+    """Reads ids, names and poses of all keyframes.
+
+    Args:
+        store: The map.
+
+    Returns:
+        Ids [M], M names and poses ``T_map_cam`` [M, 4, 4].
+    """
     scans = list(store.scan())
     if not scans:
         return np.zeros(0, np.int64), (), np.zeros((0, 4, 4))
@@ -37,7 +44,18 @@ def overview(store: KeyframeStore) -> tuple[npt.NDArray[np.int64], tuple[str, ..
 
 
 def select_named(store: KeyframeStore, names: Iterable[str]) -> list[int]:
-    """Returns the ids of the keyframes with these names; raises ``MapError`` if the map lacks a name."""
+    """Selects keyframes by their names.
+
+    Args:
+        store: The map.
+        names: The names.
+
+    Returns:
+        Ids of the keyframes, ascending.
+
+    Raises:
+        MapError: The map lacks a name.
+    """
     known = store.names()
     names = list(names)
     missing = [name for name in names if name not in known]
@@ -52,9 +70,9 @@ def select_in_box(store: KeyframeStore, corners: npt.ArrayLike, outside: bool = 
     """Selects keyframes by the position of the camera.
 
     Args:
-        store: the map.
+        store: The map.
         corners: [2, 3] lowest and highest coordinates of a box in the map frame.
-        outside: whether to select the keyframes outside of the box.
+        outside: Whether to select the keyframes outside of the box.
 
     Returns:
         Ids of the keyframes.
@@ -78,9 +96,9 @@ def select_near_duplicates(store: KeyframeStore, overlap: float = 0.9, progress:
     not known, so only nearby views are compared.
 
     Args:
-        store: the map.
-        overlap: share of points, above 0 and up to 1.
-        progress: whether to show a progress bar.
+        store: The map.
+        overlap: Share of points, above 0 and up to 1.
+        progress: Whether to show a progress bar.
 
     Returns:
         Ids of the keyframes.
@@ -116,8 +134,8 @@ def select_surplus(store: KeyframeStore, count: int) -> list[int]:
     degrees counts as much as a translation by the median depth of the scene.
 
     Args:
-        store: the map.
-        count: number of keyframes that stay, at least 1.
+        store: The map.
+        count: Number of keyframes that stay, at least 1.
 
     Returns:
         Ids of the keyframes to remove.
@@ -141,7 +159,15 @@ def select_surplus(store: KeyframeStore, count: int) -> list[int]:
 
 
 def remove_keyframes(store: KeyframeStore, keyframe_ids: Iterable[int]) -> None:
-    """Removes keyframes from a map in one transaction, then makes the file smaller and its retrieval index anew."""
+    """Removes keyframes from a map in one transaction, then makes the file smaller and its retrieval index anew.
+
+    Args:
+        store: The map, open for writing.
+        keyframe_ids: Ids of the keyframes to remove.
+
+    Raises:
+        MapError: A keyframe does not exist, or the map cannot be written.
+    """
     with store.batch():
         for keyframe_id in keyframe_ids:
             store.remove(keyframe_id)
@@ -156,10 +182,10 @@ def write_pruned_map(
     """Writes a map without these keyframes and leaves the map itself unchanged.
 
     Args:
-        store: the map.
-        keyframe_ids: ids of the keyframes to leave out.
-        output: the map to write.
-        force: whether to replace an existing ``output``.
+        store: The map.
+        keyframe_ids: Ids of the keyframes to leave out.
+        output: The map to write.
+        force: Whether to replace an existing ``output``.
 
     Raises:
         MapError: ``output`` exists and ``force`` is not set, or it cannot be written.

@@ -28,11 +28,11 @@ class MapCheck:
     """What ``verify_map`` found.
 
     Attributes:
-        path: the map file.
-        keyframes: number of keyframes.
-        intact: ids of the intact keyframes.
-        without_thumbnail: ids of those intact keyframes whose thumbnail is damaged.
-        problems: one line for each problem.
+        path: The map file.
+        keyframes: Number of keyframes.
+        intact: Ids of the intact keyframes.
+        without_thumbnail: Ids of those intact keyframes whose thumbnail is damaged.
+        problems: One line for each problem.
     """
 
     path: Path
@@ -48,7 +48,11 @@ class MapCheck:
 
     @contextmanager
     def recording(self, what: str) -> Iterator[None]:
-        """Adds an error inside the context to the problems, as one of ``what``."""
+        """Adds a ``MapError`` inside the context to the problems.
+
+        Args:
+            what: What is being checked; the line of the problem begins with it.
+        """
         try:
             yield
         except MapError as error:
@@ -60,8 +64,11 @@ def verify_map(path: Path | str, progress: bool = True) -> MapCheck:
     """Checks SQLite's own structure, references, the checksum of every row, shapes and values.
 
     Args:
-        path: the map file.
-        progress: whether to show a progress bar.
+        path: The map file.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The intact keyframes and the problems.
 
     Raises:
         MapError: The file cannot be opened as a map at all.
@@ -87,10 +94,10 @@ def repair_map(check: MapCheck, output: Path | str, force: bool = False, progres
     """Writes all intact keyframes into a new map; the damaged map stays unchanged.
 
     Args:
-        check: what ``verify_map`` found.
-        output: the map to write.
-        force: whether to replace an existing ``output``.
-        progress: whether to show a progress bar.
+        check: What ``verify_map`` found.
+        output: The map to write.
+        force: Whether to replace an existing ``output``.
+        progress: Whether to show a progress bar.
 
     Returns:
         The number of keyframes in the new map.

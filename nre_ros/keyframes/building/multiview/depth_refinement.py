@@ -69,10 +69,10 @@ def refine_depth(
     The sensor's depth remains where the other views show nothing: no texture, hidden, little parallax.
 
     Args:
-        view: the image; it may be smaller than the depth image (``View.from_image``).
+        view: The image; it may be smaller than the depth image (``View.from_image``).
         depth: [H, W] metres along z, 0 where there is none.
         pixels: [N, 2] where depths are refined.
-        others: the other views.
+        others: The other views.
 
     Returns:
         The depths at the pixels.

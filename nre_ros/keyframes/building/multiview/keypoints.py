@@ -35,7 +35,7 @@ class KeypointView:
         pixels: [N, 2].
         descriptors: [N, 128] float32.
         rays: [N, 3] viewing directions in the camera's frame, with z = 1.
-        camera: camera of the image.
+        camera: Camera of the image.
         T_map_cam: [4, 4] pose of the image.
     """
 
@@ -52,8 +52,8 @@ class KeypointView:
         """Detects the keypoints of an image; keypoints without a viewing direction are left out.
 
         Args:
-            image: uint8 BGR [H, W, 3] or grey [H, W], of the camera's size.
-            camera: its camera.
+            image: BGR [H, W, 3] or grey [H, W], uint8, of the camera's size.
+            camera: Its camera.
             T_map_cam: [4, 4] its pose.
         """
         grey = grey_image(image)
@@ -82,8 +82,8 @@ def match_keypoints(a: KeypointView, b: KeypointView) -> npt.NDArray[np.int64]:
     """Matches the keypoints of two views along their epipolar lines.
 
     Args:
-        a: a view.
-        b: another view; a match must be clearly better than the second best keypoint of this view.
+        a: A view.
+        b: Another view; a match must be clearly better than the second best keypoint of this view.
 
     Returns:
         Indices [M, 2] of keypoints in a and b that are each other's best match.

@@ -45,10 +45,10 @@ def inverse_depth_planes(
     Args:
         depth: [H, W] metres along z, 0 where there is none.
         pixels: [N, 2] centres of the windows.
-        reach: half of the window's side in pixels.
+        reach: Half of the window's side in pixels.
 
     Returns:
-        [N, 3] float64: inverse depth at the pixel and its slopes along x and y; 0 for pixels without depth.
+        [N, 3] float64, inverse depth at the pixel and its slopes along x and y; 0 for pixels without depth.
     """
     height, width = depth.shape
     span = torch.arange(-reach, reach + 1)
@@ -86,7 +86,16 @@ class Patches:
 
     @classmethod
     def from_view(cls, view: View, pixels: torch.Tensor, planes: torch.Tensor) -> Patches:
-        """Cuts out the patches around pixels [N, 2] float64 with planes [N, 3] from ``inverse_depth_planes``."""
+        """Cuts out the patches around pixels of a view.
+
+        Args:
+            view: The view.
+            pixels: [N, 2] float64, centres of the patches.
+            planes: [N, 3], from ``inverse_depth_planes``.
+
+        Returns:
+            N patches.
+        """
         steps = pixels.new_tensor([[0, 0], [_STEP, 0], [0, _STEP]])
         rays = view.camera.rays(pixels[:, None] + steps)
         values = _sample(view.grey, pixels[:, None] + _offsets())
@@ -104,9 +113,9 @@ def plane_sweep(patches: Patches, relative: torch.Tensor, other: View) -> torch.
     """Compares patches with another view over a range of depths.
 
     Args:
-        patches: the patches.
+        patches: The patches.
         relative: [D] evenly spaced, D >= 3; hypothesis d has the patches' inverse depths times 1 + relative[d].
-        other: the other view.
+        other: The other view.
 
     Returns:
         Correlations [N, D] float64 in [-1, 1]; 0 where the patch is out of view or shows no texture.

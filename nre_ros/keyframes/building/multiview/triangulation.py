@@ -32,7 +32,7 @@ class PosedKeypoints(Protocol):
     Attributes:
         pixels: [N, 2].
         rays: [N, 3] viewing directions in the camera's frame, with z = 1.
-        camera: camera of the image.
+        camera: Camera of the image.
         T_map_cam: [4, 4] pose of the image.
     """
 
@@ -70,9 +70,9 @@ def triangulate(
     """Triangulates the keypoints of a view.
 
     Args:
-        view: the view.
-        others: other views.
-        matches: indices [M, 2] of matching keypoints for every other view: in the view, in the other view.
+        view: The view.
+        others: Other views.
+        matches: Indices [M, 2] of matching keypoints for every other view: in the view, in the other view.
 
     Returns:
         The keypoints that at least one other view confirms, and their points.

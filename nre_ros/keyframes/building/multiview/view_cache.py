@@ -39,11 +39,11 @@ class ViewCache(Generic[V]):
     Threads may share the cache if they may share the three functions.
 
     Args:
-        names: names of the sequence's images.
-        pose_and_camera: name -> T_map_cam [4, 4] and camera.
-        image: name -> uint8 BGR [H, W, 3] or grey [H, W]. An image for which one of these two functions raises
+        names: Names of the sequence's images.
+        pose_and_camera: Name -> T_map_cam [4, 4] and camera.
+        image: Name -> uint8 BGR [H, W, 3] or grey [H, W]. An image for which one of these two functions raises
             ``NreError`` is nobody's neighbour.
-        make_view: image, camera, T_map_cam -> view, such as ``View.from_image``.
+        make_view: Image, camera, T_map_cam -> view, such as ``View.from_image``.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class ViewCache(Generic[V]):
         """Returns a view.
 
         Args:
-            name: name of the image.
-            image: its pixels, if they were read before.
+            name: Name of the image.
+            image: Its pixels, if they were read before.
 
         Raises:
             NreError: The image has no pose or camera, cannot be read, or is not of the camera's size.
@@ -86,9 +86,9 @@ class ViewCache(Generic[V]):
         """Returns views that see the same points from other places.
 
         Args:
-            name: name of an image.
+            name: Name of an image.
             points: [N, 3] points of the map that this image sees.
-            count: largest number of views.
+            count: Largest number of views.
 
         Returns:
             Name -> view, best first.
@@ -96,7 +96,15 @@ class ViewCache(Generic[V]):
         return self._others(name, lambda pose, poses, cameras: neighbours(points, pose, poses, cameras, count))
 
     def likely_neighbours(self, name: str, count: int) -> dict[str, V]:
-        """Returns at most ``count`` views, by name, that may see the same surfaces, judged by their poses alone."""
+        """Returns views that may see the same surfaces, judged by their poses alone.
+
+        Args:
+            name: Name of an image.
+            count: Largest number of views.
+
+        Returns:
+            Name -> view, best first.
+        """
         return self._others(name, lambda pose, poses, _: likely_neighbours(pose, poses, count))
 
     def _others(

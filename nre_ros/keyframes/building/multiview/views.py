@@ -39,7 +39,7 @@ class View:
 
     Attributes:
         grey: [H, W] pixels.
-        camera: camera of this size.
+        camera: Camera of this size.
         T_map_cam: [4, 4] its pose.
     """
 
@@ -52,8 +52,8 @@ class View:
         """Makes the view of an image; large images are reduced to ``MAX_SIDE``.
 
         Args:
-            image: uint8 BGR [H, W, 3] or grey [H, W], of the camera's size.
-            camera: its camera.
+            image: BGR [H, W, 3] or grey [H, W], uint8, of the camera's size.
+            camera: Its camera.
             T_map_cam: [4, 4] its pose.
         """
         grey = grey_image(image)
@@ -71,7 +71,14 @@ class View:
 
 
 def grey_image(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Returns the grey values [H, W] of an image, BGR [H, W, 3] or grey already."""
+    """Returns the grey values of an image.
+
+    Args:
+        image: BGR [H, W, 3] or grey [H, W], uint8.
+
+    Returns:
+        [H, W] uint8; a grey image is returned as it is.
+    """
     return image if image.ndim == 2 else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), dtype=np.uint8)
 
 
@@ -92,7 +99,7 @@ def neighbours(
         T_map_cam: [4, 4] pose of the view.
         poses: [V, 4, 4] poses of the others; nan for a view without a pose.
         cameras: [V] cameras of the others; None for a view without a pose.
-        count: largest number of views to choose.
+        count: Largest number of views to choose.
 
     Returns:
         Indices of the chosen views, best first.
@@ -128,7 +135,7 @@ def likely_neighbours(T_map_cam: npt.NDArray[np.float64], poses: npt.NDArray[np.
     Args:
         T_map_cam: [4, 4] pose of the view.
         poses: [V, 4, 4] poses of the others; nan for a view without a pose.
-        count: largest number of views to choose.
+        count: Largest number of views to choose.
 
     Returns:
         Indices of the chosen views, nearest first.

@@ -38,10 +38,10 @@ class ImageEntry:
     """An image message.
 
     Attributes:
-        log_time: nanoseconds when the message was recorded.
-        frame: its frame.
-        poses: frame that may be the map's -> pose of the camera [4, 4] in it.
-        errors: frame that may be the map's -> why there is no pose in it.
+        log_time: Nanoseconds when the message was recorded.
+        frame: Its frame.
+        poses: Frame that may be the map's -> pose of the camera [4, 4] in it.
+        errors: Frame that may be the map's -> why there is no pose in it.
     """
 
     log_time: int
@@ -55,10 +55,10 @@ class BagIndex:
     """The images and depth images of a bag.
 
     Attributes:
-        images: stamp in nanoseconds -> image.
-        depths: stamp in nanoseconds -> log time and frame of a depth image.
-        frames: frames that may be the map's.
-        damage: what could not be read or was ignored, one line each.
+        images: Stamp in nanoseconds -> image.
+        depths: Stamp in nanoseconds -> log time and frame of a depth image.
+        frames: Frames that may be the map's.
+        damage: What could not be read or was ignored, one line each.
         T_camera_depth: [4, 4] from the depth camera's frame to the colour camera's; None if it is not known.
     """
 
@@ -73,10 +73,10 @@ class BagIndexer:
     """Makes the index of a bag.
 
     Args:
-        reader: the open bag.
-        topics: the topics to read.
-        frames: frames that may be the map's; a pose in each of them is looked up. Empty: the frame of the pose topic.
-        pose_of: frame whose poses the pose topic contains; empty: the message's child frame, or the camera.
+        reader: The open bag.
+        topics: The topics to read.
+        frames: Frames that may be the map's; a pose in each of them is looked up. Empty: the frame of the pose topic.
+        pose_of: Frame whose poses the pose topic contains; empty: the message's child frame, or the camera.
     """
 
     def __init__(self, reader: AnyReader, topics: ImportTopics, frames: tuple[str, ...], pose_of: str) -> None:

@@ -12,14 +12,14 @@ class BagOptions:
     """Topics and frames that the user named; an empty one is found in the bag.
 
     Attributes:
-        image: topic of the images; empty: the only one.
-        camera_info: topic of their CameraInfo; empty: the one beside the images, or the only one.
-        depth: topic of the depth images; empty: the only one if there is any.
-        depth_info: topic of the depth camera's CameraInfo; empty: the one beside the depth images if there is any.
-        use_depth: whether depth is used at all.
-        poses: topic of the poses; empty: /tf, or the only pose topic of a bag without /tf.
-        pose_of: frame whose poses the pose topic contains; empty: the message's child frame, or the camera.
-        frame: the map's frame; empty: ``map`` if transforms lead there from the camera, else ``odom``; the pose
+        image: Topic of the images; empty: the only one.
+        camera_info: Topic of their CameraInfo; empty: the one beside the images, or the only one.
+        depth: Topic of the depth images; empty: the only one if there is any.
+        depth_info: Topic of the depth camera's CameraInfo; empty: the one beside the depth images if there is any.
+        use_depth: Whether depth is used at all.
+        poses: Topic of the poses; empty: /tf, or the only pose topic of a bag without /tf.
+        pose_of: Frame whose poses the pose topic contains; empty: the message's child frame, or the camera.
+        frame: The map's frame; empty: ``map`` if transforms lead there from the camera, else ``odom``; the pose
             topic's own frame if there is a pose topic.
     """
 

@@ -38,15 +38,15 @@ class BagRecording:
     The bag is read once for the stamps and poses; images are read when they are needed. Threads may share a recording.
 
     Args:
-        bag: rosbag2 folder, or one of its files.
-        options: topics and frames that the user named.
+        bag: Folder of a rosbag2, or one of its files.
+        options: Topics and frames that the user named.
 
     Attributes:
-        names: the images' stamps in seconds, in their order.
-        frame_id: the map's frame.
-        topics: the topics that are used.
-        camera: camera of all images.
-        notes: what the user should know, one line each.
+        names: The images' stamps in seconds, in their order.
+        frame_id: The map's frame.
+        topics: The topics that are used.
+        camera: Camera of all images.
+        notes: What the user should know, one line each.
 
     Raises:
         ImportSourceError: The bag cannot be read, or topics, camera or poses are missing.
@@ -86,7 +86,13 @@ class BagRecording:
         }
 
     def pose(self, name: str) -> tuple[int, npt.NDArray[np.float64]]:
-        """Returns the stamp in nanoseconds and ``T_map_cam`` [4, 4] of an image.
+        """Returns stamp and pose of an image.
+
+        Args:
+            name: Name of the image.
+
+        Returns:
+            Stamp in nanoseconds, and ``T_map_cam`` [4, 4].
 
         Raises:
             PoseError: The look-up failed; the message is its reason.
@@ -97,7 +103,13 @@ class BagRecording:
         return self._stamps[name], entry.poses[self.frame_id]
 
     def image(self, name: str) -> npt.NDArray[np.uint8]:
-        """Returns the pixels of an image: uint8 BGR [H, W, 3] or grey [H, W].
+        """Returns the pixels of an image.
+
+        Args:
+            name: Name of the image.
+
+        Returns:
+            BGR [H, W, 3] or grey [H, W], uint8.
 
         Raises:
             ImageError: The message cannot be read.
@@ -106,7 +118,13 @@ class BagRecording:
         return image_array(self._message(self.topics.image, self._index.images[stamp].log_time, stamp))
 
     def depth(self, name: str) -> npt.NDArray[np.float32]:
-        """Returns the depth [H, W] in metres along z in the pixels of the colour image; 0 where there is none.
+        """Returns the depth of an image.
+
+        Args:
+            name: Name of the image.
+
+        Returns:
+            [H, W] metres along z in the pixels of the colour image; 0 where there is none.
 
         Raises:
             ImageError: There is no depth image at that time, or it cannot be read or registered.

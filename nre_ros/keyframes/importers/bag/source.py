@@ -28,7 +28,7 @@ class _BagSource(PosedImageSource):
     """What the two sources of bags have in common.
 
     Attributes:
-        recording: the bag.
+        recording: The bag.
     """
 
     culling_rule = VIDEO
@@ -74,8 +74,8 @@ def bag_source(bag: Path | str, options: BagOptions = BagOptions()) -> BagDepthS
     """Opens a bag and makes its source, with depth if the bag has any.
 
     Args:
-        bag: rosbag2 folder, or one of its files.
-        options: topics and frames that the user named.
+        bag: Folder of a rosbag2, or one of its files.
+        options: Topics and frames that the user named.
 
     Returns:
         The source.

@@ -26,11 +26,11 @@ class ImportTopics:
     """The topics of an import.
 
     Attributes:
-        image: the images.
+        image: The images.
         camera_info: CameraInfo of the images.
-        depth: the depth images; empty: none.
+        depth: The depth images; empty: none.
         depth_info: CameraInfo of the depth images; empty: none.
-        poses: the poses; empty: they are looked up in /tf.
+        poses: The poses; empty: they are looked up in /tf.
     """
 
     image: str
@@ -55,9 +55,9 @@ def choose_topics(reader: AnyReader, path: Path | str, wanted: BagOptions) -> Im
     """Completes the topics that the user named, where the bag has exactly one topic that fits.
 
     Args:
-        reader: the open bag.
-        path: the bag, for messages.
-        wanted: the topics that the user named.
+        reader: The open bag.
+        path: The bag, for messages.
+        wanted: The topics that the user named.
 
     Returns:
         The topics.
@@ -86,7 +86,15 @@ def choose_topics(reader: AnyReader, path: Path | str, wanted: BagOptions) -> Im
 
 
 def sibling_info(topic: str, infos: Collection[str]) -> str:
-    """Returns the camera_info topic in the namespace of an image topic, or an empty string."""
+    """Returns the camera_info topic in the namespace of an image topic.
+
+    Args:
+        topic: The image topic.
+        infos: The camera_info topics of the bag.
+
+    Returns:
+        The topic's name; empty if there is none.
+    """
     namespaces = [topic.rsplit("/", depth)[0] for depth in (1, 2)]  # image_raw, image_raw/compressed
     return next((f"{name}/camera_info" for name in namespaces if f"{name}/camera_info" in infos), "")
 

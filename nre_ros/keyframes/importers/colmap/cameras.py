@@ -28,10 +28,10 @@ class _Model(NamedTuple):
     """A camera model of COLMAP.
 
     Attributes:
-        parameters: number of parameters.
-        one_focal_length: whether both axes share a focal length.
-        model: name of the model in this package.
-        distortion: coefficients behind the principal point -> coefficients in this package.
+        parameters: Number of parameters.
+        one_focal_length: Whether both axes share a focal length.
+        model: Name of the model in this package.
+        distortion: Coefficients behind the principal point -> coefficients in this package.
     """
 
     parameters: int
@@ -70,9 +70,9 @@ def camera_from_colmap(model: str, width: int, height: int, parameters: Iterable
     """Converts a camera of COLMAP.
 
     Args:
-        model: name of COLMAP's camera model.
-        width: width of the images in pixels.
-        height: height of the images in pixels.
+        model: Name of COLMAP's camera model.
+        width: Width of the images in pixels.
+        height: Height of the images in pixels.
         parameters: COLMAP's parameters: focal length or lengths, principal point, distortion.
 
     Returns:
@@ -94,15 +94,23 @@ def camera_from_colmap(model: str, width: int, height: int, parameters: Iterable
 
 
 def camera_of_size(cameras: Sequence[Camera], image: npt.NDArray[Any]) -> Camera:
-    """Returns the camera that has the size of an image [H, W, ...], or the first camera; the caller checks the size."""
+    """Returns the camera that has the size of an image, or the first camera; the caller checks the size.
+
+    Args:
+        cameras: The cameras, at least one.
+        image: [H, W, ...].
+    """
     return next((camera for camera in cameras if (camera.height, camera.width) == image.shape[:2]), cameras[0])
 
 
 def only_camera(path: Path | str) -> Camera:
     """Returns the camera of a ``cameras.txt`` that has one.
 
+    Args:
+        path: The file.
+
     Raises:
-        ImportSourceError: The file cannot be read, or has more cameras than one.
+        ImportSourceError: The file cannot be read, or does not have exactly one camera.
         CameraError: The camera cannot be used.
     """
     cameras = read_cameras_txt(path)
@@ -115,7 +123,7 @@ def read_cameras_txt(path: Path | str) -> dict[int, Camera]:
     """Reads COLMAP's ``cameras.txt``.
 
     Args:
-        path: the file.
+        path: The file.
 
     Returns:
         Camera id -> camera.
@@ -147,7 +155,7 @@ def read_cameras_bin(path: Path) -> dict[int, Camera | CameraError]:
     """Reads COLMAP's ``cameras.bin``.
 
     Args:
-        path: the file.
+        path: The file.
 
     Returns:
         Camera id -> camera, or the reason why the camera cannot be used.
@@ -181,8 +189,8 @@ def write_cameras_txt(path: Path | str, cameras: Mapping[int, Camera]) -> None:
     """Writes COLMAP's ``cameras.txt``; 5 radial-tangential coefficients become the 8 of FULL_OPENCV, with zeros.
 
     Args:
-        path: the file.
-        cameras: camera id -> camera.
+        path: The file.
+        cameras: Camera id -> camera.
     """
     lines = ["# CAMERA_ID MODEL WIDTH HEIGHT PARAMETERS (COLMAP's pixel convention)"]
     for camera_id, camera in cameras.items():

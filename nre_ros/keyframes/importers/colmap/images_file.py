@@ -26,8 +26,8 @@ class ImageEntry:
     """One image of a model.
 
     Attributes:
-        values: qw qx qy qz tx ty tz [7] from the world to the camera, as in the file.
-        camera_id: id of the camera in the model.
+        values: [7] qw qx qy qz tx ty tz from the world to the camera, as in the file.
+        camera_id: Id of the camera in the model.
     """
 
     values: npt.NDArray[np.float64]
@@ -47,7 +47,7 @@ def read_images_file(path: Path) -> dict[str, ImageEntry]:
     """Reads images.txt or images.bin, by the name's ending.
 
     Args:
-        path: the file.
+        path: The file.
 
     Returns:
         Image name -> entry.

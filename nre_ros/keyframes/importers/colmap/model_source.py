@@ -34,9 +34,9 @@ class ColmapSource(MapSource):
     """The registered images of a COLMAP model, with the model's points. The stamps are 0.
 
     Args:
-        sparse: folder of the model, with cameras, images and points3D (.txt or .bin).
-        images: folder that the model's image names are relative to.
-        list_path: file of image names, to import only these.
+        sparse: Folder of the model, with cameras, images and points3D (.txt or .bin).
+        images: Folder that the model's image names are relative to.
+        list_path: File of image names, to import only these.
 
     Raises:
         ImportSourceError: The model cannot be read.
@@ -92,7 +92,7 @@ class ColmapSource(MapSource):
         """Returns the observations of 3D points in an image, each point once.
 
         Args:
-            name: name of the image.
+            name: Name of the image.
 
         Returns:
             Pixels [N, 2] in this package's convention, and ids [N] of the points.

@@ -27,9 +27,9 @@ class ColmapPosesSource(TriangulatedSource):
     """The images of a COLMAP model with their poses; points are triangulated. The stamps are 0.
 
     Args:
-        sparse: folder of the model, with cameras and images (.txt or .bin).
-        images: folder that the model's image names are relative to.
-        list_path: file of image names, to import only these.
+        sparse: Folder of the model, with cameras and images (.txt or .bin).
+        images: Folder that the model's image names are relative to.
+        list_path: File of image names, to import only these.
 
     Raises:
         ImportSourceError: The model cannot be read.

@@ -27,13 +27,13 @@ class RgbdFolderSource(DepthSource):
     out and reported.
 
     Args:
-        images: folder of the colour images.
-        depth: folder of 16-bit PNG files with the images' stems, aligned with the images; value / depth_scale is
+        images: Folder of the colour images.
+        depth: Folder of 16-bit PNG files with the images' stems, aligned with the images; value / depth_scale is
             metres along the optical axis, 0 where there is none.
         poses: TUM file; line i (comments not counted) is the pose, camera to map, of line i of the list.
-        list_path: file of image names, one a line.
+        list_path: File of image names, one a line.
         cameras: COLMAP's ``cameras.txt`` with the one camera of all images.
-        depth_scale: depth value of one metre.
+        depth_scale: Depth value of one metre.
 
     Raises:
         ImportSourceError: The files do not fit together.

@@ -26,10 +26,10 @@ def rgbd_folder_source(
     """Makes the source of an RGB-D folder.
 
     Args:
-        folder: a sequence of TUM RGB-D, a scene of 7-Scenes, or a folder with the files of ``_PLAIN_FOLDER``.
+        folder: A sequence of TUM RGB-D, a scene of 7-Scenes, or a folder with the files of ``_PLAIN_FOLDER``.
         cameras: COLMAP's ``cameras.txt`` instead of the data set's own camera.
-        sequences: sequences of 7-Scenes (default ``train``).
-        depth_scale: depth value of one metre, if it differs from the data set's.
+        sequences: Sequences of 7-Scenes (default ``train``).
+        depth_scale: Depth value of one metre, if it differs from the data set's.
 
     Returns:
         The source.

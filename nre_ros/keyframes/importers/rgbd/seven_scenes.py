@@ -48,12 +48,12 @@ class SevenScenesSource(DepthSource):
     """The folder of a scene, or of one sequence.
 
     Args:
-        folder: the folder.
+        folder: The folder.
         sequences: ``train`` or ``test`` (TrainSplit.txt, TestSplit.txt), ``all``, or names like ``seq-01,seq-03``.
         cameras: COLMAP's ``cameras.txt`` with another colour camera.
 
     Attributes:
-        left_out: sequences that are missing and why, one line each.
+        left_out: Sequences that are missing and why, one line each.
 
     Raises:
         ImportSourceError: There is no such sequence, or it has no images.
@@ -122,7 +122,11 @@ class SevenScenesSource(DepthSource):
 
 
 def is_seven_scenes(folder: Path) -> bool:
-    """Returns whether the folder looks like a scene of the data set or one of its sequences."""
+    """Returns whether a folder looks like a scene of the data set or one of its sequences.
+
+    Args:
+        folder: The folder.
+    """
     return _is_scene(folder) or next(folder.glob("frame-*.pose.txt"), None) is not None
 
 

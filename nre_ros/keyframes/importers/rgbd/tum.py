@@ -51,9 +51,9 @@ class TumSource(DepthSource):
     """The folder of one sequence.
 
     Args:
-        folder: the folder.
+        folder: The folder.
         cameras: COLMAP's ``cameras.txt``, for folders without freiburg1..3 in the name.
-        depth_scale: depth value of one metre, if it is not ``DEPTH_SCALE``.
+        depth_scale: Depth value of one metre, if it is not ``DEPTH_SCALE``.
 
     Raises:
         ImportSourceError: A list is missing or wrong, or the camera is not known.
