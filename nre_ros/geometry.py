@@ -112,7 +112,7 @@ class Camera:
 
     @cached_property
     def max_radius(self) -> float:
-        """Largest |(x, y) / z| up to which the distortion is one-to-one; inf if everywhere.
+        """Largest ``|(x, y) / z|`` up to which the distortion is one-to-one; inf if everywhere.
 
         Beyond it the polynomial folds back, and a point far outside the field of view would seem to lie inside the
         image. For the fisheye it is the tangent of the largest angle.

@@ -35,7 +35,7 @@ def keep_memory() -> None:
 
     By default it returns every large block to the kernel at once, and the kernel clears new pages for the next block
     (docs/estimator.md has the cost). Nothing is done with another C library, or where the environment configures malloc
-    (MALLOC_..., GLIBC_TUNABLES).
+    (``MALLOC_*``, ``GLIBC_TUNABLES``).
     """
     configured = "GLIBC_TUNABLES" in os.environ or any(name.startswith("MALLOC_") for name in os.environ)
     mallopt = _function("mallopt")

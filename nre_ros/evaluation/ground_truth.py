@@ -99,7 +99,7 @@ class GroundTruthEntries:
 
         Args:
             stamp: Nanoseconds.
-            pose: x y z qx qy qz qw.
+            pose: Numbers x y z qx qy qz qw.
         """
         self.stamps.append(stamp)
         self._values.extend(pose)

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Perspective-three-point in closed form for any number of triplets at once.
 
-The three distances d along the viewing rays fulfil d'M12 d = |X1-X2|^2 and so on, three quadrics. Two combinations of
-them are homogeneous, conics in the plane of (d1 : d2 : d3), and the common points of these conics are the solutions.
+The three distances d along the viewing rays fulfil ``d'M12 d = |X1-X2|^2`` and so on, three quadrics. Two combinations
+of them are homogeneous, conics in the plane of (d1 : d2 : d3), and the common points of these conics are the solutions.
 Some member of the pencil of the two conics is a pair of lines, and each line meets a conic in two points (Persson and
 Nordberg, "Lambda Twist", ECCV 2018; the splitting into lines without eigenvectors after Ding et al., "Revisiting the
 P3P Problem", CVPR 2023). Newton steps on the three distance equations polish the closed form's result.
