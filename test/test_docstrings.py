@@ -77,16 +77,6 @@ def public_functions(body: list[ast.stmt], owner: ast.ClassDef | None = None) ->
             yield PublicFunction(node, owner)
 
 
-def classes_by_name(trees: list[ast.Module]) -> dict[str, list[ast.ClassDef]]:
-    """Returns the package's classes by name."""
-    classes: dict[str, list[ast.ClassDef]] = {}
-    for tree in trees:
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ClassDef):
-                classes.setdefault(node.name, []).append(node)
-    return classes
-
-
 def base_documents(owner: ast.ClassDef, method: str, classes: dict[str, list[ast.ClassDef]]) -> bool:
     """Returns whether a base class describes the method."""
     for base in owner.bases:
@@ -125,9 +115,20 @@ def trees() -> dict[str, ast.Module]:
     return {name: ast.parse((PACKAGE / name).read_text(encoding="utf-8")) for name in FILES}
 
 
+@pytest.fixture(scope="module")
+def classes(trees: dict[str, ast.Module]) -> dict[str, list[ast.ClassDef]]:
+    """The package's classes by name."""
+    found: dict[str, list[ast.ClassDef]] = {}
+    for node in (node for tree in trees.values() for node in ast.walk(tree)):
+        if isinstance(node, ast.ClassDef):
+            found.setdefault(node.name, []).append(node)
+    return found
+
+
 @pytest.mark.parametrize("file", FILES)
-def test_docstrings_of_public_functions_describe_every_argument(file: str, trees: dict[str, ast.Module]) -> None:
-    classes = classes_by_name(list(trees.values()))
+def test_docstrings_of_public_functions_describe_every_argument(
+    file: str, trees: dict[str, ast.Module], classes: dict[str, list[ast.ClassDef]]
+) -> None:
     problems = []
     for function in public_functions(trees[file].body):
         node, owner = function.node, function.owner
