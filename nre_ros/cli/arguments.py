@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import TypeAlias
+import sys
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """What ``add_subparsers`` returns; the class itself is not public."""
@@ -61,6 +63,46 @@ def add_node_parameter_option(parser: argparse._ActionsContainer) -> None:
         metavar="NAME:=VALUE",
         help="set a parameter of the node; the option may be given several times",
     )
+
+
+def add_deprecated_name(parser: argparse._ActionsContainer, name: str, option: argparse.Action) -> None:
+    """Accepts the former name of an option, with a warning; ``--help`` does not show the former name.
+
+    Args:
+        parser: the parser or the group of the option.
+        name: the former name, for example ``--peers``.
+        option: what ``add_argument`` returned for the option.
+    """
+    parser.add_argument(
+        name,
+        action=_DeprecatedName,
+        option=option,
+        dest=option.dest,
+        nargs=option.nargs,
+        const=option.const,
+        default=option.default,
+        type=option.type or str,
+        help=argparse.SUPPRESS,
+    )
+
+
+class _DeprecatedName(argparse.Action):
+    """Warns, and does what the option does under its present name."""
+
+    def __init__(self, *, option: argparse.Action, **settings: Any):
+        super().__init__(**settings)
+        self._option = option
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        present = self._option.option_strings[0]
+        print(f"warning: {option_string} is deprecated and will be removed: use {present}", file=sys.stderr)
+        self._option(parser, namespace, values, option_string)
 
 
 def positive_int(text: str) -> int:

@@ -5,12 +5,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nre_ros.cli.arguments import node_parameter, positive_float, positive_int
+from nre_ros.cli.arguments import add_deprecated_name, node_parameter, positive_float, positive_int
 
 if TYPE_CHECKING:
     from nre_ros.evaluation.evaluate import Evaluation
@@ -155,7 +153,7 @@ def _add_baselines(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "baselines: other methods on the same retrieved keyframes (requirements/baselines.txt)"
     )
-    group.add_argument(
+    baselines = group.add_argument(
         "--baselines",
         nargs="?",
         const="all",
@@ -163,9 +161,7 @@ def _add_baselines(parser: argparse.ArgumentParser) -> None:
         metavar="NAME,NAME",
         help="sift, xfeat, lighterglue, disk_lightglue (default, without names: all that are installed)",
     )
-    group.add_argument(
-        "--peers", nargs="?", const="all", default="", dest="baselines", action=_DeprecatedPeers, help=argparse.SUPPRESS
-    )
+    add_deprecated_name(group, "--peers", baselines)
     group.add_argument("--map-images", metavar="DIR", help="folder of the map's images, by the names of the keyframes")
     group.add_argument(
         "--map-depth",
@@ -173,20 +169,6 @@ def _add_baselines(parser: argparse.ArgumentParser) -> None:
         help="folder of the map's depth images (.png, 16 bit, mm); without it, the points of the baselines' keypoints "
         "are triangulated",
     )
-
-
-class _DeprecatedPeers(argparse.Action):
-    """Stores the value of ``--peers``, the name of ``--baselines`` in version 0.1, with a warning."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[object] | None,
-        option_string: str | None = None,
-    ) -> None:
-        print(f"warning: {option_string} is deprecated and will be removed: use --baselines", file=sys.stderr)
-        setattr(namespace, self.dest, values)
 
 
 def run(arguments: argparse.Namespace) -> int:
