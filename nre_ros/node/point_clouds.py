@@ -17,7 +17,7 @@ from nre_ros.gate.decision import Decision
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.node.conversions import stamp_message
-from nre_ros.node.interfaces import DisplayTopic, MapVersion, RateLimiter
+from nre_ros.node.interfaces import DisplayTopic, MapVersion, RateLimiter, displayed
 from nre_ros.node.parameters import value_of
 from nre_ros.node.ros_libraries import LIBRARIES
 from nre_ros.pictures.point_colours import point_colours
@@ -127,7 +127,7 @@ def map_cloud(store: KeyframeStore, header: Header) -> PointCloud2:
         MapError: The map cannot be read.
     """
     ids = np.concatenate([np.zeros(0, np.int64), *(scan.ids for scan in store.scan())])
-    ids = ids[_evenly(len(ids), MAX_KEYFRAMES)]
+    ids = ids[displayed(len(ids), MAX_KEYFRAMES)]
     points, colours = [np.zeros((0, 3), np.float32)], [np.zeros((0, 3), np.uint8)]
     # a reader of its own, without a cache: the cache of the localizer keeps what localization needs
     with KeyframeStore.open(store.path, cache_bytes=0) as reader:
@@ -136,7 +136,7 @@ def map_cloud(store: KeyframeStore, header: Header) -> PointCloud2:
                 keyframe = reader.get(keyframe_id)
             except MapFormatError:  # damaged; localization reports it
                 continue
-            shown = _evenly(len(keyframe.points), max(MAX_POINTS // len(ids), 1))
+            shown = displayed(len(keyframe.points), max(MAX_POINTS // len(ids), 1))
             points.append(keyframe.points[shown])
             colours.append(point_colours(keyframe)[shown])
     return _cloud(header, np.concatenate(points), np.concatenate(colours))
@@ -148,7 +148,3 @@ def _cloud(header: Header, points: npt.NDArray, colours: npt.NDArray[np.uint8], 
     packed = (red << 16 | green << 8 | blue).astype(np.uint32).view(np.float32)
     x, y, z = np.ascontiguousarray(points.T, dtype=np.float32)
     return LIBRARIES.point_cloud(header, {"x": x, "y": y, "z": z, "rgb": packed, **more})
-
-
-def _evenly(count: int, most: int) -> npt.NDArray[np.int64]:
-    return np.linspace(0, count - 1, min(count, most)).astype(int)
