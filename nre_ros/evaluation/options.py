@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nre_ros.evaluation.ground_truth import MAX_GAP
+from nre_ros.evaluation.ground_truth import DEFAULT_MAX_GAP
 from nre_ros.evaluation.metrics.query_results import WRONG_DEGREES, WRONG_METRES
 from nre_ros.nre import EstimatorConfig
 
@@ -43,7 +43,7 @@ class EvaluationOptions:
     output: Path
     ground_truth: str = ""
     ground_truth_frame: str = ""
-    max_gap: float = MAX_GAP
+    max_gap: float = DEFAULT_MAX_GAP
     device: str = "auto"
     seed: int = 0
     retrieve: int = 5

@@ -25,7 +25,7 @@ from nre_ros.geometry import interpolate_poses, invert, pose_matrix
 
 SQUARED_LENGTH_TOLERANCE = 10e-3
 """How far the squared length of a quaternion may be from 1 (as in tf2)."""
-MAX_DEPTH = 1000
+MAX_FRAME_CHAIN = 1000
 """Longest chain of frames; a longer one is a loop (as in tf2)."""
 
 _Matrix = npt.NDArray[np.float64]
@@ -249,7 +249,7 @@ class TransformBuffer:
                 return T, chain, str(error)
             T = T_parent @ T
             chain.append(parent)
-            if len(chain) > MAX_DEPTH:
+            if len(chain) > MAX_FRAME_CHAIN:
                 raise FrameLookupError(f"The tf tree is invalid because it contains a loop through {frame}")
         return T, chain, ""
 

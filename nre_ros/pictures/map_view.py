@@ -17,8 +17,8 @@ from nre_ros.keyframes.tools.info import describe_map
 from nre_ros.pictures.view_3d import camera_size, coordinates, frustum_lines
 from nre_ros.sampling import evenly_spaced_indices
 
-_MAX_POINTS = 60_000
-_MAX_CAMERAS = 20_000
+_MAX_MAP_PAGE_POINTS = 60_000
+_MAX_MAP_PAGE_CAMERAS = 20_000
 _MAX_FRUSTUMS = 2_000
 _MAX_THUMBNAIL_BYTES = 24 << 20
 """What a browser on a laptop opens within seconds and rotates smoothly; of more, evenly spaced ones are shown."""
@@ -100,10 +100,10 @@ def sample_map(store: KeyframeStore, seed: int = 0) -> MapSample:
     names = np.array([name for scan in scans for name in scan.names], dtype=object)
     poses = np.concatenate([scan.poses for scan in scans]) if scans else np.zeros((0, 4, 4))
     counts = np.concatenate([scan.point_counts for scan in scans]) if scans else np.zeros(0, np.int64)
-    shown = evenly_spaced_indices(len(ids), _MAX_CAMERAS)
+    shown = evenly_spaced_indices(len(ids), _MAX_MAP_PAGE_CAMERAS)
     rng = np.random.default_rng(seed)
     sampled = evenly_spaced_indices(len(ids), _MAX_FRUSTUMS)
-    share = min(1.0, _MAX_POINTS / max(int(counts[sampled].sum()), 1))
+    share = min(1.0, _MAX_MAP_PAGE_POINTS / max(int(counts[sampled].sum()), 1))
     parts = [np.zeros((0, 3), np.float32)]
     for keyframe_id in ids[sampled]:
         points = store.load([keyframe_id])[0].points
