@@ -19,7 +19,7 @@ class EvaluationOptions:
     Attributes:
         map_file: Map to localize in.
         output: Output folder.
-        ground_truth: TUM file or topic, empty for the default (of a bag: the topic that ``find_topic`` chooses).
+        ground_truth: TUM file or topic, empty for the default (of a bag: the topic that ``ground_truth_topic`` chooses).
         ground_truth_frame: Name of the map's frame in the ground truth, if it differs from the name in the map.
         max_gap: Largest time in seconds between two ground-truth poses that are interpolated.
         device: ``auto``, ``cpu`` or ``cuda``.
