@@ -53,6 +53,31 @@ def add_seed_option(parser: argparse._ActionsContainer, what: str) -> None:
     parser.add_argument("--seed", type=int, default=0, help=f"seed of {what} (default: 0)")
 
 
+def add_localizer_options(parser: argparse._ActionsContainer) -> None:
+    """Adds the options of a localizer: ``--device``, ``--seed``, ``--retrieve`` and ``--min-confidence``."""
+    add_device_option(parser)
+    add_seed_option(parser, "the random draws; the same seed gives the same poses")
+    parser.add_argument(
+        "--retrieve", type=positive_int, default=5, metavar="K", help="keyframes retrieved an image (default: 5)"
+    )
+    parser.add_argument(
+        "--min-confidence",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="a pose with a lower confidence counts as not found (default: 0.5)",
+    )
+
+
+def add_animate_option(parser: argparse._ActionsContainer) -> None:
+    """Adds ``--animate``."""
+    parser.add_argument(
+        "--animate",
+        action="store_true",
+        help="also write replay.gif, an animated picture; every image in it is localized once more",
+    )
+
+
 def add_node_parameter_option(parser: argparse._ActionsContainer) -> None:
     """Adds ``--param NAME:=VALUE``, which may be given several times."""
     parser.add_argument(

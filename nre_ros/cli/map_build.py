@@ -10,7 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nre_ros.cli.arguments import add_deprecated_name, non_negative_float, positive_int
+from nre_ros.cli.arguments import (
+    add_deprecated_name,
+    add_device_option,
+    add_seed_option,
+    non_negative_float,
+    positive_int,
+)
 from nre_ros.cli.output import print_table
 from nre_ros.features import BACKBONES, DEFAULT_BACKBONE
 
@@ -70,11 +76,11 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_BACKBONE,
         help="xfeat (default), or nre: the published networks, after `nre_ros weights import`",
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network runs")
+    add_device_option(parser)
     parser.add_argument(
         "--points", type=positive_int, default=500, metavar="N", help="points of a keyframe (default 500)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random draws (default 0)")
+    add_seed_option(parser, "the random draws")
     parser.add_argument("--force", action="store_true", help="replace an existing map when the new one is complete")
     parser.add_argument("--keep-all", action="store_true", help="keep near-duplicates of earlier views too")
     motion = parser.add_argument(
