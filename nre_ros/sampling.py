@@ -12,8 +12,8 @@ def evenly_spaced_indices(count: int, most: int) -> npt.NDArray[np.int64]:
     """Chooses evenly spaced elements of a sequence, including the first and the last.
 
     Args:
-        count: length of the sequence.
-        most: largest number of elements to choose.
+        count: Length of the sequence.
+        most: Largest number of elements to choose.
 
     Returns:
         Increasing indices [min(count, most)].

@@ -54,7 +54,11 @@ def add_seed_option(parser: argparse._ActionsContainer, what: str) -> None:
 
 
 def add_localizer_options(parser: argparse._ActionsContainer) -> None:
-    """Adds the options of a localizer: ``--device``, ``--seed``, ``--retrieve`` and ``--min-confidence``."""
+    """Adds the options of a localizer: ``--device``, ``--seed``, ``--retrieve`` and ``--min-confidence``.
+
+    Args:
+        parser: The parser of the command, or one of its groups.
+    """
     add_device_option(parser)
     add_seed_option(parser, "the random draws; the same seed gives the same poses")
     parser.add_argument(
@@ -70,7 +74,11 @@ def add_localizer_options(parser: argparse._ActionsContainer) -> None:
 
 
 def add_animate_option(parser: argparse._ActionsContainer) -> None:
-    """Adds ``--animate``."""
+    """Adds ``--animate``.
+
+    Args:
+        parser: The parser of the command.
+    """
     parser.add_argument(
         "--animate",
         action="store_true",
@@ -94,9 +102,9 @@ def add_deprecated_name(parser: argparse._ActionsContainer, name: str, option: a
     """Accepts the former name of an option, with a warning; ``--help`` does not show the former name.
 
     Args:
-        parser: the parser or the group of the option.
-        name: the former name, for example ``--peers``.
-        option: what ``add_argument`` returned for the option.
+        parser: The parser or the group of the option.
+        name: The former name, for example ``--peers``.
+        option: What ``add_argument`` returned for the option.
     """
     parser.add_argument(
         name,

@@ -23,5 +23,9 @@ def print_table(*rows: tuple[str, object]) -> None:
 
 
 def print_replay(result: ReplayResult) -> None:
-    """Prints the table of a replay and where its pictures are."""
+    """Prints the table of a replay and where its pictures are.
+
+    Args:
+        result: What ``replay_bag`` returned.
+    """
     print_table(*result.summary.rows(), ("picture", result.picture), ("animation", result.animation))

@@ -98,7 +98,7 @@ def ground_truth_topic(topics: Mapping[str, str]) -> str:
     """Chooses the topic of the camera's true poses: ``/ground_truth``, or the only topic of type PoseStamped.
 
     Args:
-        topics: all topics of the bag, name -> type.
+        topics: All topics of the bag, name -> type.
 
     Returns:
         The topic's name; empty where no topic fits, or several fit and none has that name.

@@ -97,7 +97,15 @@ class DisplayTopic:
 
 
 def displayed(count: int, most: int) -> npt.NDArray[np.int64]:
-    """Returns the indices of the elements that a display topic shows: all of few, ``most`` evenly spaced of many."""
+    """Chooses the elements that a display topic shows: all of few, evenly spaced ones of many.
+
+    Args:
+        count: Number of elements.
+        most: Largest number of elements to show.
+
+    Returns:
+        Increasing indices [min(count, most)].
+    """
     return np.linspace(0, count - 1, min(count, most)).astype(np.int64)
 
 
