@@ -6,11 +6,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from nre_ros.cli.arguments import non_negative_float, positive_int
+from nre_ros.cli.arguments import (
+    add_deprecated_name,
+    add_device_option,
+    add_seed_option,
+    non_negative_float,
+    positive_int,
+)
 from nre_ros.cli.output import print_table
 from nre_ros.features import BACKBONES, DEFAULT_BACKBONE
 
@@ -74,46 +80,28 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_BACKBONE,
         help="xfeat (default), or nre: the published networks, after `nre_ros weights import`",
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network runs")
+    add_device_option(parser)
     parser.add_argument(
         "--points", type=positive_int, default=500, metavar="N", help="points of a keyframe (default 500)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random draws (default 0)")
+    add_seed_option(parser, "the random draws")
     parser.add_argument("--force", action="store_true", help="replace an existing map when the new one is complete")
     parser.add_argument("--keep-all", action="store_true", help="keep near-duplicates of earlier views too")
-    parser.add_argument(
+    motion = parser.add_argument(
         "--cull-motion",
-        "--thin-motion",
-        action=_RenamedOption,
         type=non_negative_float,
         metavar="RAD",
         help="a view whose scene moved by less than this angle in the image is a near-duplicate of an earlier view "
         "(default 0.004; for recordings 0.05)",
     )
-    parser.add_argument(
+    overlap = parser.add_argument(
         "--cull-overlap",
-        "--thin-overlap",
-        action=_RenamedOption,
         type=non_negative_float,
         metavar="SHARE",
         help="... if the view also shows this share of the earlier view's points (default 0.95; for recordings 0.8)",
     )
-
-
-class _RenamedOption(argparse.Action):
-    """An option whose first name is the current one; its other names print a warning."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        """Stores the value."""
-        if option_string in self.option_strings[1:]:
-            print(f"warning: {option_string} is deprecated, use {self.option_strings[0]}", file=sys.stderr)
-        setattr(namespace, self.dest, values)
+    add_deprecated_name(parser, "--thin-motion", motion)
+    add_deprecated_name(parser, "--thin-overlap", overlap)
 
 
 def _add_colmap_arguments(parser: argparse.ArgumentParser, files: str) -> None:

@@ -21,7 +21,7 @@ from nre_ros.geometry import interpolate_poses
 from nre_ros.keyframes.importers.text_files import numbered_lines
 from nre_ros.keyframes.importers.text_trajectory import parse_tum_numbers
 
-MAX_GAP = 0.1
+DEFAULT_MAX_GAP = 0.1
 """Default of the largest time in seconds between two poses that are interpolated."""
 
 
@@ -43,7 +43,7 @@ class GroundTruth:
     frame: str = ""
     notes: tuple[str, ...] = ()
 
-    def at(self, stamps: npt.NDArray[np.int64], max_gap: float = MAX_GAP) -> npt.NDArray[np.float64]:
+    def at(self, stamps: npt.NDArray[np.int64], max_gap: float = DEFAULT_MAX_GAP) -> npt.NDArray[np.float64]:
         """Looks up or interpolates the poses at given stamps: linear in position, uniform in rotation.
 
         Args:

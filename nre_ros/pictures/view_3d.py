@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-_MAX_POINTS = 30_000
+_MAX_POSE_VIEW_POINTS = 30_000
 """Browsers rotate that many points smoothly; of more, evenly spaced ones are drawn."""
 _FRUSTUM = np.array([[0, 0, 0], [-0.6, -0.45, 1], [0.6, -0.45, 1], [0.6, 0.45, 1], [-0.6, 0.45, 1]], dtype=float)
 _EDGES = (0, 1, 2, 0, 3, 4, 0, 1, 4, 3, 2)
@@ -35,7 +35,7 @@ def write_3d_view(
     """
     from plotly import graph_objects
 
-    points = np.asarray(points, dtype=float)[:: max(1, -(-len(points) // _MAX_POINTS))]
+    points = np.asarray(points, dtype=float)[:: max(1, -(-len(points) // _MAX_POSE_VIEW_POINTS))]
     size = camera_size(keyframes, points)
     figure = graph_objects.Figure()
     figure.add_scatter3d(

@@ -22,7 +22,7 @@ _POINT2D_BYTES = 24
 
 
 @dataclass(frozen=True)
-class ImageEntry:
+class ModelImage:
     """One image of a model.
 
     Attributes:
@@ -43,7 +43,7 @@ class ImageEntry:
         return inverse
 
 
-def read_images_file(path: Path) -> dict[str, ImageEntry]:
+def read_images_file(path: Path) -> dict[str, ModelImage]:
     """Reads images.txt or images.bin, by the name's ending.
 
     Args:
@@ -61,7 +61,7 @@ def read_images_file(path: Path) -> dict[str, ImageEntry]:
     return entries
 
 
-def _read_text(path: Path) -> dict[str, ImageEntry]:
+def _read_text(path: Path) -> dict[str, ModelImage]:
     """Each image has two lines; the second, the keypoints, is skipped."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -74,7 +74,7 @@ def _read_text(path: Path) -> dict[str, ImageEntry]:
             continue
         fields = line.split(maxsplit=9)
         try:
-            entries[fields[9]] = ImageEntry(np.array([float(field) for field in fields[1:8]]), int(fields[8]))
+            entries[fields[9]] = ModelImage(np.array([float(field) for field in fields[1:8]]), int(fields[8]))
         except (ValueError, IndexError):
             raise ImportSourceError(
                 f"{path}: not a line of COLMAP's images.txt (ID QW QX QY QZ TX TY TZ CAMERA NAME): {line[:80]!r}"
@@ -83,9 +83,9 @@ def _read_text(path: Path) -> dict[str, ImageEntry]:
     return entries
 
 
-def _read_binary(path: Path) -> dict[str, ImageEntry]:
+def _read_binary(path: Path) -> dict[str, ModelImage]:
     data, at = path.read_bytes(), 8
-    entries: dict[str, ImageEntry] = {}
+    entries: dict[str, ModelImage] = {}
     try:
         for _ in range(struct.unpack_from("<Q", data)[0]):
             _, *values, camera_id = struct.unpack_from("<I7dI", data, at)
@@ -95,7 +95,7 @@ def _read_binary(path: Path) -> dict[str, ImageEntry]:
             at = end + 9 + points * _POINT2D_BYTES
             if at > len(data):
                 raise ValueError(f"{len(data)} bytes, expected {at} or more")
-            entries[name] = ImageEntry(np.array(values), camera_id)
+            entries[name] = ModelImage(np.array(values), camera_id)
     except (struct.error, ValueError) as error:
         raise ImportSourceError(f"{path} is truncated or no images.bin of COLMAP ({error})") from None
     return entries

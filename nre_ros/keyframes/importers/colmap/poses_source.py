@@ -16,7 +16,7 @@ import numpy.typing as npt
 from nre_ros.errors import CameraError, ImportSourceError
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.importers.colmap.cameras import read_cameras_bin, read_cameras_txt
-from nre_ros.keyframes.importers.colmap.images_file import ImageEntry, read_images_file
+from nre_ros.keyframes.importers.colmap.images_file import ModelImage, read_images_file
 from nre_ros.keyframes.importers.image_files import read_image
 from nre_ros.keyframes.importers.lookup import look_up
 from nre_ros.keyframes.importers.text_files import check_folder, digest, read_list
@@ -67,7 +67,7 @@ class ColmapPosesSource(TriangulatedSource):
         """Returns the pixels of an image; see ``PosedImageSource``."""
         return read_image(self.images / name)
 
-    def _entry(self, name: str) -> ImageEntry:
+    def _entry(self, name: str) -> ModelImage:
         return look_up(self.entries, name, f"the model in {self.sparse} has no image of that name")
 
 

@@ -43,7 +43,7 @@ CAMERAS = {
 
 MAX_OFFSET = 0.02
 """Seconds between a colour image and its depth image (the default of the benchmark's associate.py)."""
-_MAX_GAP = 0.1
+_MAX_MOTION_CAPTURE_GAP = 0.1
 """Seconds between two poses of the motion capture (100 Hz) beyond which nothing is interpolated."""
 
 
@@ -132,7 +132,7 @@ def _stamped_files(path: Path) -> list[tuple[int, str]]:
 
 def _ground_truth(path: Path) -> tuple[Trajectory, int]:
     """The poses, and the number of lines that are no pose."""
-    trajectory, wrong_lines = Trajectory(_MAX_GAP), 0
+    trajectory, wrong_lines = Trajectory(_MAX_MOTION_CAPTURE_GAP), 0
     for line in read_text_trajectory(path):
         if line.values is None:
             wrong_lines += 1
