@@ -62,9 +62,13 @@ class DepthSource(PosedImageSource):
             ImageError: The image has no usable depth.
         """
 
+    def depth_to_check(self, name: str) -> npt.NDArray[np.float32] | None:
+        """Returns the depth of an image; see ``MapSource``."""
+        return self._cached_depth(name)
+
     def keyframe(self, name: str, builder: KeyframeBuilder) -> Keyframe:
         """Makes the keyframe of an image; see ``MapSource``."""
-        stamp, T_map_cam = self.pose(name)
+        stamp, T_map_cam = self.camera_pose(name)
         camera, depth = self.camera(name), self._cached_depth(name)
         check_depth_size(depth, camera.width, camera.height, "its camera has")
         image = self.image(name)
@@ -129,7 +133,7 @@ class DepthSource(PosedImageSource):
         poses: list[npt.NDArray[np.float64] | None] = []
         for name in names:
             try:
-                poses.append(self.pose(name)[1])
+                poses.append(self.camera_pose(name)[1])
             except NreError:
                 poses.append(None)
         return {name: i for i, name in enumerate(names)}, poses
