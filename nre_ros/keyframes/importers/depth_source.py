@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nre_ros.errors import ImportSourceError, NreError
+from nre_ros.geometry import rotation_angle
 from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.building.depth_support import DepthView, depth_support
 from nre_ros.keyframes.building.multiview.depth_refinement import NEIGHBOURS, RefinedDepth, refine_depth
@@ -171,7 +172,7 @@ def _moved_images(
             pose = poses[i]
             if pose is None:
                 continue
-            rotation = np.arccos(np.clip((np.trace(pose[:3, :3].T @ T_map_cam[:3, :3]) - 1) / 2, -1, 1))
+            rotation = rotation_angle(pose[:3, :3].T @ T_map_cam[:3, :3])
             motion = np.linalg.norm(pose[:3, 3] - T_map_cam[:3, 3]) / scene_depth + rotation
             if motion > _MAX_MOTION:
                 break

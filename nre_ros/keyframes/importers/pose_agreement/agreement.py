@@ -69,18 +69,6 @@ def reprojection_angles(
     return np.stack(angles)
 
 
-def rotation_angle(R: npt.NDArray[np.float64]) -> float:
-    """Computes the angle of a rotation.
-
-    Args:
-        R: [3, 3].
-
-    Returns:
-        Radians.
-    """
-    return float(np.arccos(np.clip((np.trace(R) - 1) / 2, -1, 1)))
-
-
 def agreements(
     pairs: Sequence[ImagePair], poses: npt.NDArray[np.float64], depth_scale: float = 1.0
 ) -> npt.NDArray[np.float64]:

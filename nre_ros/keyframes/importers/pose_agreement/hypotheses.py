@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
-from nre_ros.geometry import invert
-from nre_ros.keyframes.importers.pose_agreement.agreement import AGREEING, agreements, rotation_angle
+from nre_ros.geometry import invert, rotation_angle
+from nre_ros.keyframes.importers.pose_agreement.agreement import AGREEING, agreements
 from nre_ros.keyframes.importers.pose_agreement.pairs import ImagePair
 from nre_ros.keyframes.importers.pose_frames import POSE_FRAMES
 

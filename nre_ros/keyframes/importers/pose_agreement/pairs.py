@@ -18,28 +18,34 @@ import numpy.typing as npt
 import torch
 
 from nre_ros.errors import NreError
-from nre_ros.geometry import Camera
+from nre_ros.geometry import Camera, rotation_angle
 from nre_ros.images import check_image_size
 from nre_ros.keyframes.building.multiview.views import grey_image, likely_neighbours
 from nre_ros.keyframes.importers.map_source import MapSource
 
-ANCHORS = 16
+ANCHORS = 12
 """Images, evenly distributed over the source, for which partners are sought."""
+DIAGNOSIS_ANCHORS = 48
+"""The same where the user asks for a diagnosis."""
 _MAX_SIDE = 800
 """Longer side (pixels) to which larger images are reduced."""
-_MAX_KEYPOINTS = 2000
+_MAX_KEYPOINTS = 1500
 _RATIO = 0.8
 """Largest ratio of the distances to the best and to the second best descriptor."""
 _RANSAC_ERROR = 0.003
 """Largest distance of a verified match from its epipolar line, as a fraction of the focal length."""
 _MIN_MATCHES = 30
 """Least number of verified matches of a pair."""
+_RANSAC_ITERATIONS = 300
+"""Enough for the least share of right matches that a verified pair has."""
 _MIN_VERIFIED = 0.4
 """Least share of the matches that the essential matrix verifies; of unrelated images about a tenth is."""
 _MAX_MATCHES = 200
 """Matches of a pair that are compared with the poses."""
 _MIN_MOTION = 0.06
 """Median motion of the matches (radians) from which a pair shows whether poses are right (3.5 degrees)."""
+_LEAST_MOTION = 0.03
+"""Motion that a pair must have in the image or in its poses to count at all; a standing camera shows nothing."""
 _MAX_STEP = 64
 """Largest step in the sequence that is tried to find this motion."""
 _CACHED = 64
@@ -110,9 +116,13 @@ class PairFinder:
             found, step = self._in_sequence(usable, int(place), step)
             near = self._near_pose(usable, int(place), found)
             for pair in (found, near):
-                if pair is not None:
+                if pair is not None and self._shows_motion(pair):
                     pairs.setdefault((min(pair.first, pair.second), max(pair.first, pair.second)), pair)
         return list(pairs.values())
+
+    def _shows_motion(self, pair: ImagePair) -> bool:
+        relative = self._poses[pair.first, :3, :3].T @ self._poses[pair.second, :3, :3]
+        return pair.motion() >= _LEAST_MOTION or rotation_angle(relative) >= 2 * _LEAST_MOTION
 
     def _in_sequence(self, usable: npt.NDArray[np.intp], place: int, step: int) -> tuple[ImagePair | None, int]:
         """The pair with a later image (at the end: an earlier one) with enough motion, and the step to it."""
@@ -163,7 +173,7 @@ class PairFinder:
         u, v = a.rays[matches[:, 0]], b.rays[matches[:, 1]]
         cv2.setRNGSeed(0)
         _, inliers = cv2.findEssentialMat(
-            u[:, :2] / u[:, 2:], v[:, :2] / v[:, 2:], np.eye(3), cv2.RANSAC, 0.999, _RANSAC_ERROR
+            u[:, :2] / u[:, 2:], v[:, :2] / v[:, 2:], np.eye(3), cv2.RANSAC, 0.999, _RANSAC_ERROR, _RANSAC_ITERATIONS
         )
         if inliers is None:
             return None
