@@ -444,6 +444,18 @@ def pose_error(T_a: npt.ArrayLike, T_b: npt.ArrayLike) -> tuple[float, float]:
     return float(np.linalg.norm(T_a[:3, 3] - T_b[:3, 3])), float(angle)
 
 
+def rotation_angle(R: npt.NDArray[np.float64]) -> float:
+    """Computes the angle of a rotation; nan if the matrix is not finite.
+
+    Args:
+        R: ``[3, 3]``.
+
+    Returns:
+        Radians.
+    """
+    return float(np.arccos(np.clip((np.trace(R) - 1) / 2, -1, 1)))
+
+
 def map_to_odom(T_map_cam: npt.NDArray[np.float64], T_odom_cam: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Computes the transform ``T_map_odom`` that puts the camera where it was localized (REP-105).
 

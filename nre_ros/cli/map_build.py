@@ -18,12 +18,14 @@ from nre_ros.cli.arguments import (
     positive_int,
 )
 from nre_ros.cli.output import print_table
+from nre_ros.errors import ImportSourceError
 from nre_ros.features import BACKBONES, DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
     from nre_ros.keyframes.building.culling import CullingRule
     from nre_ros.keyframes.importers.import_report import ImportReport
     from nre_ros.keyframes.importers.map_source import MapSource
+    from nre_ros.keyframes.importers.pose_agreement.check import PoseCheck
 
 _BUILD_HELP = """The map is written to MAP.db.partial and renamed when it is complete. After an interruption the same
 command continues the build. Images that cannot be imported are reported with the reason and counted; the others are
@@ -67,13 +69,24 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
             usage=importer.usage,
         )
         importer.add_arguments(parser)
+        if importer.name != "colmap":  # a model's points fix what its poses are of
+            _add_pose_frame(parser)
         _add_build_options(parser)
         parser.set_defaults(func=_build, make_source=importer.make_source, usage_error=parser.error)
 
 
 def _add_build_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options that all importers share."""
-    parser.add_argument("-o", "--output", required=True, metavar="MAP.db", help="the map file to write")
+    parser.add_argument("-o", "--output", metavar="MAP.db", help="the map file to write")
+    parser.add_argument(
+        "--diagnose",
+        action="store_true",
+        help="write no map: compare poses, cameras and depth with the images, and try which mistake explains a "
+        "disagreement; exit code 1 if they disagree",
+    )
+    parser.add_argument(
+        "--accept-poses", action="store_true", help="build the map although the poses disagree with the images"
+    )
     parser.add_argument(
         "--features",
         choices=sorted(BACKBONES),
@@ -102,6 +115,23 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
     )
     add_deprecated_name(parser, "--thin-motion", motion)
     add_deprecated_name(parser, "--thin-overlap", overlap)
+
+
+def _add_pose_frame(parser: argparse.ArgumentParser) -> None:
+    """Adds what the poses of a source are of."""
+    parser.add_argument(
+        "--pose-frame",
+        choices=("camera", "body", "opengl"),
+        default="camera",
+        help="what the poses are of: the camera's optical frame (z forward, x right, y down; default), a body frame "
+        "(x forward, y left, z up), or an OpenGL camera (z backward, x right, y up)",
+    )
+    parser.add_argument(
+        "--extrinsics",
+        metavar="'X Y Z [QX QY QZ QW]'",
+        help="the camera's place in the frame that the poses are of, in metres; a quaternion replaces the axes of "
+        "--pose-frame",
+    )
 
 
 def _add_colmap_arguments(parser: argparse.ArgumentParser, files: str) -> None:
@@ -289,20 +319,53 @@ def _build(args: argparse.Namespace) -> int:
     from nre_ros.features import choose_device, load_backbone
     from nre_ros.keyframes.building.builder import KeyframeBuilder
     from nre_ros.keyframes.importers.build_map import build_map
+    from nre_ros.keyframes.importers.pose_agreement.check import check_poses
+    from nre_ros.keyframes.importers.pose_agreement.pairs import ANCHORS, DIAGNOSIS_ANCHORS
 
-    source: MapSource = args.make_source(args)  # before the network is loaded: a mistyped folder is reported at once
-    if getattr(args, "no_refine", False):
-        source.refine = False
-    for note in source.notes:
-        print(note, file=sys.stderr)
-    builder = KeyframeBuilder(load_backbone(args.features, choose_device(args.device)), args.points, seed=args.seed)
+    if args.output is None and not args.diagnose:
+        args.usage_error("the following arguments are required: -o/--output")
     try:
-        report = build_map(source, builder, args.output, force=args.force, culling=_culling_rule(args, source))
+        source = _open_source(args)  # before the network is loaded: a mistyped folder is reported at once
+        check = check_poses(source, DIAGNOSIS_ANCHORS if args.diagnose else ANCHORS)
+        for line in check.lines():
+            print(f"warning: {line}", file=sys.stderr)
+        if args.diagnose:
+            print_table(("pose check", check.summary()))
+            return 0 if check.good else 1
+        if check.refused and not args.accept_poses:
+            raise ImportSourceError(
+                f"map {args.output} is not written: {check.summary()}. Correct the source, try more with --diagnose, or "
+                "give --accept-poses"
+            )
+        builder = KeyframeBuilder(load_backbone(args.features, choose_device(args.device)), args.points, seed=args.seed)
+        report = build_map(
+            source,
+            builder,
+            args.output,
+            force=args.force,
+            culling=_culling_rule(args, source),
+            warning="" if check.good else check.summary(),
+        )
     except KeyboardInterrupt:
         print(f"interrupted; the same command continues {args.output}.partial", file=sys.stderr)
         return 130
-    _print_report(report)
+    _print_report(report, check)
     return 0
+
+
+def _open_source(args: argparse.Namespace) -> MapSource:
+    """Opens the source with the options that all sources share, and prints its notes."""
+    from nre_ros.keyframes.importers.map_source import PosedImageSource
+    from nre_ros.keyframes.importers.pose_frames import camera_in_pose_frame
+
+    source: MapSource = args.make_source(args)
+    if getattr(args, "no_refine", False):
+        source.refine = False
+    if isinstance(source, PosedImageSource) and hasattr(args, "pose_frame"):
+        source.T_pose_cam = camera_in_pose_frame(args.pose_frame, args.extrinsics)
+    for note in source.notes:
+        print(note, file=sys.stderr)
+    return source
 
 
 def _culling_rule(args: argparse.Namespace, source: MapSource) -> CullingRule:
@@ -314,12 +377,13 @@ def _culling_rule(args: argparse.Namespace, source: MapSource) -> CullingRule:
     return CullingRule(0.0 if args.keep_all else motion, overlap)
 
 
-def _print_report(report: ImportReport) -> None:
+def _print_report(report: ImportReport, check: PoseCheck) -> None:
     of_this_run = f" (of the {report.keyframes - report.resumed} keyframes of this run)" if report.resumed else ""
     print_table(
         ("map", report.path),
         ("keyframes", report.keyframes),
         ("points", report.points),
+        ("pose check", check.summary()),
         *((what, f"{count} points{of_this_run}") for what, count in sorted(report.tally.items())),
         ("resumed", report.resumed or None),
         ("duplicates left out", len(report.near_duplicates)),

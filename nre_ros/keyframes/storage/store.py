@@ -185,6 +185,18 @@ class KeyframeStore:
             raise MapFormatError(f"map {self.path} is damaged: its metadata lacks {sorted(missing)}")
         return found
 
+    def set_warning(self, text: str) -> None:
+        """Records why the poses of the map are doubtful; ``metadata`` then has a ``warning``.
+
+        Args:
+            text: One line.
+        """
+        with self.batch():
+            if "warning" in self.metadata():
+                self.database.update("metadata", "warning", text)
+            else:
+                self.database.insert("metadata", "warning", text)
+
     def check_features(self, backbone: FeatureBackbone) -> None:
         """Checks that the map was made with a backbone and its weights.
 

@@ -48,6 +48,7 @@ class MapInfo:
         dimensions: The lengths of ``storage.validation.DIMENSIONS``.
         cameras: The cameras of the keyframes.
         positions: [2, 3] lowest and highest coordinates of the camera centres, None for an empty map.
+        warning: Why the importer doubts the poses; empty if it does not.
     """
 
     path: Path
@@ -65,6 +66,7 @@ class MapInfo:
     dimensions: dict[str, int]
     cameras: tuple[Camera, ...]
     positions: npt.NDArray[np.float64] | None
+    warning: str = ""
 
     @property
     def thumbnail_bytes(self) -> int:
@@ -111,6 +113,7 @@ def describe_map(store: KeyframeStore) -> MapInfo:
         backbone=metadata["backbone"],
         weights_hash=metadata["weights_hash"],
         retrieval=metadata.get("retrieval", ""),
+        warning=metadata.get("warning", ""),
         created=metadata["created"],
         source=metadata.get("source", ""),
         schema_version=version,

@@ -88,6 +88,21 @@ class ColmapSource(MapSource):
             name, 0, read_image(self.images / name), camera, T_map_cam, pixels[chosen], points, ids[chosen]
         )
 
+    def image_to_check(self, name: str) -> npt.NDArray[np.uint8]:
+        """Returns the pixels of an image; see ``MapSource``."""
+        return read_image(self.images / name)
+
+    def depth_to_check(self, name: str) -> npt.NDArray[np.float32] | None:
+        """Returns the depths of the model's points around the places where the image shows them; see ``MapSource``."""
+        T_map_cam, camera = self.pose_and_camera(name)
+        pixels, ids = self.observations(name)
+        depth = np.zeros((camera.height, camera.width), dtype=np.float32)
+        points = np.array([self.points[i].xyz for i in ids]).reshape(-1, 3)
+        z = (points - T_map_cam[:3, 3]) @ T_map_cam[:3, 2]
+        for (x, y), value in zip(np.rint(pixels).astype(int), z):
+            depth[max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3] = max(value, 0.0)
+        return depth
+
     def observations(self, name: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """Returns the observations of 3D points in an image, each point once.
 
