@@ -126,7 +126,8 @@ def recognise_columns(
     count = max(set(lengths), key=lengths.count) if lengths else 8
     numbers = _numbers(rows, count)
     named = _columns_by_header(headers, count)
-    order, unit, reason = _W_LAST, "", ""
+    order: tuple[int, ...] = _W_LAST
+    unit = reason = ""
     if convention.format != AUTO:
         order = _W_LAST if convention.format == "tum" else _W_FIRST
         unit, reason = "ns" if convention.format == "euroc" else "", "as asked for"
@@ -139,13 +140,15 @@ def recognise_columns(
     return PoseColumns(order, count if count >= 8 else 8, unit, inverse, reason)
 
 
-def describe_columns(columns: PoseColumns) -> dict[str, Any]:
+def describe_columns(columns: PoseColumns | None) -> dict[str, Any]:
     """Returns what keyframes depend on, as plain JSON values; nothing for TUM's columns, as in maps made so far.
 
     Args:
-        columns: The columns.
+        columns: The columns; None if the poses come from elsewhere.
     """
-    return {} if columns.is_tum else {"pose_columns": [*columns.order, columns.unit, columns.inverse]}
+    return (
+        {} if columns is None or columns.is_tum else {"pose_columns": [*columns.order, columns.unit, columns.inverse]}
+    )
 
 
 def _numbers(rows: Sequence[Sequence[str]], count: int) -> npt.NDArray[np.float64]:
