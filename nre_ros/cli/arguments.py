@@ -151,6 +151,30 @@ class _DeprecatedName(argparse.Action):
         self._option(parser, namespace, values, option_string)
 
 
+def add_pose_convention(parser: argparse._ActionsContainer, format_option: str, direction_option: str, of: str) -> None:
+    """Adds the two options that say how a text file of poses is written.
+
+    Args:
+        parser: The parser of the command.
+        format_option: Name of the option for the columns.
+        direction_option: Name of the option for the direction.
+        of: The poses, for the help text.
+    """
+    parser.add_argument(
+        format_option,
+        choices=("auto", "tum", "wxyz", "euroc"),  # pose_columns.POSE_FORMATS, whose module loads torch
+        default="auto",
+        help=f"columns of {of}: tum (t x y z qx qy qz qw), wxyz (the same with qw first), euroc (wxyz in nanoseconds), "
+        "or auto: by the header or the numbers, else tum (default: auto)",
+    )
+    parser.add_argument(
+        direction_option,
+        choices=("camera-to-map", "map-to-camera"),
+        default="camera-to-map",
+        help=f"direction of {of}: of the camera in the map, or its inverse (default: camera-to-map)",
+    )
+
+
 def positive_int(text: str) -> int:
     """Reads a whole number from 1, for argparse.
 

@@ -13,6 +13,7 @@ from nre_ros.cli.arguments import (
     add_deprecated_name,
     add_localizer_options,
     add_node_parameter_option,
+    add_pose_convention,
     positive_float,
     positive_int,
 )
@@ -88,9 +89,10 @@ def _add_ground_truth(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="TOPIC|TUM.txt",
         help="topic of type PoseStamped, PoseWithCovarianceStamped or Odometry, or a file of lines "
-        "'t x y z qx qy qz qw'; with --images, line i is the pose of image i (default: the bag's /ground_truth, or its "
+        "'t x y z qx qy qz qw' or with a header; with --images, line i is the pose of image i (default: the bag's /ground_truth, or its "
         "only PoseStamped topic)",
     )
+    add_pose_convention(group, "--truth-format", "--truth-direction", "the poses of a ground-truth file")
     group.add_argument(
         "--truth-frame",
         default="",
@@ -163,6 +165,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from nre_ros.evaluation.evaluate import evaluate
     from nre_ros.evaluation.options import EvaluationOptions
+    from nre_ros.keyframes.importers.pose_columns import PoseConvention
     from nre_ros.nre import EstimatorConfig, load_config
 
     baselines, source = _baselines(arguments), _source(arguments)
@@ -172,6 +175,7 @@ def run(arguments: argparse.Namespace) -> int:
         output=Path(arguments.output),
         ground_truth=arguments.ground_truth,
         ground_truth_frame=arguments.truth_frame,
+        convention=PoseConvention(arguments.truth_format, arguments.truth_direction),
         max_gap=arguments.max_gap,
         device=arguments.device,
         seed=arguments.seed,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from nre_ros.cli.arguments import (
     add_deprecated_name,
     add_device_option,
+    add_pose_convention,
     add_seed_option,
     non_negative_float,
     positive_int,
@@ -179,9 +180,10 @@ def _add_rgbd_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--poses",
         metavar="TUM.txt",
-        help="poses, camera to map, 't x y z qx qy qz qw'; line i belongs to line i of LIST",
+        help="poses, 't x y z qx qy qz qw' or with a header; line i belongs to line i of LIST",
     )
     parser.add_argument("--list", metavar="LIST", help="file of image names, one a line")
+    add_pose_convention(parser, "--poses-format", "--pose-direction", "the poses")
     parser.add_argument(
         "--camera",
         metavar="CAMERAS.txt",
@@ -194,20 +196,22 @@ def _add_rgbd_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _rgbd_source(args: argparse.Namespace) -> MapSource:
+    from nre_ros.keyframes.importers.pose_columns import PoseConvention
     from nre_ros.keyframes.importers.rgbd.folder import RgbdFolderSource
     from nre_ros.keyframes.importers.rgbd.layouts import rgbd_folder_source
 
     lists = {"--images": args.images, "--depth": args.depth, "--poses": args.poses, "--list": args.list}
+    convention = PoseConvention(args.poses_format, args.pose_direction)
     if args.folder is not None:
         given = [option for option, value in lists.items() if value is not None]
         if given:
             args.usage_error(f"FOLDER and {given[0]} exclude each other")
-        return rgbd_folder_source(args.folder, args.camera, args.sequences, args.depth_scale)
+        return rgbd_folder_source(args.folder, args.camera, args.sequences, args.depth_scale, convention)
     missing = [option for option, value in {**lists, "--camera": args.camera}.items() if value is None]
     if missing:
         args.usage_error(f"FOLDER or {', '.join(missing)} is missing")
     scale = 1000.0 if args.depth_scale is None else args.depth_scale
-    return RgbdFolderSource(args.images, args.depth, args.poses, args.list, args.camera, scale)
+    return RgbdFolderSource(args.images, args.depth, args.poses, args.list, args.camera, scale, convention)
 
 
 def _add_bag_arguments(parser: argparse.ArgumentParser) -> None:
@@ -349,7 +353,7 @@ def _build(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"interrupted; the same command continues {args.output}.partial", file=sys.stderr)
         return 130
-    _print_report(report, check)
+    _print_report(report, source, check)
     return 0
 
 
@@ -377,10 +381,11 @@ def _culling_rule(args: argparse.Namespace, source: MapSource) -> CullingRule:
     return CullingRule(0.0 if args.keep_all else motion, overlap)
 
 
-def _print_report(report: ImportReport, check: PoseCheck) -> None:
+def _print_report(report: ImportReport, source: MapSource, check: PoseCheck) -> None:
     of_this_run = f" (of the {report.keyframes - report.resumed} keyframes of this run)" if report.resumed else ""
     print_table(
         ("map", report.path),
+        ("poses", None if source.pose_columns is None else source.pose_columns.describe()),
         ("keyframes", report.keyframes),
         ("points", report.points),
         ("pose check", check.summary()),

@@ -137,7 +137,7 @@ class BagInput(EvaluationInput):
         if not name:
             return NO_GROUND_TRUTH
         path = ground_truth_file(name)
-        trajectory = read_tum(path) if path else read_topic(self.path, name, self.camera_frame)
+        trajectory = read_tum(path, options.convention) if path else read_topic(self.path, name, self.camera_frame)
         check_frame(trajectory, map_frame, options.ground_truth_frame)
         check_overlap(trajectory, self.first_stamp, self.last_stamp, f"bag {self.path}")
 

@@ -157,7 +157,7 @@ class ImageListInput(EvaluationInput):
     def ground_truth(self, options: EvaluationOptions, map_frame: str) -> GroundTruthAssociation:
         if not options.ground_truth:
             return NO_GROUND_TRUTH
-        trajectory, stamp_of_image, has_stamps = read_tum_of_list(options.ground_truth, self.names)
+        trajectory, stamp_of_image, has_stamps = read_tum_of_list(options.ground_truth, self.names, options.convention)
 
         def lookup(
             names: Sequence[str], stamps: npt.NDArray[np.int64]

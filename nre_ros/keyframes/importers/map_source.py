@@ -20,6 +20,7 @@ from nre_ros.errors import ImageError
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.building.culling import STILL_IMAGES, CullingRule
+from nre_ros.keyframes.importers.pose_columns import PoseColumns
 from nre_ros.keyframes.types import Keyframe
 
 
@@ -34,12 +35,14 @@ class MapSource(ABC):
         refine: Whether the depths of the points are refined against other views.
         frame_id: Name of the frame that the poses are in.
         notes: What the user should know before the import, one line each.
+        pose_columns: How the text file of the poses was read; None if the poses come from elsewhere.
     """
 
     culling_rule: CullingRule = STILL_IMAGES
     refine: bool = False
     frame_id: str = "map"
     notes: tuple[str, ...] = ()
+    pose_columns: PoseColumns | None = None
 
     @abstractmethod
     def names(self) -> list[str]:
