@@ -448,7 +448,9 @@ def pose_error(T_a: npt.ArrayLike, T_b: npt.ArrayLike) -> tuple[float, float]:
     return float(np.linalg.norm(T_a[:3, 3] - T_b[:3, 3])), float(angle)
 
 
-def distant_origin(centre: npt.ArrayLike, spacing: float = 1.0) -> npt.NDArray[np.float64] | None:
+def distant_origin(
+    centre: npt.ArrayLike, spacing: float = 1.0, beyond: float = FAR_FROM_ORIGIN
+) -> npt.NDArray[np.float64] | None:
     """Chooses a nearer origin for what lies far from the origin of its frame, as in UTM coordinates.
 
     Far from the origin single precision is coarse, and a small rotation about the origin is a large motion.
@@ -456,14 +458,15 @@ def distant_origin(centre: npt.ArrayLike, spacing: float = 1.0) -> npt.NDArray[n
     Args:
         centre: ``[3]`` where the scene is, metres.
         spacing: The new origin's coordinates are multiples of this number.
+        beyond: Largest coordinate, in metres, for which the frame's own origin is near enough.
 
     Returns:
         ``[3]`` the new origin in the frame; None where the frame's own origin is near enough.
     """
     centre = np.asarray(centre, dtype=np.float64)
-    if not np.abs(centre).max() > FAR_FROM_ORIGIN:  # nor for nan
+    if not np.abs(centre).max() > beyond:  # nor for nan
         return None
-    origin: npt.NDArray[np.float64] = np.round(centre / spacing) * spacing
+    origin: npt.NDArray[np.float64] = np.round(centre / spacing) * spacing + 0.0  # without -0
     return origin
 
 

@@ -18,6 +18,9 @@ from nre_ros.geometry import distant_origin
 from nre_ros.keyframes.types import KeyframeStack
 from nre_ros.nre.estimate import Estimate
 
+_NEAR = 200.0
+"""Up to this distance (metres) from the map's origin its effect on a pose is below a hundredth of a millimetre."""
+
 
 def scene_origin(points: torch.Tensor) -> torch.Tensor | None:
     """Chooses an origin in the scene.
@@ -30,7 +33,7 @@ def scene_origin(points: torch.Tensor) -> torch.Tensor | None:
     """
     if points.dim() != 2 or points.shape[1] != 3 or not len(points):
         return None
-    origin = distant_origin(np.asarray(points.median(0).values.tolist()))
+    origin = distant_origin(np.asarray(points.median(0).values.tolist()), beyond=_NEAR)
     return None if origin is None else torch.as_tensor(origin, dtype=points.dtype, device=points.device)
 
 
