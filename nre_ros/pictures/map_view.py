@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from nre_ros.geometry import move_origin
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.tools.info import describe_map
-from nre_ros.pictures.view_3d import camera_size, coordinates, frustum_lines
+from nre_ros.pictures.view_3d import axis_titles, camera_size, coordinates, drawn_origin, frustum_lines
 from nre_ros.sampling import evenly_spaced_indices
 
 _MAX_MAP_PAGE_POINTS = 60_000
@@ -67,7 +68,7 @@ class MapSample:
     ids: npt.NDArray[np.int64]
     names: tuple[str, ...]
     poses: npt.NDArray[np.float64]
-    points: npt.NDArray[np.float32]
+    points: npt.NDArray[np.floating]
     keyframe_count: int
     point_count: int
 
@@ -104,7 +105,7 @@ def sample_map(store: KeyframeStore, seed: int = 0) -> MapSample:
     rng = np.random.default_rng(seed)
     sampled = evenly_spaced_indices(len(ids), _MAX_FRUSTUMS)
     share = min(1.0, _MAX_MAP_PAGE_POINTS / max(int(counts[sampled].sum()), 1))
-    parts = [np.zeros((0, 3), np.float32)]
+    parts: list[npt.NDArray[np.floating]] = [np.zeros((0, 3), np.float32)]
     for keyframe_id in ids[sampled]:
         points = store.load([keyframe_id])[0].points
         parts.append(points if share == 1 else points[rng.random(len(points)) < share])
@@ -121,6 +122,9 @@ def write_map_html(path: Path | str, store: KeyframeStore, sample: MapSample) ->
     """
     from plotly import graph_objects
 
+    origin = drawn_origin(sample.poses[:, :3, 3])
+    if origin.any():
+        sample = replace(sample, points=sample.points - origin, poses=move_origin(sample.poses, origin))
     up = sample.up
     pictures, complete = _pictures(store, sample.ids)
     figure = graph_objects.Figure()
@@ -149,7 +153,10 @@ def write_map_html(path: Path | str, store: KeyframeStore, sample: MapSample) ->
         hovertemplate="%{text}<br>%{x:.3f} %{y:.3f} %{z:.3f}<extra></extra>",
     )
     low, high = _bounds(sample)
-    axes = {f"{axis}axis": {"range": [low[k], high[k]]} for k, axis in enumerate("xyz")}
+    titles = axis_titles(origin)
+    axes = {
+        f"{axis}axis": {**titles.get(f"{axis}axis", {}), "range": [low[k], high[k]]} for k, axis in enumerate("xyz")
+    }
     aside = np.cross(up, [0.6, 0.8, 0.0] if abs(up[2]) > 0.9 else [0.0, 0.6, 0.8])
     eye = 1.2 * up + 1.2 * aside / np.linalg.norm(aside)
     title = f"{store.path.name}: {sample.title}" + ("" if complete else f", {len(pictures)} pictures")

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from nre_ros.evaluation.metrics.query_results import QueryResults
 from nre_ros.evaluation.metrics.trajectory import Alignment, absolute_errors, umeyama
-from nre_ros.geometry import invert
+from nre_ros.geometry import distant_origin, invert
 
 _MIN_POSES = 8
 """With fewer poses nothing is concluded."""
@@ -171,7 +171,10 @@ def frame_misfit(results: QueryResults) -> str:
         )
     if after_rigid < _MAX_RESIDUAL * before:
         angle = np.degrees(Rotation.from_matrix(rigid.rotation).magnitude())
-        shift = _length(float(np.linalg.norm(rigid.translation)))
+        centre = np.median(true[:, :3, 3], axis=0)
+        # far from the origin the translation says nothing: a small rotation about the origin moves the scene far
+        moved = rigid.translation if distant_origin(centre) is None else _moved(rigid, centre)
+        shift = _length(float(np.linalg.norm(moved)))
         return (
             f"The ground truth is in another frame than the map. Rotated by {angle:.1f} degrees and shifted by {shift}, "
             f"its median distance from the poses is {_length(after_rigid)} instead of {_length(before)}."
@@ -247,6 +250,14 @@ def _robust_alignment(
         residuals = np.linalg.norm(alignment.apply(source)[:, :3, 3] - b, axis=1)
         keep = residuals <= max(np.median(residuals), 1e-12)
     return alignment
+
+
+def _moved(alignment: Alignment, point: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """By how much [3] an alignment moves a point [3]."""
+    pose = np.eye(4)
+    pose[:3, 3] = point
+    moved: npt.NDArray[np.float64] = alignment.apply(pose[None])[0, :3, 3] - point
+    return moved
 
 
 def _median_distance(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:

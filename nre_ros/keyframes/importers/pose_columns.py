@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nre_ros.errors import ImportSourceError
-from nre_ros.keyframes.importers.pose_checks import QUATERNION_TOLERANCE
+from nre_ros.keyframes.importers.pose_checks import QUATERNION_LENGTH_TOLERANCE
 from nre_ros.keyframes.importers.text_files import is_number, split_fields
 
 AUTO = "auto"
@@ -197,7 +197,7 @@ def _columns_by_numbers(rows: Sequence[Sequence[str]], numbers: npt.NDArray[np.f
 
 
 def _share_of_unit_length(quaternions: npt.NDArray[np.float64]) -> float:
-    return float((np.abs(np.linalg.norm(quaternions, axis=1) - 1) <= QUATERNION_TOLERANCE).mean())
+    return float((np.abs(np.linalg.norm(quaternions, axis=1) - 1) <= QUATERNION_LENGTH_TOLERANCE).mean())
 
 
 def _unit_by_size(numbers: npt.NDArray[np.float64], column: int) -> str:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from nre_ros.errors import ImportSourceError
 from nre_ros.keyframes.importers.colmap.binary_file import read_binary_file
-from nre_ros.keyframes.importers.pose_checks import QUATERNION_TOLERANCE
+from nre_ros.keyframes.importers.pose_checks import QUATERNION_LENGTH_TOLERANCE
 from nre_ros.keyframes.importers.text_files import is_number, read_text, split_fields
 
 NO_POINT = -1
@@ -129,7 +129,7 @@ def _are_keypoints(line: str) -> bool:
         return False
     if len(fields) != _HEAD_FIELDS + 1 or not (fields[0].isdecimal() and fields[8].isdecimal()):
         return True
-    return abs(float(np.linalg.norm([float(value) for value in fields[1:5]])) - 1) > QUATERNION_TOLERANCE
+    return abs(float(np.linalg.norm([float(value) for value in fields[1:5]])) - 1) > QUATERNION_LENGTH_TOLERANCE
 
 
 def _parse_image(line: str, path: Path) -> tuple[str, ModelImage]:

@@ -86,7 +86,7 @@ class ColmapSource(MapSource):
         T_map_cam, camera = self.pose_and_camera(name)
         pixels, ids = self.observations(name)
         depth = np.zeros((camera.height, camera.width), dtype=np.float32)
-        points = np.array([self.points[i].xyz for i in ids]).reshape(-1, 3)
+        points = self.points.xyz[self.points.find(ids)]
         z = (points - T_map_cam[:3, 3]) @ T_map_cam[:3, 2]
         for (x, y), value in zip(np.rint(pixels).astype(int), z):
             depth[max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3] = max(value, 0.0)

@@ -22,6 +22,7 @@ from nre_ros.geometry import Camera, rotation_angle
 from nre_ros.images import check_image_size
 from nre_ros.keyframes.building.multiview.views import grey_image, likely_neighbours
 from nre_ros.keyframes.importers.map_source import MapSource
+from nre_ros.sampling import evenly_spaced_indices
 
 ANCHORS = 12
 """Images, evenly distributed over the source, for which partners are sought."""
@@ -111,8 +112,7 @@ class PairFinder:
         usable = np.flatnonzero(np.isfinite(self._poses).all((1, 2)))
         pairs: dict[tuple[int, int], ImagePair] = {}
         step = 1
-        places = np.unique(np.linspace(0, len(usable) - 1, anchors).round().astype(int)) if len(usable) > 1 else []
-        for place in places:
+        for place in evenly_spaced_indices(len(usable), anchors) if len(usable) > 1 else ():
             found, step = self._in_sequence(usable, int(place), step)
             near = self._near_pose(usable, int(place), found)
             for pair in (found, near):
@@ -210,7 +210,9 @@ class PairFinder:
         pixels = (pixels + 0.5) * (camera.width / grey.shape[1], camera.height / grey.shape[0]) - 0.5
         rays = _unit_rays(camera, pixels)
         good = np.isfinite(rays).all(1) & (rays[:, 2] > 0.05)
-        descriptors = np.zeros((len(pixels), 128), np.float32) if descriptors is None else descriptors
+        descriptors = (
+            np.zeros((len(pixels), 128), np.float32) if descriptors is None else np.asarray(descriptors, np.float32)
+        )
         return _Keypoints(rays[good], descriptors[good], _depth_at(depth, pixels)[good])
 
 
