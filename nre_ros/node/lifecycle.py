@@ -9,7 +9,7 @@ device; cleanup leaves nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -46,14 +46,19 @@ class LocalizeNode(LifecycleNode):
         ParameterError: A parameter has a value that cannot be used.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, arguments: Sequence[str] = ()) -> None:
+        """Creates the node, unconfigured.
+
+        Args:
+            arguments: The command line that rclpy was initialized with.
+        """
         super().__init__("localize_node")
         self.failure = ""
         self.in_transition = False
         self._engine: Engine | None = None
         self._active: ActiveNode | None = None
         self._configured = ExitStack()  # closes the parts of the configured node, the last one first
-        declare(self, lambda: self._engine is not None)
+        declare(self, lambda: self._engine is not None, arguments)
         self._service_change_state.callback = self._refusing(self._service_change_state.callback)
 
     def start(self) -> bool:
