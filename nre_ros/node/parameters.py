@@ -156,8 +156,8 @@ _MAP = (
     Declaration(
         "min_confidence",
         0.5,
-        "Smallest confidence (0 to 1) of a pose.  Exception: odometry may confirm an alternative pose of the image, "
-        "whose own confidence can be lower; all poses of the image together reach min_confidence.",
+        "Smallest confidence (0 to 1) of a pose.  Where several poses explain the image, all of them together must reach "
+        "it, and min_alternative_confidence is the smallest of the one that odometry confirms.",
         range=(0.0, 1.0),
         runtime=True,
     ),
@@ -293,6 +293,14 @@ _GATE = (
         "min_alternative_share",
         0.1,
         "Alternative poses with a smaller share are not compared with odometry.",
+        range=(0.0, 1.0),
+        runtime=True,
+    ),
+    Declaration(
+        "min_alternative_confidence",
+        0.0,
+        "Smallest confidence (0 to 1) of a pose that odometry chooses among several poses of the image; at least "
+        "min_confidence: no pose with a lower confidence is ever accepted.",
         range=(0.0, 1.0),
         runtime=True,
     ),
