@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from nre_ros.errors import NreError
 from nre_ros.geometry import interpolate_poses, invert, pose_matrix
+from nre_ros.messages.frame_ids import frame_name
 
 SQUARED_LENGTH_TOLERANCE = 10e-3
 """How far the squared length of a quaternion may be from 1 (as in tf2)."""
@@ -154,7 +155,7 @@ class TransformBuffer:
         Returns:
             An empty string, or why the transform was ignored, beginning with tf2's code.
         """
-        parent, child = parent.removeprefix("/"), child.removeprefix("/")
+        parent, child = frame_name(parent), frame_name(child)
         entry = _Entry(stamp, parent, np.asarray(position, float), np.asarray(quaternion, float))
         refusal = _refusal(child, entry)
         if refusal:
@@ -225,6 +226,11 @@ class TransformBuffer:
         """Removes all moving transforms, for when time went back; static transforms stay, as in tf2."""
         with self.changed:
             self._histories = {child: history for child, history in self._histories.items() if history.static}
+
+    def frame_names(self) -> list[str]:
+        """Returns the names of all frames that were inserted, parents included."""
+        with self.changed:
+            return sorted(self._known)
 
     def _check_frame(self, argument: str, frame: str) -> None:
         place = f"passed to lookupTransform argument {argument}"
