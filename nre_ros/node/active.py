@@ -30,7 +30,7 @@ from nre_ros.node.worker import Worker
 
 _REMINDER_SECONDS = 5.0
 """Between two warnings about topics without a message."""
-_MAP_SECONDS = 1.0
+_MAP_SUBSCRIBERS_SECONDS = 1.0
 """Between two looks at whether somebody subscribes to the map for display."""
 
 
@@ -121,7 +121,7 @@ class ActiveNode:
         parts.callback(self.pipeline.close)
         interfaces.timer(_REMINDER_SECONDS, self._log_silent_topics, steady=True)
         self._map_requested = False
-        interfaces.timer(_MAP_SECONDS, lambda: self._request_map(engine, displays), steady=True)
+        interfaces.timer(_MAP_SUBSCRIBERS_SECONDS, lambda: self._request_map(engine, displays), steady=True)
         self._inputs = [CameraInput(node, interfaces, name, drops, self.pipeline.on_image) for name in cameras]
         parts.callback(interfaces.close)  # first of all: no message arrives any more
         self.worker.start()

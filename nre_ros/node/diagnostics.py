@@ -29,7 +29,7 @@ from nre_ros.gate.observation import Observation
 from nre_ros.node.interfaces import DisplayTopic
 from nre_ros.node.parameters import value_of
 
-_WINDOW = 10.0
+_RATE_SECONDS = 10.0
 """Seconds over which rates are counted."""
 _Entry = TypeVar("_Entry", float, tuple[float, bool, float])
 """A time (monotonic seconds), or a tuple that begins with one."""
@@ -137,9 +137,9 @@ class Diagnostics:
 
     def _values(self) -> dict[str, str]:
         now = time.monotonic()
-        span = min(_WINDOW, max(now - self._started, 1e-3))
-        arrivals = [t for t in self._arrivals if now - t <= _WINDOW]
-        recent = [entry for entry in self._localized if now - entry[0] <= _WINDOW]
+        span = min(_RATE_SECONDS, max(now - self._started, 1e-3))
+        arrivals = [t for t in self._arrivals if now - t <= _RATE_SECONDS]
+        recent = [entry for entry in self._localized if now - entry[0] <= _RATE_SECONDS]
         values = {
             "state": self._state.name.lower(),
             "images a second": f"{len(arrivals) / span:.1f}",
@@ -193,5 +193,5 @@ def _remember(entries: deque[_Entry], entry: _Entry) -> None:
     """Appends an entry and removes those older than the window; the last one stays whatever its age."""
     entries.append(entry)
     now = time.monotonic()
-    while now - (entries[0][0] if isinstance(entries[0], tuple) else entries[0]) > _WINDOW:
+    while now - (entries[0][0] if isinstance(entries[0], tuple) else entries[0]) > _RATE_SECONDS:
         entries.popleft()

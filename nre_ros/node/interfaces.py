@@ -9,6 +9,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
@@ -167,6 +169,19 @@ class DisplayTopic:
     def close(self) -> None:
         """Destroys the publisher."""
         self._node.destroy_publisher(self._publisher)
+
+
+def displayed(count: int, most: int) -> npt.NDArray[np.int64]:
+    """Chooses the elements that a display topic shows: all of few, evenly spaced ones of many.
+
+    Args:
+        count: Number of elements.
+        most: Largest number of elements to show.
+
+    Returns:
+        Increasing indices [min(count, most)].
+    """
+    return np.linspace(0, count - 1, min(count, most)).astype(np.int64)
 
 
 class RateLimiter:
