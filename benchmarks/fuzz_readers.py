@@ -157,7 +157,7 @@ def _in_child(name: str, count: int, seed: int) -> Outcome:
             task = {"reader": name, "start": start, "stop": count, "seed": seed, "folder": folder}
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
             command = [sys.executable, __file__, json.dumps(task)]
-            child = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            child = subprocess.run(command, env=environment, capture_output=True, text=True)
             lines = child.stdout.splitlines()
             part: dict[str, Any] = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
             if child.returncode or not part:

@@ -186,7 +186,8 @@ def _read_trajectories(folder: Path) -> None:
 
 def _tum_sequence() -> dict[str, str | bytes]:
     lists = {
-        kind: f"# {kind}\n" + "".join(f"{_STAMP + k}.25 {kind}/{k}.png\n" for k in range(3)) for kind in ("rgb", "depth")
+        kind: f"# {kind}\n" + "".join(f"{_STAMP + k}.25 {kind}/{k}.png\n" for k in range(3))
+        for kind in ("rgb", "depth")
     }
     return {
         "rgbd_freiburg3/rgb.txt": lists["rgb"],
@@ -274,7 +275,9 @@ def _read_euroc(folder: Path) -> None:
 
 
 def _cambridge() -> dict[str, str | bytes]:
-    lines = [f"seq1/{name} {pose.split(maxsplit=4)[4]} {' '.join(pose.split()[:4])}" for name, pose in zip("abc", _WXYZ)]
+    lines = [
+        f"seq1/{name} {pose.split(maxsplit=4)[4]} {' '.join(pose.split()[:4])}" for name, pose in zip("abc", _WXYZ)
+    ]
     cameras = [f"seq1/{name}.jpg 40 1 0 0 0 0 0 0 0 0 " for name in "abc"]
     listing = "Visual Landmark Dataset V1\nImageFile, Camera Position\n\n" + "\n".join(lines) + "\n"
     return {
@@ -394,7 +397,20 @@ def _messages() -> dict[str, str | bytes]:
     }
 
 
-_ENCODINGS = ("mono8", "bgr8", "rgba8", "mono16", "bgra16", "bayer_rggb8", "yuyv", "nv12", "i420", "yv12", "16UC1", "32FC1")
+_ENCODINGS = (
+    "mono8",
+    "bgr8",
+    "rgba8",
+    "mono16",
+    "bgra16",
+    "bayer_rggb8",
+    "yuyv",
+    "nv12",
+    "i420",
+    "yv12",
+    "16UC1",
+    "32FC1",
+)
 _MODELS = ("", "plumb_bob", "rational_polynomial", "equidistant", "fisheye", "thin_prism")
 
 
@@ -753,4 +769,3 @@ def _samples() -> Iterator[tuple[str, Callable[[], Sample]]]:
 
 SAMPLES: dict[str, Callable[[], Sample]] = dict(_samples())
 """Name of a reader -> makes its sample."""
-
