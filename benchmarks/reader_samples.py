@@ -9,6 +9,7 @@ import random
 import sqlite3
 import struct
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -75,7 +76,15 @@ def _sample(name: str, files: dict[str, str | bytes], read: Callable[[Path], obj
 def _image(ending: str, depth: bool = False) -> bytes:
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     pixels = (1000 + 7 * x + y).astype(np.uint16) if depth else np.stack([3 * x, 5 * y, x + y], -1).astype(np.uint8)
-    return bytes(cv2.imencode(ending, pixels)[1].tobytes())
+    return _encoded(ending, pixels)
+
+
+def _encoded(ending: str, pixels: np.ndarray) -> bytes:
+    """A file of the pixels; nothing of a format that this OpenCV cannot write."""
+    with suppress(cv2.error):
+        written, data = cv2.imencode(ending, pixels)
+        return bytes(np.asarray(data)) if written else b""
+    return b""
 
 
 def _read_source(source: Any) -> None:
@@ -342,7 +351,7 @@ def _read_inloc(folder: Path) -> None:
         with suppress(NreError):
             source.alignment(name)
         with suppress(NreError):
-            source.points(name)
+            source._scan(name)
     _read_dataset(Inloc().scenes(folder)[0].queries)
 
 
@@ -354,11 +363,10 @@ _FORMATS = ("jpg", "png", "bmp", "tiff", "webp", "pgm", "pfm", "hdr", "jp2", "gi
 def _images() -> dict[str, str | bytes]:
     files: dict[str, str | bytes] = {"depth.png": _image(".png", depth=True), "depth.tiff": _image(".tiff", depth=True)}
     for ending in _FORMATS:
-        pixels = np.full((HEIGHT, WIDTH, 3), 0.5, np.float32) if ending in ("pfm", "hdr") else None
-        with suppress(cv2.error):  # formats that this OpenCV cannot write
-            files[f"image.{ending}"] = (
-                _image(f".{ending}") if pixels is None else bytes(cv2.imencode(f".{ending}", pixels)[1].tobytes())
-            )
+        grey = np.full((HEIGHT, WIDTH, 3), 0.5, np.float32)
+        data = _encoded(f".{ending}", grey) if ending in ("pfm", "hdr") else _image(f".{ending}")
+        if data:
+            files[f"image.{ending}"] = data
     return files
 
 
@@ -692,7 +700,7 @@ def _bag(storage: str) -> dict[str, str | bytes]:
     with tempfile.TemporaryDirectory() as folder:
         with Writer(Path(folder) / "bag", version=9, storage_plugin=StoragePlugin[storage.upper()]) as writer:
             connections = {topic: writer.add_connection(topic, kind, typestore=types) for topic, kind in kinds.items()}
-            for k in range(3):
+            for k in range(2):
                 stamp, T = _STAMP * 10**9 + k * 10**9, np.eye(4)
                 T[0, 3] = k
                 pose = pose_message(stamp, "map", T)
@@ -717,17 +725,23 @@ def _read_bag(folder: Path) -> None:
     from nre_ros.replay.bag import find_topics, read_ground_truth, read_images
 
     path = folder / "bag"
-    with suppress(NreError):
+    part = sum(len(file.read_bytes()) + zlib.crc32(file.read_bytes()) for file in path.iterdir()) % 3
+    if part == 0:  # one of the three readers, for opening a bag takes most of the time
         _read_source(bag_source(path))
-    with suppress(NreError):
+    elif part == 1:
         topics = find_topics(path)
         stamps = read_ground_truth(path, topics.ground_truth)
         list(read_images(path, topics.image, list(stamps)))
-    queries = BagInput(path)
-    _read_dataset(queries)
-    truth = queries.ground_truth(EvaluationOptions(folder / "map.db", folder / "out"), "map")
-    names = [query.name for query in queries.queries()]
-    truth.lookup(names, np.array([query.stamp for query in queries.queries()], dtype=np.int64))
+    else:
+        queries = BagInput(path)
+        names, stamps_of_queries = [], []
+        for query in queries.queries():
+            names.append(query.name)
+            stamps_of_queries.append(query.stamp)
+            with suppress(NreError):
+                query.load()
+        truth = queries.ground_truth(EvaluationOptions(folder / "map.db", folder / "out"), "map")
+        truth.lookup(names, np.array(stamps_of_queries, dtype=np.int64))
 
 
 def _samples() -> Iterator[tuple[str, Callable[[], Sample]]]:

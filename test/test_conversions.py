@@ -175,7 +175,7 @@ def test_a_jpeg_without_an_end_marker_is_read_if_it_has_all_pixels(restart):
     np.testing.assert_array_equal(decode_image(bare, cv2.IMREAD_COLOR, "image"), whole)
     restarts = [at for at in range(len(bare)) if bare[at] == 0xFF and 0xD0 <= bare[at + 1] <= 0xD7]
     assert bool(restarts) == bool(restart)
-    for end in (len(bare) - 1, len(bare) - 40, len(bare) // 2, *restarts[-3:], *(at + 2 for at in restarts[-3:])):
+    for end in (len(bare) - 3, len(bare) - 40, len(bare) // 2, *restarts[-3:], *(at + 2 for at in restarts[-3:])):
         with pytest.raises(ImageError, match="truncated"):
             decode_image(bare[:end], cv2.IMREAD_COLOR, "image")
 
