@@ -112,5 +112,13 @@ def check_image_size(image: npt.NDArray[Any], camera: Camera) -> None:
         ImageError: The sizes differ.
     """
     height, width = image.shape[:2]
-    if (width, height) != (camera.width, camera.height):
-        raise ImageError(f"image is {width}x{height} but its intrinsics are for {camera.width}x{camera.height} pixels")
+    if (width, height) == (camera.width, camera.height):
+        return
+    turned = (
+        ": the sides are exchanged, as by an EXIF orientation, which is not applied here (nor by COLMAP): turn the pixels "
+        "(`mogrify -auto-orient FILE`), or give the intrinsics of the pixels as they are stored"
+    )
+    raise ImageError(
+        f"image is {width}x{height} but its intrinsics are for {camera.width}x{camera.height} pixels"
+        + (turned if (width, height) == (camera.height, camera.width) else "")
+    )
