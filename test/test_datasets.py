@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nre_ros.cli import main
-from nre_ros.errors import NreError
+from nre_ros.errors import ImportSourceError, NreError
 from nre_ros.evaluation.datasets import DATASETS, make_dataset
 from nre_ros.evaluation.datasets.benchmark import can_reuse_map, format_table
 from nre_ros.evaluation.datasets.euroc import EurocSource

@@ -12,7 +12,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 fuzz_readers = importlib.import_module("fuzz_readers")
 sys.path.pop(0)
 
-SLOW = {"bag_mcap": 12, "bag_sqlite": 12, "map_rows": 30, "checkpoint": 50}
+SLOW = {
+    "bag_mcap": 10,
+    "bag_sqlite": 10,
+    "map_rows": 25,
+    "map": 40,
+    "checkpoint": 50,
+    "image_list": 50,
+    "parameters": 30,
+}
 """Reader -> number of files, for those that take long."""
 OPTIONAL = {"bag_mcap": "rosbags", "bag_sqlite": "rosbags"}
 

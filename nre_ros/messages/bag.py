@@ -45,7 +45,10 @@ class BagReader(AnyReader):
         """Opens the files; see ``AnyReader``."""
         try:
             super().open()
+            self._check_summary()
         except Exception as error:
+            if self.stack:
+                self.close()
             raise self._error("cannot be read", error) from error
 
     def messages(
@@ -63,6 +66,14 @@ class BagReader(AnyReader):
             return super().deserialize(rawdata, typ)
         except Exception as error:
             raise self._error(f"is damaged: a message of type {typ} cannot be decoded", error) from error
+
+    def _check_summary(self) -> None:
+        """Raises an error for a metadata.yaml whose names, counts or times are of other types, which rosbags takes."""
+        counts = [info.msgcount for info in self.topics.values()]
+        if not all(type(number) is int for number in (self.message_count, self.start_time, self.end_time, *counts)):
+            raise TypeError("its metadata has counts or times that are no whole numbers")
+        if not all(isinstance(name, str) for c in self.connections for name in (c.topic, c.msgtype)):
+            raise TypeError("its metadata has topics or types that are no names")
 
     def _error(self, what: str, error: Exception) -> NreError:
         reason = " ".join(str(error).split()) or type(error).__name__
