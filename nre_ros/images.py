@@ -88,8 +88,8 @@ def _has_whole_scans(data: bytes) -> bool:
         return False
     # the pixels are all there if nothing that follows changes them
     ends = (_JPEG_END, b"\x55" * 1024 + b"".join(_JPEG_RESTARTS) + _JPEG_END)
-    images = [_decode(data + end, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) for end in ends]
-    return images[0] is not None and images[1] is not None and np.array_equal(*images)
+    first, second = (_decode(data + end, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) for end in ends)
+    return first is not None and second is not None and np.array_equal(first, second)
 
 
 def _has_png_end(data: bytes) -> bool:

@@ -42,7 +42,11 @@ class BagReader(AnyReader):
             raise self._error("cannot be read", error) from error
 
     def open(self) -> None:
-        """Opens the files; see ``AnyReader``."""
+        """Opens the files.
+
+        Raises:
+            ImportSourceError: The bag cannot be read.
+        """
         try:
             super().open()
             self._check_summary()
@@ -54,14 +58,37 @@ class BagReader(AnyReader):
     def messages(
         self, connections: Collection[Connection] = (), start: int | None = None, stop: int | None = None
     ) -> Generator[tuple[Connection, int, bytes], None, None]:
-        """Reads messages; see ``AnyReader``."""
+        """Reads messages in the order of their log times.
+
+        Args:
+            connections: The connections to read; empty for all.
+            start: Nanoseconds; messages before are left out.
+            stop: Nanoseconds; messages from there on are left out.
+
+        Yields:
+            Connection, log time in nanoseconds and serialized message.
+
+        Raises:
+            ImportSourceError: The bag is damaged.
+        """
         try:
             yield from super().messages(connections, start, stop)
         except Exception as error:
             raise self._error("is damaged", error) from error
 
     def deserialize(self, rawdata: bytes, typ: str) -> Any:
-        """Decodes a message; see ``AnyReader``."""
+        """Decodes a message.
+
+        Args:
+            rawdata: The serialized message.
+            typ: Its type.
+
+        Returns:
+            The message.
+
+        Raises:
+            ImportSourceError: The message is damaged.
+        """
         try:
             return super().deserialize(rawdata, typ)
         except Exception as error:
