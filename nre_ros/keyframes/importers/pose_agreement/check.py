@@ -9,14 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.transform import Rotation
 
 from nre_ros.errors import NreError
 from nre_ros.keyframes.importers.map_source import MapSource
 from nre_ros.keyframes.importers.pose_agreement.agreement import AGREEING, agreements
 from nre_ros.keyframes.importers.pose_agreement.hypotheses import Hypothesis, best_hypothesis
 from nre_ros.keyframes.importers.pose_agreement.pairs import ANCHORS, ImagePair, PairFinder
-from nre_ros.keyframes.importers.pose_frames import POSE_FRAMES
+from nre_ros.keyframes.importers.pose_frames import extrinsics_option
 
 GOOD = 0.75
 """Least share of the image pairs that agree with the poses in a good source."""
@@ -87,24 +86,10 @@ def cures(cause: Hypothesis) -> list[str]:
     """
     found = []
     if cause.T_pose_cam is not None:
-        found.append(_extrinsics_option(cause.T_pose_cam))
+        found.append(f"{extrinsics_option(cause.T_pose_cam)} (as measured); or poses of the camera's optical frame")
     if cause.depth_scale != 1.0:
         found.append(f"--depth-scale with the scale used here times {1 / cause.depth_scale:.3g}")
     return found
-
-
-def _extrinsics_option(T_pose_cam: npt.NDArray[np.float64]) -> str:
-    for name, (axes, _) in POSE_FRAMES.items():
-        if np.allclose(axes[:3, :3], T_pose_cam[:3, :3], atol=1e-3):
-            place = T_pose_cam[:3, 3]
-            at = "" if np.abs(place).max() < 0.02 else f" --extrinsics '{_numbers(place)}' (as measured)"
-            return f"--pose-frame {name}{at}; or poses of the camera's optical frame"
-    numbers = _numbers([*T_pose_cam[:3, 3], *Rotation.from_matrix(T_pose_cam[:3, :3]).as_quat()])
-    return f"--extrinsics '{numbers}' (as measured); or poses of the camera's optical frame"
-
-
-def _numbers(values: Sequence[float] | npt.NDArray[np.float64]) -> str:
-    return " ".join(f"{value:.4g}" for value in values)
 
 
 def check_poses(source: MapSource, anchors: int = ANCHORS) -> PoseCheck:
