@@ -20,8 +20,10 @@ from rosbags.interfaces import Connection
 from nre_ros.errors import NreError, PoseError
 from nre_ros.keyframes.importers.bag.topics import POSE_TYPES, TF_TYPE, ImportTopics
 from nre_ros.keyframes.importers.pose_checks import check_quaternion
+from nre_ros.keyframes.importers.pose_frames import extrinsics_option
 from nre_ros.keyframes.importers.trajectory import Trajectory
 from nre_ros.messages.damaged_bag import readable_messages
+from nre_ros.messages.optical_frames import is_optical, is_optical_of_body
 from nre_ros.messages.stamps import header_stamp, stamp_in_recording, stamp_nanoseconds
 from nre_ros.messages.transform_buffer import TransformBuffer
 
@@ -63,6 +65,7 @@ class BagIndex:
         without_stamp: Number of images that are placed by the time of their recording.
         repeated: Number of images that have the stamp of another image, and are left out.
         T_camera_depth: [4, 4] from the depth camera's frame to the colour camera's; None if it is not known.
+        frame_warning: Which optical frame the images should carry in place of the frame of a body; empty if none.
     """
 
     images: dict[int, RecordedImage] = field(default_factory=dict)
@@ -72,6 +75,7 @@ class BagIndex:
     without_stamp: int = 0
     repeated: int = 0
     T_camera_depth: npt.NDArray[np.float64] | None = None
+    frame_warning: str = ""
 
 
 class BagIndexer:
@@ -104,6 +108,7 @@ class BagIndexer:
         self._index.frames = self._frames or (self._pose_frame,)
         self._read_images()
         self._relate_depth()
+        self._index.frame_warning = self._optical_sibling()
         self._index.damage += list(self._refusals.values())
         if self._wrong_poses:
             self._index.damage.append(
@@ -212,6 +217,24 @@ class BagIndexer:
                 self._index.T_camera_depth = self._buffer.lookup(camera_frames.pop(), frames.pop(), 0)
             except NreError:
                 pass  # reported where the transform is needed
+
+    def _optical_sibling(self) -> str:
+        """The warning about images that carry the frame of the camera's body beside an optical frame in TF."""
+        for frame in sorted({entry.frame for entry in self._index.images.values()}):
+            if is_optical(frame):
+                continue
+            for name in sorted(filter(is_optical, self._buffer.frame_names())):
+                try:
+                    T = self._buffer.lookup(frame, name, 0)
+                except NreError:
+                    continue
+                if is_optical_of_body(T):
+                    return (
+                        f"warning: the images carry frame {frame}, which by TF is no optical frame: its x axis looks along "
+                        f"the optical axis of {name}. If the images are those of {name}, poses are turned by 120 degrees: "
+                        f"give {extrinsics_option(T)}"
+                    )
+        return ""
 
 
 def _frame(message: Any) -> str:
