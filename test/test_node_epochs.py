@@ -17,7 +17,7 @@ import torch
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from ros_process import CAMERA, camera_info, raw_image
 
-from nre_ros.gate.decision import State
+from nre_ros.gate.decision import Decision, State
 from nre_ros.gate.gate import Gate
 from nre_ros.gate.observation import Observation
 from nre_ros.gate.settings import GateSettings
@@ -33,6 +33,7 @@ from nre_ros.node.logs import ThrottledLogger
 from nre_ros.node.odometry_propagation import OdometryPropagation
 from nre_ros.node.parameters import DECLARATIONS
 from nre_ros.node.pipeline import ImagePipeline
+from nre_ros.node.publishers import set_decision, status_of_result
 from nre_ros.node.tf import FrameLookups, Frames, TransformError
 
 S = 10**9
@@ -356,6 +357,19 @@ def test_the_frames_of_the_last_pose_may_have_a_slash(tmp_path, name):
     assert isinstance(pose, InitialPose) and pose.frame == "camera"
 
 
+# --- the status ---------------------------------------------------------------------------------
+
+
+def test_a_valid_pose_is_always_one_of_a_localized_image():
+    """Also where odometry decided between two poses, neither of which the image alone could give."""
+    ambiguous = LocalizationResult(reason="two places", confidence=0.45)
+    accepted = Decision(True, State.LOCALIZED, "odometry", T_map_cam=np.eye(4), covariance=COVARIANCE, confidence=0.4)
+    status = status_of_result(ambiguous, State.LOCALIZED)
+    assert not status.image_localized
+    set_decision(status, accepted, 4.0)
+    assert status.pose_valid and status.image_localized and status.confidence == pytest.approx(0.4)
+
+
 # --- the device ---------------------------------------------------------------------------------
 
 
@@ -367,7 +381,8 @@ def test_a_lost_device_is_an_error_of_the_diagnostics_and_no_traceback(setup):
     assert setup.drops.totals() == {"lost_device": 3}
     observation = setup.displays.diagnostics.calls[-1][1][0]
     assert observation.device_fault == str(setup.result)
-    assert "error" not in setup.node.logger.names(), "one throttled warning, no traceback"
+    errors = [arguments for name, arguments in setup.node.logger.calls if name == "error"]
+    assert errors == [(str(setup.result),)], "one line, no traceback for each image"
 
 
 @pytest.mark.parametrize("works", [False, True])
@@ -385,6 +400,19 @@ def test_an_error_of_the_gpu_is_that_of_a_lost_device_if_nothing_works_there_any
     assert works or str(error.value) == (
         "the device cuda is lost, start the node again: CUDA error: an illegal memory access was encountered"
     )
+
+
+@pytest.mark.parametrize("works", [False, True])
+def test_a_device_that_is_lost_while_the_node_is_inactive_is_reported_in_one_line(monkeypatch, works):
+    def move_to(device):
+        raise RuntimeError("CUDA error: unknown error\nCompile with ...")
+
+    engine = Engine.__new__(Engine)
+    engine._node, engine._localizer = Node(), SimpleNamespace(has_device=False, move_to=move_to)
+    monkeypatch.setattr(engines, "choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(engines, "device_works", lambda device: works)
+    with pytest.raises(RuntimeError if works else DeviceError, match="CUDA error: unknown error"):
+        engine.acquire()
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,8 @@ _IMAGES = (
     Declaration(
         "image_transport",
         "auto",
-        "Images to subscribe to: raw (topic image), compressed (topic image/compressed) or auto (both).",
+        "Images to subscribe to: raw (topic image), compressed (topic image/compressed) or auto (the one that brings images, "
+        "raw before compressed; both until that is known and after a loss).",
         choices=("auto", "raw", "compressed"),
     ),
     Declaration(
@@ -630,6 +631,11 @@ This page is made by `nre_ros node --parameters > docs/parameters.md` from the d
 shows as well. Parameters with * can be set while the node runs; the others are read when the node is configured. Every
 parameter can be given in a parameter file (`config/localize.yaml` has all of them) or on the command line:
 `--ros-args -p name:=value`.
+
+Of several values of a parameter the last one counts. A number without a fraction is accepted in place of a whole number or
+a decimal one, 0 and 1 in place of false and true, and one text in place of a list. A value of any other type ends the start
+with a message. Text that YAML would read as another value needs quotes of its own: `-p map_file:='"1"'`. An unknown name is
+ignored with a warning.
 """
 
 

@@ -107,6 +107,7 @@ class ImagePipeline:
         self._epoch = 0  # how often the pose has been forgotten
         self._forget_reason = ""
         self._cameras: dict[str, Camera] = {}  # camera name -> intrinsics of the image before
+        self._device_lost = False
 
     # --- 1. an image arrives (executor's thread) ----------------------------------------------------
 
@@ -209,6 +210,7 @@ class ImagePipeline:
                 result = self._drop(observation, ImageDrop.UNREADABLE_MAP, str(error))
             except DeviceError as error:
                 observation.device_fault = str(error)
+                self._report_lost_device(str(error))
                 result = self._drop(observation, ImageDrop.LOST_DEVICE, str(error))
             except NreError as error:
                 result = self._drop(observation, ImageDrop.INVALID_IMAGE, str(error))
@@ -394,6 +396,12 @@ class ImagePipeline:
         if warning:
             self._logger.warning(warning)
             self._displays.diagnostics.warn(warning)
+
+    def _report_lost_device(self, fault: str) -> None:
+        """Logs once that the device is lost; no later image can change that."""
+        if not self._device_lost:
+            self._logger.error(fault)
+        self._device_lost = True
 
     def _log_state(self, before: State, status: LocalizationStatus) -> None:
         if not status.pose_valid:

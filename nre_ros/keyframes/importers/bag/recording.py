@@ -23,6 +23,7 @@ from nre_ros.messages.bag import topic_listing
 from nre_ros.messages.camera_info import camera_from_info
 from nre_ros.messages.damaged_bag import open_readable, readable_messages
 from nre_ros.messages.depth_images import depth_array
+from nre_ros.messages.frame_ids import frame_name
 from nre_ros.messages.images import image_array
 from nre_ros.messages.stamps import header_stamp, seconds_text
 
@@ -57,7 +58,7 @@ class BagRecording:
         self._lock = Lock()  # of the reader
         self._reader, problem = open_readable(self.path)
         self.topics = choose_topics(self._reader, self.path, options)
-        frames = (options.frame,) if options.frame else () if self.topics.poses else _USUAL_FRAMES
+        frames = (frame_name(options.frame),) if options.frame else () if self.topics.poses else _USUAL_FRAMES
         self._index = BagIndexer(self._reader, self.topics, frames, options.pose_of).run()
         self.frame_id = self._map_frame()
         stamps = sorted(self._index.images)
