@@ -421,6 +421,7 @@ def test_a_device_that_is_lost_while_the_node_is_inactive_is_reported_in_one_lin
         "CUDA out of memory. Tried to allocate 2.00 GiB",
         "[enforce fail at alloc_cpu.cpp:114] err == 0. DefaultCPUAllocator: can't allocate memory",
         "DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes",
+        "unable to mmap 4096 bytes from file </weights>: Cannot allocate memory (12)",
         "std::bad_alloc",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
         "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",

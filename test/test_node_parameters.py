@@ -141,9 +141,9 @@ def test_names_of_nodes_are_matched_as_rcl_does(tmp_path):
 
 
 def test_unknown_names_and_files_for_other_nodes_are_warned_about(node, tmp_path):
-    made = node("retreive:=3 qos_overrides./image.subscription.depth:=2 use_sim_time:=false colour:=red")
+    made = node("retrieves:=3 qos_overrides./image.subscription.depth:=2 use_sim_time:=false colour:=red")
     assert made.warnings == [
-        "parameter retreive is unknown and ignored, did you mean retrieve?",
+        "parameter retrieves is unknown and ignored, did you mean retrieve?",
         "parameter colour is unknown and ignored (docs/parameters.md has all)",
     ]
     made = node("", "localiser:\n  ros__parameters: {retrieve: 7}\n")

@@ -254,6 +254,7 @@ def _has_log(path: Path) -> bool:
 _OUT_OF_MEMORY = (
     "out of memory",  # CUDA, torch's allocator
     "can't allocate memory",  # torch on the CPU, Linux
+    "cannot allocate memory",  # the system, through torch
     "not enough memory",  # torch on the CPU, Windows
     "bad_alloc",  # C++
     "memoryallocation",  # cudaErrorMemoryAllocation

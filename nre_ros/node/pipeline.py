@@ -107,7 +107,7 @@ class ImagePipeline:
         self._epoch = 0  # how often the pose has been forgotten
         self._forget_reason = ""
         self._cameras: dict[str, Camera] = {}  # camera name -> intrinsics of the image before
-        self._device_lost = False
+        self._device_lost = self._closed = False
 
     # --- 1. an image arrives (executor's thread) ----------------------------------------------------
 
@@ -166,6 +166,8 @@ class ImagePipeline:
             status = self._status(observation, result, decision)
         result, decision, status = self._publish(observation, result, decision, status, pose)
         self._check_frame(observation.camera_frame)
+        if self._closed:  # the displays are gone
+            return
         try:
             self._displays.update(observation, result, decision, self._engine.store)
         except Exception as error:  # the pose and the status are out: a picture that fails takes nothing back
@@ -453,7 +455,7 @@ class ImagePipeline:
         """Lets nothing leave any more; an image that is being localized gets no pose."""
         with self._lock:
             self._epoch += 1
-            self._forget_reason = "the node was deactivated"
+            self._forget_reason, self._closed = "the node was deactivated", True
 
 
 def _finite(result: LocalizationResult) -> LocalizationResult:
