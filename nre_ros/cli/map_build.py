@@ -226,6 +226,12 @@ def _add_bag_arguments(parser: argparse.ArgumentParser) -> None:
         help="the depth camera, where depth is not registered to the images",
     )
     parser.add_argument(
+        "--depth-scale",
+        type=float,
+        metavar="N",
+        help="depth value of one metre (default: 1000 for depth of 16 bits, 1 for depth of 32 bits)",
+    )
+    parser.add_argument(
         "--mono",
         action="store_true",
         help="do not use depth: points are triangulated, as from a bag without depth",
@@ -255,6 +261,7 @@ def _bag_source(args: argparse.Namespace) -> MapSource:
         camera_info=args.camera_info,
         depth=args.depth,
         depth_info=args.depth_info,
+        depth_scale=args.depth_scale,
         use_depth=not args.mono,
         poses=args.poses,
         pose_of=args.pose_of,
@@ -391,6 +398,7 @@ def _print_report(report: ImportReport, source: MapSource, check: PoseCheck) -> 
         ("pose check", check.summary()),
         *((what, f"{count} points{of_this_run}") for what, count in sorted(report.tally.items())),
         ("resumed", report.resumed or None),
+        *source.counts,
         ("duplicates left out", len(report.near_duplicates)),
         ("skipped", len(report.skipped)),
         *((f"  {count}", reason) for reason, count in report.frequent_reasons()),

@@ -36,6 +36,7 @@ class _BagSource(PosedImageSource):
     def __init__(self, recording: BagRecording) -> None:
         super().__init__()
         self.recording, self.notes, self.frame_id = recording, recording.notes, recording.frame_id
+        self.counts = recording.counts
 
     def names(self) -> list[str]:
         """Returns the names of the images; see ``MapSource``."""
@@ -50,8 +51,8 @@ class _BagSource(PosedImageSource):
         return self.recording.pose(name)
 
     def camera(self, name: str) -> Camera:
-        """Returns the camera of all images; see ``PosedImageSource``."""
-        return self.recording.camera
+        """Returns the camera of an image; see ``PosedImageSource``."""
+        return self.recording.camera(name)
 
     def image(self, name: str) -> npt.NDArray[np.uint8]:
         """Returns the pixels of an image; see ``PosedImageSource``."""
@@ -64,6 +65,10 @@ class BagDepthSource(_BagSource, DepthSource):
     def depth(self, name: str) -> npt.NDArray[np.float32]:
         """Returns the depth of an image; see ``DepthSource``."""
         return self.recording.depth(name)
+
+    def depth_unit(self) -> float | None:
+        """Returns the depth value of one metre; see ``MapSource``."""
+        return self.recording.depth_scale()
 
 
 class BagImageSource(_BagSource, TriangulatedSource):
