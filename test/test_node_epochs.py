@@ -130,10 +130,11 @@ class Setup:
             raise self.result
         return self.result
 
-    def image(self, stamp=NOW, epoch=0):
+    def image(self, stamp=NOW, epoch=0, info=None):
         """The status of an image that arrived in an epoch."""
+        info = camera_info() if info is None else info
         observation = Observation(stamp, message=raw_image(GREY, stamp), arrival=time.monotonic(), epoch=epoch)
-        self.pipeline.process(observation, SimpleNamespace(camera_info_at=lambda stamp: camera_info()))
+        self.pipeline.process(observation, SimpleNamespace(camera_info_at=lambda stamp: info))
         return self.recorders["publishers"].calls[-1][1][0]
 
     def left(self):
@@ -368,6 +369,31 @@ def test_a_valid_pose_is_always_one_of_a_localized_image():
     assert not status.image_localized
     set_decision(status, accepted, 4.0)
     assert status.pose_valid and status.image_localized and status.confidence == pytest.approx(0.4)
+
+
+# --- intrinsics ---------------------------------------------------------------------------------
+
+
+def with_focal_length(factor):
+    info = camera_info()
+    info.k[0], info.k[4] = factor * info.k[0], factor * info.k[4]
+    return info
+
+
+def test_unusual_intrinsics_are_reported_until_they_change_and_impossible_ones_are_refused(setup):
+    def reported():
+        calls = [arguments for name, arguments in setup.displays.diagnostics.calls if name == "warn"]
+        return dict(calls)["intrinsics of the camera"]
+
+    assert setup.image().pose_valid and reported() == ""
+    assert setup.image(NOW + S // 10, info=with_focal_length(10)).pose_valid
+    assert reported().startswith("focal length fx = 2600 of an image of 320x240 pixels")
+    assert setup.image(NOW + S // 5).pose_valid and reported() == ""
+    status = setup.image(NOW + S // 2, info=with_focal_length(1 / 260))
+    assert not status.pose_valid and status.reason.startswith("impossible intrinsics: focal length fx = 1 of an image")
+    assert setup.drops.totals() == {"invalid_image": 1}
+    warnings = [str(arguments) for name, arguments in setup.node.logger.calls if name == "warning"]
+    assert sum("intrinsics of the camera are unusual" in text for text in warnings) == 1
 
 
 # --- the device ---------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from nre_ros.errors import ImageError, MapError, NreError
 from nre_ros.gate.decision import Decision, State
 from nre_ros.gate.gate import Gate
 from nre_ros.gate.observation import Observation
-from nre_ros.geometry import Camera, map_to_odom
+from nre_ros.geometry import Camera, camera_warnings, map_to_odom
 from nre_ros.images import check_image_size
 from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.localization.result import LocalizationResult
@@ -256,6 +256,7 @@ class ImagePipeline:
         # the camera object of the image before, where nothing has changed: it keeps what it has computed
         if camera != self._cameras.get(observation.camera_name):
             self._cameras[observation.camera_name] = camera
+            self._report_intrinsics(observation.camera_name, camera)
         camera = self._cameras[observation.camera_name]
         check_image_size(image, camera)
         decoded = time.perf_counter()
@@ -397,7 +398,15 @@ class ImagePipeline:
         warning = self._optical_frames.check(camera_frame)
         if warning:
             self._logger.warning(warning)
-            self._displays.diagnostics.warn(warning)
+            self._displays.diagnostics.warn(f"frame {camera_frame}", warning)
+
+    def _report_intrinsics(self, camera_name: str, camera: Camera) -> None:
+        """Reports what is unusual about new intrinsics, and probably wrong."""
+        name = f"camera {camera_name}" if camera_name else "the camera"
+        warnings = "; ".join(camera_warnings(camera))
+        if warnings:
+            self._log.warning(f"intrinsics of {name} are unusual: {warnings}")
+        self._displays.diagnostics.warn(f"intrinsics of {name}", warnings)
 
     def _report_lost_device(self, fault: str) -> None:
         """Logs once that the device is lost; no later image can change that."""
