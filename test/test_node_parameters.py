@@ -117,6 +117,9 @@ def test_the_last_value_counts_whatever_its_type_and_the_key_of_its_file(node):
     made = node("retrieve:=9", DEFAULTS, named)
     assert value_of(made, "retrieve") == 9 and value_of(made, "publish_tf") is False
     assert value_of(node("", DEFAULTS, named), "retrieve") == 7
+    simulated = "/**:\n  ros__parameters:\n    use_sim_time: true\n"
+    assert value_of(node("", simulated), "use_sim_time") is True
+    assert value_of(node("use_sim_time:=0", simulated), "use_sim_time") is False
 
 
 def test_words_of_a_file_are_what_rcl_takes_them_for(node):

@@ -455,6 +455,8 @@ SECTIONS = {
 
 DECLARATIONS = tuple(declaration for section in SECTIONS.values() for declaration in section)
 _BY_NAME = {declaration.name: declaration for declaration in DECLARATIONS}
+_SIM_TIME = Declaration("use_sim_time", False, "Use the time of /clock.")
+"""The parameter that every node has."""
 
 DEPRECATED_NAMES = {
     "agreement": "gate_probability",
@@ -498,6 +500,8 @@ def declare(node: Node, configured: Callable[[], bool], arguments: Sequence[str]
         if fault:
             raise ParameterError(fault)
         node.declare_parameter(declaration.name, value, declaration.descriptor(), ignore_override=True)
+    if "use_sim_time" in given:  # which rclpy has declared already
+        node.set_parameters([Parameter("use_sim_time", value=_SIM_TIME.converted(given["use_sim_time"]))])
     _warn_unknown(node, given, arguments)
     node.add_on_set_parameters_callback(lambda parameters: _check(parameters, configured()))
     if hasattr(node, "add_pre_set_parameters_callback"):  # not in Humble
