@@ -48,6 +48,8 @@ from nre_ros.node.worker import Worker
 
 _ODOMETRY_PATIENCE = 0.05
 """Seconds to wait for odometry before an image is localized: the next reading is on its way, at 20 Hz or more."""
+_SINGLE = "~/localize_image"
+"""Stands for the name of a camera whose image came with a call; no camera of the robot can have it."""
 
 
 @dataclass(eq=False)
@@ -256,7 +258,8 @@ class ImagePipeline:
         # the camera object of the image before, where nothing has changed: it keeps what it has computed
         if camera != self._cameras.get(observation.camera_name):
             self._cameras[observation.camera_name] = camera
-            self._report_intrinsics(observation.camera_name, camera)
+            if observation.camera_name != _SINGLE:
+                self._report_intrinsics(observation.camera_name, camera)
         camera = self._cameras[observation.camera_name]
         check_image_size(image, camera)
         decoded = time.perf_counter()
@@ -278,7 +281,8 @@ class ImagePipeline:
         Raises:
             NreError: Image, intrinsics or map cannot be used.
         """
-        return self._estimate(Observation(stamp_nanoseconds(image.header.stamp), message=image), info, None)
+        stamp = stamp_nanoseconds(image.header.stamp)
+        return self._estimate(Observation(stamp, camera_name=_SINGLE, message=image), info, None)
 
     # --- 4. gate ------------------------------------------------------------------------------------
 
