@@ -23,6 +23,7 @@ from nre_ros.messages.bag import topic_listing
 from nre_ros.messages.camera_history import CameraHistory
 from nre_ros.messages.damaged_bag import open_readable, readable_messages
 from nre_ros.messages.depth_images import depth_array, encoded_depth_scale
+from nre_ros.messages.frame_ids import frame_name
 from nre_ros.messages.images import image_array
 from nre_ros.messages.stamps import seconds_text, stamp_in_recording
 
@@ -58,7 +59,7 @@ class BagRecording:
         self._reader, problem = open_readable(self.path)
         self.topics = choose_topics(self._reader, self.path, options)
         self._depth_scale = None if options.depth_scale is None else check_depth_scale(options.depth_scale)
-        frames = (options.frame,) if options.frame else () if self.topics.poses else _USUAL_FRAMES
+        frames = (frame_name(options.frame),) if options.frame else () if self.topics.poses else _USUAL_FRAMES
         self._index = BagIndexer(self._reader, self.topics, frames, options.pose_of).run()
         self.frame_id = self._map_frame()
         stamps = sorted(self._index.images)
