@@ -19,6 +19,8 @@ TOPICS_IN_VIEW = (
     "/path",
     "/markers/map",
     "/markers/fix",
+    "/map_points",
+    "/fix_points",
     "/debug_image",
     "/initialpose",
 )

@@ -448,6 +448,18 @@ def pose_error(T_a: npt.ArrayLike, T_b: npt.ArrayLike) -> tuple[float, float]:
     return float(np.linalg.norm(T_a[:3, 3] - T_b[:3, 3])), float(angle)
 
 
+def rotation_angle(R: npt.NDArray[np.float64]) -> float:
+    """Computes the angle of a rotation; nan if the matrix is not finite.
+
+    Args:
+        R: ``[3, 3]``.
+
+    Returns:
+        Radians.
+    """
+    return float(np.arccos(np.clip((np.trace(R) - 1) / 2, -1, 1)))
+
+
 def distant_origin(
     centre: npt.ArrayLike, spacing: float = 1.0, beyond: float = FAR_FROM_ORIGIN
 ) -> npt.NDArray[np.float64] | None:

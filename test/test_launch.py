@@ -29,7 +29,16 @@ REPLAY_ARGUMENTS = {"bag", "map", "rate", "image", "camera_info", "params_file",
 with_double = pytest.mark.skipif(REAL, reason="the real launch system is here")
 with_launch = pytest.mark.skipif(not REAL, reason="needs launch, launch_ros and ros2launch, which have no wheels")
 
-VIEWED = ["/pose_with_covariance", "/path", "/markers/map", "/markers/fix", "/debug_image", "/initialpose"]
+VIEWED = [
+    "/pose_with_covariance",
+    "/path",
+    "/markers/map",
+    "/markers/fix",
+    "/map_points",
+    "/fix_points",
+    "/debug_image",
+    "/initialpose",
+]
 ASK_RCLPY = (
     f"""
 TOPICS = {["image", "image/compressed", "camera_info", "pose", *VIEWED]}
@@ -218,6 +227,8 @@ def test_the_rviz_configuration_shows_the_nodes_topics():
     assert shown == {
         "/markers/map": ("MarkerArray", "Transient Local"),
         "/markers/fix": ("MarkerArray", "Transient Local"),
+        "/map_points": ("PointCloud2", "Transient Local"),
+        "/fix_points": ("PointCloud2", "Volatile"),
         "/path": ("Path", "Transient Local"),
         "/pose_with_covariance": ("PoseWithCovariance", "Volatile"),
         "/debug_image": ("Image", "Volatile"),
@@ -246,6 +257,8 @@ def test_the_foxglove_layout_shows_the_nodes_topics():
     assert own == {
         "/markers/map",
         "/markers/fix",
+        "/map_points",
+        "/fix_points",
         "/pose_with_covariance",
         "/path",
         "/debug_image/compressed",

@@ -39,6 +39,7 @@ def _info(args: argparse.Namespace) -> int:
         extent = " x ".join(f"{side:.2f}" for side in info.positions[1] - info.positions[0]) + " (cameras, map units)"
     print_table(
         ("map", info.path),
+        ("warning", info.warning or None),
         ("frame", info.frame_id),
         ("features", f"{info.backbone} {info.weights_hash[:12]}"),
         ("retrieval", info.retrieval),

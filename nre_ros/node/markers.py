@@ -15,12 +15,12 @@ from nre_ros.gate.decision import Decision
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.node.display_frame import DisplayFrame
-from nre_ros.node.interfaces import DisplayTopic, MapVersion, RateLimiter
+from nre_ros.node.interfaces import DisplayTopic, MapVersion, RateLimiter, displayed
 from nre_ros.node.parameters import value_of
 from nre_ros.pictures.view_3d import camera_size
 
-MAX_CAMERAS = 2000
-MAX_POINTS = 2000
+MAX_DRAWN_CAMERAS = 2000
+MAX_DRAWN_POINTS = 2000
 """Largest numbers that are drawn, chosen evenly: larger messages take RViz, and this node, too long."""
 _CORNERS = np.array([[0, 0, 0], [-0.6, -0.45, 1], [0.6, -0.45, 1], [0.6, 0.45, 1], [-0.6, 0.45, 1]])
 _EDGES = [0, 1, 0, 2, 0, 3, 0, 4, 1, 2, 2, 3, 3, 4, 4, 1]
@@ -81,7 +81,7 @@ class Markers:
             return
         version = MapVersion.of(store)
         poses = np.concatenate([np.zeros((0, 4, 4)), *(scan.poses for scan in store.scan())])
-        poses = poses[np.linspace(0, len(poses) - 1, min(len(poses), MAX_CAMERAS)).astype(int)]
+        poses = poses[displayed(len(poses), MAX_DRAWN_CAMERAS)]
         self._camera_size = camera_size(poses, np.zeros((0, 3))) if len(poses) else 0.1
         header, origin = self._frame.header(store)
         self._map.publish(MarkerArray(markers=[self._cameras(header, "keyframes", poses, _BLUE, origin)]))
@@ -131,7 +131,7 @@ def _points(header: Header, result: LocalizationResult, size: float, origin: npt
     """The map points in view, from green (low loss) to red."""
     assert result.points is not None and result.losses is not None  # of a result with a pose
     shown = np.flatnonzero(result.losses < 1)
-    shown = shown[np.linspace(0, len(shown) - 1, min(len(shown), MAX_POINTS)).astype(int)]
+    shown = shown[displayed(len(shown), MAX_DRAWN_POINTS)]
     if not len(shown):
         return _delete(header, "points")
     marker = _marker(header, "points", Marker.POINTS, size)

@@ -18,16 +18,16 @@ from nre_ros.keyframes.storage.map_origin import NO_ORIGIN
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.node.display_frame import DisplayFrame
-from nre_ros.node.interfaces import DisplayTopic, MapVersion, RateLimiter
+from nre_ros.node.interfaces import DisplayTopic, MapVersion, RateLimiter, displayed
 from nre_ros.node.parameters import value_of
 from nre_ros.node.ros_libraries import LIBRARIES
 from nre_ros.pictures.point_colours import point_colours
 
-MAX_POINTS = 200_000
+MAX_CLOUD_POINTS = 200_000
 """Points of the map that are sent at most: 3.2 MB, which RViz draws smoothly."""
-MAX_KEYFRAMES = 300
+MAX_CLOUD_KEYFRAMES = 300
 """Keyframes whose points are sent at most, evenly chosen; reading one takes about a millisecond."""
-MAP_SECONDS = 10.0
+MAP_CLOUD_SECONDS = 10.0
 """Between two clouds of a map that grows."""
 
 
@@ -91,7 +91,7 @@ class PointClouds:
             return
         version = MapVersion.of(store)
         self._map.publish(map_cloud(store, *self._frame.header(store)))
-        self._published, self._next_map = version, now + MAP_SECONDS
+        self._published, self._next_map = version, now + MAP_CLOUD_SECONDS
 
     def close(self) -> None:
         """Ends the topics."""
@@ -125,7 +125,7 @@ def fix_cloud(
 
 
 def map_cloud(store: KeyframeStore, header: Header, origin: npt.NDArray[np.float64] = NO_ORIGIN) -> PointCloud2:
-    """Returns the points of a map, at most ``MAX_POINTS`` of them, in the colours of the keyframes' pictures.
+    """Returns the points of a map, at most ``MAX_CLOUD_POINTS`` of them, in the colours of the keyframes' pictures.
 
     Args:
         store: The open map.
@@ -136,7 +136,7 @@ def map_cloud(store: KeyframeStore, header: Header, origin: npt.NDArray[np.float
         MapError: The map cannot be read.
     """
     ids = np.concatenate([np.zeros(0, np.int64), *(scan.ids for scan in store.scan())])
-    ids = ids[_evenly(len(ids), MAX_KEYFRAMES)]
+    ids = ids[displayed(len(ids), MAX_CLOUD_KEYFRAMES)]
     points, colours = [np.zeros((0, 3))], [np.zeros((0, 3), np.uint8)]
     # a reader of its own, without a cache: the cache of the localizer keeps what localization needs
     with KeyframeStore.open(store.path, cache_bytes=0) as reader:
@@ -145,7 +145,7 @@ def map_cloud(store: KeyframeStore, header: Header, origin: npt.NDArray[np.float
                 keyframe = reader.get(keyframe_id)
             except MapFormatError:  # damaged; localization reports it
                 continue
-            shown = _evenly(len(keyframe.points), max(MAX_POINTS // len(ids), 1))
+            shown = displayed(len(keyframe.points), max(MAX_CLOUD_POINTS // len(ids), 1))
             points.append(keyframe.points[shown] - origin)
             colours.append(point_colours(keyframe)[shown])
     return _cloud(header, np.concatenate(points), np.concatenate(colours))
@@ -157,7 +157,3 @@ def _cloud(header: Header, points: npt.NDArray, colours: npt.NDArray[np.uint8], 
     packed = (red << 16 | green << 8 | blue).astype(np.uint32).view(np.float32)
     x, y, z = np.ascontiguousarray(points.T, dtype=np.float32)
     return LIBRARIES.point_cloud(header, {"x": x, "y": y, "z": z, "rgb": packed, **more})
-
-
-def _evenly(count: int, most: int) -> npt.NDArray[np.int64]:
-    return np.linspace(0, count - 1, min(count, most)).astype(int)

@@ -244,18 +244,15 @@ class Displays:
         result: LocalizationResult,
         decision: Decision,
         store: KeyframeStore,
-        milliseconds: float,
     ) -> None:
-        """Shows one image, after its pose and status have been published.
+        """Shows one image, after its pose and status have been published; the diagnostics are updated before.
 
         Args:
             observation: The image.
             result: What the localizer found in it.
             decision: What the gate decided about it.
             store: The map; hence for the thread that may use it.
-            milliseconds: From the image's arrival to its status.
         """
-        self.diagnostics.update(observation, decision, milliseconds)
         try:
             if observation.image is not None:
                 self.debug_image.update(observation, result, decision, store.thumbnail)

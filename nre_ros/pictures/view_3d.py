@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from nre_ros.geometry import distant_origin, move_origin
 
-_MAX_POINTS = 30_000
+_MAX_POSE_VIEW_POINTS = 30_000
 """Browsers rotate that many points smoothly; of more, evenly spaced ones are drawn."""
 _FRUSTUM = np.array([[0, 0, 0], [-0.6, -0.45, 1], [0.6, -0.45, 1], [0.6, 0.45, 1], [-0.6, 0.45, 1]], dtype=float)
 _EDGES = (0, 1, 2, 0, 3, 4, 0, 1, 4, 3, 2)
@@ -37,7 +37,7 @@ def write_3d_view(
     """
     from plotly import graph_objects
 
-    points = np.asarray(points, dtype=float)[:: max(1, -(-len(points) // _MAX_POINTS))]
+    points = np.asarray(points, dtype=float)[:: max(1, -(-len(points) // _MAX_POSE_VIEW_POINTS))]
     localized = np.array(list(poses.values())).reshape(-1, 4, 4)
     origin = drawn_origin(np.concatenate([keyframes[:, :3, 3], localized[:, :3, 3]]))
     points, keyframes, localized = points - origin, move_origin(keyframes, origin), move_origin(localized, origin)

@@ -25,7 +25,7 @@ LighterGlue's median falls by 6 %, and SIFT's rises by 7 %.
 """
 MIN_INLIERS = 12
 """A pose with fewer inliers is not accepted. Users of hloc commonly choose this limit."""
-_CACHED_KEYFRAMES = 256
+_CACHED_KEYPOINT_SETS = 256
 _POSELIB_MODELS = {0: "PINHOLE", 4: "OPENCV", 8: "FULL_OPENCV"}
 """PoseLib's camera model for each number of distortion coefficients."""
 
@@ -129,7 +129,7 @@ class BaselineLocalizer:
         if name not in self._keyframes:
             keypoints = self.baseline.describe(self._read_image(name))
             self._keyframes[name] = (keypoints, *self._lift(name, keypoints))
-            while len(self._keyframes) > _CACHED_KEYFRAMES:
+            while len(self._keyframes) > _CACHED_KEYPOINT_SETS:
                 self._keyframes.popitem(last=False)
         self._keyframes.move_to_end(name)
         return self._keyframes[name]

@@ -23,6 +23,7 @@ from nre_ros.keyframes.retrieval.pose_prior import PosePrior, viewpoints_of
 from nre_ros.keyframes.storage.change_log import START, MapChanges
 from nre_ros.keyframes.storage.rows import KeyframeScan
 from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.sampling import evenly_spaced_indices
 
 _LOG = logging.getLogger(__name__)
 
@@ -142,7 +143,7 @@ class RetrievalIndex:
         count = len(self)
         if self._distance is None or count > 2 * self._distance_count:
             ids = self.ids
-            sample = ids[np.unique(np.linspace(0, len(ids) - 1, _DISTANCE_SAMPLE).round().astype(int))]
+            sample = ids[evenly_spaced_indices(len(ids), _DISTANCE_SAMPLE)]
             depths = np.concatenate(
                 [
                     (keyframe.points - keyframe.T_map_cam[:3, 3]) @ keyframe.T_map_cam[:3, 2]

@@ -196,6 +196,18 @@ class KeyframeStore:
             raise MapFormatError(f"map {self.path} is damaged: its metadata lacks {sorted(missing)}")
         return found
 
+    def set_warning(self, text: str) -> None:
+        """Records why the poses of the map are doubtful; ``metadata`` then has a ``warning``.
+
+        Args:
+            text: One line.
+        """
+        with self.batch():
+            if "warning" in self.metadata():
+                self.database.update("metadata", "warning", text)
+            else:
+                self.database.insert("metadata", "warning", text)
+
     @property
     def origin(self) -> npt.NDArray[np.float64]:
         """Origin [3] about which poses and points are stored, in the map's frame; zero unless the map is far from it.

@@ -49,6 +49,7 @@ class MapInfo:
         cameras: The cameras of the keyframes.
         origin: [3] about which poses and points are stored, in the map's frame; zero unless the map is far from it.
         positions: [2, 3] lowest and highest coordinates of the camera centres, None for an empty map.
+        warning: Why the importer doubts the poses; empty if it does not.
     """
 
     path: Path
@@ -67,6 +68,7 @@ class MapInfo:
     cameras: tuple[Camera, ...]
     origin: npt.NDArray[np.float64]
     positions: npt.NDArray[np.float64] | None
+    warning: str = ""
 
     @property
     def thumbnail_bytes(self) -> int:
@@ -113,6 +115,7 @@ def describe_map(store: KeyframeStore) -> MapInfo:
         backbone=metadata["backbone"],
         weights_hash=metadata["weights_hash"],
         retrieval=metadata.get("retrieval", ""),
+        warning=metadata.get("warning", ""),
         created=metadata["created"],
         source=metadata.get("source", ""),
         schema_version=version,
