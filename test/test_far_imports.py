@@ -102,7 +102,7 @@ def test_a_colmap_model_in_utm(tmp_path):
 
 
 def test_points_are_triangulated_in_utm(gallery):
-    poses = [T for T in mapping_poses(keyframes=60, seed=2)[:3]]
+    poses = list(mapping_poses(keyframes=60, seed=2)[:3])
     images = [gallery.render(CAMERA, T).image for T in poses]
     found = []
     for M in (np.eye(4), UTM):
