@@ -8,6 +8,7 @@ retrieved keyframes, and ``thumbnails`` the pictures. The last column of every r
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -118,7 +119,8 @@ def check_schema(db: sqlite3.Connection, path: Path) -> None:
         path: The file, for the error message.
 
     Raises:
-        MapFormatError: The file belongs to another program, is of a newer version or lacks a table.
+        MapFormatError: The file belongs to another program, is of a newer version, lacks a table, or contains what no
+            map has: SQLite would run a trigger, or compute a view or a virtual table.
     """
     application_id = db.execute("PRAGMA application_id").fetchone()[0]
     version = schema_version(db)
@@ -128,7 +130,13 @@ def check_schema(db: sqlite3.Connection, path: Path) -> None:
         raise MapFormatError(
             f"map {path} has format version {version}, this nre_ros reads up to {SCHEMA_VERSION}: update nre_ros"
         )
-    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    entries = db.execute("SELECT type, name, CAST(sql AS BLOB) FROM sqlite_master").fetchall()
+    for kind, name, statement in entries:
+        virtual = re.match(rb"\s*CREATE\s+VIRTUAL", statement or b"", re.IGNORECASE)
+        if virtual or kind not in ("table", "index"):
+            what = "virtual table" if virtual else kind
+            raise MapFormatError(f"map {path} is damaged or malicious: it contains the {what} {name!r}")
+    tables = {name for kind, name, _ in entries if kind == "table"}
     missing = (_TABLES_2 if version > 1 else _TABLES_1) - tables
     if missing:
         raise MapFormatError(f"map {path} is damaged: it lacks the tables {sorted(missing)}")
