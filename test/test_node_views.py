@@ -7,6 +7,7 @@ import pathlib
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -86,13 +87,13 @@ def world(tmp_path):
     class World:
         facts = {"map": "kitchen.db"}
 
-        def update(self, result=None, decision=None, state=State.LOCALIZED, stamp=STAMP, image=GREY, map_fault=""):
+        def update(self, result=None, decision=None, state=State.LOCALIZED, stamp=STAMP, image=GREY, **faults):
             result = localized() if result is None else result
             if decision is None and result.success:
                 decision = accepted(result)
             elif decision is None:
                 decision = Decision(False, state, result.reason, judged=False)
-            observation = Observation(stamp, camera_frame="optical", image=image, map_fault=map_fault)
+            observation = Observation(stamp, camera_frame="optical", image=image, **faults)
             self.displays.diagnostics.image_arrived()
             self.displays.diagnostics.update(observation, decision, 40.0)
             self.displays.update(observation, result, decision, self.store)
@@ -212,8 +213,43 @@ def test_diagnostics_report_the_state(world):
     world.update(LocalizationResult(reason="no"), map_fault="map kitchen.db is gone")
     status, _ = newest(world, heard)
     assert (status.level, status.message) == (DiagnosticStatus.ERROR, "map kitchen.db is gone")
+    world.update(LocalizationResult(reason="no"), device_fault="the device cuda is lost")
+    status, _ = newest(world, heard)
+    assert (status.level, status.message) == (DiagnosticStatus.ERROR, "the device cuda is lost")
     world.update()
     assert newest(world, heard)[0].level == DiagnosticStatus.OK
+
+    world.displays.diagnostics.warn("camera_link is no optical frame")
+    status, values = newest(world, heard)
+    assert status.level == DiagnosticStatus.WARN and status.message.endswith("but camera_link is no optical frame")
+    assert values["camera frame"] == "camera_link is no optical frame"
+
+    world.displays.diagnostics.forget("~/clear was called")
+    status, values = newest(world, heard)
+    assert (status.level, status.message) == (DiagnosticStatus.WARN, "not localized: ~/clear was called")
+    assert "confidence" not in values
+
+
+def test_the_confidence_of_the_diagnostics_is_that_of_the_accepted_pose(world):
+    """An alternative pose may be the accepted one, with a confidence of its own."""
+    heard, _ = world.listener.subscribe(DiagnosticArray, "/diagnostics")
+    result = localized(confidence=0.9)
+    world.update(result, replace(accepted(result), confidence=0.31))
+    status, values = newest(world, heard)
+    assert values["confidence"] == "0.31" and "confidence of only 0.31" in status.message
+
+
+def test_the_memory_of_a_lost_device_ends_no_diagnostics(monkeypatch):
+    import torch
+
+    from nre_ros.node.diagnostics import device_facts
+
+    def lost(device):
+        raise RuntimeError("CUDA error: unspecified launch failure\nCompile with ...")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lost)
+    facts = device_facts(torch.device("cuda"))
+    assert facts["device error"] == "CUDA error: unspecified launch failure" and facts["device"] == "cuda"
 
 
 def test_diagnostics_warn_when_the_last_pose_is_old(world):

@@ -391,6 +391,7 @@ def _print_report(report: ImportReport, source: MapSource, check: PoseCheck) -> 
         ("pose check", check.summary()),
         *((what, f"{count} points{of_this_run}") for what, count in sorted(report.tally.items())),
         ("resumed", report.resumed or None),
+        *source.counts,
         ("duplicates left out", len(report.near_duplicates)),
         ("skipped", len(report.skipped)),
         *((f"  {count}", reason) for reason, count in report.frequent_reasons()),

@@ -35,6 +35,7 @@ class MapSource(ABC):
         refine: Whether the depths of the points are refined against other views.
         frame_id: Name of the frame that the poses are in.
         notes: What the user should know before the import, one line each.
+        counts: What happened to how many images before the import, as rows of the closing table.
         pose_columns: How the text file of the poses was read; None if the poses come from elsewhere.
     """
 
@@ -42,6 +43,7 @@ class MapSource(ABC):
     refine: bool = False
     frame_id: str = "map"
     notes: tuple[str, ...] = ()
+    counts: tuple[tuple[str, str], ...] = ()
     pose_columns: PoseColumns | None = None
 
     @abstractmethod
