@@ -31,6 +31,10 @@ from nre_ros.errors import CameraError, PoseError
 MIN_DEPTH = 1e-4
 """Points nearer to the camera's plane than this (metres) count as behind it."""
 
+FAR_FROM_ORIGIN = 1000.0
+"""Coordinates beyond this many metres are computed and stored about a nearer origin. Up to here a number in single
+precision is rounded by at most 0.03 mm."""
+
 _FAR = 1e4
 """Points at a larger |x / z| or |y / z| are projected as if there: in single precision the powers of
 the distortion would overflow."""
@@ -442,6 +446,55 @@ def pose_error(T_a: npt.ArrayLike, T_b: npt.ArrayLike) -> tuple[float, float]:
     T_a, T_b = np.asarray(T_a, dtype=np.float64), np.asarray(T_b, dtype=np.float64)
     angle = Rotation.from_matrix(T_a[:3, :3].T @ T_b[:3, :3]).magnitude()
     return float(np.linalg.norm(T_a[:3, 3] - T_b[:3, 3])), float(angle)
+
+
+def rotation_angle(R: npt.NDArray[np.float64]) -> float:
+    """Computes the angle of a rotation; nan if the matrix is not finite.
+
+    Args:
+        R: ``[3, 3]``.
+
+    Returns:
+        Radians.
+    """
+    return float(np.arccos(np.clip((np.trace(R) - 1) / 2, -1, 1)))
+
+
+def distant_origin(
+    centre: npt.ArrayLike, spacing: float = 1.0, beyond: float = FAR_FROM_ORIGIN
+) -> npt.NDArray[np.float64] | None:
+    """Chooses a nearer origin for what lies far from the origin of its frame, as in UTM coordinates.
+
+    Far from the origin single precision is coarse, and a small rotation about the origin is a large motion.
+
+    Args:
+        centre: ``[3]`` where the scene is, metres.
+        spacing: The new origin's coordinates are multiples of this number.
+        beyond: Largest coordinate, in metres, for which the frame's own origin is near enough.
+
+    Returns:
+        ``[3]`` the new origin in the frame; None where the frame's own origin is near enough.
+    """
+    centre = np.asarray(centre, dtype=np.float64)
+    if not np.abs(centre).max() > beyond:  # nor for nan
+        return None
+    origin: npt.NDArray[np.float64] = np.round(centre / spacing) * spacing + 0.0  # without -0
+    return origin
+
+
+def move_origin(T: npt.NDArray[np.float64], origin: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Expresses poses in a frame with the same axes and another origin.
+
+    Args:
+        T: ``[..., 4, 4]`` poses in a frame.
+        origin: ``[3]`` the other frame's origin in this frame.
+
+    Returns:
+        ``[..., 4, 4]`` the poses in the other frame.
+    """
+    moved = np.array(T, dtype=np.float64)
+    moved[..., :3, 3] -= origin
+    return moved
 
 
 def map_to_odom(T_map_cam: npt.NDArray[np.float64], T_odom_cam: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -6,23 +6,20 @@ import contextlib
 import itertools
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from domain_lock import DomainLock
 from time_limits import pytest_unconfigure  # noqa: F401 - a hook of pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-
-# Domains above 101 use ports that the system may hand out to others.
-_domains = itertools.cycle(range(1, 102))
-for _ in range(os.getpid() % 101):
-    next(_domains)
 
 
 def pytest_configure(config):
     """Tests that use rclpy in pytest's own process neither hear nor disturb another ROS system."""
     config.addinivalue_line("markers", "packaging: builds the package through one of its front doors (slow)")
-    os.environ.update(_isolation())
+    os.environ.update(_isolation(DomainLock()))  # locked until the process ends
     from nre_ros.process import prepare
     from nre_ros.ros_environment import set_prefix_path
 
@@ -40,12 +37,13 @@ def shared() -> Path:
 
 
 @pytest.fixture
-def ros_environment(tmp_path) -> dict[str, str]:
+def ros_environment(tmp_path) -> Iterator[dict[str, str]]:
     """Environment for the child processes of one test: a DDS domain and log folder of their own."""
     pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
     from nre_ros.ros_environment import clean_environment
 
-    return clean_environment(**_isolation(), ROS_LOG_DIR=str(tmp_path / "ros_log"))
+    with contextlib.closing(DomainLock()) as domain:
+        yield clean_environment(**_isolation(domain), ROS_LOG_DIR=str(tmp_path / "ros_log"))
 
 
 @pytest.fixture(scope="session")
@@ -79,8 +77,8 @@ def start(world, tmp_path):
         each.__exit__()
 
 
-def _isolation() -> dict[str, str]:
-    isolation = {"ROS_DOMAIN_ID": str(next(_domains)), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+def _isolation(domain: DomainLock) -> dict[str, str]:
+    isolation = {"ROS_DOMAIN_ID": str(domain.number), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
     if os.environ.get("ROS_DISTRO") == "humble":  # knows only the older variable
         isolation["ROS_LOCALHOST_ONLY"] = "1"
     return isolation

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keyframes and a tiny backbone for tests in which the real network does not matter."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from nre_ros.features.base import FeatureBackbone, FeatureGrid, FeatureMap, ImageFeatures, check_image
 from nre_ros.geometry import Camera
+from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.types import Keyframe
 
 CAMERA = Camera(640, 480, 524.2, 521.7, 319.5, 239.5, "radial_tangential", (-0.07, 0.02, -0.0013, 0.0004))
@@ -74,3 +77,26 @@ def random_keyframe(name, seed, points=500, channels=64, background=128, dimensi
         thumbnail=rng.bytes(5000),
     )
     return Keyframe(**{**values, **changes})
+
+
+UTM = np.eye(4)
+"""The frame of a map in UTM coordinates, and turned: motion from the map's old frame."""
+UTM[:3, :3] = Rotation.from_euler("zyx", [130, 20, -10], degrees=True).as_matrix()
+UTM[:3, 3] = 500_000.25, 5_400_000.5, 300.75
+
+
+def moved_keyframe(keyframe, T=UTM):
+    """A keyframe after a motion T [4, 4] of its map, in double precision."""
+    points = np.asarray(keyframe.points, dtype=np.float64) @ T[:3, :3].T + T[:3, 3]
+    return replace(keyframe, T_map_cam=T @ keyframe.T_map_cam, points=points)
+
+
+def moved_map(source, path, T=UTM, frame="map"):
+    """Writes a map whose keyframes are those of the map ``source`` after a motion T [4, 4]."""
+    with KeyframeStore.open(source) as old:
+        metadata = old.metadata()
+        made_with = metadata["backbone"], metadata["weights_hash"]
+        with KeyframeStore.create(path, *made_with, frame, retrieval=metadata["retrieval"]) as store:
+            for keyframe_id in old.names().values():
+                store.add(moved_keyframe(old.get(keyframe_id), T))
+    return path

@@ -45,6 +45,15 @@ def test_the_help_of_a_command_describes_it_and_all_its_options(path, parser):
 
 
 @pytest.mark.parametrize(
+    "path, names", [("evaluate", ["--peers"]), ("map build rgbd", ["--thin-motion", "--thin-overlap"])]
+)
+def test_the_help_does_not_show_deprecated_names_of_options(path, names):
+    parser = {" ".join(words): parser for words, parser in commands(build_parser())}[path]
+    accepted = {name for action in parser._actions for name in action.option_strings}
+    assert accepted.issuperset(names) and not [name for name in names if name in parser.format_help()]
+
+
+@pytest.mark.parametrize(
     "read, text", [(positive_int, "0"), (positive_float, "0"), (positive_float, "nan"), (non_negative_float, "inf")]
 )
 def test_numbers_out_of_range_are_refused(read, text):

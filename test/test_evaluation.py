@@ -27,6 +27,7 @@ from nre_ros.evaluation.output_folder import prepare_output_folder, read_evaluat
 from nre_ros.evaluation.records import read_records
 from nre_ros.gallery.bag import camera_info_message
 from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.localization import confidence
 
 COUNT = len(PLACES)
 
@@ -189,6 +190,29 @@ def test_baselines_can_be_added_to_a_run_of_version_0_1(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"seed": 0, "peers": {"map_images": "a"}}))
     with pytest.raises(EvaluationError, match='baselines: map_images "a", now "b"'):
         prepare_output_folder(tmp_path, {"seed": 0, "baselines": {"map_images": "b"}})
+
+
+def test_a_run_of_another_confidence_model_or_other_weights_is_refused(folder, tmp_path, monkeypatch):
+    options = EvaluationOptions(folder / "room.db", tmp_path, device="cpu")
+    with KeyframeStore.open(folder / "room.db") as store:
+        about = describe_run(BagInput(folder / "bag"), options, store)
+        prepare_output_folder(tmp_path, about)
+        model = tmp_path / "confidence.json"
+        model.write_text(confidence.MODEL_FILE.read_text().replace('"bias": ', '"bias": 1'))
+        monkeypatch.setattr(confidence, "MODEL_FILE", model)
+        other_model = describe_run(BagInput(folder / "bag"), options, store)
+    other_weights = {**about, "weights_hash": "0" * 64}
+    for key, other in (("confidence_model", other_model), ("weights_hash", other_weights)):
+        with pytest.raises(EvaluationError, match=rf'another evaluation \({key} "'):
+            prepare_output_folder(tmp_path, other)
+
+
+def test_a_run_described_without_weights_and_confidence_model_is_continued_once(tmp_path):
+    """An older run.json lacks the keys; it then gets the values of the run that continues it."""
+    prepare_output_folder(tmp_path, {"seed": 0})
+    prepare_output_folder(tmp_path, {"seed": 0, "weights_hash": "a", "confidence_model": "b"})
+    with pytest.raises(EvaluationError, match='confidence_model "b", now "c"'):
+        prepare_output_folder(tmp_path, {"seed": 0, "weights_hash": "a", "confidence_model": "c"})
 
 
 def test_another_list_of_the_same_length_is_refused(folder, tmp_path, capsys):

@@ -324,6 +324,25 @@ def test_ground_truth_in_another_map_frame_is_reported():
     assert "another frame than the map. Rotated by 90.0 degrees and shifted by 5.00 m" in finding
 
 
+@pytest.mark.parametrize(
+    "shift, inverse, words",
+    [
+        (1, False, ["--truth-format wxyz"]),
+        (-1, False, ["--truth-format tum"]),
+        (0, True, ["--truth-direction map-to-camera"]),
+        (1, True, ["--truth-format wxyz", "--truth-direction map-to-camera"]),
+    ],
+)
+def test_ground_truth_in_another_convention_is_reported(shift, inverse, words):
+    """Quaternions with w first, poses from the map to the camera, and both, read as TUM's."""
+    truth, stamps = trajectory(200)
+    other = np.linalg.inv(truth) if inverse else truth.copy()
+    quaternions = np.roll(Rotation.from_matrix(other[:, :3, :3]).as_quat(), shift, axis=1)
+    other[:, :3, :3] = Rotation.from_quat(quaternions).as_matrix()
+    (finding,) = summarize(results_of(noisy(truth), other, stamps))["findings"]
+    assert all(word in finding for word in words) and finding.count("--truth") == len(words)
+
+
 def test_ground_truth_of_another_part_of_the_robot_is_reported():
     """base_link, x forward, instead of the optical frame."""
     truth, stamps = trajectory(200)

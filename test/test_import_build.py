@@ -257,7 +257,9 @@ def test_the_old_names_of_the_culling_options_work_with_a_warning(capsys):
     words = ["map", "build", "colmap", "x", "--images", "y", "-o", "m.db"]
     args = parser.parse_args([*words, "--thin-motion", "0.1", "--thin-overlap", "0.5"])
     assert (args.cull_motion, args.cull_overlap) == (0.1, 0.5)
-    assert "--thin-motion is deprecated, use --cull-motion" in capsys.readouterr().err
+    warnings = capsys.readouterr().err
+    for old, new in (("--thin-motion", "--cull-motion"), ("--thin-overlap", "--cull-overlap")):
+        assert f"warning: {old} is deprecated and will be removed: use {new}" in warnings
     args = parser.parse_args([*words, "--cull-motion", "0.2"])
     assert (args.cull_motion, args.cull_overlap) == (0.2, None) and not capsys.readouterr().err
 

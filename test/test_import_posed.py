@@ -60,6 +60,19 @@ def test_images_that_cannot_be_used_are_reported_one_by_one(tmp_path, name, erro
         source.keyframe(name, KeyframeBuilder(None))
 
 
+@pytest.mark.parametrize("names", [["a.jpg", "b.jpg", "c.jpg"], ["1", "2", "3"], ["a b", "c d", "e f"]])
+@pytest.mark.parametrize("keypoints", [[False] * 3, [True, False, True], [True] * 3])
+def test_every_image_is_read_with_or_without_lines_of_keypoints(tmp_path, names, keypoints):
+    text = ""
+    for k, (name, has_keypoints) in enumerate(zip(names, keypoints)):
+        text += f"{k + 1} 1 0 0 0 {k} 0 0 1 {name}\n" + ("10.5 20.5 -1 30 40 7\n" if has_keypoints else "")
+    source = ColmapPosesSource(colmap_folder(tmp_path, text), tmp_path)
+    assert source.names() == sorted(names)
+    assert [source.pose(name)[1][0, 3] for name in names] == [0, -1, -2]
+    bare = keypoints[:2].count(False)  # behind the last image nothing need follow
+    assert [f"{bare} of 3 images have no line" in note for note in source.notes] == [True] * bool(bare)
+
+
 def test_folders_that_are_no_model_are_refused_at_once(tmp_path):
     with pytest.raises(ImportSourceError, match="neither cameras.txt nor cameras.bin"):
         ColmapPosesSource(tmp_path, tmp_path)
@@ -97,6 +110,7 @@ def test_an_unsupported_camera_of_cameras_bin_affects_only_its_images(tmp_path):
     pinhole = struct.pack("<IiQQ4d", 2, 1, 640, 480, 500, 500, 320, 240)
     cameras = struct.pack("<Q", 2) + fov + pinhole
     (tmp_path / "cameras.bin").write_bytes(cameras)
+    (tmp_path / "cameras.txt").unlink()
     source = ColmapPosesSource(tmp_path, tmp_path)
     with pytest.raises(CameraError, match="FOV is not supported"):
         source.camera("a.jpg")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from keyframe_samples import CAMERA, PlaceBackbone, pixels_of, random_pose
 
-from nre_ros.errors import ImageError, ImportSourceError, PoseError
+from nre_ros.errors import ImageError, ImportSourceError
 from nre_ros.geometry import invert, position_quaternion
 from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.building.point_selection import candidate_pixels, select_distributed, smooth_depth
@@ -139,19 +139,11 @@ def test_lists_that_do_not_fit_together_are_refused(folder, spoil, match):
     assert "\n" not in str(error.value)
 
 
-def test_of_lists_of_different_lengths_the_common_part_is_imported(folder):
-    builder = KeyframeBuilder(PlaceBackbone(), 50)
-    (folder / "list.txt").write_text("0.jpg\n1.jpg\n2.jpg\n")
-    longer = source(folder)
-    assert (
-        longer.names() == ["0.jpg", "1.jpg", "2.jpg"] and "2 poses" in longer.notes[0] and "3 images" in longer.notes[0]
-    )
-    assert len(longer.keyframe("1.jpg", builder).points) == 50
-    with pytest.raises(PoseError, match="no pose for this image: .*2 poses.*3 images"):
-        longer.keyframe("2.jpg", builder)
-    (folder / "list.txt").write_text("0.jpg\n")
-    shorter = source(folder)
-    assert shorter.names() == ["0.jpg"] and len(shorter.notes) == 1
+@pytest.mark.parametrize("names", ["0.jpg\n1.jpg\n2.jpg\n", "0.jpg\n"])
+def test_numbers_of_poses_and_images_that_differ_are_refused(folder, names):
+    (folder / "list.txt").write_text(names)
+    with pytest.raises(ImportSourceError, match=rf"2 poses.*{names.count('jpg')} images.*line i"):
+        source(folder)
 
 
 def test_wrong_arguments_are_refused(folder):

@@ -238,8 +238,8 @@ def test_the_view_of_a_large_map_is_a_sample_and_its_title_states_the_share(path
     pytest.importorskip("plotly")
     from nre_ros.pictures import map_view
 
-    monkeypatch.setattr(map_view, "_MAX_CAMERAS", 4)
-    monkeypatch.setattr(map_view, "_MAX_POINTS", 500)
+    monkeypatch.setattr(map_view, "_MAX_MAP_PAGE_CAMERAS", 4)
+    monkeypatch.setattr(map_view, "_MAX_MAP_PAGE_POINTS", 500)
     monkeypatch.setattr(map_view, "_MAX_THUMBNAIL_BYTES", 4 * len(JPEG))
     with KeyframeStore.open(path) as store:
         sample = map_view.sample_map(store)

@@ -61,6 +61,8 @@ node.create_subscription(TFMessage, "tf", lambda m: heard.setdefault("tf", m), 1
 end = time.monotonic() + 60
 while len(heard) < 2 and time.monotonic() < end:
     rclpy.spin_once(node, timeout_sec=0.1)
+publishers = {topic: node.count_publishers(topic) for topic in ("status", "tf")}
+assert len(heard) == 2, f"heard {sorted(heard)} only; publishers found: {publishers}"
 status, tf = heard["status"], heard["tf"]
 (endpoint,) = node.get_publishers_info_by_topic("tf")
 print(json.dumps({
@@ -83,10 +85,10 @@ def exchange(environment: dict[str, str], folder: Path) -> dict:
         listener = subprocess.run(
             [sys.executable, "-c", LISTENER], env=environment, cwd=folder, capture_output=True, text=True, timeout=120
         )
+        assert listener.returncode == 0, f"{listener.stderr}\ntalker: {talker.poll() or 'running'}"
     finally:
         talker.kill()
         talker.wait()
-    assert listener.returncode == 0, listener.stderr
     return json.loads(listener.stdout.splitlines()[-1])
 
 

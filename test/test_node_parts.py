@@ -13,8 +13,12 @@ pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make se
 
 import torch
 from nre_ros.msg import LocalizationStatus
+from rclpy.serialization import serialize_message
 from ros_process import CAMERA, assert_pose, camera_info, jpeg_image, raw_image
+from sensor_msgs.msg import Image
 
+from nre_ros.errors import ImageError
+from nre_ros.gate.decision import Decision, State
 from nre_ros.gate.gate import Gate
 from nre_ros.gate.observation import Observation
 from nre_ros.gate.settings import GateSettings
@@ -22,13 +26,14 @@ from nre_ros.localization.result import LocalizationResult
 from nre_ros.node import engine as engines
 from nre_ros.node.camera_input import CameraInput
 from nre_ros.node.clock_monitor import ClockMonitor
-from nre_ros.node.conversions import stamp_message
+from nre_ros.node.conversions import stamp_message, stamp_nanoseconds
 from nre_ros.node.engine import Engine
 from nre_ros.node.image_drops import DropCounter, ImageDrop
 from nre_ros.node.initial_pose import InitialPose, InitialPoseInput
 from nre_ros.node.logs import ThrottledLogger
 from nre_ros.node.parameters import DECLARATIONS, fixed_gate_settings, gate_settings
 from nre_ros.node.pipeline import ImagePipeline
+from nre_ros.node.serialized_image import SerializedImage
 from nre_ros.node.worker import Worker
 
 S = 10**9
@@ -103,29 +108,84 @@ def test_the_gate_settings_of_the_parameter_defaults_are_its_own_defaults():
 
 @pytest.fixture
 def camera():
-    taken = []
+    taken, destroyed = [], []
     drops = DropCounter()
-    interfaces = SimpleNamespace(subscription=lambda kind, topic, *_: topic)
+    interfaces = SimpleNamespace(
+        subscription=lambda kind, topic, *_, **__: SimpleNamespace(topic_name=topic),
+        latched_subscription=lambda *_: None,
+        timer=lambda *_, **__: None,
+        destroy=lambda subscription: destroyed.append(subscription.topic_name),
+    )
     node = SimpleNamespace(
+        get_logger=Silent,
         get_parameter=lambda name: SimpleNamespace(value={"image_transport": "auto", "max_rate": 0.0}[name]),
         resolve_topic_name=lambda name, only_expand=False: name,
     )
-    camera = CameraInput(node, interfaces, "", drops, lambda source, message: taken.append(message.header.stamp.sec))
-    camera.taken, camera.drops = taken, drops
+    camera = CameraInput(node, interfaces, "", drops, lambda source, image: taken.append(image.message().header.stamp))
+    camera.taken, camera.drops, camera.destroyed = taken, drops, destroyed
     return camera
+
+
+def arrives(camera, message):
+    transport = "raw" if isinstance(message, Image) else "compressed"
+    camera._receive(transport, SerializedImage(type(message), serialize_message(message)))
 
 
 def test_of_two_transports_a_frame_apart_each_image_is_taken_once(camera):
     for raw, jpeg in ((1, None), (2, 1), (3, 2), (4, 3)):
-        camera._on_raw(raw_image(GREY, raw * S // 2))
+        arrives(camera, raw_image(GREY, raw * S // 2))
         if jpeg:
-            camera._on_compressed(jpeg_image(GREY, jpeg * S // 2))
+            arrives(camera, jpeg_image(GREY, jpeg * S // 2))
     assert camera.received == 4
     assert camera.drops.of_camera("") == {"duplicate": 3}
     # the raw images end: the others go on
     for jpeg in (4, 5, 6):
-        camera._on_compressed(jpeg_image(GREY, jpeg * S // 2))
+        arrives(camera, jpeg_image(GREY, jpeg * S // 2))
     assert camera.received == 6
+    assert [stamp_nanoseconds(stamp) for stamp in camera.taken] == [k * S // 2 for k in range(1, 7)]
+
+
+def test_beside_a_stream_of_images_the_other_transport_is_given_up_and_tried_again_after_a_loss(camera, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("nre_ros.node.camera_input.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def stream(make, first, count=6, seconds=0.1):
+        for k in range(count):
+            now[0] += seconds
+            arrives(camera, make(GREY, (first + k) * S))
+        camera._choose_transport()
+
+    stream(jpeg_image, 1, seconds=1.0)
+    assert camera.destroyed == [], "a slow camera: both transports cost little"
+    stream(jpeg_image, 11)
+    assert camera.destroyed == ["image"]
+    camera._choose_transport()
+    now[0] += 1.5
+    camera._choose_transport()
+    assert set(camera._subscriptions) == {"raw", "compressed"}, "the stream has ended"
+    stream(raw_image, 21)
+    assert camera.destroyed == ["image", "image/compressed"] and set(camera._subscriptions) == {"raw"}
+    assert camera.received == 18 and camera.drops.totals() == {}
+
+
+def test_of_two_streams_the_raw_one_stays(camera):
+    for k in range(1, 6):
+        arrives(camera, jpeg_image(GREY, k * S))
+        arrives(camera, raw_image(GREY, k * S))
+    camera._choose_transport()
+    assert camera.destroyed == ["image/compressed"] and camera.received == 5
+
+
+@pytest.mark.parametrize("message", [raw_image(GREY, 5 * S + 7), jpeg_image(GREY, 2**31 * S - 1)])
+def test_the_stamp_of_a_serialized_image_is_read_without_the_pixels(message):
+    data = serialize_message(message)
+    image = SerializedImage(type(message), data)
+    assert image.stamp == stamp_nanoseconds(message.header.stamp) and image.message() == message
+    for cut in (0, 3, 11, len(data) // 2):
+        damaged = SerializedImage(type(message), data[:cut])
+        assert damaged.stamp in (0, image.stamp)
+        with pytest.raises(ImageError, match="cannot be deserialized"):
+            damaged.message()
 
 
 def test_an_image_is_taken_with_the_intrinsics_of_its_own_stamp(camera):
@@ -149,7 +209,7 @@ def test_an_initial_pose_that_is_forgotten_while_tf_is_asked_is_not_applied(forg
         return np.eye(4)
 
     initial_pose._lookups = SimpleNamespace(between=between)
-    initial_pose.set(InitialPose(np.eye(4), 0.01 * np.eye(6), "map", "base_link", 0, "initialpose"))
+    initial_pose.set(InitialPose(np.eye(4), 0.01 * np.eye(6), "base_link", 0, "initialpose"))
     assert initial_pose.pending
     observation = Observation(NOW, camera_frame="camera")
     initial_pose.apply(gate, observation)
@@ -206,14 +266,18 @@ def test_a_debug_image_that_fails_takes_no_status_back(monkeypatch):
         raise RuntimeError("a picture cannot be drawn")
 
     publishers = SimpleNamespace(publish_status=published.append)
-    parts = dict.fromkeys(("mode", "clock", "initial_pose", "map_odom", "propagation", "last_pose", "worker"), Silent())
+    names = ("mode", "clock", "initial_pose", "map_odom", "propagation", "last_pose", "worker")
+    parts = dict.fromkeys(names, Silent())
+    optical_frames = SimpleNamespace(check=lambda frame: "")
     node, frames = SimpleNamespace(get_logger=Silent), SimpleNamespace(camera="camera", map="map")
     pipeline = ImagePipeline(
         node, SimpleNamespace(store=None), Gate(), frames, Silent(),
-        **parts, drops=drops, publishers=publishers, displays=SimpleNamespace(update=fails),
+        **parts, drops=drops, publishers=publishers, displays=SimpleNamespace(update=fails, diagnostics=Silent()), optical_frames=optical_frames,
     )  # fmt: skip
     status = LocalizationStatus(pose_valid=True)
-    monkeypatch.setattr(pipeline, "_process", lambda *args: (LocalizationResult(), None, status))
+    monkeypatch.setattr(
+        pipeline, "_process", lambda *args: (LocalizationResult(), Decision(False, State.LOST, ""), status)
+    )
     monkeypatch.setattr("nre_ros.node.pipeline.log_exception", lambda node, error: logged.append(str(error)))
     source = SimpleNamespace(camera_info_at=lambda stamp: None)
     pipeline.process(Observation(NOW, message=raw_image(GREY, NOW), arrival=time.monotonic()), source)

@@ -94,7 +94,8 @@ def world(tmp_path):
                 decision = Decision(False, state, result.reason, judged=False)
             observation = Observation(stamp, camera_frame="optical", image=image, map_fault=map_fault)
             self.displays.diagnostics.image_arrived()
-            self.displays.update(observation, result, decision, self.store, 40.0)
+            self.displays.diagnostics.update(observation, decision, 40.0)
+            self.displays.update(observation, result, decision, self.store)
             self.displays.publish_map(self.store)
 
         def until(self, condition, act=lambda: None, seconds=30.0):

@@ -35,6 +35,21 @@ def test_every_parameter_has_one_row_with_its_default():
         assert value == declaration.default and type(value) is type(declaration.default), declaration.name
 
 
+def test_the_strict_parameters_are_those_of_the_recipe_and_stricter_than_the_defaults():
+    strict = (ROOT / "config/strict.yaml").read_text()
+    assert strict[strict.index("/**:") :] in (ROOT / "docs/gate.md").read_text()
+    parameters = yaml.safe_load(strict)["/**"]["ros__parameters"]
+    declared = {declaration.name: declaration for declaration in DECLARATIONS}
+    for name, value in parameters.items():
+        assert declared[name].converted(value) == value and not declared[name].fault(value), name
+    assert parameters["min_alternative_confidence"] >= parameters["min_confidence"] > declared["min_confidence"].default
+    assert parameters["single_confidence"] == 0.0 and parameters["odom_frame"] and not parameters["last_pose_file"]
+    for name in ("first_fixes", "first_seconds", "jump_fixes", "jump_seconds"):
+        assert parameters[name] > declared[name].default
+    for name in ("max_alternative_share", "max_position_stddev"):
+        assert parameters[name] < declared[name].default
+
+
 def test_the_parameters_that_the_slam_document_gives_exist():
     declared = {declaration.name: declaration for declaration in DECLARATIONS}
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/slam.md").read_text(), re.DOTALL)

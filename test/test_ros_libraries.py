@@ -194,7 +194,7 @@ def test_a_map_cloud_is_bounded_and_empty_maps_give_empty_clouds(libraries, monk
     whole = read(point_clouds.map_cloud(store, HEADER))
     stored = np.concatenate([keyframe.points for keyframe in store.load(list(store.names().values()))])
     np.testing.assert_array_equal(np.stack([whole["x"], whole["y"], whole["z"]], 1), stored)
-    monkeypatch.setattr(point_clouds, "MAX_POINTS", 3)
+    monkeypatch.setattr(point_clouds, "MAX_CLOUD_POINTS", 3)
     assert len(read(point_clouds.map_cloud(store, HEADER))["x"]) <= 3
 
 

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import TypeAlias
+import sys
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """What ``add_subparsers`` returns; the class itself is not public."""
@@ -60,6 +62,39 @@ def add_seed_option(parser: argparse._ActionsContainer, what: str) -> None:
     parser.add_argument("--seed", type=int, default=0, help=f"seed of {what} (default: 0)")
 
 
+def add_localizer_options(parser: argparse._ActionsContainer) -> None:
+    """Adds the options of a localizer: ``--device``, ``--seed``, ``--retrieve`` and ``--min-confidence``.
+
+    Args:
+        parser: The parser of the command, or one of its groups.
+    """
+    add_device_option(parser)
+    add_seed_option(parser, "the random draws; the same seed gives the same poses")
+    parser.add_argument(
+        "--retrieve", type=positive_int, default=5, metavar="K", help="keyframes retrieved an image (default: 5)"
+    )
+    parser.add_argument(
+        "--min-confidence",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="a pose with a lower confidence counts as not found (default: 0.5)",
+    )
+
+
+def add_animate_option(parser: argparse._ActionsContainer) -> None:
+    """Adds ``--animate``.
+
+    Args:
+        parser: The parser of the command.
+    """
+    parser.add_argument(
+        "--animate",
+        action="store_true",
+        help="also write replay.gif, an animated picture; every image in it is localized once more",
+    )
+
+
 def add_node_parameter_option(parser: argparse._ActionsContainer) -> None:
     """Adds ``--param NAME:=VALUE``, which may be given several times.
 
@@ -73,6 +108,70 @@ def add_node_parameter_option(parser: argparse._ActionsContainer) -> None:
         type=node_parameter,
         metavar="NAME:=VALUE",
         help="set a parameter of the node; the option may be given several times",
+    )
+
+
+def add_deprecated_name(parser: argparse._ActionsContainer, name: str, option: argparse.Action) -> None:
+    """Accepts the former name of an option, with a warning; ``--help`` does not show the former name.
+
+    Args:
+        parser: The parser or the group of the option.
+        name: The former name, for example ``--peers``.
+        option: What ``add_argument`` returned for the option.
+    """
+    parser.add_argument(
+        name,
+        action=_DeprecatedName,
+        option=option,
+        dest=option.dest,
+        nargs=option.nargs,
+        const=option.const,
+        default=option.default,
+        type=option.type or str,
+        help=argparse.SUPPRESS,
+    )
+
+
+class _DeprecatedName(argparse.Action):
+    """Warns, and does what the option does under its present name."""
+
+    def __init__(self, *, option: argparse.Action, **settings: Any):
+        super().__init__(**settings)
+        self._option = option
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        present = self._option.option_strings[0]
+        print(f"warning: {option_string} is deprecated and will be removed: use {present}", file=sys.stderr)
+        self._option(parser, namespace, values, option_string)
+
+
+def add_pose_convention(parser: argparse._ActionsContainer, format_option: str, direction_option: str, of: str) -> None:
+    """Adds the two options that say how a text file of poses is written.
+
+    Args:
+        parser: The parser of the command.
+        format_option: Name of the option for the columns.
+        direction_option: Name of the option for the direction.
+        of: The poses, for the help text.
+    """
+    parser.add_argument(
+        format_option,
+        choices=("auto", "tum", "wxyz", "euroc"),  # pose_columns.POSE_FORMATS, whose module loads torch
+        default="auto",
+        help=f"columns of {of}: tum (t x y z qx qy qz qw), wxyz (the same with qw first), euroc (wxyz in nanoseconds), "
+        "or auto: by the header or the numbers, else tum (default: auto)",
+    )
+    parser.add_argument(
+        direction_option,
+        choices=("camera-to-map", "map-to-camera"),
+        default="camera-to-map",
+        help=f"direction of {of}: of the camera in the map, or its inverse (default: camera-to-map)",
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nre_ros.cli.arguments import positive_int
+from nre_ros.cli.arguments import add_command, add_localizer_options, positive_int
 
 _DESCRIPTION = """\
 Reads a public data set in the layout in which it is downloaded, builds the map from the official split, localizes
@@ -31,12 +31,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """
     from nre_ros.evaluation.datasets import DATASETS
 
-    parser = subparsers.add_parser(
-        "benchmark",
-        help="run a public benchmark (7-Scenes, Cambridge, Aachen, InLoc, TUM, EuRoC)",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    summary = "run a public benchmark (7-Scenes, Cambridge, Aachen, InLoc, TUM, EuRoC)"
+    parser = add_command(subparsers, "benchmark", summary, _DESCRIPTION)
     parser.add_argument("name", choices=sorted(DATASETS), metavar="NAME", help=", ".join(DATASETS))
     parser.add_argument("--root", required=True, metavar="DIR", help="folder of the data set")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for maps, reports and the table")
@@ -48,18 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--points", type=positive_int, default=500, metavar="N", help="map points per keyframe (default 500)"
     )
-    parser.add_argument(
-        "--retrieve", type=positive_int, default=5, metavar="K", help="keyframes retrieved per query (default 5)"
-    )
-    parser.add_argument(
-        "--min-confidence",
-        type=float,
-        default=0.5,
-        metavar="P",
-        help="smallest confidence of an accepted pose (default 0.5)",
-    )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
-    parser.add_argument("--seed", type=int, default=0, help="seed of all random draws (default 0)")
+    add_localizer_options(parser)
     parser.add_argument(
         "--worst", type=int, default=10, metavar="N", help="number of images that each report shows (default 10)"
     )

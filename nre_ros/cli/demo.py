@@ -9,13 +9,14 @@ from pathlib import Path
 
 from nre_ros.cli.arguments import (
     Subparsers,
+    add_animate_option,
     add_command,
     add_device_option,
     add_seed_option,
     positive_float,
     positive_int,
 )
-from nre_ros.cli.replay import add_animate_option, print_result
+from nre_ros.cli.output import print_replay
 
 _DESCRIPTION = """\
 Shows the whole package at work, without a camera and without data of your own.
@@ -73,5 +74,5 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.device,
         arguments.animate,
     )
-    print_result(result)
+    print_replay(result)
     return 0

@@ -5,12 +5,18 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nre_ros.cli.arguments import node_parameter, positive_float, positive_int
+from nre_ros.cli.arguments import (
+    add_command,
+    add_deprecated_name,
+    add_localizer_options,
+    add_node_parameter_option,
+    add_pose_convention,
+    positive_float,
+    positive_int,
+)
 
 if TYPE_CHECKING:
     from nre_ros.evaluation.evaluate import Evaluation
@@ -29,8 +35,7 @@ compares the poses with the ground truth if there is one, and writes into DIR:
 The same command continues an interrupted run. docs/evaluation.md defines every figure.
 """
 
-_EXAMPLES = """\
-examples:
+_EXAMPLE = """\
   nre_ros evaluate --map kitchen.db --bag kitchen/bag -o kitchen_evaluation
   nre_ros evaluate --map kitchen.db --images images --list query.txt --camera cameras.txt \\
       --ground-truth query_poses.txt -o kitchen_evaluation
@@ -43,13 +48,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     Args:
         subparsers: The commands of ``nre_ros``.
     """
-    parser = subparsers.add_parser(
-        "evaluate",
-        help="evaluate a map on a bag or on images with known poses, and write a report",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    summary = "evaluate a map on a bag or on images with known poses, and write a report"
+    parser = add_command(subparsers, "evaluate", summary, _DESCRIPTION, _EXAMPLE)
     parser.add_argument("--map", required=True, metavar="MAP.db", help="map to localize in")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="output folder")
     _add_inputs(parser)
@@ -89,9 +89,10 @@ def _add_ground_truth(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="TOPIC|TUM.txt",
         help="topic of type PoseStamped, PoseWithCovarianceStamped or Odometry, or a file of lines "
-        "'t x y z qx qy qz qw'; with --images, line i is the pose of image i (default: the bag's /ground_truth, or its "
+        "'t x y z qx qy qz qw' or with a header; with --images, line i is the pose of image i (default: the bag's /ground_truth, or its "
         "only PoseStamped topic)",
     )
+    add_pose_convention(group, "--truth-format", "--truth-direction", "the poses of a ground-truth file")
     group.add_argument(
         "--truth-frame",
         default="",
@@ -116,21 +117,8 @@ def _add_ground_truth(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_localizer(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("localizer")
-    group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
-    group.add_argument(
-        "--seed", type=int, default=0, help="seed of the random draws: the same seed gives the same poses (default 0)"
-    )
-    group.add_argument(
-        "--retrieve", type=positive_int, default=5, metavar="K", help="keyframes retrieved per query (default 5)"
-    )
-    group.add_argument(
-        "--min-confidence",
-        type=float,
-        default=0.5,
-        metavar="P",
-        help="smallest confidence of an accepted pose (default 0.5); can be changed without localizing again",
-    )
+    group = parser.add_argument_group("localizer", "--min-confidence can be changed without localizing again")
+    add_localizer_options(group)
     group.add_argument("--config", metavar="FILE.yml", help="settings of the estimator, under their published names")
     group.add_argument("--force", action="store_true", help="replace the records of an earlier evaluation in DIR")
 
@@ -141,21 +129,14 @@ def _add_ros(parser: argparse.ArgumentParser) -> None:
         "--through-ros", action="store_true", help="play the bag over DDS to the node instead of reading it directly"
     )
     group.add_argument("--rate", type=positive_float, default=1.0, help="speed relative to real time (default 1)")
-    group.add_argument(
-        "--param",
-        action="append",
-        default=[],
-        type=node_parameter,
-        metavar="NAME:=VALUE",
-        help="set a parameter of the node; the option may be given several times",
-    )
+    add_node_parameter_option(group)
 
 
 def _add_baselines(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "baselines: other methods on the same retrieved keyframes (requirements/baselines.txt)"
     )
-    group.add_argument(
+    baselines = group.add_argument(
         "--baselines",
         nargs="?",
         const="all",
@@ -163,9 +144,7 @@ def _add_baselines(parser: argparse.ArgumentParser) -> None:
         metavar="NAME,NAME",
         help="sift, xfeat, lighterglue, disk_lightglue (default, without names: all that are installed)",
     )
-    group.add_argument(
-        "--peers", nargs="?", const="all", default="", dest="baselines", action=_DeprecatedPeers, help=argparse.SUPPRESS
-    )
+    add_deprecated_name(group, "--peers", baselines)
     group.add_argument("--map-images", metavar="DIR", help="folder of the map's images, by the names of the keyframes")
     group.add_argument(
         "--map-depth",
@@ -173,20 +152,6 @@ def _add_baselines(parser: argparse.ArgumentParser) -> None:
         help="folder of the map's depth images (.png, 16 bit, mm); without it, the points of the baselines' keypoints "
         "are triangulated",
     )
-
-
-class _DeprecatedPeers(argparse.Action):
-    """Stores the value of ``--peers``, the name of ``--baselines`` in version 0.1, with a warning."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[object] | None,
-        option_string: str | None = None,
-    ) -> None:
-        print(f"warning: {option_string} is deprecated and will be removed: use --baselines", file=sys.stderr)
-        setattr(namespace, self.dest, values)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -200,6 +165,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from nre_ros.evaluation.evaluate import evaluate
     from nre_ros.evaluation.options import EvaluationOptions
+    from nre_ros.keyframes.importers.pose_columns import PoseConvention
     from nre_ros.nre import EstimatorConfig, load_config
 
     baselines, source = _baselines(arguments), _source(arguments)
@@ -209,6 +175,7 @@ def run(arguments: argparse.Namespace) -> int:
         output=Path(arguments.output),
         ground_truth=arguments.ground_truth,
         ground_truth_frame=arguments.truth_frame,
+        convention=PoseConvention(arguments.truth_format, arguments.truth_direction),
         max_gap=arguments.max_gap,
         device=arguments.device,
         seed=arguments.seed,

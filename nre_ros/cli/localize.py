@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from nre_ros.cli.arguments import Subparsers, add_command, add_device_option, add_seed_option, positive_int
+from nre_ros.cli.arguments import Subparsers, add_command, add_localizer_options
 from nre_ros.errors import CameraError, ImageError, NreError
 
 if TYPE_CHECKING:
@@ -65,18 +65,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="COLMAP's cameras.txt; if it has several cameras, each image takes the camera of its size",
     )
     parser.add_argument("-o", "--output", metavar="RESULT.jsonl", help="file to write (default: standard output)")
-    add_device_option(parser)
-    add_seed_option(parser, "the random draws; the same seed gives the same poses")
-    parser.add_argument(
-        "--retrieve", type=positive_int, default=5, metavar="K", help="keyframes retrieved an image (default: 5)"
-    )
-    parser.add_argument(
-        "--min-confidence",
-        type=float,
-        default=0.5,
-        metavar="P",
-        help="a pose with a lower confidence counts as not found (default: 0.5)",
-    )
+    add_localizer_options(parser)
     parser.add_argument(
         "--config", metavar="FILE.yml", help="settings of the estimator, under the names of the published code"
     )

@@ -6,18 +6,27 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from nre_ros.cli.arguments import non_negative_float, positive_int
+from nre_ros.cli.arguments import (
+    add_deprecated_name,
+    add_device_option,
+    add_pose_convention,
+    add_seed_option,
+    non_negative_float,
+    positive_int,
+)
 from nre_ros.cli.output import print_table
+from nre_ros.errors import ImportSourceError
 from nre_ros.features import BACKBONES, DEFAULT_BACKBONE
 
 if TYPE_CHECKING:
     from nre_ros.keyframes.building.culling import CullingRule
     from nre_ros.keyframes.importers.import_report import ImportReport
     from nre_ros.keyframes.importers.map_source import MapSource
+    from nre_ros.keyframes.importers.pose_agreement.check import PoseCheck
 
 _BUILD_HELP = """The map is written to MAP.db.partial and renamed when it is complete. After an interruption the same
 command continues the build. Images that cannot be imported are reported with the reason and counted; the others are
@@ -61,59 +70,69 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
             usage=importer.usage,
         )
         importer.add_arguments(parser)
+        if importer.name != "colmap":  # a model's points fix what its poses are of
+            _add_pose_frame(parser)
         _add_build_options(parser)
         parser.set_defaults(func=_build, make_source=importer.make_source, usage_error=parser.error)
 
 
 def _add_build_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options that all importers share."""
-    parser.add_argument("-o", "--output", required=True, metavar="MAP.db", help="the map file to write")
+    parser.add_argument("-o", "--output", metavar="MAP.db", help="the map file to write")
+    parser.add_argument(
+        "--diagnose",
+        action="store_true",
+        help="write no map: compare poses, cameras and depth with the images, and try which mistake explains a "
+        "disagreement; exit code 1 if they disagree",
+    )
+    parser.add_argument(
+        "--accept-poses", action="store_true", help="build the map although the poses disagree with the images"
+    )
     parser.add_argument(
         "--features",
         choices=sorted(BACKBONES),
         default=DEFAULT_BACKBONE,
         help="xfeat (default), or nre: the published networks, after `nre_ros weights import`",
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network runs")
+    add_device_option(parser)
     parser.add_argument(
         "--points", type=positive_int, default=500, metavar="N", help="points of a keyframe (default 500)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random draws (default 0)")
+    add_seed_option(parser, "the random draws")
     parser.add_argument("--force", action="store_true", help="replace an existing map when the new one is complete")
     parser.add_argument("--keep-all", action="store_true", help="keep near-duplicates of earlier views too")
-    parser.add_argument(
+    motion = parser.add_argument(
         "--cull-motion",
-        "--thin-motion",
-        action=_RenamedOption,
         type=non_negative_float,
         metavar="RAD",
         help="a view whose scene moved by less than this angle in the image is a near-duplicate of an earlier view "
         "(default 0.004; for recordings 0.05)",
     )
-    parser.add_argument(
+    overlap = parser.add_argument(
         "--cull-overlap",
-        "--thin-overlap",
-        action=_RenamedOption,
         type=non_negative_float,
         metavar="SHARE",
         help="... if the view also shows this share of the earlier view's points (default 0.95; for recordings 0.8)",
     )
+    add_deprecated_name(parser, "--thin-motion", motion)
+    add_deprecated_name(parser, "--thin-overlap", overlap)
 
 
-class _RenamedOption(argparse.Action):
-    """An option whose first name is the current one; its other names print a warning."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        """Stores the value."""
-        if option_string in self.option_strings[1:]:
-            print(f"warning: {option_string} is deprecated, use {self.option_strings[0]}", file=sys.stderr)
-        setattr(namespace, self.dest, values)
+def _add_pose_frame(parser: argparse.ArgumentParser) -> None:
+    """Adds what the poses of a source are of."""
+    parser.add_argument(
+        "--pose-frame",
+        choices=("camera", "body", "opengl"),
+        default="camera",
+        help="what the poses are of: the camera's optical frame (z forward, x right, y down; default), a body frame "
+        "(x forward, y left, z up), or an OpenGL camera (z backward, x right, y up)",
+    )
+    parser.add_argument(
+        "--extrinsics",
+        metavar="'X Y Z [QX QY QZ QW]'",
+        help="the camera's place in the frame that the poses are of, in metres; a quaternion replaces the axes of "
+        "--pose-frame",
+    )
 
 
 def _add_colmap_arguments(parser: argparse.ArgumentParser, files: str) -> None:
@@ -161,9 +180,10 @@ def _add_rgbd_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--poses",
         metavar="TUM.txt",
-        help="poses, camera to map, 't x y z qx qy qz qw'; line i belongs to line i of LIST",
+        help="poses, 't x y z qx qy qz qw' or with a header; line i belongs to line i of LIST",
     )
     parser.add_argument("--list", metavar="LIST", help="file of image names, one a line")
+    add_pose_convention(parser, "--poses-format", "--pose-direction", "the poses")
     parser.add_argument(
         "--camera",
         metavar="CAMERAS.txt",
@@ -176,20 +196,22 @@ def _add_rgbd_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _rgbd_source(args: argparse.Namespace) -> MapSource:
+    from nre_ros.keyframes.importers.pose_columns import PoseConvention
     from nre_ros.keyframes.importers.rgbd.folder import RgbdFolderSource
     from nre_ros.keyframes.importers.rgbd.layouts import rgbd_folder_source
 
     lists = {"--images": args.images, "--depth": args.depth, "--poses": args.poses, "--list": args.list}
+    convention = PoseConvention(args.poses_format, args.pose_direction)
     if args.folder is not None:
         given = [option for option, value in lists.items() if value is not None]
         if given:
             args.usage_error(f"FOLDER and {given[0]} exclude each other")
-        return rgbd_folder_source(args.folder, args.camera, args.sequences, args.depth_scale)
+        return rgbd_folder_source(args.folder, args.camera, args.sequences, args.depth_scale, convention)
     missing = [option for option, value in {**lists, "--camera": args.camera}.items() if value is None]
     if missing:
         args.usage_error(f"FOLDER or {', '.join(missing)} is missing")
     scale = 1000.0 if args.depth_scale is None else args.depth_scale
-    return RgbdFolderSource(args.images, args.depth, args.poses, args.list, args.camera, scale)
+    return RgbdFolderSource(args.images, args.depth, args.poses, args.list, args.camera, scale, convention)
 
 
 def _add_bag_arguments(parser: argparse.ArgumentParser) -> None:
@@ -301,20 +323,53 @@ def _build(args: argparse.Namespace) -> int:
     from nre_ros.features import choose_device, load_backbone
     from nre_ros.keyframes.building.builder import KeyframeBuilder
     from nre_ros.keyframes.importers.build_map import build_map
+    from nre_ros.keyframes.importers.pose_agreement.check import check_poses
+    from nre_ros.keyframes.importers.pose_agreement.pairs import ANCHORS, DIAGNOSIS_ANCHORS
 
-    source: MapSource = args.make_source(args)  # before the network is loaded: a mistyped folder is reported at once
-    if getattr(args, "no_refine", False):
-        source.refine = False
-    for note in source.notes:
-        print(note, file=sys.stderr)
-    builder = KeyframeBuilder(load_backbone(args.features, choose_device(args.device)), args.points, seed=args.seed)
+    if args.output is None and not args.diagnose:
+        args.usage_error("the following arguments are required: -o/--output")
     try:
-        report = build_map(source, builder, args.output, force=args.force, culling=_culling_rule(args, source))
+        source = _open_source(args)  # before the network is loaded: a mistyped folder is reported at once
+        check = check_poses(source, DIAGNOSIS_ANCHORS if args.diagnose else ANCHORS)
+        for line in check.lines():
+            print(f"warning: {line}", file=sys.stderr)
+        if args.diagnose:
+            print_table(("pose check", check.summary()))
+            return 0 if check.good else 1
+        if check.refused and not args.accept_poses:
+            raise ImportSourceError(
+                f"map {args.output} is not written: {check.summary()}. Correct the source, try more with --diagnose, or "
+                "give --accept-poses"
+            )
+        builder = KeyframeBuilder(load_backbone(args.features, choose_device(args.device)), args.points, seed=args.seed)
+        report = build_map(
+            source,
+            builder,
+            args.output,
+            force=args.force,
+            culling=_culling_rule(args, source),
+            warning="" if check.good else check.summary(),
+        )
     except KeyboardInterrupt:
         print(f"interrupted; the same command continues {args.output}.partial", file=sys.stderr)
         return 130
-    _print_report(report)
+    _print_report(report, source, check)
     return 0
+
+
+def _open_source(args: argparse.Namespace) -> MapSource:
+    """Opens the source with the options that all sources share, and prints its notes."""
+    from nre_ros.keyframes.importers.map_source import PosedImageSource
+    from nre_ros.keyframes.importers.pose_frames import camera_in_pose_frame
+
+    source: MapSource = args.make_source(args)
+    if getattr(args, "no_refine", False):
+        source.refine = False
+    if isinstance(source, PosedImageSource) and hasattr(args, "pose_frame"):
+        source.T_pose_cam = camera_in_pose_frame(args.pose_frame, args.extrinsics)
+    for note in source.notes:
+        print(note, file=sys.stderr)
+    return source
 
 
 def _culling_rule(args: argparse.Namespace, source: MapSource) -> CullingRule:
@@ -326,12 +381,14 @@ def _culling_rule(args: argparse.Namespace, source: MapSource) -> CullingRule:
     return CullingRule(0.0 if args.keep_all else motion, overlap)
 
 
-def _print_report(report: ImportReport) -> None:
+def _print_report(report: ImportReport, source: MapSource, check: PoseCheck) -> None:
     of_this_run = f" (of the {report.keyframes - report.resumed} keyframes of this run)" if report.resumed else ""
     print_table(
         ("map", report.path),
+        ("poses", None if source.pose_columns is None else source.pose_columns.describe()),
         ("keyframes", report.keyframes),
         ("points", report.points),
+        ("pose check", check.summary()),
         *((what, f"{count} points{of_this_run}") for what, count in sorted(report.tally.items())),
         ("resumed", report.resumed or None),
         ("duplicates left out", len(report.near_duplicates)),

@@ -39,6 +39,7 @@ def _info(args: argparse.Namespace) -> int:
         extent = " x ".join(f"{side:.2f}" for side in info.positions[1] - info.positions[0]) + " (cameras, map units)"
     print_table(
         ("map", info.path),
+        ("warning", info.warning or None),
         ("frame", info.frame_id),
         ("features", f"{info.backbone} {info.weights_hash[:12]}"),
         ("retrieval", info.retrieval),
@@ -49,6 +50,7 @@ def _info(args: argparse.Namespace) -> int:
         ("size", f"{info.file_bytes / 2**20:.1f} MiB"),
         *((f"  {table}", f"{size / 2**20:.1f} MiB") for table, size in info.table_bytes.items() if size),
         ("extent", extent),
+        ("origin", " ".join(f"{value:.0f}" for value in info.origin) if info.origin.any() else None),
         *(("camera", _camera_line(camera)) for camera in info.cameras),
         ("created", info.created),
         ("schema version", info.schema_version),
@@ -77,6 +79,7 @@ def _info_json(info: MapInfo) -> dict[str, Any]:
         **asdict(info),
         "path": str(info.path),
         "cameras": [asdict(camera) for camera in info.cameras],
+        "origin": info.origin.tolist(),
         "positions": None if info.positions is None else info.positions.tolist(),
         "thumbnail_bytes": info.thumbnail_bytes,
         "bytes_per_keyframe": info.bytes_per_keyframe,

@@ -8,7 +8,7 @@ import argparse
 import webbrowser
 from pathlib import Path
 
-from nre_ros.cli.arguments import Subparsers
+from nre_ros.cli.arguments import Subparsers, add_seed_option
 from nre_ros.cli.output import print_table
 
 
@@ -26,7 +26,7 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument("map", metavar="MAP.db")
     parser.add_argument("-o", "--output", default="view.html", metavar="VIEW.html", help="default: view.html")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of points (default 0)")
+    add_seed_option(parser, "the choice of points")
     parser.add_argument("--show", action="store_true", help="open it in the web browser")
     parser.set_defaults(func=_view)
 

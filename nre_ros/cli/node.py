@@ -45,7 +45,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--map", metavar="MAP.db", help="map to localize in (the parameter map_file)")
     parser.add_argument(
-        "--params-file", metavar="FILE", help="YAML file of parameters (default: the package's config/localize.yaml)"
+        "--params-file",
+        metavar="FILE",
+        help="YAML file of parameters (config/localize.yaml has all with their defaults)",
     )
     parser.add_argument(
         "--parameters",
@@ -100,12 +102,9 @@ def ros_arguments(arguments: argparse.Namespace) -> list[str]:
     Returns:
         ``--ros-args``, the parameter file and the map, then the user's own ROS arguments.
     """
-    from nre_ros.ros_environment import config_file
-
     given = ["--ros-args"]
-    params_file = arguments.params_file or config_file("localize.yaml")
-    if params_file:
-        given += ["--params-file", str(params_file)]
+    if arguments.params_file:
+        given += ["--params-file", arguments.params_file]
     if arguments.map is not None:
         # quoted as a YAML string: a map called 1 or true stays text
         given += ["-p", f"map_file:={json.dumps(arguments.map)}"]

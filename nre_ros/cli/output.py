@@ -4,6 +4,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nre_ros.replay.replay_bag import ReplayResult
+
 
 def print_table(*rows: tuple[str, object]) -> None:
     """Prints a table of two columns, one pair of label and value a line.
@@ -15,3 +20,12 @@ def print_table(*rows: tuple[str, object]) -> None:
     width = max(len(label) for label, _ in shown)
     for label, value in shown:
         print(f"{label:<{width}}  {value}")
+
+
+def print_replay(result: ReplayResult) -> None:
+    """Prints the table of a replay and where its pictures are.
+
+    Args:
+        result: What ``replay_bag`` returned.
+    """
+    print_table(*result.summary.rows(), ("picture", result.picture), ("animation", result.animation))

@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from nre_ros.cli.arguments import Subparsers, add_command, add_node_parameter_option, positive_float
-from nre_ros.cli.output import print_table
-
-if TYPE_CHECKING:
-    from nre_ros.replay.replay_bag import ReplayResult
+from nre_ros.cli.arguments import (
+    Subparsers,
+    add_animate_option,
+    add_command,
+    add_node_parameter_option,
+    positive_float,
+)
+from nre_ros.cli.output import print_replay
 
 _DESCRIPTION = """\
 Plays a rosbag2 (sqlite3 or MCAP) over DDS to the ROS 2 node, as a robot would send its images.
@@ -60,19 +62,6 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.set_defaults(func=run)
 
 
-def add_animate_option(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--animate``.
-
-    Args:
-        parser: The parser of the command.
-    """
-    parser.add_argument(
-        "--animate",
-        action="store_true",
-        help="also write replay.gif, an animated picture; every image in it is localized once more",
-    )
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Replays the bag and prints the table.
 
@@ -95,14 +84,5 @@ def run(arguments: argparse.Namespace) -> int:
         dict(arguments.param),
         animate=arguments.animate,
     )
-    print_result(result)
+    print_replay(result)
     return 0
-
-
-def print_result(result: ReplayResult) -> None:
-    """Prints the table of a replay and where its pictures are.
-
-    Args:
-        result: The numbers and the pictures of the replay.
-    """
-    print_table(*result.summary.rows(), ("picture", result.picture), ("animation", result.animation))

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,28 +13,15 @@ import numpy.typing as npt
 from rosbags.highlevel import AnyReader
 from scipy.spatial.transform import Rotation
 
-from nre_ros.errors import EvaluationError
+from nre_ros.errors import EvaluationError, PoseError
 from nre_ros.evaluation.ground_truth import GroundTruth, GroundTruthEntries
 from nre_ros.geometry import pose_matrix
 from nre_ros.keyframes.importers.bag.topics import POSE_TYPES
-from nre_ros.keyframes.importers.pose_checks import QUATERNION_TOLERANCE
-from nre_ros.messages.bag import POSE_TYPE, choose_topic
+from nre_ros.keyframes.importers.pose_checks import check_quaternion
+from nre_ros.messages.bag import choose_topic
 from nre_ros.messages.damaged_bag import open_readable, readable_messages
 from nre_ros.messages.stamps import header_stamp
 from nre_ros.messages.transform_buffer import TransformBuffer
-
-
-def find_topic(topics: Mapping[str, str]) -> str:
-    """Chooses the ground-truth topic of a bag: ``/ground_truth``, or the only topic of type PoseStamped.
-
-    Args:
-        topics: Topic name to message type of all topics in the bag.
-
-    Returns:
-        The topic, or an empty string if the choice is not clear.
-    """
-    poses = [topic for topic, kind in topics.items() if kind == POSE_TYPE]
-    return "/ground_truth" if "/ground_truth" in poses else poses[0] if len(poses) == 1 else ""
 
 
 def read_topic(path: Path | str, topic: str, camera_frame: str = "") -> GroundTruth:
@@ -83,8 +69,11 @@ def read_topic(path: Path | str, topic: str, camera_frame: str = "") -> GroundTr
 def _problem(numbers: npt.NDArray[np.float64]) -> str:
     if not np.isfinite(numbers).all():
         return f"pose is not finite: {numbers.tolist()}"
-    length = float(np.linalg.norm(numbers[3:]))
-    return f"quaternion has length {length:.4g}, expected 1" if abs(length - 1) > QUATERNION_TOLERANCE else ""
+    try:
+        check_quaternion(numbers[3:])
+    except PoseError as error:
+        return str(error)
+    return ""
 
 
 class _StaticTransforms:

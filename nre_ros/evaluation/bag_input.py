@@ -15,7 +15,7 @@ import numpy.typing as npt
 from rosbags.highlevel import AnyReader
 
 from nre_ros.errors import EvaluationError, ImageError, NreError
-from nre_ros.evaluation.bag_ground_truth import find_topic, read_topic
+from nre_ros.evaluation.bag_ground_truth import read_topic
 from nre_ros.evaluation.ground_truth import (
     NO_GROUND_TRUTH,
     GroundTruthAssociation,
@@ -29,7 +29,7 @@ from nre_ros.evaluation.options import EvaluationOptions
 from nre_ros.geometry import Camera
 from nre_ros.images import check_image_size
 from nre_ros.keyframes.importers.bag.topics import sibling_info
-from nre_ros.messages.bag import CAMERA_INFO_TYPE, IMAGE_TYPES, choose_topic
+from nre_ros.messages.bag import CAMERA_INFO_TYPE, IMAGE_TYPES, choose_topic, ground_truth_topic
 from nre_ros.messages.camera_info import camera_from_info
 from nre_ros.messages.damaged_bag import open_readable, readable_messages
 from nre_ros.messages.depth_images import is_depth
@@ -133,11 +133,11 @@ class BagInput(EvaluationInput):
                 return
 
     def ground_truth(self, options: EvaluationOptions, map_frame: str) -> GroundTruthAssociation:
-        name = options.ground_truth or find_topic(self.topics)
+        name = options.ground_truth or ground_truth_topic(self.topics)
         if not name:
             return NO_GROUND_TRUTH
         path = ground_truth_file(name)
-        trajectory = read_tum(path) if path else read_topic(self.path, name, self.camera_frame)
+        trajectory = read_tum(path, options.convention) if path else read_topic(self.path, name, self.camera_frame)
         check_frame(trajectory, map_frame, options.ground_truth_frame)
         check_overlap(trajectory, self.first_stamp, self.last_stamp, f"bag {self.path}")
 

@@ -21,7 +21,9 @@ from nre_ros.evaluation.output_folder import OUTCOMES, POSES, RECORDS, REPORT, S
 from nre_ros.evaluation.records import RecordFile, read_records
 from nre_ros.evaluation.result_files import write_csv, write_json, write_tum
 from nre_ros.features import choose_device
+from nre_ros.keyframes.importers.text_files import digest
 from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.localization import confidence
 from nre_ros.localization.localizer import Localizer
 
 if TYPE_CHECKING:
@@ -120,6 +122,8 @@ def describe_run(source: EvaluationInput, options: EvaluationOptions, store: Key
         "retrieve": options.retrieve,
         "device": str(choose_device(options.device)),
         "config": repr(options.config),
+        "weights_hash": metadata["weights_hash"],  # of the network
+        "confidence_model": digest(confidence.MODEL_FILE),
         "baselines": None,
     }
     if options.baselines:

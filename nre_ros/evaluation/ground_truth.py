@@ -9,19 +9,19 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from nre_ros.errors import EvaluationError, NreError
+from nre_ros.errors import EvaluationError
 from nre_ros.evaluation.metrics.query_results import GroundTruthLookup, pose_matrices, without_ground_truth
 from nre_ros.geometry import interpolate_poses
-from nre_ros.keyframes.importers.text_files import numbered_lines
-from nre_ros.keyframes.importers.text_trajectory import parse_tum_numbers
+from nre_ros.keyframes.importers.pose_columns import PoseColumns, PoseConvention
+from nre_ros.keyframes.importers.text_trajectory import read_text_trajectory
 
-MAX_GAP = 0.1
+DEFAULT_MAX_GAP = 0.1
 """Default of the largest time in seconds between two poses that are interpolated."""
 
 
@@ -43,7 +43,7 @@ class GroundTruth:
     frame: str = ""
     notes: tuple[str, ...] = ()
 
-    def at(self, stamps: npt.NDArray[np.int64], max_gap: float = MAX_GAP) -> npt.NDArray[np.float64]:
+    def at(self, stamps: npt.NDArray[np.int64], max_gap: float = DEFAULT_MAX_GAP) -> npt.NDArray[np.float64]:
         """Looks up or interpolates the poses at given stamps: linear in position, uniform in rotation.
 
         Args:
@@ -143,11 +143,12 @@ class GroundTruthEntries:
         return GroundTruth(source, stamps, np.array(self._values).reshape(-1, 7)[index], frame, notes)
 
 
-def read_tum(path: Path | str) -> GroundTruth:
-    """Reads a TUM file of lines ``t x y z qx qy qz qw``.
+def read_tum(path: Path | str, convention: PoseConvention = PoseConvention()) -> GroundTruth:
+    """Reads a trajectory file of lines ``t x y z qx qy qz qw``, or of the forms that ``pose_columns`` recognises.
 
     Args:
         path: File to read.
+        convention: What the user says of the poses.
 
     Returns:
         The trajectory.
@@ -155,23 +156,26 @@ def read_tum(path: Path | str) -> GroundTruth:
     Raises:
         EvaluationError: The file contains no valid pose.
     """
-    entries = GroundTruthEntries()
-    for number, line in _numbered_lines(path):
-        try:
-            entries.add(*parse_tum_numbers(line))
-        except NreError as error:
-            entries.reject(f"line {number}: {error}")
-    return entries.trajectory(str(path))
+    entries, text = GroundTruthEntries(), read_text_trajectory(path, convention)
+    for line in text.lines:
+        if line.values is not None:
+            entries.add(line.stamp, line.values)
+        else:
+            entries.reject(f"line {line.number}: {line.error}")
+    return _with_columns(entries.trajectory(str(path)), text.columns)
 
 
-def read_tum_of_list(path: Path | str, names: Sequence[str]) -> tuple[GroundTruth, dict[str, int], bool]:
-    """Reads a TUM file whose line i belongs to image i of a list.
+def read_tum_of_list(
+    path: Path | str, names: Sequence[str], convention: PoseConvention = PoseConvention()
+) -> tuple[GroundTruth, dict[str, int], bool]:
+    """Reads a trajectory file whose line i belongs to image i of a list.
 
     Where a line has no time, or the times do not increase, the line number replaces the stamp.
 
     Args:
         path: File to read.
         names: Image names of the list.
+        convention: What the user says of the poses.
 
     Returns:
         The trajectory, the stamp of each image in this trajectory, and whether these are stamps in nanoseconds (True)
@@ -180,29 +184,33 @@ def read_tum_of_list(path: Path | str, names: Sequence[str]) -> tuple[GroundTrut
     Raises:
         EvaluationError: The numbers of lines and of images differ, or there is no valid pose.
     """
-    lines = _numbered_lines(path)
-    if len(lines) != len(names):
+    text = read_text_trajectory(path, convention)
+    if len(text.lines) != len(names):
         raise EvaluationError(
-            f"ground truth {path} contains {len(lines)} poses, the list {len(names)} images: line i must be the pose of "
-            "image i"
+            f"ground truth {path} contains {len(text.lines)} poses, the list {len(names)} images: line i must be the "
+            "pose of image i"
         )
     by_time, by_line = GroundTruthEntries(), GroundTruthEntries()
-    for index, (number, line) in enumerate(lines, start=1):
-        try:
-            stamp, pose = parse_tum_numbers(line)
-            by_time.add(stamp, pose)
-            by_line.add(index, pose)
-        except NreError as error:
-            by_line.reject(f"line {number}: {error}")
+    for index, line in enumerate(text.lines, start=1):
+        if line.values is not None:
+            by_time.add(line.stamp, line.values)
+            by_line.add(index, line.values)
+        else:
+            by_line.reject(f"line {line.number}: {line.error}")
     times = by_time.stamps
     if len(times) == len(names) and all(0 < a < b for a, b in zip(times, times[1:])):
-        return by_time.trajectory(str(path)), dict(zip(names, times)), True
-    return by_line.trajectory(str(path)), {name: index for index, name in enumerate(names, start=1)}, False
+        return _with_columns(by_time.trajectory(str(path)), text.columns), dict(zip(names, times)), True
+    numbers = {name: index for index, name in enumerate(names, start=1)}
+    return _with_columns(by_line.trajectory(str(path)), text.columns), numbers, False
 
 
-def _numbered_lines(path: Path | str) -> list[tuple[int, str]]:
-    """The lines with their numbers in the file, without empty lines and comments."""
-    return [(number, line) for number, line in numbered_lines(path) if not line.startswith("#")]
+def _with_columns(trajectory: GroundTruth, columns: PoseColumns) -> GroundTruth:
+    """The trajectory with a note on how the file was read, unless that is TUM's usual way."""
+    if columns.is_tum:
+        return trajectory
+    return replace(
+        trajectory, notes=(*trajectory.notes, f"ground truth {trajectory.source}: read as {columns.describe()}")
+    )
 
 
 def check_overlap(trajectory: GroundTruth, first: int, last: int, images: str) -> None:

@@ -25,6 +25,7 @@ from nre_ros.keyframes.importers.colmap.cameras import camera_of_size, read_came
 from nre_ros.keyframes.importers.image_files import read_image
 from nre_ros.keyframes.importers.map_source import PosedImageSource
 from nre_ros.keyframes.importers.text_files import check_folder, image_names
+from nre_ros.sampling import evenly_spaced_indices
 
 if TYPE_CHECKING:
     from nre_ros.evaluation.options import EvaluationOptions
@@ -156,7 +157,7 @@ class ImageListInput(EvaluationInput):
     def ground_truth(self, options: EvaluationOptions, map_frame: str) -> GroundTruthAssociation:
         if not options.ground_truth:
             return NO_GROUND_TRUTH
-        trajectory, stamp_of_image, has_stamps = read_tum_of_list(options.ground_truth, self.names)
+        trajectory, stamp_of_image, has_stamps = read_tum_of_list(options.ground_truth, self.names, options.convention)
 
         def lookup(
             names: Sequence[str], stamps: npt.NDArray[np.int64]
@@ -294,7 +295,7 @@ def evenly_spaced(items: list[_Item], count: int) -> list[_Item]:
     """
     if not 0 < count < len(items):
         return items
-    return [items[round(k)] for k in np.linspace(0, len(items) - 1, count)]
+    return [items[k] for k in evenly_spaced_indices(len(items), count)]
 
 
 def _load_from_source(source: PosedImageSource, name: str) -> tuple[npt.NDArray[np.uint8], Camera]:

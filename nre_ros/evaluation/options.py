@@ -7,8 +7,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nre_ros.evaluation.ground_truth import MAX_GAP
+from nre_ros.evaluation.ground_truth import DEFAULT_MAX_GAP
 from nre_ros.evaluation.metrics.query_results import WRONG_DEGREES, WRONG_METRES
+from nre_ros.keyframes.importers.pose_columns import PoseConvention
 from nre_ros.nre import EstimatorConfig
 
 
@@ -19,8 +20,9 @@ class EvaluationOptions:
     Attributes:
         map_file: Map to localize in.
         output: Output folder.
-        ground_truth: TUM file or topic, empty for the default (of a bag: the topic that ``find_topic`` chooses).
+        ground_truth: TUM file or topic, empty for the default (of a bag: the topic that ``ground_truth_topic`` chooses).
         ground_truth_frame: Name of the map's frame in the ground truth, if it differs from the name in the map.
+        convention: What the user says of the poses of a ground-truth file.
         max_gap: Largest time in seconds between two ground-truth poses that are interpolated.
         device: ``auto``, ``cpu`` or ``cuda``.
         seed: Seed of the random draws.
@@ -43,7 +45,8 @@ class EvaluationOptions:
     output: Path
     ground_truth: str = ""
     ground_truth_frame: str = ""
-    max_gap: float = MAX_GAP
+    convention: PoseConvention = PoseConvention()
+    max_gap: float = DEFAULT_MAX_GAP
     device: str = "auto"
     seed: int = 0
     retrieve: int = 5

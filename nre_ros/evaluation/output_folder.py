@@ -22,6 +22,8 @@ REPORT = "report.html"
 
 _RENAMED_KEYS = {"peers": "baselines"}
 """Keys of run.json and summary.json as version 0.1 wrote them, and their present names."""
+_ADDED_KEYS = ("weights_hash", "confidence_model")
+"""Keys that an older run.json lacks: such an evaluation is continued, and then has the present values."""
 
 
 def baseline_records(folder: Path, name: str) -> Path:
@@ -68,6 +70,7 @@ def prepare_output_folder(folder: Path, about: dict[str, Any], force: bool = Fal
             f"{folder} contains {records[0].name} but no {ABOUT} that describes these records: use another folder"
         )
     if earlier is not None and not force:
+        earlier = {**{key: about[key] for key in _ADDED_KEYS if key in about}, **earlier}
         about = {**about, "baselines": about.get("baselines") or earlier.get("baselines")}
         earlier = {**earlier, "baselines": earlier.get("baselines") or about["baselines"]}
         if earlier != about:

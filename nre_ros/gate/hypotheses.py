@@ -58,6 +58,11 @@ def fault_of(observation: Observation, result: LocalizationResult, settings: Gat
         return f"its stamp is {observation.stamp} ns"
     if not np.isfinite(result.confidence):
         return f"its confidence is {result.confidence}"
+    if not result.success and result.confidence < settings.min_alternative_confidence:
+        return (
+            f"its confidence is {result.confidence:.2f}, the smallest of one of several poses is "
+            f"{settings.min_alternative_confidence:.2f} (min_alternative_confidence)"
+        )
     return (
         pose_fault("its pose", first.T_map_cam)
         or covariance_fault("its covariance", _covariance_of(first))
@@ -94,8 +99,9 @@ def hypotheses_of(
         covariance = own + _COARSE_COVARIANCE
         if other.covariance is not None and not covariance_fault("", other.covariance):
             covariance = other.covariance
-        if not uncertainty_fault(covariance, settings):
-            weighted.append((other.T_map_cam, covariance, min(result.confidence * other.share / first_share, 1.0)))
+        confidence = min(result.confidence * other.share / first_share, 1.0)
+        if confidence >= settings.min_alternative_confidence and not uncertainty_fault(covariance, settings):
+            weighted.append((other.T_map_cam, covariance, confidence))
     for pose, reported, confidence in weighted:
         T_map_cam = np.asarray(pose, dtype=np.float64)
         covariance = settings.covariance_inflation**2 * np.asarray(reported, dtype=np.float64)

@@ -32,6 +32,7 @@ class Observation:
         camera_name: Name of the camera (parameter ``cameras``), empty for the only one.
         camera_frame: Name of the camera's optical frame.
         message: The image as it arrived, None without ROS.
+        message_fault: Why ``message`` could not be deserialized, empty if it could.
         image: Pixels, uint8 BGR [H, W, 3] or grey [H, W]; None before they are decoded.
         camera: Intrinsics; None before they are known.
         T_base_cam: Extrinsics [4, 4], the camera's pose on the robot's body.  Needed when several cameras feed one
@@ -42,12 +43,14 @@ class Observation:
         images_received: Number of images of this camera so far, this one included.
         epoch: How often the node had forgotten its state when the image was taken up.
         map_fault: Why the map cannot be read, empty if it can.
+        device_fault: Why the device cannot compute any more, empty if it can.
     """
 
     stamp: int
     camera_name: str = ""
     camera_frame: str = ""
     message: Image | CompressedImage | None = field(default=None, repr=False)
+    message_fault: str = ""
     image: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
     camera: Camera | None = None
     T_base_cam: npt.NDArray[np.float64] = field(default_factory=lambda: IDENTITY)
@@ -57,3 +60,4 @@ class Observation:
     images_received: int = 0
     epoch: int = 0
     map_fault: str = ""
+    device_fault: str = ""

@@ -28,6 +28,8 @@ class GateSettings:
         single_confidence: A first pose of this confidence is accepted alone; 0: never.
         max_alternative_share: An image whose alternative pose has a larger share is evidence for neither pose.
         min_alternative_share: An alternative pose with a smaller share is not compared with odometry.
+        min_alternative_confidence: Smallest confidence of an alternative pose, and of each pose of an image whose first
+            pose alone is not confident enough; 0: any, where all poses of the image together are confident enough.
         covariance_inflation: Factor on the reported standard deviations.
         min_position_stddev: Metres, added to the reported deviations in squares.
         min_rotation_stddev: Radians, added to the reported deviations in squares.
@@ -50,6 +52,7 @@ class GateSettings:
     single_confidence: float = 0.0
     max_alternative_share: float = 0.35
     min_alternative_share: float = 0.1
+    min_alternative_confidence: float = 0.0
     covariance_inflation: float = 1.0
     min_position_stddev: float = 0.02
     min_rotation_stddev: float = math.radians(0.5)
@@ -84,6 +87,7 @@ class GateSettings:
             "single_confidence",
             "max_alternative_share",
             "min_alternative_share",
+            "min_alternative_confidence",
         ):
             if not getattr(self, name) >= 0:
                 raise SettingsError(f"{name} is {getattr(self, name)}, expected 0 or more")

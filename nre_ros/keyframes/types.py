@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from nre_ros.features.base import network_focal_length
-from nre_ros.geometry import Camera
+from nre_ros.geometry import FAR_FROM_ORIGIN, Camera
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Keyframe:
         stamp: Nanoseconds since the epoch, or 0 when the source has no time.
         T_map_cam: [4, 4] float64, camera optical frame to map.
         camera: Intrinsics of the image.
-        points: [N, 3] float32, map frame, metres.
+        points: [N, 3] map frame, metres; float32, or float64 far from the frame's origin (``compact_points``).
         coarse: [N, C] float32 coarse descriptors at the points' projections, of unit length if the features are.
         fine: [N, F] float32 fine descriptors at the points' projections, of unit length if the features are.
         background: [M, C] float32 coarse descriptors of cells drawn evenly from the whole image; they stand for all
@@ -40,7 +40,7 @@ class Keyframe:
     stamp: int
     T_map_cam: npt.NDArray[np.float64]
     camera: Camera
-    points: npt.NDArray[np.float32]
+    points: npt.NDArray[np.floating]
     coarse: npt.NDArray[np.float32]
     fine: npt.NDArray[np.float32]
     background: npt.NDArray[np.float32]
@@ -49,6 +49,20 @@ class Keyframe:
     point_ids: npt.NDArray[np.int64] | None = None
     thumbnail: bytes = field(default=b"", repr=False)
     id: int = -1
+
+
+def compact_points(points: npt.ArrayLike) -> npt.NDArray[np.floating]:
+    """Converts points to single precision where that is precise.
+
+    Args:
+        points: [N, 3] metres.
+
+    Returns:
+        [N, 3] float32; float64 where a coordinate is beyond ``FAR_FROM_ORIGIN``.
+    """
+    points = np.asarray(points)
+    far = np.abs(points).max(initial=0.0) > FAR_FROM_ORIGIN
+    return points.astype(np.float64 if far else np.float32, copy=False)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from nre_ros.nre.estimate import Estimate
 from nre_ros.nre.inliers import INLIER_LOSS, OUTLIER_LOSS
 from nre_ros.nre.viewpoints import compatible_views
 
-_BLOCKS_ACROSS = 20
+_INLIER_BLOCKS_ACROSS = 20
 """Image blocks along the longer side. Inliers in one block count once, for several keyframes bring the same spot."""
 _REGIONS_ACROSS = 5
 """Image regions along the longer side, each of which either confirms the pose or does not."""
@@ -152,7 +152,7 @@ class _Inliers:
 
     def blocks(self) -> int:
         """Number of image blocks that hold inliers."""
-        return len(torch.unique((self._pixels[self._inlier] * (_BLOCKS_ACROSS / self._side)).floor(), dim=0))
+        return len(torch.unique((self._pixels[self._inlier] * (_INLIER_BLOCKS_ACROSS / self._side)).floor(), dim=0))
 
     def distance(self) -> float:
         """Median distance of the inliers from the camera, of all points in view where there is no inlier."""

@@ -24,10 +24,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nre_ros.errors import FeatureMismatchError, ImageError, NreError
+from nre_ros.errors import FeatureMismatchError, NreError
 from nre_ros.features import BACKBONES, FeatureBackbone, choose_device, load_backbone
 from nre_ros.features.base import check_image
 from nre_ros.geometry import Camera, invert
+from nre_ros.images import check_image_size
 from nre_ros.keyframes.global_descriptor import global_descriptor
 from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.keyframes.retrieval.retriever import Retriever
@@ -218,10 +219,7 @@ class Localizer:
         Raises:
             ImageError: The image has a wrong shape or type, or another size than the camera.
         """
-        if check_image(image).shape[:2] != (camera.height, camera.width):
-            raise ImageError(
-                f"image has {image.shape[1]}x{image.shape[0]} pixels, its camera {camera.width}x{camera.height}"
-            )
+        check_image_size(check_image(image), camera)
         started = perf_counter()
         features = self.backbone.extract(image)
         extracted = perf_counter()

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from nre_ros.errors import ImportSourceError
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 CAMERA_INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 POSE_TYPE = "geometry_msgs/msg/PoseStamped"
+GROUND_TRUTH_TOPIC = "/ground_truth"
+"""The topic of the true poses that is taken when a bag has several topics of poses and none is named."""
 _BAG_ERRORS = (AnyReaderError, ReaderError)
 _STORAGE_SUFFIXES = (".mcap", ".db3")
 
@@ -106,6 +108,21 @@ def choose_topic(path: Path | str, topics: dict[str, str], types: Collection[str
         return fitting[0]
     problem = f"several {what} topics ({', '.join(fitting)}): name one" if fitting else f"no {what} topic"
     raise ImportSourceError(f"bag {path} has {problem}; it has: {topic_listing(topics)}")
+
+
+def ground_truth_topic(topics: Mapping[str, str]) -> str:
+    """Chooses the topic of the camera's true poses: ``/ground_truth``, or the only topic of type PoseStamped.
+
+    Args:
+        topics: All topics of the bag, name -> type.
+
+    Returns:
+        The topic's name; empty where no topic fits, or several fit and none has that name.
+    """
+    poses = [topic for topic, kind in topics.items() if kind == POSE_TYPE]
+    if GROUND_TRUTH_TOPIC in poses:
+        return GROUND_TRUTH_TOPIC
+    return poses[0] if len(poses) == 1 else ""
 
 
 def topic_listing(topics: dict[str, str]) -> str:

@@ -17,7 +17,7 @@ from nre_ros.messages.protocols import CompressedImageMessage, ImageMessage
 
 _DEPTH_TYPES = {"16UC1": "u2", "mono16": "u2", "32FC1": "f4"}
 _COMPRESSED_DEPTH = "compressedDepth"
-_HEADER_BYTES = 12
+_COMPRESSED_DEPTH_HEADER_BYTES = 12
 """Of compressed_depth_image_transport: int32 format, float32 A, float32 B."""
 
 
@@ -65,7 +65,7 @@ def _raw_depth(message: ImageMessage) -> npt.NDArray[np.float32]:
 
 def _compressed_depth(message: CompressedImageMessage) -> npt.NDArray[np.float32]:
     """Decodes a header of 12 bytes and a 16-bit PNG; floating-point depth is stored as A / depth + B."""
-    data, header = bytes(message.data), _HEADER_BYTES if _COMPRESSED_DEPTH in message.format else 0
+    data, header = bytes(message.data), _COMPRESSED_DEPTH_HEADER_BYTES if _COMPRESSED_DEPTH in message.format else 0
     if "rvl" in message.format.lower():
         raise ImageError(f"depth is compressed as {message.format!r}, only PNG is supported")
     png = data[header:]

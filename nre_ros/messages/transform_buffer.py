@@ -22,10 +22,11 @@ import numpy.typing as npt
 
 from nre_ros.errors import NreError
 from nre_ros.geometry import interpolate_poses, invert, pose_matrix
+from nre_ros.messages.frame_ids import frame_name
 
-QUATERNION_TOLERANCE = 10e-3
+SQUARED_LENGTH_TOLERANCE = 10e-3
 """How far the squared length of a quaternion may be from 1 (as in tf2)."""
-MAX_DEPTH = 1000
+MAX_FRAME_CHAIN = 1000
 """Longest chain of frames; a longer one is a loop (as in tf2)."""
 
 _Matrix = npt.NDArray[np.float64]
@@ -154,7 +155,7 @@ class TransformBuffer:
         Returns:
             An empty string, or why the transform was ignored, beginning with tf2's code.
         """
-        parent, child = parent.removeprefix("/"), child.removeprefix("/")
+        parent, child = frame_name(parent), frame_name(child)
         entry = _Entry(stamp, parent, np.asarray(position, float), np.asarray(quaternion, float))
         refusal = _refusal(child, entry)
         if refusal:
@@ -226,6 +227,11 @@ class TransformBuffer:
         with self.changed:
             self._histories = {child: history for child, history in self._histories.items() if history.static}
 
+    def frame_names(self) -> list[str]:
+        """Returns the names of all frames that were inserted, parents included."""
+        with self.changed:
+            return sorted(self._known)
+
     def _check_frame(self, argument: str, frame: str) -> None:
         place = f"passed to lookupTransform argument {argument}"
         if not frame:
@@ -249,7 +255,7 @@ class TransformBuffer:
                 return T, chain, str(error)
             T = T_parent @ T
             chain.append(parent)
-            if len(chain) > MAX_DEPTH:
+            if len(chain) > MAX_FRAME_CHAIN:
                 raise FrameLookupError(f"The tf tree is invalid because it contains a loop through {frame}")
         return T, chain, ""
 
@@ -291,7 +297,7 @@ def _refusal(child: str, entry: _Entry) -> str:
     values = f"({position.tolist()} {quaternion.tolist()})"
     if not (np.isfinite(position).all() and np.isfinite(quaternion).all()):
         return f'TF_NAN_INPUT: Ignoring transform for child_frame_id "{child}" because of a nan value {values}'
-    if abs(quaternion @ quaternion - 1) >= QUATERNION_TOLERANCE:
+    if abs(quaternion @ quaternion - 1) >= SQUARED_LENGTH_TOLERANCE:
         return f'TF_DENORMALIZED_QUATERNION: Ignoring transform for child_frame_id "{child}" {values}'
     return ""
 

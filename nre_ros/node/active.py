@@ -20,6 +20,7 @@ from nre_ros.node.keyframe_writer import KeyframeWriter
 from nre_ros.node.logs import ThrottledLogger, log_exception
 from nre_ros.node.odometry_propagation import OdometryPropagation
 from nre_ros.node.operating_mode import OperatingMode
+from nre_ros.node.optical_frames import OpticalFrameCheck
 from nre_ros.node.parameters import value_of
 from nre_ros.node.pipeline import ImagePipeline
 from nre_ros.node.publishers import Displays, PosePublishers
@@ -29,7 +30,7 @@ from nre_ros.node.worker import Worker
 
 _REMINDER_SECONDS = 5.0
 """Between two warnings about topics without a message."""
-_MAP_SECONDS = 1.0
+_MAP_SUBSCRIBERS_SECONDS = 1.0
 """Between two looks at whether somebody subscribes to the map for display."""
 
 
@@ -80,7 +81,7 @@ class ActiveNode:
         interfaces = RosInterfaces(node)
         parts.callback(interfaces.close)
         last_pose = LastPoseFile(node, frames)
-        parts.callback(last_pose.save)
+        parts.callback(lambda: last_pose.close(self._remaining()))
         displays = Displays(node, frames.map, lambda: self._facts(engine, drops))
         parts.callback(displays.close)
         transforms = open_transforms(node)
@@ -115,10 +116,12 @@ class ActiveNode:
             last_pose=last_pose,
             publishers=publishers,
             displays=displays,
+            optical_frames=OpticalFrameCheck(transforms, frames),
         )
+        parts.callback(self.pipeline.close)
         interfaces.timer(_REMINDER_SECONDS, self._log_silent_topics, steady=True)
         self._map_requested = False
-        interfaces.timer(_MAP_SECONDS, lambda: self._request_map(engine, displays), steady=True)
+        interfaces.timer(_MAP_SUBSCRIBERS_SECONDS, lambda: self._request_map(engine, displays), steady=True)
         self._inputs = [CameraInput(node, interfaces, name, drops, self.pipeline.on_image) for name in cameras]
         parts.callback(interfaces.close)  # first of all: no message arrives any more
         self.worker.start()
@@ -134,15 +137,20 @@ class ActiveNode:
         """
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._parts.close()
-        return not (self.worker.running or self.keyframe_writer.running)
+        # once more: after a time-out the parts are closed, and a later call waits for the computation alone
+        ended = [part.stop(self._remaining()) for part in (self.worker, self.keyframe_writer)]
+        return all(ended)
 
-    def forget(self, reason: str) -> None:
+    def forget(self, reason: str) -> int:
         """Forgets the pose and all that follows from it.
 
         Args:
             reason: Why the pose is forgotten, for the log.
+
+        Returns:
+            The new epoch.
         """
-        self.pipeline.forget(reason)
+        return self.pipeline.forget(reason)
 
     def _remaining(self) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
@@ -171,6 +179,6 @@ class ActiveNode:
     def _log_silent_topics(self) -> None:
         logger = self._node.get_logger()
         for topics in (topics for source in self._inputs for topics in source.silent_topics()):
-            logger.warning(f"no message on {topics} yet")
+            logger.warning(f"no message on {topics}")
         if value_of(self._node, "use_sim_time") and self._node.get_clock().now().nanoseconds == 0:
             logger.warning("use_sim_time is set, but there is no /clock yet")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -35,6 +36,7 @@ class ClockMonitor:
         self._arrivals = StampOrder()
         self._newest_arrival = 0.0  # monotonic seconds at which the newest stamp arrived
         self._newest_localized = 0
+        self._lock = threading.Lock()  # images arrive on the executor's thread and are checked on the worker's
         self._handle = node.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
             post_callback=lambda jump: self._on_clock_jump(),
@@ -48,17 +50,25 @@ class ClockMonitor:
         """
         if self._check_stamp(stamp):
             return
-        seconds = self._arrivals.add(stamp)
+        with self._lock:
+            seconds = self._arrivals.add(stamp)
+            if seconds:
+                self._newest_localized = 0
+            if stamp >= self._arrivals.newest:
+                self._newest_arrival = time.monotonic()
         if seconds:
-            self._newest_localized = 0
             self._on_time_went_back(f"the stamps of the images went back by {seconds:.1f} s")
-        if stamp >= self._arrivals.newest:
-            self._newest_arrival = time.monotonic()
+
+    def forget(self) -> None:
+        """Forgets which image was localized: an image that arrived before may have passed the check meanwhile."""
+        with self._lock:
+            self._newest_localized = 0
 
     def current_stamp(self) -> int:
         """Returns the stamp that an image would have now, extrapolated from those before; 0 before the first image."""
-        newest = self._arrivals.newest
-        return newest + round(1e9 * (time.monotonic() - self._newest_arrival)) if newest else 0
+        with self._lock:
+            newest, arrival = self._arrivals.newest, self._newest_arrival
+        return newest + round(1e9 * (time.monotonic() - arrival)) if newest else 0
 
     def check(self, stamp: int) -> tuple[ImageDrop, str] | None:
         """Checks the stamp of an image that is about to be localized.
@@ -73,10 +83,11 @@ class ClockMonitor:
         if fault is not None:
             return fault
         # compared with the newest one localized, not the newest one arrived: a slow camera would never have its turn
-        if stamp < self._newest_localized - MAX_DISORDER:
+        with self._lock:
             newer = (self._newest_localized - stamp) / 1e9
-            return ImageDrop.STALE_STAMP, f"image has waited until one was localized that is {newer:.1f} s newer"
-        self._newest_localized = max(stamp, self._newest_localized)
+            if stamp < self._newest_localized - MAX_DISORDER:
+                return ImageDrop.STALE_STAMP, f"image has waited until one was localized that is {newer:.1f} s newer"
+            self._newest_localized = max(stamp, self._newest_localized)
         behind = self._node.get_clock().now().nanoseconds - stamp
         if behind > _MAX_BEHIND:
             self._log.warning(f"the image's stamp is {behind / 1e9:.1f} s behind this node's clock ({_BAG_ADVICE})")
@@ -96,6 +107,7 @@ class ClockMonitor:
         return None
 
     def _on_clock_jump(self) -> None:
-        self._arrivals.reset()
-        self._newest_localized = 0
+        with self._lock:
+            self._arrivals.reset()
+            self._newest_localized = 0
         self._on_time_went_back("the clock went back")

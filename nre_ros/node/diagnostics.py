@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The topic /diagnostics: is the robot localized, how well, how fast, in which map, and with how much memory.
 
-Levels: OK: localized.  WARN: not localized yet, lost, localized a while ago, or with a low confidence.  ERROR: the map
-cannot be read.  STALE: no image for a while.
+Levels: OK: localized.  WARN: not localized yet, lost, localized a while ago, with a low confidence, or in a camera frame
+that is probably wrong.  ERROR: the map cannot be read, or the device is lost.  STALE: no image for a while.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from nre_ros.gate.observation import Observation
 from nre_ros.node.interfaces import DisplayTopic
 from nre_ros.node.parameters import value_of
 
-_WINDOW = 10.0
+_RATE_SECONDS = 10.0
 """Seconds over which rates are counted."""
 _Entry = TypeVar("_Entry", float, tuple[float, bool, float])
 """A time (monotonic seconds), or a tuple that begins with one."""
@@ -51,7 +51,8 @@ class Diagnostics:
         self._started = time.monotonic()
         self._arrivals: deque[float] = deque()
         self._localized: deque[tuple[float, bool, float]] = deque()  # time, accepted, milliseconds
-        self._map_fault, self._state, self._reason = "", State.UNLOCALIZED, ""
+        self._fault, self._warning = "", ""
+        self._state, self._reason = State.UNLOCALIZED, ""
         self._accepted: tuple[float, float, npt.NDArray[np.float64]] | None = None  # time, confidence, covariance
 
     def image_arrived(self) -> None:
@@ -70,10 +71,28 @@ class Diagnostics:
         now = time.monotonic()
         with self._lock:
             _remember(self._localized, (now, decision.accepted, milliseconds))
-            self._state, self._map_fault = decision.state, observation.map_fault
+            self._state, self._fault = decision.state, observation.map_fault or observation.device_fault
             self._reason = "" if decision.accepted else decision.reason
             if decision.accepted and decision.covariance is not None:
                 self._accepted = now, decision.confidence, decision.covariance
+
+    def warn(self, text: str) -> None:
+        """Reports a fault of the configuration from now on.
+
+        Args:
+            text: What is wrong, and what to do.
+        """
+        with self._lock:
+            self._warning = text
+
+    def forget(self, reason: str) -> None:
+        """Reports that no pose is known any more.
+
+        Args:
+            reason: Why.
+        """
+        with self._lock:
+            self._state, self._reason, self._accepted = State.UNLOCALIZED, reason, None
 
     def publish(self) -> None:
         """Publishes the present state."""
@@ -94,8 +113,8 @@ class Diagnostics:
 
     def _level(self) -> tuple[bytes, str]:
         now = time.monotonic()
-        if self._map_fault:
-            return DiagnosticStatus.ERROR, self._map_fault
+        if self._fault:
+            return DiagnosticStatus.ERROR, self._fault
         silent = now - (self._arrivals[-1] if self._arrivals else self._started)
         if silent > value_of(self._node, "stale_after"):
             return DiagnosticStatus.STALE, f"no image for {silent:.0f} s"
@@ -112,13 +131,15 @@ class Diagnostics:
             return DiagnosticStatus.WARN, f"localized {accuracy}, {now - when:.0f} s ago"
         if confidence < value_of(self._node, "low_confidence"):
             return DiagnosticStatus.WARN, f"localized {accuracy}, with a confidence of only {confidence:.2f}"
+        if self._warning:
+            return DiagnosticStatus.WARN, f"localized {accuracy}, but {self._warning}"
         return DiagnosticStatus.OK, f"localized {accuracy}" + (f"; last image{reason}" if reason else "")
 
     def _values(self) -> dict[str, str]:
         now = time.monotonic()
-        span = min(_WINDOW, max(now - self._started, 1e-3))
-        arrivals = [t for t in self._arrivals if now - t <= _WINDOW]
-        recent = [entry for entry in self._localized if now - entry[0] <= _WINDOW]
+        span = min(_RATE_SECONDS, max(now - self._started, 1e-3))
+        arrivals = [t for t in self._arrivals if now - t <= _RATE_SECONDS]
+        recent = [entry for entry in self._localized if now - entry[0] <= _RATE_SECONDS]
         values = {
             "state": self._state.name.lower(),
             "images a second": f"{len(arrivals) / span:.1f}",
@@ -127,6 +148,8 @@ class Diagnostics:
         if recent:
             values["accepted"] = f"{np.mean([accepted for _, accepted, _ in recent]):.0%}"
             values["milliseconds an image"] = f"{np.median([milliseconds for *_, milliseconds in recent]):.0f}"
+        if self._warning:
+            values["camera frame"] = self._warning
         if self._accepted:
             when, confidence, covariance = self._accepted
             values["confidence"] = f"{confidence:.2f}"
@@ -147,10 +170,13 @@ def device_facts(device: torch.device) -> dict[str, str]:
     """
     facts = {"device": str(device), "process memory (MB)": f"{_resident_megabytes():.0f}"}
     if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        facts["device"] = torch.cuda.get_device_name(device)
-        facts["device memory used (MB)"] = f"{(total - free) / 2**20:.0f} of {total / 2**20:.0f}"
-        facts["device memory of this node (MB)"] = f"{torch.cuda.memory_allocated(device) / 2**20:.0f}"
+        try:
+            free, total = torch.cuda.mem_get_info(device)
+            facts["device"] = torch.cuda.get_device_name(device)
+            facts["device memory used (MB)"] = f"{(total - free) / 2**20:.0f} of {total / 2**20:.0f}"
+            facts["device memory of this node (MB)"] = f"{torch.cuda.memory_allocated(device) / 2**20:.0f}"
+        except RuntimeError as error:  # the device is lost
+            facts["device error"] = str(error).partition("\n")[0]
     return facts
 
 
@@ -167,5 +193,5 @@ def _remember(entries: deque[_Entry], entry: _Entry) -> None:
     """Appends an entry and removes those older than the window; the last one stays whatever its age."""
     entries.append(entry)
     now = time.monotonic()
-    while now - (entries[0][0] if isinstance(entries[0], tuple) else entries[0]) > _WINDOW:
+    while now - (entries[0][0] if isinstance(entries[0], tuple) else entries[0]) > _RATE_SECONDS:
         entries.popleft()

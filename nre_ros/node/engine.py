@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from rclpy.node import Node
 
-from nre_ros.errors import MapError
+from nre_ros.errors import MapError, NreError
 from nre_ros.features import DEFAULT_BACKBONE, FeatureBackbone, choose_device, load_backbone
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.retrieval.pose_prior import PosePrior
@@ -22,12 +22,17 @@ from nre_ros.keyframes.storage.map_file import sidecars
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.localizer import Localizer
 from nre_ros.localization.result import LocalizationResult
+from nre_ros.messages.frame_ids import frame_name
 from nre_ros.node.diagnostics import device_facts
 from nre_ros.node.parameters import ParameterError, value_of
 from nre_ros.process import return_memory
 
 _RETRY_SECONDS = 60.0
 """After memory ran out, the full number of keyframes and the wanted device are tried again so much later."""
+
+
+class DeviceError(NreError):
+    """The device cannot compute any more; a process cannot recover it."""
 
 
 class Engine:
@@ -64,7 +69,7 @@ class Engine:
     @property
     def map_frame(self) -> str:
         """Name of the map's frame in the map file."""
-        return self._localizer.frame_id
+        return frame_name(self._localizer.frame_id)
 
     @property
     def store(self) -> KeyframeStore:
@@ -100,6 +105,7 @@ class Engine:
             The result of ``Localizer.localize``.
 
         Raises:
+            DeviceError: The device is lost.
             NreError: Image or map cannot be used.
         """
         self._try_all_again()
@@ -114,6 +120,10 @@ class Engine:
                     min_confidence=value_of(self._node, "min_confidence"),
                 )
             except (RuntimeError, MemoryError) as error:
+                if not device_works(self.device):
+                    raise DeviceError(
+                        f"the device {self.device} is lost, start the node again: {_first_line(error)}"
+                    ) from error
                 if not _is_out_of_memory(error) or not self._can_do_with_less():
                     raise
             # outside of the handler, which holds all that the failed attempt has allocated
@@ -130,7 +140,7 @@ class Engine:
             NreError: The map cannot be used; the present one stays.
         """
         loaded = self._load(map_file)
-        other = loaded.frame_id
+        other = frame_name(loaded.frame_id)
         if frame and other != frame:
             loaded.close()
             raise MapError(
@@ -198,8 +208,9 @@ class Engine:
     def _free() -> None:
         gc.collect()
         return_memory()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        with suppress(RuntimeError):  # of a device that is lost
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
 
     # --- memory -------------------------------------------------------------------------------------
 
@@ -239,10 +250,45 @@ def _has_log(path: Path) -> bool:
     return sidecars(path)[0].exists()
 
 
+_OUT_OF_MEMORY = (
+    "out of memory",  # CUDA, torch's allocator
+    "can't allocate memory",  # torch on the CPU, Linux
+    "not enough memory",  # torch on the CPU, Windows
+    "bad_alloc",  # C++
+    "memoryallocation",  # cudaErrorMemoryAllocation
+    "status_alloc_failed",  # cuBLAS, cuDNN, cuSOLVER, cuSPARSE
+    "allocation_failed",  # cuDNN 9: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED, ..._HOST_...
+    "insufficient_resources",  # cuSPARSE
+    "cublas_status_not_initialized",  # no memory for the handle's workspace
+    "cudnn_status_not_initialized",
+    "unable to find an engine to execute",  # cuDNN: no algorithm fits into the memory that is left
+    "cufft_alloc_failed",
+)
+"""What the messages contain by which torch and the libraries below it report that memory has run out."""
+
+
 def _is_out_of_memory(error: Exception) -> bool:
     text = str(error).lower()
-    # torch's messages for the memory of a GPU and of the CPU
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+    return isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY)
+
+
+def device_works(device: torch.device) -> bool:
+    """Returns whether a device still computes: after some errors (a lost GPU, an illegal access) all calls fail.
+
+    Args:
+        device: A torch device.
+    """
+    if device.type != "cuda":
+        return True
+    try:
+        torch.zeros(1, device=device).add_(1).item()  # waits for all that was queued
+    except RuntimeError as error:
+        return _is_out_of_memory(error)
+    return True
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def _create_map(node: Node) -> None:
@@ -255,6 +301,6 @@ def _create_map(node: Node) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MapError(f"map {path} cannot be created: {error.strerror}") from error
-    frame = value_of(node, "map_frame") or "map"
+    frame = frame_name(value_of(node, "map_frame")) or "map"
     KeyframeStore.create(path, backbone.name, backbone.weights_hash, frame, source="keyframes by topic").close()
     node.get_logger().info(f"created an empty map {path}")

@@ -42,6 +42,8 @@ class ImageDrop(Enum):
     """The image cannot be decoded, or its intrinsics cannot be used or are of another size."""
     UNREADABLE_MAP = "unreadable_map"
     """The map file cannot be read."""
+    LOST_DEVICE = "lost_device"
+    """The GPU cannot compute any more."""
     INTERNAL_ERROR = "internal_error"
     """An unexpected error, which is in the log with its traceback."""
 

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -21,6 +20,7 @@ from nre_ros.gate.hypotheses import body_odometry
 from nre_ros.gate.last_pose import LastPose
 from nre_ros.gate.observation import Observation
 from nre_ros.geometry import covariance_of_frame, invert
+from nre_ros.messages.frame_ids import frame_name
 from nre_ros.node.conversions import matrix_of_pose, stamp_nanoseconds
 from nre_ros.node.interfaces import RosInterfaces
 from nre_ros.node.logs import ThrottledLogger
@@ -39,20 +39,20 @@ class InitialPose:
     """A pose that a user or the last run states.
 
     Attributes:
-        T: Pose [4, 4] of ``frame`` in ``parent_frame``.
-        covariance: [6, 6] of (x, y, z, rotation about x, y, z) in the axes of ``parent_frame``.
-        parent_frame: Empty: the map.
+        T: Pose [4, 4] of ``frame`` in the map.
+        covariance: [6, 6] of (x, y, z, rotation about x, y, z) in the map's axes.
         frame: Empty: the camera.
         stamp: Nanoseconds, 0: now.
         source: Where the pose comes from, for log messages.
+        epoch: How often the node had forgotten its pose; images that arrived before are not compared with this one.
     """
 
     T: npt.NDArray[np.float64]
     covariance: npt.NDArray[np.float64]
-    parent_frame: str
     frame: str
     stamp: int
     source: str
+    epoch: int = 0
 
 
 class InitialPoseInput:
@@ -64,7 +64,7 @@ class InitialPoseInput:
         interfaces: RosInterfaces,
         lookups: FrameLookups,
         frames: Frames,
-        forget: Callable[[str], None],
+        forget: Callable[[str], int],
     ) -> None:
         """Subscribes to ``initialpose``.
 
@@ -73,12 +73,13 @@ class InitialPoseInput:
             interfaces: Where the subscription is created.
             lookups: For poses in other frames than the map.
             frames: Names of the frames.
-            forget: Called with the reason when a new pose makes everything before obsolete.
+            forget: Called with the reason when a new pose makes everything before obsolete; returns the new epoch.
         """
         self._logger, self._lookups, self._frames, self._forget = node.get_logger(), lookups, frames, forget
         self._pending: InitialPose | None = None
         self._lock = threading.Lock()
         self._replaced = 0  # how often the pending pose was replaced
+        self._camera_frame = ""  # of the newest image
         interfaces.subscription(PoseWithCovarianceStamped, "initialpose", self._on_initialpose, QoSProfile(depth=1))
 
     @property
@@ -105,10 +106,12 @@ class InitialPoseInput:
             gate: The validation gate.
             observation: The next image, with its extrinsics and odometry.
         """
+        self._camera_frame = observation.camera_frame
         with self._lock:
-            pose, self._pending, replaced = self._pending, None, self._replaced
-        if pose is None:
-            return
+            pose, replaced = self._pending, self._replaced
+            if pose is None or observation.epoch < pose.epoch:
+                return
+            self._pending = None
         try:
             T_map_cam, covariance = self._pose_of_camera(pose, observation)
             then = self._observation_at(pose, observation)
@@ -126,29 +129,40 @@ class InitialPoseInput:
 
     def _on_initialpose(self, message: PoseWithCovarianceStamped) -> None:
         try:
-            T = matrix_of_pose(message.pose.pose)
-            covariance = np.reshape(message.pose.covariance, (6, 6))
-            fault = covariance_fault("its covariance", covariance)
-            if fault:
-                raise PoseError(fault)
-        except PoseError as error:
+            T, covariance = self._stated(message)
+        except NreError as error:  # whatever is known stays
             self._logger.warning(f"initialpose is rejected: {error}")
             return
         stamp = stamp_nanoseconds(message.header.stamp)
-        self._forget("initialpose was received")
-        self.set(InitialPose(T, covariance, message.header.frame_id, self._frames.base, stamp, "initialpose"))
+        epoch = self._forget("initialpose was received")
+        self.set(InitialPose(T, covariance, self._frames.base, stamp, "initialpose", epoch))
+
+    def _stated(self, message: PoseWithCovarianceStamped) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Pose [4, 4] in the map and covariance [6, 6] of a message, by the TF of now.
+
+        Raises:
+            NreError: The message is invalid, or TF does not connect its frame with the map or the robot with the camera.
+        """
+        T, frames = matrix_of_pose(message.pose.pose), self._frames
+        covariance = np.reshape(message.pose.covariance, (6, 6))
+        fault = covariance_fault("its covariance", covariance)
+        if fault:
+            raise PoseError(fault)
+        if self._camera_frame and frames.base not in ("", self._camera_frame):
+            self._lookups.now_between(frames.base, self._camera_frame, 0, "no pose of the camera")
+        frame, stamp = frame_name(message.header.frame_id), stamp_nanoseconds(message.header.stamp)
+        if frame in ("", frames.map):
+            return T, covariance
+        T_map_frame = self._lookups.now_between(frames.map, frame, stamp, f"it is in {frame}, not in the map")
+        R = np.kron(np.eye(2), T_map_frame[:3, :3])
+        return T_map_frame @ T, R @ covariance @ R.T
 
     def _pose_of_camera(
         self, pose: InitialPose, observation: Observation
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Pose [4, 4] of the camera in the map, and its covariance [6, 6]."""
-        T, covariance, frames = pose.T, pose.covariance, self._frames
+        T, covariance = pose.T, pose.covariance
         camera, stamp = observation.camera_frame, observation.stamp
-        if pose.parent_frame not in ("", frames.map):
-            consequence = f"it is in {pose.parent_frame}, not in the map"
-            T_map_parent = self._lookups.between(frames.map, pose.parent_frame, pose.stamp or stamp, consequence)
-            R = np.kron(np.eye(2), T_map_parent[:3, :3])
-            T, covariance = T_map_parent @ T, R @ covariance @ R.T
         if pose.frame in ("", camera):
             return T, covariance
         T_frame_cam = self._lookups.between(pose.frame, camera, stamp, "no pose of the camera")
@@ -166,13 +180,20 @@ class InitialPoseInput:
 
 
 class LastPoseFile:
-    """The file of the last accepted pose (parameter ``last_pose_file``): read at the start, kept up to date."""
+    """The file of the last accepted pose (parameter ``last_pose_file``): read at the start, kept up to date.
+
+    A thread of its own writes it, which begins with the first pose: to write a file safely takes long on flash memory.
+    May be used by several threads.
+    """
 
     def __init__(self, node: Node, frames: Frames) -> None:
         self._path, self._frames, self._logger = value_of(node, "last_pose_file"), frames, node.get_logger()
         self._log = ThrottledLogger(self._logger)
+        self._changed = threading.Condition()
         self._unsaved: LastPose | None = None
-        self._saved = 0.0  # monotonic seconds
+        self._stopped = False
+        # daemon: a file system that hangs must not keep the process alive
+        self._thread = threading.Thread(target=self._run, name="last pose", daemon=True)
 
     def read(self) -> InitialPose | None:
         """Reads the pose in the file.
@@ -188,16 +209,16 @@ class LastPoseFile:
             return None
         if last is None:
             return None
-        if last.map_frame != self._frames.map:
+        if frame_name(last.map_frame) != self._frames.map:
             self._logger.warning(f"{self._path} has a pose in {last.map_frame}, not in {self._frames.map}")
             return None
         moved = np.diag([_MOVED_METRES**2] * 3 + [_MOVED_RADIANS**2] * 3)
-        return InitialPose(last.T_map_cam, last.covariance + moved, "", last.camera_frame, 0, f"{self._path}")
+        return InitialPose(last.T_map_cam, last.covariance + moved, frame_name(last.camera_frame), 0, f"{self._path}")
 
     def update(
         self, T_map_cam: npt.NDArray[np.float64], covariance: npt.NDArray[np.float64], camera: str, stamp: int
     ) -> None:
-        """Records an accepted pose, and writes it if the last writing is some seconds ago.
+        """Records an accepted pose, which is written when the last writing is some seconds ago; does not wait.
 
         Args:
             T_map_cam: Pose [4, 4] of the camera in the map.
@@ -205,17 +226,49 @@ class LastPoseFile:
             camera: Name of the camera's optical frame.
             stamp: Nanoseconds.
         """
-        if self._path:
+        if not self._path:
+            return
+        with self._changed:
             self._unsaved = LastPose(T_map_cam, covariance, self._frames.map, camera, stamp)
-            if time.monotonic() - self._saved > _SAVE_SECONDS:
-                self.save()
+            if self._thread.ident is None:
+                self._thread.start()
+            self._changed.notify()
 
-    def save(self) -> None:
+    def forget(self) -> None:
+        """Leaves the file as it is until the next accepted pose."""
+        with self._changed:
+            self._unsaved = None
+
+    def close(self, timeout: float | None = None) -> None:
+        """Writes the pose that has not been written yet.
+
+        Args:
+            timeout: Seconds to wait for a writing under way; None: however long it takes.
+        """
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+            if not self._thread.is_alive():
+                self._save()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopped or self._unsaved is not None)
+                if self._stopped:
+                    return
+            self._save()
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopped, _SAVE_SECONDS)
+
+    def _save(self) -> None:
         """Writes the pose that has not been written yet; a failure is logged."""
-        last, self._unsaved = self._unsaved, None
+        with self._changed:
+            last, self._unsaved = self._unsaved, None
         if last is None:
             return
-        self._saved = time.monotonic()
         try:
             last.save(self._path)
         except NreError as error:

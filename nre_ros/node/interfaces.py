@@ -9,12 +9,20 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_policy_name_from_kind
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
 
 from nre_ros.keyframes.storage.store import KeyframeStore
 
@@ -29,9 +37,18 @@ class RosInterfaces:
         self._node = node
         # a service call that waits for its answer would block all others of a group that is not reentrant
         self._service_group = ReentrantCallbackGroup()
-        self._destroyers: list[Callable[[], object]] = []
+        self._destroyers: dict[object, Callable[[], object]] = {}
 
-    def subscription(self, message_type: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> str:
+    def subscription(
+        self,
+        message_type: type,
+        topic: str,
+        callback: Callable[[Any], None],
+        qos: QoSProfile,
+        *,
+        serialized: bool = False,
+        on_incompatible: Callable[[str], None] | None = None,
+    ) -> Subscription:
         """Subscribes to a topic with a QoS that parameters can override.
 
         Args:
@@ -39,16 +56,60 @@ class RosInterfaces:
             topic: Name of the topic, before remapping.
             callback: Called with each message on the executor's thread.
             qos: Default QoS.
+            serialized: Whether the callback gets the messages as bytes.
+            on_incompatible: Called with the name of the policy where a publisher's QoS does not fit; None: a warning.
 
         Returns:
-            The resolved name of the topic.
+            The subscription, which ``close`` destroys.
         """
-        options = QoSOverridingOptions.with_default_policies()
+        events = None
+        if on_incompatible is not None:
+            events = SubscriptionEventCallbacks(
+                incompatible_qos=lambda event: on_incompatible(qos_policy_name_from_kind(event.last_policy_kind))
+            )
         subscription = self._node.create_subscription(
-            message_type, topic, callback, qos, qos_overriding_options=options
+            message_type,
+            topic,
+            callback,
+            qos,
+            event_callbacks=events,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            raw=serialized,
         )
-        self._destroyers.append(lambda: self._node.destroy_subscription(subscription))
-        return subscription.topic_name
+        return self._kept(subscription)
+
+    def latched_subscription(
+        self, message_type: type, topic: str, callback: Callable[[Any], None], depth: int
+    ) -> Subscription:
+        """Subscribes to what latched publishers of a topic have sent before; others are silently left out.
+
+        A volatile subscription gets new messages alone, and one that asks for earlier ones fits no volatile publisher
+        (DDS: durability is requested and offered).  A topic that may have either needs both subscriptions.
+
+        Args:
+            message_type: Type of the messages.
+            topic: Name of the topic, before remapping.
+            callback: Called with each message on the executor's thread.
+            depth: Earlier messages of each publisher, at most.
+
+        Returns:
+            The subscription, which ``close`` destroys.
+        """
+        qos = QoSProfile(depth=depth, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # reliable, as late delivery is
+        silent = SubscriptionEventCallbacks(incompatible_qos=lambda event: None)
+        return self._kept(self._node.create_subscription(message_type, topic, callback, qos, event_callbacks=silent))
+
+    def _kept(self, subscription: Subscription) -> Subscription:
+        self._destroyers[subscription] = lambda: self._node.destroy_subscription(subscription)
+        return subscription
+
+    def destroy(self, subscription: Subscription) -> None:
+        """Ends one subscription.
+
+        Args:
+            subscription: A subscription that was created here.
+        """
+        self._destroyers.pop(subscription)()
 
     def timer(self, seconds: float, callback: Callable[[], None], steady: bool = False) -> None:
         """Calls back periodically.
@@ -60,7 +121,7 @@ class RosInterfaces:
         """
         clock = Clock(clock_type=ClockType.STEADY_TIME) if steady else None
         timer = self._node.create_timer(seconds, callback, clock=clock)
-        self._destroyers.append(lambda: self._node.destroy_timer(timer))
+        self._destroyers[timer] = lambda: self._node.destroy_timer(timer)
 
     def service(self, service_type: type, name: str, callback: Callable[[Any, Any], Any]) -> None:
         """Offers a service.
@@ -71,12 +132,12 @@ class RosInterfaces:
             callback: Takes request and response and returns the response. Its calls may overlap.
         """
         service = self._node.create_service(service_type, name, callback, callback_group=self._service_group)
-        self._destroyers.append(lambda: self._node.destroy_service(service))
+        self._destroyers[service] = lambda: self._node.destroy_service(service)
 
     def close(self) -> None:
         """Destroys everything that was created; may be called twice."""
         while self._destroyers:
-            self._destroyers.pop()()
+            self._destroyers.popitem()[1]()
 
 
 class DisplayTopic:
@@ -108,6 +169,19 @@ class DisplayTopic:
     def close(self) -> None:
         """Destroys the publisher."""
         self._node.destroy_publisher(self._publisher)
+
+
+def displayed(count: int, most: int) -> npt.NDArray[np.int64]:
+    """Chooses the elements that a display topic shows: all of few, evenly spaced ones of many.
+
+    Args:
+        count: Number of elements.
+        most: Largest number of elements to show.
+
+    Returns:
+        Increasing indices [min(count, most)].
+    """
+    return np.linspace(0, count - 1, min(count, most)).astype(np.int64)
 
 
 class RateLimiter:

@@ -16,9 +16,10 @@ from nre_ros.errors import MapError, NreError
 from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.building.keyframe_message import has_image, keyframe_from_message
 from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.messages.frame_ids import frame_name
 from nre_ros.msg import Keyframe
 from nre_ros.node.conversions import matrix_of_pose, stamp_nanoseconds
-from nre_ros.node.engine import Engine
+from nre_ros.node.engine import Engine, device_works
 from nre_ros.node.interfaces import RosInterfaces
 from nre_ros.node.logs import ThrottledLogger, internal_error, log_exception
 from nre_ros.node.parameters import value_of
@@ -127,9 +128,12 @@ class KeyframeWriter:
                 self._reject(message.name, str(error))
             self._close_store()
         except Exception as error:
-            log_exception(self._node, error)
+            reason = f"the device {self._engine.device} is lost"
+            if device_works(self._engine.device):
+                log_exception(self._node, error)
+                reason = internal_error(error)
             for message in messages:
-                self._reject(message.name, internal_error(error))
+                self._reject(message.name, reason)
             self._close_store()
 
     def _write_one(self, store: KeyframeStore, message: Keyframe) -> None:
@@ -163,7 +167,7 @@ class KeyframeWriter:
 
     def _pose_of(self, message: Keyframe) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """``T_map_frame`` [4, 4] of the message's frame, and the camera's pose ``T_frame_cam`` [4, 4] in it."""
-        frame, T_frame_cam = message.header.frame_id, matrix_of_pose(message.pose)
+        frame, T_frame_cam = frame_name(message.header.frame_id), matrix_of_pose(message.pose)
         if frame in ("", self._frames.map):
             return np.eye(4), T_frame_cam
         stamp = stamp_nanoseconds(message.header.stamp)

@@ -9,7 +9,7 @@ device; cleanup leaves nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -28,6 +28,8 @@ from nre_ros.node.tf import Frames
 
 _CAMERA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 """What ROS accepts as a part of a topic's name."""
+_END_SECONDS = 10.0
+"""How long a transition waits for the image that is being localized; meanwhile no callback of the node runs."""
 _SUCCESS, _FAILURE, _ERROR = (
     TransitionCallbackReturn.SUCCESS,
     TransitionCallbackReturn.FAILURE,
@@ -46,14 +48,19 @@ class LocalizeNode(LifecycleNode):
         ParameterError: A parameter has a value that cannot be used.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, arguments: Sequence[str] = ()) -> None:
+        """Creates the node, unconfigured.
+
+        Args:
+            arguments: The command line that rclpy was initialized with.
+        """
         super().__init__("localize_node")
         self.failure = ""
         self.in_transition = False
         self._engine: Engine | None = None
         self._active: ActiveNode | None = None
         self._configured = ExitStack()  # closes the parts of the configured node, the last one first
-        declare(self, lambda: self._engine is not None)
+        declare(self, lambda: self._engine is not None, arguments)
         self._service_change_state.callback = self._refusing(self._service_change_state.callback)
 
     def start(self) -> bool:
@@ -83,7 +90,7 @@ class LocalizeNode(LifecycleNode):
         return self._attempt(self._configure, self._clean_up)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        done = self._attempt(self._activate, self._close_active)
+        done = self._attempt(self._activate, lambda: self._close_active(_END_SECONDS))
         return super().on_activate(state) if done == _SUCCESS else done
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -119,7 +126,7 @@ class LocalizeNode(LifecycleNode):
         self._offered_services.active = self._active
 
     def _deactivate(self) -> None:
-        self._close_active()
+        self._end_active()
         assert self._engine is not None  # of the configured node
         self._engine.release()
 
@@ -128,11 +135,20 @@ class LocalizeNode(LifecycleNode):
         self._engine = None
 
     def _shut_down(self) -> None:
-        self._close_active()
+        self._end_active()
         self._clean_up()
 
-    def _close_active(self, timeout: float | None = None) -> bool:
-        """Ends what the active node does; waits for the image that is being localized."""
+    def _end_active(self) -> None:
+        """Ends what the active node does.
+
+        Raises:
+            NreError: A computation does not end; whatever it uses has to stay.
+        """
+        if not self._close_active(_END_SECONDS):
+            raise NreError(f"a computation still runs after {_END_SECONDS:.0f} s: end the process and start it again")
+
+    def _close_active(self, timeout: float) -> bool:
+        """Ends what the active node does; waits for the image that is being localized, ``timeout`` seconds at most."""
         if self._active is None:
             return True
         if not self._active.close(timeout):

@@ -9,6 +9,7 @@ Exit codes: 0 after SIGINT or SIGTERM; 2 when the map, a parameter or an argumen
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from types import FrameType
@@ -85,19 +86,28 @@ def _run(args: list[str] | None, signals: _Signals) -> int:
         rclpy.init(args=args)
         from nre_ros.node.lifecycle import LocalizeNode
 
-        node = signals.node = LocalizeNode()
+        node = signals.node = LocalizeNode(sys.argv if args is None else args)
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         if node.get_parameter("autostart").value and not node.start():
             raise NreError(node.failure)
     except (NreError, ParameterException, *rcl_errors) as error:
         signals.loading = False
-        print(f"nre_ros node: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"nre_ros node: {_explained(str(error))}", file=sys.stderr)
         rclpy.try_shutdown()
         return 2
     signals.loading = False
     _spin(executor)
     return 0
+
+
+def _explained(text: str) -> str:
+    """An error's message on one line, with the cure where rcl does not name it."""
+    line = " ".join(text.split())
+    empty = re.search(r"parse parameter override rule: '(?:-p|--param) (\S+):='", line)
+    if empty:
+        return f"parameter {empty[1]} has no value: an empty text is -p {empty[1]}:='\"\"'"
+    return line
 
 
 def _spin(executor: Executor) -> None:

@@ -14,13 +14,13 @@ from visualization_msgs.msg import Marker, MarkerArray
 from nre_ros.gate.decision import Decision
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.result import LocalizationResult
-from nre_ros.node.conversions import stamp_message
-from nre_ros.node.interfaces import DisplayTopic, MapVersion, RateLimiter
+from nre_ros.node.display_frame import DisplayFrame
+from nre_ros.node.interfaces import DisplayTopic, MapVersion, RateLimiter, displayed
 from nre_ros.node.parameters import value_of
 from nre_ros.pictures.view_3d import camera_size
 
-MAX_CAMERAS = 2000
-MAX_POINTS = 2000
+MAX_DRAWN_CAMERAS = 2000
+MAX_DRAWN_POINTS = 2000
 """Largest numbers that are drawn, chosen evenly: larger messages take RViz, and this node, too long."""
 _CORNERS = np.array([[0, 0, 0], [-0.6, -0.45, 1], [0.6, -0.45, 1], [0.6, 0.45, 1], [-0.6, 0.45, 1]])
 _EDGES = [0, 1, 0, 2, 0, 3, 0, 4, 1, 2, 2, 3, 3, 4, 4, 1]
@@ -33,8 +33,8 @@ _RED_FAINT = (*_RED[:3], 0.3)
 class Markers:
     """Publishes while somebody subscribes; both topics are latched.  For the thread that may use the map."""
 
-    def __init__(self, node: Node, frame: str) -> None:
-        """Creates the topics; ``frame`` is the map's."""
+    def __init__(self, node: Node, frame: DisplayFrame) -> None:
+        """Creates the topics; ``frame`` is that of the markers."""
         self._node, self._frame = node, frame
         self._map = DisplayTopic(node, MarkerArray, "markers/map", latched=True)
         self._fix = DisplayTopic(node, MarkerArray, "markers/fix", latched=True)
@@ -65,8 +65,8 @@ class Markers:
             MapError: The map cannot be read.
         """
         if self._fix.has_subscribers and self._rate.allows(value_of(self._node, "debug_rate")):
-            header = Header(frame_id=self._frame, stamp=stamp_message(stamp))
-            self._fix.publish(MarkerArray(markers=self._fix_markers(result, decision, store, header)))
+            header, origin = self._frame.header(store, stamp)
+            self._fix.publish(MarkerArray(markers=self._fix_markers(result, decision, store, header, origin)))
 
     def publish_map(self, store: KeyframeStore) -> None:
         """Publishes the map's cameras without a stamp, if somebody subscribes and they are not published yet.
@@ -81,10 +81,10 @@ class Markers:
             return
         version = MapVersion.of(store)
         poses = np.concatenate([np.zeros((0, 4, 4)), *(scan.poses for scan in store.scan())])
-        poses = poses[np.linspace(0, len(poses) - 1, min(len(poses), MAX_CAMERAS)).astype(int)]
+        poses = poses[displayed(len(poses), MAX_DRAWN_CAMERAS)]
         self._camera_size = camera_size(poses, np.zeros((0, 3))) if len(poses) else 0.1
-        header = Header(frame_id=self._frame)
-        self._map.publish(MarkerArray(markers=[self._cameras(header, "keyframes", poses, _BLUE)]))
+        header, origin = self._frame.header(store)
+        self._map.publish(MarkerArray(markers=[self._cameras(header, "keyframes", poses, _BLUE, origin)]))
         self._published_map = version
 
     def close(self) -> None:
@@ -93,37 +93,50 @@ class Markers:
         self._fix.close()
 
     def _fix_markers(
-        self, result: LocalizationResult, decision: Decision, store: KeyframeStore, header: Header
+        self,
+        result: LocalizationResult,
+        decision: Decision,
+        store: KeyframeStore,
+        header: Header,
+        origin: npt.NDArray[np.float64],
     ) -> list[Marker]:
         poses = np.concatenate([np.zeros((0, 4, 4)), *(scan.poses for scan in store.scan_ids(result.keyframes))])
-        markers = [self._cameras(header, "retrieved", poses, _ORANGE)]
+        markers = [self._cameras(header, "retrieved", poses, _ORANGE, origin)]
         if result.T_map_cam is None:
             return [*markers, *(_delete(header, namespace) for namespace in ("camera", "points"))]
         colour = _RED if decision.accepted else _RED_FAINT
-        markers.append(self._cameras(header, "camera", result.T_map_cam[None], colour))
-        return [*markers, _points(header, result, 0.05 * self._camera_size)]
+        markers.append(self._cameras(header, "camera", result.T_map_cam[None], colour, origin))
+        return [*markers, _points(header, result, 0.05 * self._camera_size, origin)]
 
-    def _cameras(self, header: Header, namespace: str, poses: npt.NDArray[np.float64], colour: _Colour) -> Marker:
+    def _cameras(
+        self,
+        header: Header,
+        namespace: str,
+        poses: npt.NDArray[np.float64],
+        colour: _Colour,
+        origin: npt.NDArray[np.float64],
+    ) -> Marker:
         """Cameras [K, 4, 4] as pyramids, one list of lines."""
         if not len(poses):
             return _delete(header, namespace)
-        corners = self._camera_size * _CORNERS @ poses[:, :3, :3].transpose(0, 2, 1) + poses[:, None, :3, 3]
+        corners = self._camera_size * _CORNERS @ poses[:, :3, :3].transpose(0, 2, 1)
+        corners = corners + (poses[:, None, :3, 3] - origin)
         marker = _marker(header, namespace, Marker.LINE_LIST, 0.03 * self._camera_size)
         marker.color = _colour_message(colour)
         marker.points = _point_messages(corners[:, _EDGES].reshape(-1, 3))
         return marker
 
 
-def _points(header: Header, result: LocalizationResult, size: float) -> Marker:
+def _points(header: Header, result: LocalizationResult, size: float, origin: npt.NDArray[np.float64]) -> Marker:
     """The map points in view, from green (low loss) to red."""
     assert result.points is not None and result.losses is not None  # of a result with a pose
     shown = np.flatnonzero(result.losses < 1)
-    shown = shown[np.linspace(0, len(shown) - 1, min(len(shown), MAX_POINTS)).astype(int)]
+    shown = shown[displayed(len(shown), MAX_DRAWN_POINTS)]
     if not len(shown):
         return _delete(header, "points")
     marker = _marker(header, "points", Marker.POINTS, size)
     marker.scale.y = size
-    marker.points = _point_messages(result.points[shown])
+    marker.points = _point_messages(result.points[shown] - origin)
     marker.colors = [_colour_message((loss, 1 - loss, 0.2, 1.0)) for loss in result.losses[shown].clip(0, 1).tolist()]
     return marker
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 from rclpy.node import Node
@@ -35,9 +36,10 @@ class OdometryPropagation:
     ) -> None:
         self._node, self._transforms, self._lookups, self._frames = node, transforms, lookups, frames
         self._gate, self._publishers = gate, publishers
+        self._lock = threading.Lock()  # guards what follows, and that nothing leaves after `forget`
         self._accepted: Observation | None = None  # whose camera is propagated
         self._newest = 0  # nanoseconds, of the last published pose
-        interfaces.timer(1.0 / value_of(node, "transform_rate"), self._publish)
+        interfaces.timer(1.0 / value_of(node, "transform_rate"), self._on_timer)
 
     def start_from(self, observation: Observation) -> None:
         """Propagates the camera of an image whose pose has been published.
@@ -46,14 +48,20 @@ class OdometryPropagation:
             observation: The image.
         """
         camera = replace(observation, message=None, image=None)  # without the pixels
-        self._accepted, self._newest = camera, max(observation.stamp, self._newest)
+        with self._lock:
+            self._accepted, self._newest = camera, max(observation.stamp, self._newest)
 
     def forget(self) -> None:
         """Publishes nothing until the next accepted pose."""
-        self._accepted, self._newest = None, 0
+        with self._lock:
+            self._accepted, self._newest = None, 0
+
+    def _on_timer(self) -> None:
+        """Runs on the executor's thread: nothing here waits."""
+        with self._lock:
+            self._publish()
 
     def _publish(self) -> None:
-        """Runs on the executor's thread: nothing here waits."""
         accepted = self._accepted
         if accepted is None or not accepted.camera_frame or not self._frames.odom:
             return

@@ -7,8 +7,10 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -25,6 +27,7 @@ from rclpy.parameter import Parameter
 from nre_ros.errors import NreError
 from nre_ros.gate.motion import MotionModel
 from nre_ros.gate.settings import GateSettings
+from nre_ros.node.parameter_sources import files_for_other_nodes, given_parameters
 
 _TYPES = {
     bool: ParameterType.PARAMETER_BOOL,
@@ -36,6 +39,14 @@ _TYPES = {
 
 Value = bool | int | float | str | list[str]
 """What a parameter can be."""
+
+_EXPECTED = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text, in the quotes of YAML where it looks like another value: '\"1\"'",
+    list: "a list of text, such as ['front', 'rear']",
+}
 
 
 class ParameterError(NreError):
@@ -77,8 +88,36 @@ class Declaration:
             descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high, step=0.0)]
         return descriptor
 
+    def converted(self, value: Any) -> Value:
+        """Converts a value of a neighbouring type: 5 for 5.0, 3.0 for 3, 0 and 1 for false and true, one text for a list.
+
+        Args:
+            value: The value as it was given.
+
+        Returns:
+            The value in the type of the default.
+
+        Raises:
+            ParameterError: The value has a type that does not stand for one of these.
+        """
+        wanted = type(self.default)
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if isinstance(value, (list, tuple)) and wanted is list and all(isinstance(entry, str) for entry in value):
+            return list(value)
+        if type(value) is wanted and wanted is not list:
+            return value
+        if wanted is float and is_number:
+            return float(value)
+        if wanted is int and is_number and float(value).is_integer():
+            return int(value)
+        if wanted is bool and is_number and value in (0, 1):
+            return bool(value)
+        if wanted is list and isinstance(value, str):
+            return [value]
+        raise ParameterError(f"parameter {self.name} is {value!r}, expected {_EXPECTED[wanted]}")
+
     def fault(self, value: Value) -> str:
-        """Checks whether the parameter can have a value; ROS itself checks types and ranges.
+        """Checks whether the parameter can have a value; ROS itself checks ranges.
 
         Args:
             value: The value.
@@ -86,6 +125,8 @@ class Declaration:
         Returns:
             Why the value cannot be used, empty if it can.
         """
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"parameter {self.name} is {value}, expected a finite number"
         if self.choices and value not in self.choices:
             return f"parameter {self.name} is {value!r}, expected one of: {', '.join(self.choices)}"
         return ""
@@ -115,8 +156,8 @@ _MAP = (
     Declaration(
         "min_confidence",
         0.5,
-        "Smallest confidence (0 to 1) of a pose.  Exception: odometry may confirm an alternative pose of the image, "
-        "whose own confidence can be lower; all poses of the image together reach min_confidence.",
+        "Smallest confidence (0 to 1) of a pose.  Where several poses explain the image, all of them together must reach "
+        "it, and min_alternative_confidence is the smallest of the one that odometry confirms.",
         range=(0.0, 1.0),
         runtime=True,
     ),
@@ -252,6 +293,14 @@ _GATE = (
         "min_alternative_share",
         0.1,
         "Alternative poses with a smaller share are not compared with odometry.",
+        range=(0.0, 1.0),
+        runtime=True,
+    ),
+    Declaration(
+        "min_alternative_confidence",
+        0.0,
+        "Smallest confidence (0 to 1) of a pose that odometry chooses among several poses of the image; at least "
+        "min_confidence: no pose with a lower confidence is ever accepted.",
         range=(0.0, 1.0),
         runtime=True,
     ),
@@ -420,39 +469,82 @@ DEPRECATED_NAMES = {
 # --- declaration and validation -----------------------------------------------------------------------
 
 
-def declare(node: Node, configured: Callable[[], bool]) -> None:
+def declare(node: Node, configured: Callable[[], bool], arguments: Sequence[str] = ()) -> None:
     """Declares all parameters; from then on, values that cannot be used are refused with a reason.
 
     Args:
         node: The node.
         configured: Whether the node has read the parameters that it reads when it is configured.
+        arguments: The command line, whose last value of a parameter counts; what rclpy makes of it without.
 
     Raises:
         ParameterError: A value cannot be used.
-        rclpy.exceptions.ParameterException: A value has another type or is out of range.
+        rclpy.exceptions.ParameterException: A value is out of range.
     """
-    deprecated = _take_deprecated(node)
-    node.declare_parameters(
-        "", [(declaration.name, declaration.default, declaration.descriptor()) for declaration in DECLARATIONS]
-    )
+    given = _given(node, arguments)
+    values = {
+        declaration.name: declaration.converted(given[declaration.name])
+        if declaration.name in given
+        else declaration.default
+        for declaration in DECLARATIONS
+    }
+    for old in DEPRECATED_NAMES:
+        if old in given:
+            _take_deprecated(node, old, given[old], values)
     for declaration in DECLARATIONS:
-        fault = declaration.fault(value_of(node, declaration.name))
+        value = values[declaration.name]
+        fault = declaration.fault(value)
         if fault:
             raise ParameterError(fault)
-    for old, value in deprecated.items():
-        declaration = _BY_NAME[DEPRECATED_NAMES[old]]
-        # a value in the default parameter file is no reason to ignore the old name on the command line
-        if value_of(node, declaration.name) != declaration.default:
-            node.get_logger().warning(
-                f"parameter {old} is ignored: its present name, {declaration.name}, is set as well"
-            )
-        else:
-            result = node.set_parameters([Parameter(declaration.name, value=value)])[0]
-            if not result.successful:
-                raise ParameterError(f"parameter {old} (now {declaration.name}): {result.reason}")
+        node.declare_parameter(declaration.name, value, declaration.descriptor(), ignore_override=True)
+    _warn_unknown(node, given, arguments)
     node.add_on_set_parameters_callback(lambda parameters: _check(parameters, configured()))
     if hasattr(node, "add_pre_set_parameters_callback"):  # not in Humble
-        node.add_pre_set_parameters_callback(lambda parameters: _with_present_names(node, parameters))
+        node.add_pre_set_parameters_callback(lambda parameters: _as_declared(node, parameters))
+
+
+def _given(node: Node, arguments: Sequence[str]) -> dict[str, Any]:
+    """The parameters that were given to the node, by any name."""
+    given = {name: parameter.value for name, parameter in node._parameter_overrides.items()}
+    return {**given, **given_parameters(arguments, node.get_fully_qualified_name())}
+
+
+def _take_deprecated(node: Node, old: str, value: Any, values: dict[str, Value]) -> None:
+    """Puts the value of a deprecated name, with a warning, under the present name."""
+    _warn_deprecated(node, old)
+    declaration = _BY_NAME[DEPRECATED_NAMES[old]]
+    # a value in the default parameter file is no reason to ignore the old name on the command line
+    if values[declaration.name] != declaration.default:
+        node.get_logger().warning(f"parameter {old} is ignored: its present name, {declaration.name}, is set as well")
+        return
+    try:
+        converted = declaration.converted(value)
+    except ParameterError as error:
+        raise ParameterError(f"parameter {old} (now {declaration.name}): {error}") from None
+    fault = declaration.fault(converted)
+    if declaration.range and not declaration.range[0] <= float(converted) <= declaration.range[1]:  # type: ignore[arg-type]  # a number
+        low, high = declaration.range
+        fault = f"{converted} is not between {low:g} and {high:g}"
+    if fault:
+        raise ParameterError(f"parameter {old} (now {declaration.name}): {fault}")
+    values[declaration.name] = converted
+
+
+def _warn_unknown(node: Node, given: Mapping[str, Any], arguments: Sequence[str]) -> None:
+    """Warns about parameters that the node does not have, and about files that are for other nodes."""
+    known = [*_BY_NAME, *DEPRECATED_NAMES, "use_sim_time"]
+    for name in given:
+        if name in known or name.startswith("qos_overrides.") or node.has_parameter(name):
+            continue
+        similar = difflib.get_close_matches(name, known, n=1)
+        advice = f", did you mean {similar[0]}?" if similar else " (docs/parameters.md has all)"
+        node.get_logger().warning(f"parameter {name} is unknown and ignored{advice}")
+    full_name = node.get_fully_qualified_name()
+    for file, others in files_for_other_nodes(arguments, full_name).items():
+        node.get_logger().warning(
+            f"parameter file {file} gives nothing to {full_name}, only to {', '.join(others)}: begin it with /**: "
+            "for a node of any name and namespace"
+        )
 
 
 def value_of(node: Node, name: str) -> Any:
@@ -479,28 +571,20 @@ def _check(parameters: Sequence[Parameter], configured: bool) -> SetParametersRe
     return SetParametersResult(successful=True)
 
 
-def _take_deprecated(node: Node) -> dict[str, Value]:
-    """The values given under deprecated names, with one warning each; the names are not declared afterwards."""
-    values = {}
-    for old in DEPRECATED_NAMES:
-        value = node.declare_parameter(old, None, ParameterDescriptor(dynamic_typing=True)).value
-        node.undeclare_parameter(old)
-        if value is not None:
-            _warn_deprecated(node, old)
-            values[old] = value
-    return values
-
-
-def _with_present_names(node: Node, parameters: Sequence[Parameter]) -> list[Parameter]:
-    """The parameters that are about to be set, under their present names."""
-    renamed = []
+def _as_declared(node: Node, parameters: Sequence[Parameter]) -> list[Parameter]:
+    """The parameters that are about to be set, under their present names and in their declared types."""
+    declared = []
     for parameter in parameters:
-        name = DEPRECATED_NAMES.get(parameter.name)
-        if name is not None:
+        name = DEPRECATED_NAMES.get(parameter.name, parameter.name)
+        if name != parameter.name:
             _warn_deprecated(node, parameter.name)
-            parameter = Parameter(name, parameter.type_, parameter.value)
-        renamed.append(parameter)
-    return renamed
+        value = parameter.value
+        if name in _BY_NAME:
+            with suppress(ParameterError):  # rclpy refuses it with the two types
+                value = _BY_NAME[name].converted(value)
+        kind = parameter.type_ if value is parameter.value else None
+        declared.append(Parameter(name, kind, value))
+    return declared
 
 
 def _warn_deprecated(node: Node, old: str) -> None:
@@ -591,4 +675,4 @@ def _cell(value: Value) -> str:
         return f"`{value}`" if value else '`""`'
     if isinstance(value, list):
         return "[" + ", ".join(_cell(entry) for entry in value) + "]"
-    return str(value)  # 0.0 keeps its point: ROS takes no integer for a double
+    return str(value)

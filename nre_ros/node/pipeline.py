@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -28,18 +28,21 @@ from nre_ros.images import check_image_size
 from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.messages.camera_info import camera_from_info
+from nre_ros.messages.frame_ids import frame_name
 from nre_ros.msg import LocalizationStatus
 from nre_ros.node.camera_input import CameraInput
 from nre_ros.node.clock_monitor import ClockMonitor
-from nre_ros.node.conversions import image_pixels, stamp_nanoseconds
-from nre_ros.node.engine import Engine
+from nre_ros.node.conversions import image_pixels, stamp_message, stamp_nanoseconds
+from nre_ros.node.engine import DeviceError, Engine
 from nre_ros.node.image_drops import DropCounter, ImageDrop
 from nre_ros.node.initial_pose import InitialPoseInput, LastPoseFile
 from nre_ros.node.logs import ThrottledLogger, internal_error, log_exception
 from nre_ros.node.odometry_propagation import OdometryPropagation
 from nre_ros.node.operating_mode import OperatingMode
+from nre_ros.node.optical_frames import OpticalFrameCheck
 from nre_ros.node.parameters import gate_settings, value_of
 from nre_ros.node.publishers import Displays, PosePublishers, set_decision, status_of_result
+from nre_ros.node.serialized_image import SerializedImage
 from nre_ros.node.tf import FrameLookups, Frames, MapOdomBroadcaster, TransformError
 from nre_ros.node.worker import Worker
 
@@ -47,11 +50,29 @@ _ODOMETRY_PATIENCE = 0.05
 """Seconds to wait for odometry before an image is localized: the next reading is on its way, at 20 Hz or more."""
 
 
+@dataclass(eq=False)
+class _OutgoingPose:
+    """What is published of an accepted pose; None and empty where TF does not know what it takes.
+
+    ``faults``: why, in order and each once; ``seconds``: what the look-ups took.
+    """
+
+    T_map_cam: npt.NDArray[np.float64]
+    covariance: npt.NDArray[np.float64]
+    published: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None = None
+    T_map_odom: npt.NDArray[np.float64] | None = None
+    T_map_child: npt.NDArray[np.float64] | None = None
+    child: str = ""
+    faults: dict[str, bool] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
 class ImagePipeline:
     """Localizes the images of a robot's cameras and publishes what follows from them.
 
-    The lock guards what ``forget`` resets while an image is being processed: the epoch, the gate, the initial pose
-    and map -> odom.  ``forget`` may be called by any thread.
+    Every image has the epoch in which it arrived, and ``forget`` ends the epoch.  The lock guards the epoch and all that
+    ``forget`` resets.  Whatever leaves the node because of an image leaves with the lock held, in the image's own epoch.
+    ``forget`` may be called by any thread.
     """
 
     def __init__(
@@ -72,12 +93,14 @@ class ImagePipeline:
         last_pose: LastPoseFile,
         publishers: PosePublishers,
         displays: Displays,
+        optical_frames: OpticalFrameCheck,
     ) -> None:
         """Connects the parts; see their classes.  ``lookups`` waits for TF and is used on the worker's thread only."""
         self._node, self._engine, self._gate, self._frames, self._lookups = node, engine, gate, frames, lookups
         self._worker, self._mode, self._clock, self._drops = worker, mode, clock, drops
         self._initial_pose, self._map_odom, self._propagation = initial_pose, map_odom, propagation
         self._last_pose, self._publishers, self._displays = last_pose, publishers, displays
+        self._optical_frames = optical_frames
         self._logger = node.get_logger()
         self._log = ThrottledLogger(self._logger)
         self._lock = threading.Lock()
@@ -87,14 +110,14 @@ class ImagePipeline:
 
     # --- 1. an image arrives (executor's thread) ----------------------------------------------------
 
-    def on_image(self, source: CameraInput, message: Image | CompressedImage) -> None:
+    def on_image(self, source: CameraInput, image: SerializedImage) -> None:
         """Stores an image that has arrived for the worker, in place of the one of this camera that waits there.
 
         Args:
             source: The camera's subscriptions.
-            message: The image.
+            image: The image.
         """
-        stamp = stamp_nanoseconds(message.header.stamp)
+        stamp = image.stamp
         self._displays.diagnostics.image_arrived()
         self._clock.arrived(stamp)  # may find that time went back, and forget the pose
         if not self._mode.wants_image():
@@ -103,59 +126,66 @@ class ImagePipeline:
         observation = Observation(
             stamp,
             camera_name=source.name,
-            message=message,
             arrival=time.monotonic(),
             images_received=source.received,
             epoch=self._epoch,
         )
-        if self._worker.offer(source.name, partial(self.process, observation, source)):
+        if self._worker.offer(source.name, partial(self.process, observation, source, image)):
             self._drops.add(source.name, ImageDrop.REPLACED)
 
     # --- 2. the whole way (worker's thread, as all that follows) ------------------------------------
 
-    def process(self, observation: Observation, source: CameraInput) -> None:
+    def process(self, observation: Observation, source: CameraInput, image: SerializedImage | None = None) -> None:
         """Localizes one image and publishes what follows from it; a status is published in any case.
 
         Args:
             observation: The image as it arrived; what is found out about its camera is filled in.
             source: The camera's subscriptions, which have the intrinsics.
+            image: The message, which is deserialized here; None: the observation has it.
         """
+        try:
+            if image is not None:
+                observation.message = image.message()
+        except ImageError as error:
+            observation.message_fault = str(error)
         # the newest camera_info now: it may have arrived after its image
         info = source.camera_info_at(observation.stamp)
         frame_id = observation.message.header.frame_id if observation.message is not None else ""
-        observation.camera_frame = self._frames.camera or frame_id or (info.header.frame_id if info else "")
+        frame_id = frame_name(frame_id) or (frame_name(info.header.frame_id) if info else "")
+        observation.camera_frame = self._frames.camera or frame_id
+        pose = None
         try:
             result, decision, status = self._process(observation, info)
+            if decision.accepted:
+                pose = self._pose_to_publish(observation, decision)
         except Exception as error:
             log_exception(self._node, error)
             result = self._drop(observation, ImageDrop.INTERNAL_ERROR, internal_error(error))
             decision = Decision(False, self._gate.state, result.reason, judged=False)
             status = self._status(observation, result, decision)
-        status.total_milliseconds = (time.monotonic() - observation.arrival) * 1e3
-        self._publishers.publish_status(status)
-        self._mode.image_processed(observation.arrival, status)
+        result, decision, status = self._publish(observation, result, decision, status, pose)
+        self._check_frame(observation.camera_frame)
         try:
-            self._displays.update(observation, result, decision, self._engine.store, status.total_milliseconds)
+            self._displays.update(observation, result, decision, self._engine.store)
         except Exception as error:  # the pose and the status are out: a picture that fails takes nothing back
             log_exception(self._node, error)
 
     def _process(
         self, observation: Observation, info: CameraInfo | None
     ) -> tuple[LocalizationResult, Decision, LocalizationStatus]:
-        """Localizes and judges one image and publishes its pose if it is accepted; the status is still to be published."""
+        """Localizes and judges one image; nothing is published yet."""
         self._update_gate_settings()
-        dropped = self._clock.check(observation.stamp)
-        if dropped is None:
-            result = self._localize(observation, info)
-        else:
-            result = self._drop(observation, *dropped)
+        with self._lock:
+            current = observation.epoch == self._epoch
+            dropped = self._clock.check(observation.stamp) if current else None
+        if not current:
+            return self._forgotten(observation)
+        result = self._localize(observation, info) if dropped is None else self._drop(observation, *dropped)
         with self._lock:
             state_before = self._gate.state
             result, decision = self._judge(observation, result, bool(dropped))
             status = self._status(observation, result, decision)
         self._log_state(state_before, status)
-        if decision.accepted:
-            self._publish_pose(observation, decision, status)
         return result, decision, status
 
     # --- 3. observation and localizer ---------------------------------------------------------------
@@ -177,6 +207,9 @@ class ImagePipeline:
             except MapError as error:
                 observation.map_fault = str(error)
                 result = self._drop(observation, ImageDrop.UNREADABLE_MAP, str(error))
+            except DeviceError as error:
+                observation.device_fault = str(error)
+                result = self._drop(observation, ImageDrop.LOST_DEVICE, str(error))
             except NreError as error:
                 result = self._drop(observation, ImageDrop.INVALID_IMAGE, str(error))
             except Exception as error:  # the node outlives whatever one image does to the estimator
@@ -212,7 +245,7 @@ class ImagePipeline:
             NreError: Image, intrinsics or map cannot be used.
         """
         if observation.message is None:
-            raise ImageError("image has no message")
+            raise ImageError(observation.message_fault or "image has no message")
         started = time.perf_counter()
         image = image_pixels(observation.message)
         camera = camera_from_info(info, value_of(self._node, "rectified"))
@@ -261,6 +294,12 @@ class ImagePipeline:
             result = LocalizationResult(reason=f"{self._forget_reason} meanwhile")
         return result, Decision(False, self._gate.state, result.reason, judged=False)
 
+    def _forgotten(self, observation: Observation) -> tuple[LocalizationResult, Decision, LocalizationStatus]:
+        """Result, decision and status of an image that arrived before the pose was forgotten."""
+        result = LocalizationResult(reason=f"{self._forget_reason} meanwhile")
+        decision = Decision(False, self._gate.state, result.reason, judged=False)
+        return result, decision, self._status(observation, result, decision)
+
     def _update_gate_settings(self) -> None:
         settings = gate_settings(self._node)
         if settings != self._gate.settings:
@@ -270,8 +309,7 @@ class ImagePipeline:
 
     def _status(self, observation: Observation, result: LocalizationResult, decision: Decision) -> LocalizationStatus:
         status = status_of_result(result, decision.state)
-        if observation.message is not None:
-            status.header.stamp = observation.message.header.stamp
+        status.header.stamp = stamp_message(observation.stamp)
         status.header.frame_id = self._frames.map
         status.camera, status.camera_frame = observation.camera_name, observation.camera_frame
         status.images_received = observation.images_received
@@ -280,46 +318,82 @@ class ImagePipeline:
         set_decision(status, decision, self._gate.threshold)
         return status
 
-    def _publish_pose(self, observation: Observation, decision: Decision, status: LocalizationStatus) -> None:
-        """Publishes an accepted pose on topics and TF; the status gets the reason of what TF does not know."""
+    def _pose_to_publish(self, observation: Observation, decision: Decision) -> _OutgoingPose:
+        """Looks up what an accepted pose needs of TF, before the lock is taken; may wait."""
         started = time.perf_counter()
         T_map_cam, covariance = decision.T_map_cam, decision.covariance
         assert T_map_cam is not None and covariance is not None  # of an accepted pose
+        pose = _OutgoingPose(T_map_cam, covariance)
         frame, stamp = observation.camera_frame, observation.stamp
-        faults = {}  # in order, each once
         try:
-            T, T_covariance = self._lookups.published_pose(T_map_cam, covariance, frame, stamp)
-            self._publishers.publish_pose(T, T_covariance, self._frames.map, stamp)
-            self._displays.path.update(T, stamp)
+            pose.published = self._lookups.published_pose(T_map_cam, covariance, frame, stamp)
         except TransformError as error:
-            faults[str(error)] = True
+            pose.faults[str(error)] = True
         try:
-            self._publish_transform(observation, T_map_cam)
+            if self._frames.odom:
+                if observation.T_odom_cam is None:
+                    raise TransformError(observation.odometry_fault)
+                pose.T_map_odom = map_to_odom(T_map_cam, observation.T_odom_cam)
+            else:
+                child, T_cam_child = self._lookups.broadcast_frame(frame, stamp)
+                pose.child, pose.T_map_child = child, T_map_cam @ T_cam_child
         except TransformError as error:
-            faults[str(error)] = True
-        with self._lock:
-            current = observation.epoch == self._epoch  # otherwise the pose has been forgotten meanwhile
-            if current:
-                self._propagation.start_from(observation)
-        if current:
-            self._last_pose.update(T_map_cam, covariance, frame, stamp)
-        status.reason = "; ".join(faults)
-        if status.reason:
-            self._log.warning(status.reason)
-        status.stages = [*status.stages, "publish"]
-        status.stage_milliseconds = [*status.stage_milliseconds, (time.perf_counter() - started) * 1e3]
+            pose.faults[str(error)] = True
+        pose.seconds = time.perf_counter() - started
+        return pose
 
-    def _publish_transform(self, observation: Observation, T_map_cam: npt.NDArray[np.float64]) -> None:
-        """Broadcasts map -> odom; without odometry map -> base or map -> camera."""
-        if not self._frames.odom:
-            if value_of(self._node, "publish_tf"):
-                self._lookups.broadcast_child(T_map_cam, observation.camera_frame, observation.stamp)
-            return
-        if observation.T_odom_cam is None:
-            raise TransformError(observation.odometry_fault)
+    def _publish(
+        self,
+        observation: Observation,
+        result: LocalizationResult,
+        decision: Decision,
+        status: LocalizationStatus,
+        pose: _OutgoingPose | None,
+    ) -> tuple[LocalizationResult, Decision, LocalizationStatus]:
+        """Publishes pose, transform and status; without the pose if it has been forgotten since the decision."""
         with self._lock:
-            if observation.epoch == self._epoch:
-                self._map_odom.update(map_to_odom(T_map_cam, observation.T_odom_cam))
+            if pose is not None and observation.epoch != self._epoch:
+                result, decision, status = self._forgotten(observation)
+            elif pose is not None:
+                try:
+                    self._publish_pose(observation, pose, status)
+                except Exception as error:  # the status goes out in any case
+                    log_exception(self._node, error)
+                    status.reason = internal_error(error)
+            status.total_milliseconds = (time.monotonic() - observation.arrival) * 1e3
+            self._publishers.publish_status(status)
+            self._mode.image_processed(observation.arrival, status)
+            self._displays.diagnostics.update(observation, decision, status.total_milliseconds)
+        if pose is not None and pose.faults:
+            self._log.warning(status.reason)
+        return result, decision, status
+
+    def _publish_pose(self, observation: Observation, pose: _OutgoingPose, status: LocalizationStatus) -> None:
+        """Publishes an accepted pose on topics and TF, with the lock held; nothing here waits.
+
+        The status gets the reason of what TF does not know.
+        """
+        started, stamp = time.perf_counter(), observation.stamp
+        if pose.published is not None:
+            self._publishers.publish_pose(*pose.published, self._frames.map, stamp)
+            self._displays.path.update(pose.published[0], stamp)
+        if pose.T_map_odom is not None:
+            self._map_odom.update(pose.T_map_odom)
+        if pose.T_map_child is not None:
+            self._map_odom.broadcast_child(pose.T_map_child, pose.child, stamp)
+        self._propagation.start_from(observation)
+        self._last_pose.update(pose.T_map_cam, pose.covariance, observation.camera_frame, stamp)
+        status.reason = "; ".join(pose.faults)
+        status.stages = [*status.stages, "publish"]
+        seconds = pose.seconds + time.perf_counter() - started
+        status.stage_milliseconds = [*status.stage_milliseconds, seconds * 1e3]
+
+    def _check_frame(self, camera_frame: str) -> None:
+        """Reports a camera frame that is no optical frame."""
+        warning = self._optical_frames.check(camera_frame)
+        if warning:
+            self._logger.warning(warning)
+            self._displays.diagnostics.warn(warning)
 
     def _log_state(self, before: State, status: LocalizationStatus) -> None:
         if not status.pose_valid:
@@ -341,23 +415,37 @@ class ImagePipeline:
         observation.image = None
         return LocalizationResult(reason=reason)
 
-    def forget(self, reason: str) -> None:
+    def forget(self, reason: str) -> int:
         """Forgets the pose and all that follows from it, as before the first image; called by any thread.
 
         Args:
             reason: For the log, and for the status of an image that is being localized.
+
+        Returns:
+            The new epoch; images of it arrive from now on.
         """
         with self._lock:
             self._epoch += 1
+            epoch = self._epoch
             self._forget_reason = reason
             self._initial_pose.set(None)  # first: one that is just being applied is forgotten with the rest
             self._gate.reset()
+            self._clock.forget()
             self._map_odom.forget()
             self._propagation.forget()
-        self._displays.path.clear()
+            self._last_pose.forget()
+            self._displays.path.clear()
+            self._displays.diagnostics.forget(reason)
         for name in self._worker.discard_offers():
             self._drops.add(str(name), ImageDrop.RESET)
         self._logger.warning(f"{reason}: the pose and map -> odom are forgotten")
+        return epoch
+
+    def close(self) -> None:
+        """Lets nothing leave any more; an image that is being localized gets no pose."""
+        with self._lock:
+            self._epoch += 1
+            self._forget_reason = "the node was deactivated"
 
 
 def _finite(result: LocalizationResult) -> LocalizationResult:

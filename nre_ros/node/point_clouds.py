@@ -14,19 +14,20 @@ from std_msgs.msg import Header
 
 from nre_ros.errors import MapFormatError
 from nre_ros.gate.decision import Decision
+from nre_ros.keyframes.storage.map_origin import NO_ORIGIN
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.result import LocalizationResult
-from nre_ros.node.conversions import stamp_message
-from nre_ros.node.interfaces import DisplayTopic, MapVersion, RateLimiter
+from nre_ros.node.display_frame import DisplayFrame
+from nre_ros.node.interfaces import DisplayTopic, MapVersion, RateLimiter, displayed
 from nre_ros.node.parameters import value_of
 from nre_ros.node.ros_libraries import LIBRARIES
 from nre_ros.pictures.point_colours import point_colours
 
-MAX_POINTS = 200_000
+MAX_CLOUD_POINTS = 200_000
 """Points of the map that are sent at most: 3.2 MB, which RViz draws smoothly."""
-MAX_KEYFRAMES = 300
+MAX_CLOUD_KEYFRAMES = 300
 """Keyframes whose points are sent at most, evenly chosen; reading one takes about a millisecond."""
-MAP_SECONDS = 10.0
+MAP_CLOUD_SECONDS = 10.0
 """Between two clouds of a map that grows."""
 
 
@@ -34,14 +35,14 @@ class PointClouds:
     """Publishes point clouds where somebody subscribes; they cost nothing otherwise.
 
     ``map_points`` is latched and has no stamp, so that RViz shows it at any time.  It has the fields x, y, z (metres, in
-    the map's frame) and rgb.  ``fix_points`` has the map points in view of the last image whose pose was accepted; its
+    the frame of ``DisplayFrame``) and rgb.  ``fix_points`` has the map points in view of the last image whose pose was accepted; its
     field ``residual`` is the point's Neural Reprojection Error as a fraction of ln|Omega|: 0 is a perfect match and 1 is
     no match.  An image without an accepted pose gives an empty cloud.
 
     For the thread that may use the map.
     """
 
-    def __init__(self, node: Node, frame: str):
+    def __init__(self, node: Node, frame: DisplayFrame):
         self._node, self._frame = node, frame
         self._map = DisplayTopic(node, PointCloud2, "map_points", latched=True)
         self._fix = DisplayTopic(node, PointCloud2, "fix_points")
@@ -59,16 +60,20 @@ class PointClouds:
         """Whether somebody subscribes to ``map_points``."""
         return self._map.has_subscribers
 
-    def update(self, result: LocalizationResult, decision: Decision, stamp: int) -> None:
+    def update(self, result: LocalizationResult, decision: Decision, stamp: int, store: KeyframeStore) -> None:
         """Publishes the points of one image, at most ``debug_rate`` times a second.
 
         Args:
             result: What the localizer found in the image.
             decision: What the gate decided about it.
             stamp: The image's stamp in nanoseconds.
+            store: The open map.
+
+        Raises:
+            MapError: The map cannot be read.
         """
         if self._fix.has_subscribers and self._rate.allows(value_of(self._node, "debug_rate")):
-            self._fix.publish(fix_cloud(result, decision, self._header(stamp)))
+            self._fix.publish(fix_cloud(result, decision, *self._frame.header(store, stamp)))
 
     def publish_map(self, store: KeyframeStore) -> None:
         """Publishes the map's points, where somebody subscribes and they are not published yet.
@@ -85,19 +90,21 @@ class PointClouds:
         if self._published.is_same_map(store) and now < self._next_map:
             return
         version = MapVersion.of(store)
-        self._map.publish(map_cloud(store, self._header(0)))
-        self._published, self._next_map = version, now + MAP_SECONDS
+        self._map.publish(map_cloud(store, *self._frame.header(store)))
+        self._published, self._next_map = version, now + MAP_CLOUD_SECONDS
 
     def close(self) -> None:
         """Ends the topics."""
         self._map.close()
         self._fix.close()
 
-    def _header(self, stamp: int) -> Header:
-        return Header(frame_id=self._frame, stamp=stamp_message(stamp))
 
-
-def fix_cloud(result: LocalizationResult, decision: Decision, header: Header) -> PointCloud2:
+def fix_cloud(
+    result: LocalizationResult,
+    decision: Decision,
+    header: Header,
+    origin: npt.NDArray[np.float64] = NO_ORIGIN,
+) -> PointCloud2:
     """Returns the map points in view of an image, from green (the image agrees) to red.
 
     The cloud is empty if the gate accepted no pose, or an alternative pose, at which the points were not compared.
@@ -106,29 +113,31 @@ def fix_cloud(result: LocalizationResult, decision: Decision, header: Header) ->
         result: What the localizer found in the image.
         decision: What the gate decided about it.
         header: Stamp and frame of the message.
+        origin: [3] origin of this frame in the map.
     """
     points, losses = np.zeros((0, 3)), np.zeros(0, np.float32)
     if decision.accepted and result.points is not None and result.losses is not None:
         in_view = np.flatnonzero(result.losses < 1)
-        points, losses = result.points[in_view], result.losses[in_view].clip(0, 1).astype(np.float32)
+        points, losses = result.points[in_view] - origin, result.losses[in_view].clip(0, 1).astype(np.float32)
     shade = (255 * losses).astype(np.uint8)
     colours = np.stack([shade, 255 - shade, np.full_like(shade, 51)], axis=1)
     return _cloud(header, points, colours, residual=losses)
 
 
-def map_cloud(store: KeyframeStore, header: Header) -> PointCloud2:
-    """Returns the points of a map, at most ``MAX_POINTS`` of them, in the colours of the keyframes' pictures.
+def map_cloud(store: KeyframeStore, header: Header, origin: npt.NDArray[np.float64] = NO_ORIGIN) -> PointCloud2:
+    """Returns the points of a map, at most ``MAX_CLOUD_POINTS`` of them, in the colours of the keyframes' pictures.
 
     Args:
         store: The open map.
         header: Stamp and frame of the message.
+        origin: [3] origin of this frame in the map.
 
     Raises:
         MapError: The map cannot be read.
     """
     ids = np.concatenate([np.zeros(0, np.int64), *(scan.ids for scan in store.scan())])
-    ids = ids[_evenly(len(ids), MAX_KEYFRAMES)]
-    points, colours = [np.zeros((0, 3), np.float32)], [np.zeros((0, 3), np.uint8)]
+    ids = ids[displayed(len(ids), MAX_CLOUD_KEYFRAMES)]
+    points, colours = [np.zeros((0, 3))], [np.zeros((0, 3), np.uint8)]
     # a reader of its own, without a cache: the cache of the localizer keeps what localization needs
     with KeyframeStore.open(store.path, cache_bytes=0) as reader:
         for keyframe_id in ids.tolist():
@@ -136,8 +145,8 @@ def map_cloud(store: KeyframeStore, header: Header) -> PointCloud2:
                 keyframe = reader.get(keyframe_id)
             except MapFormatError:  # damaged; localization reports it
                 continue
-            shown = _evenly(len(keyframe.points), max(MAX_POINTS // len(ids), 1))
-            points.append(keyframe.points[shown])
+            shown = displayed(len(keyframe.points), max(MAX_CLOUD_POINTS // len(ids), 1))
+            points.append(keyframe.points[shown] - origin)
             colours.append(point_colours(keyframe)[shown])
     return _cloud(header, np.concatenate(points), np.concatenate(colours))
 
@@ -148,7 +157,3 @@ def _cloud(header: Header, points: npt.NDArray, colours: npt.NDArray[np.uint8], 
     packed = (red << 16 | green << 8 | blue).astype(np.uint32).view(np.float32)
     x, y, z = np.ascontiguousarray(points.T, dtype=np.float32)
     return LIBRARIES.point_cloud(header, {"x": x, "y": y, "z": z, "rgb": packed, **more})
-
-
-def _evenly(count: int, most: int) -> npt.NDArray[np.int64]:
-    return np.linspace(0, count - 1, min(count, most)).astype(int)

@@ -28,6 +28,7 @@ from nre_ros.msg import LocalizationStatus
 from nre_ros.node.conversions import pose_message, stamp_message
 from nre_ros.node.debug_image import DebugImage
 from nre_ros.node.diagnostics import Diagnostics
+from nre_ros.node.display_frame import DisplayFrame
 from nre_ros.node.interfaces import DisplayTopic, RosInterfaces
 from nre_ros.node.logs import ThrottledLogger
 from nre_ros.node.markers import Markers
@@ -223,14 +224,15 @@ class Displays:
 
         Args:
             node: The node.
-            map_frame: Frame of path, markers and point clouds.
+            map_frame: Frame of the path; markers and point clouds are in that of ``DisplayFrame``.
             facts: Called once a period for more values of the diagnostics, name -> value.
         """
         self.diagnostics = Diagnostics(node, facts)
         self.path = PathPublisher(node, map_frame)
         self.debug_image = DebugImage(node)
-        self.markers = Markers(node, map_frame)
-        self.point_clouds = PointClouds(node, map_frame)
+        self._frame = DisplayFrame(node, map_frame)
+        self.markers = Markers(node, self._frame)
+        self.point_clouds = PointClouds(node, self._frame)
         self._log = ThrottledLogger(node.get_logger())
         self._interfaces = RosInterfaces(node)
         self._interfaces.timer(value_of(node, "diagnostics_period"), self.diagnostics.publish, steady=True)
@@ -242,23 +244,20 @@ class Displays:
         result: LocalizationResult,
         decision: Decision,
         store: KeyframeStore,
-        milliseconds: float,
     ) -> None:
-        """Shows one image, after its pose and status have been published.
+        """Shows one image, after its pose and status have been published; the diagnostics are updated before.
 
         Args:
             observation: The image.
             result: What the localizer found in it.
             decision: What the gate decided about it.
             store: The map; hence for the thread that may use it.
-            milliseconds: From the image's arrival to its status.
         """
-        self.diagnostics.update(observation, decision, milliseconds)
         try:
             if observation.image is not None:
                 self.debug_image.update(observation, result, decision, store.thumbnail)
             self.markers.update(result, decision, observation.stamp, store)
-            self.point_clouds.update(result, decision, observation.stamp)
+            self.point_clouds.update(result, decision, observation.stamp, store)
         except MapError as error:  # no pose depends on a picture
             self._log.warning(f"no debug image or markers: {error}")
 
@@ -282,5 +281,5 @@ class Displays:
     def close(self) -> None:
         """Destroys topics and timers."""
         self._interfaces.close()
-        for part in (self.diagnostics, self.path, self.debug_image, self.markers, self.point_clouds):
+        for part in (self.diagnostics, self.path, self.debug_image, self.markers, self.point_clouds, self._frame):
             part.close()

@@ -15,6 +15,7 @@ from std_srvs.srv import Trigger
 from nre_ros.errors import NreError
 from nre_ros.gate.gate import Gate
 from nre_ros.localization.result import LocalizationResult
+from nre_ros.messages.frame_ids import frame_name
 from nre_ros.msg import LocalizationStatus
 from nre_ros.node.active import ActiveNode
 from nre_ros.node.engine import Engine
@@ -104,7 +105,7 @@ class Services:
         if result.T_map_cam is not None and result.covariance is not None:
             set_pose(status, result.T_map_cam, result.covariance)
         status.header.stamp, status.header.frame_id = request.image.header.stamp, self._frames.map
-        status.camera_frame = request.image.header.frame_id or request.camera_info.header.frame_id
+        status.camera_frame = frame_name(request.image.header.frame_id or request.camera_info.header.frame_id)
         status.total_milliseconds = (time.monotonic() - started) * 1e3
         response.status = status
         return response

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -23,6 +24,7 @@ from rclpy.time import Time
 from tf2_msgs.msg import TFMessage
 
 from nre_ros.geometry import covariance_of_frame
+from nre_ros.messages.frame_ids import frame_name
 from nre_ros.messages.transform_buffer import (
     ConnectivityError,
     ExtrapolationError,
@@ -114,6 +116,10 @@ class Transforms(ABC):
         """Forgets the history, but not the static transforms."""
 
     @abstractmethod
+    def frame_names(self) -> list[str]:
+        """Returns the names of the frames that have been received so far."""
+
+    @abstractmethod
     def broadcast(self, T: npt.NDArray[np.float64], parent: str, child: str, stamp: int) -> None:
         """Publishes a transform on /tf.
 
@@ -150,6 +156,10 @@ class Tf2Transforms(Transforms):
 
     def clear(self) -> None:
         self._buffer.clear()
+
+    def frame_names(self) -> list[str]:
+        children = yaml.safe_load(self._buffer.all_frames_as_yaml()) or {}  # each with its parent, without the root
+        return sorted({*children, *(entry["parent"] for entry in children.values())}) if children else []
 
     def broadcast(self, T: npt.NDArray[np.float64], parent: str, child: str, stamp: int) -> None:
         self._broadcaster.sendTransform(transform_message(T, parent, child, stamp))
@@ -206,6 +216,9 @@ class OwnTransforms(Transforms):
 
     def clear(self) -> None:
         self._buffer.clear()
+
+    def frame_names(self) -> list[str]:
+        return self._buffer.frame_names()
 
     def broadcast(self, T: npt.NDArray[np.float64], parent: str, child: str, stamp: int) -> None:
         self._publisher.publish(TFMessage(transforms=[transform_message(T, parent, child, stamp)]))
@@ -267,11 +280,13 @@ class Frames:
             node: The node.
             map_frame: Name of the map's frame in the map file, for an empty parameter ``map_frame``.
         """
-        names = {name: value_of(node, f"{name}_frame") for name in ("map", "odom", "base", "camera", "pose")}
+        names = {
+            name: frame_name(value_of(node, f"{name}_frame")) for name in ("map", "odom", "base", "camera", "pose")
+        }
         # the poses of several cameras would follow each other without a sign which is whose
         several = len(value_of(node, "cameras")) > 1
         pose = names["pose"] or (names["base"] if several else "")
-        return cls(**{**names, "map": names["map"] or map_frame, "pose": pose})
+        return cls(**{**names, "map": names["map"] or frame_name(map_frame), "pose": pose})
 
     @property
     def child(self) -> str:
@@ -321,6 +336,45 @@ class FrameLookups:
         """
         return self._lookup(consequence, target, source, stamp)
 
+    def now_between(self, target: str, source: str, stamp: int, consequence: str) -> npt.NDArray[np.float64]:
+        """Looks up the transform between two frames without waiting: at a stamp if it is known there, else the newest.
+
+        Args:
+            target: Frame that coordinates are transformed into.
+            source: Frame of the coordinates.
+            stamp: Nanoseconds; 0: the newest.
+            consequence: What a missing transform prevents, for the beginning of the error's message.
+
+        Returns:
+            ``T_target_source`` [4, 4].
+
+        Raises:
+            TransformError: The frames are not connected.
+        """
+        try:
+            try:
+                return self._transforms.lookup(target, source, stamp, timeout=0)
+            except ExtrapolationError:
+                return self._transforms.latest(target, source)[0]
+        except TransformError as error:
+            raise TransformError(f"{consequence}: {error}") from None
+
+    def broadcast_frame(self, camera: str, stamp: int) -> tuple[str, npt.NDArray[np.float64]]:
+        """Looks up the frame that is broadcast below the map for a robot without odometry.
+
+        Args:
+            camera: The camera's optical frame.
+            stamp: Stamp of the image, nanoseconds.
+
+        Returns:
+            The frame, and its pose [4, 4] in that of the camera.
+
+        Raises:
+            TransformError: The transform is not known.
+        """
+        frames, child = self._frames, self._frames.base or camera
+        return child, self._lookup(f"no {frames.map} -> {child or 'camera'}", camera, child, stamp)
+
     def odometry(self, camera: str, stamp: int, patience: float = math.inf) -> npt.NDArray[np.float64] | None:
         """Looks up the odometry of a camera at an image's stamp.
 
@@ -369,21 +423,6 @@ class FrameLookups:
         T_cam_frame = self._lookup("no pose", camera, frame, stamp, patience)
         return T_map_cam @ T_cam_frame, covariance_of_frame(covariance, T_map_cam, T_cam_frame)
 
-    def broadcast_child(self, T_map_cam: npt.NDArray[np.float64], camera: str, stamp: int) -> None:
-        """Broadcasts map -> base or map -> camera at the image's stamp, for a robot without odometry.
-
-        Args:
-            T_map_cam: Pose [4, 4] of the camera in the map.
-            camera: The camera's optical frame.
-            stamp: Stamp of the image, nanoseconds.
-
-        Raises:
-            TransformError: The transform is not known.
-        """
-        frames, child = self._frames, self._frames.base or camera
-        T_cam_child = self._lookup(f"no {frames.map} -> {child or 'camera'}", camera, child, stamp)
-        self._transforms.broadcast(T_map_cam @ T_cam_child, frames.map, child, stamp)
-
     def _lookup(
         self, consequence: str, target: str, source: str, stamp: int, patience: float = math.inf
     ) -> npt.NDArray[np.float64]:
@@ -408,6 +447,17 @@ class MapOdomBroadcaster:
         self._T_map_odom: npt.NDArray[np.float64] | None = None
         self._last_broadcast = 0  # nanoseconds
         interfaces.timer(1.0 / value_of(node, "transform_rate"), self.broadcast)
+
+    def broadcast_child(self, T_map_child: npt.NDArray[np.float64], child: str, stamp: int) -> None:
+        """Broadcasts map -> child once, for a robot without odometry, unless nothing is to be broadcast.
+
+        Args:
+            T_map_child: [4, 4], metres.
+            child: Frame of the base or of the camera.
+            stamp: Stamp of the image, nanoseconds.
+        """
+        if value_of(self._node, "publish_tf"):
+            self._transforms.broadcast(T_map_child, self._frames.map, child, stamp)
 
     def update(self, T_map_odom: npt.NDArray[np.float64]) -> None:
         """Replaces map -> odom and broadcasts it at once.

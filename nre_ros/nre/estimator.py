@@ -31,6 +31,7 @@ from nre_ros.nre.gnc import RefinedPose, smoothed_loss
 from nre_ros.nre.inliers import INLIER_LOSS, OUTLIER_LOSS, false_match_rates, inlier_score
 from nre_ros.nre.maps import NREMaps, keyframe_maps, reprojection_error_maps
 from nre_ros.nre.problem import MIN_POINTS, PoseProblem, input_fault
+from nre_ros.nre.scene_origin import about_origin, in_map, move_camera_origin, scene_origin
 from nre_ros.nre.uncertainty import pose_covariance
 
 
@@ -80,6 +81,23 @@ class NREEstimator:
             The estimate. Input that cannot be used (too few points, shapes that do not fit, values that are not finite)
             gives an estimate without a pose whose ``reason`` names the fault.
         """
+        origin = scene_origin(keyframes.points)
+        if origin is None:
+            return self._localize(query, keyframes, camera, seed, prior, use_re)
+        prior = None if prior is None else move_camera_origin(prior, origin)
+        estimate = self._localize(query, about_origin(keyframes, origin), camera, seed, prior, use_re)
+        return in_map(estimate, keyframes, origin)
+
+    def _localize(
+        self,
+        query: ImageFeatures,
+        keyframes: KeyframeStack,
+        camera: Camera,
+        seed: int,
+        prior: torch.Tensor | None,
+        use_re: bool | None,
+    ) -> Estimate:
+        """Does what ``localize`` describes, in a frame whose origin is near the scene."""
         watch = Stopwatch(query.coarse.data.device)
         partial = Estimate(milliseconds=watch.milliseconds, keyframes=keyframes, camera=camera)
         fault = input_fault(query, keyframes, self.backbone)

@@ -23,6 +23,7 @@ from nre_ros.geometry import PINHOLE, RADIAL_TANGENTIAL, Camera, invert, transfo
 from nre_ros.keyframes.types import KeyframeStack
 from nre_ros.nre.estimator import NREEstimator
 from nre_ros.nre.problem import PoseProblem
+from nre_ros.nre.scene_origin import move_camera_origin, scene_origin
 
 ImageLike = str | Path | npt.NDArray[np.uint8]
 
@@ -82,8 +83,11 @@ def localize_pair(
     }
     output["gt_cost"] = None
     if gt_pose is not None and len(stack):
-        problem = PoseProblem(stack.points, estimator.maps(query, stack, use_re), target_camera)
-        output["gt_cost"] = float(problem.mean_losses(_tensor(gt_pose).to(stack.points)[None])[0])
+        T, points, origin = _tensor(gt_pose).to(stack.points), stack.points, scene_origin(stack.points)
+        if origin is not None:
+            T, points = move_camera_origin(T, origin), points - origin
+        problem = PoseProblem(points, estimator.maps(query, stack, use_re), target_camera)
+        output["gt_cost"] = float(problem.mean_losses(T[None])[0])
     return {**output, "estimate": estimate, "reason": estimate.reason}
 
 

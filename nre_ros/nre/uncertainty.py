@@ -24,7 +24,7 @@ import torch
 from nre_ros.geometry import Camera, skew
 from nre_ros.nre.gnc import LocalMaps, curvature, window_moments
 
-_BLOCKS_ACROSS = 10
+_COVARIANCE_BLOCKS_ACROSS = 10
 """Image blocks along the longer side; the points of a block count as one independent observation."""
 _FEWEST_BLOCKS = 7
 """Six numbers are estimated: the scatter of fewer sums than one more has no full rank."""
@@ -68,7 +68,7 @@ def pose_covariance(
 def _sum_over_blocks(g: torch.Tensor, pixels: torch.Tensor, camera: Camera) -> torch.Tensor:
     """Gradients [N, 6] summed over the image blocks that hold points with a gradient, [W, 6]."""
     pulling = (g != 0).any(-1)
-    side = max(camera.width, camera.height) / _BLOCKS_ACROSS
+    side = max(camera.width, camera.height) / _COVARIANCE_BLOCKS_ACROSS
     blocks = (pixels[pulling] / side).floor().long()
     _, index = torch.unique(blocks, dim=0, return_inverse=True)
     totals = g.new_zeros(int(index.max()) + 1 if len(index) else 0, 6)

@@ -6,18 +6,20 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from nre_ros.geometry import move_origin
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.tools.info import describe_map
-from nre_ros.pictures.view_3d import camera_size, coordinates, frustum_lines
+from nre_ros.pictures.view_3d import axis_titles, camera_size, coordinates, drawn_origin, frustum_lines
+from nre_ros.sampling import evenly_spaced_indices
 
-_MAX_POINTS = 60_000
-_MAX_CAMERAS = 20_000
+_MAX_MAP_PAGE_POINTS = 60_000
+_MAX_MAP_PAGE_CAMERAS = 20_000
 _MAX_FRUSTUMS = 2_000
 _MAX_THUMBNAIL_BYTES = 24 << 20
 """What a browser on a laptop opens within seconds and rotates smoothly; of more, evenly spaced ones are shown."""
@@ -66,7 +68,7 @@ class MapSample:
     ids: npt.NDArray[np.int64]
     names: tuple[str, ...]
     poses: npt.NDArray[np.float64]
-    points: npt.NDArray[np.float32]
+    points: npt.NDArray[np.floating]
     keyframe_count: int
     point_count: int
 
@@ -99,11 +101,11 @@ def sample_map(store: KeyframeStore, seed: int = 0) -> MapSample:
     names = np.array([name for scan in scans for name in scan.names], dtype=object)
     poses = np.concatenate([scan.poses for scan in scans]) if scans else np.zeros((0, 4, 4))
     counts = np.concatenate([scan.point_counts for scan in scans]) if scans else np.zeros(0, np.int64)
-    shown = _even(len(ids), _MAX_CAMERAS)
+    shown = evenly_spaced_indices(len(ids), _MAX_MAP_PAGE_CAMERAS)
     rng = np.random.default_rng(seed)
-    sampled = _even(len(ids), _MAX_FRUSTUMS)
-    share = min(1.0, _MAX_POINTS / max(int(counts[sampled].sum()), 1))
-    parts = [np.zeros((0, 3), np.float32)]
+    sampled = evenly_spaced_indices(len(ids), _MAX_FRUSTUMS)
+    share = min(1.0, _MAX_MAP_PAGE_POINTS / max(int(counts[sampled].sum()), 1))
+    parts: list[npt.NDArray[np.floating]] = [np.zeros((0, 3), np.float32)]
     for keyframe_id in ids[sampled]:
         points = store.load([keyframe_id])[0].points
         parts.append(points if share == 1 else points[rng.random(len(points)) < share])
@@ -120,6 +122,9 @@ def write_map_html(path: Path | str, store: KeyframeStore, sample: MapSample) ->
     """
     from plotly import graph_objects
 
+    origin = drawn_origin(sample.poses[:, :3, 3])
+    if origin.any():
+        sample = replace(sample, points=sample.points - origin, poses=move_origin(sample.poses, origin))
     up = sample.up
     pictures, complete = _pictures(store, sample.ids)
     figure = graph_objects.Figure()
@@ -130,7 +135,7 @@ def write_map_html(path: Path | str, store: KeyframeStore, sample: MapSample) ->
         hoverinfo="skip",
         marker={"size": 1.5, "color": sample.points @ up, "colorscale": "Viridis", "opacity": 0.7},
     )
-    drawn = _even(len(sample.ids), _MAX_FRUSTUMS)
+    drawn = evenly_spaced_indices(len(sample.ids), _MAX_FRUSTUMS)
     figure.add_scatter3d(
         **frustum_lines(sample.poses[drawn], camera_size(sample.poses, sample.points)),
         mode="lines",
@@ -148,7 +153,10 @@ def write_map_html(path: Path | str, store: KeyframeStore, sample: MapSample) ->
         hovertemplate="%{text}<br>%{x:.3f} %{y:.3f} %{z:.3f}<extra></extra>",
     )
     low, high = _bounds(sample)
-    axes = {f"{axis}axis": {"range": [low[k], high[k]]} for k, axis in enumerate("xyz")}
+    titles = axis_titles(origin)
+    axes = {
+        f"{axis}axis": {**titles.get(f"{axis}axis", {}), "range": [low[k], high[k]]} for k, axis in enumerate("xyz")
+    }
     aside = np.cross(up, [0.6, 0.8, 0.0] if abs(up[2]) > 0.9 else [0.0, 0.6, 0.8])
     eye = 1.2 * up + 1.2 * aside / np.linalg.norm(aside)
     title = f"{store.path.name}: {sample.title}" + ("" if complete else f", {len(pictures)} pictures")
@@ -208,7 +216,7 @@ def _pictures(store: KeyframeStore, ids: npt.NDArray[np.int64]) -> tuple[dict[in
     """id -> JPEG in base64, of as many evenly spaced keyframes as there is room for, and whether that is all."""
     total = describe_map(store).thumbnail_bytes * 4 / 3
     count = len(ids) if total <= _MAX_THUMBNAIL_BYTES else int(len(ids) * _MAX_THUMBNAIL_BYTES / total)
-    found = {int(i): store.thumbnail(int(i)) for i in ids[_even(len(ids), count)]}
+    found = {int(i): store.thumbnail(int(i)) for i in ids[evenly_spaced_indices(len(ids), count)]}
     return {i: base64.b64encode(jpeg).decode() for i, jpeg in found.items() if jpeg}, count == len(ids)
 
 
@@ -227,11 +235,6 @@ def _bounds(sample: MapSample) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.
 def _corners(sample: MapSample) -> npt.NDArray[np.float64]:
     """The eight corners [8, 3] of the first view."""
     return np.stack(np.meshgrid(*np.stack(_bounds(sample), axis=1)), axis=-1).reshape(-1, 3)
-
-
-def _even(count: int, most: int) -> npt.NDArray[np.int64]:
-    """Indices of at most ``most`` evenly spaced elements of ``count``."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
 def _share(shown: int, total: int, what: str) -> str:

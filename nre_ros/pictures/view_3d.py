@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-_MAX_POINTS = 30_000
+from nre_ros.geometry import distant_origin, move_origin
+
+_MAX_POSE_VIEW_POINTS = 30_000
 """Browsers rotate that many points smoothly; of more, evenly spaced ones are drawn."""
 _FRUSTUM = np.array([[0, 0, 0], [-0.6, -0.45, 1], [0.6, -0.45, 1], [0.6, 0.45, 1], [-0.6, 0.45, 1]], dtype=float)
 _EDGES = (0, 1, 2, 0, 3, 4, 0, 1, 4, 3, 2)
@@ -35,7 +37,10 @@ def write_3d_view(
     """
     from plotly import graph_objects
 
-    points = np.asarray(points, dtype=float)[:: max(1, -(-len(points) // _MAX_POINTS))]
+    points = np.asarray(points, dtype=float)[:: max(1, -(-len(points) // _MAX_POSE_VIEW_POINTS))]
+    localized = np.array(list(poses.values())).reshape(-1, 4, 4)
+    origin = drawn_origin(np.concatenate([keyframes[:, :3, 3], localized[:, :3, 3]]))
+    points, keyframes, localized = points - origin, move_origin(keyframes, origin), move_origin(localized, origin)
     size = camera_size(keyframes, points)
     figure = graph_objects.Figure()
     figure.add_scatter3d(
@@ -52,7 +57,6 @@ def write_3d_view(
         hoverinfo="skip",
         name=f"{len(keyframes)} keyframes",
     )
-    localized = np.array(list(poses.values())).reshape(-1, 4, 4)
     figure.add_scatter3d(
         **frustum_lines(localized, size),
         mode="lines",
@@ -70,7 +74,7 @@ def write_3d_view(
     )
     figure.update_layout(
         title=title,
-        scene={"aspectmode": "data"},
+        scene={**axis_titles(origin), "aspectmode": "data"},
         margin={"l": 0, "r": 0, "t": 40 if title else 0, "b": 0},
         legend={"x": 0.01, "y": 0.99},
     )
@@ -92,6 +96,33 @@ def camera_size(keyframes: npt.NDArray[np.float64], points: npt.NDArray[np.float
         return 0.03 * float(np.sqrt(3))
     spans = np.percentile(positions, 95, axis=0) - np.percentile(positions, 5, axis=0)
     return 0.03 * float(np.linalg.norm(spans)) or 0.1
+
+
+def drawn_origin(positions: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Chooses what is subtracted from coordinates before they are drawn: browsers draw in single precision.
+
+    Args:
+        positions: [N, 3] in the map.
+
+    Returns:
+        [3]; zero near the origin of the map's frame.
+    """
+    origin = distant_origin(np.median(positions, axis=0)) if len(positions) else None
+    return np.zeros(3) if origin is None else origin
+
+
+def axis_titles(origin: npt.NDArray[np.float64]) -> dict[str, dict[str, object]]:
+    """Makes titles of the three axes that name what was subtracted.
+
+    Args:
+        origin: [3] from ``drawn_origin``.
+
+    Returns:
+        Entries of plotly's ``scene``; none where nothing was subtracted.
+    """
+    if not origin.any():
+        return {}
+    return {f"{axis}axis": {"title": {"text": f"{axis} - {value:.0f}"}} for axis, value in zip("xyz", origin)}
 
 
 def frustum_lines(poses: npt.NDArray[np.float64], size: float) -> dict[str, npt.NDArray[np.floating]]:

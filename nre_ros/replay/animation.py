@@ -17,6 +17,7 @@ from nre_ros.geometry import pose_error
 from nre_ros.pictures.query import NO_LOSS, OUTLIER_LOSS
 from nre_ros.replay.picture import ESTIMATE_COLOUR, draw_trajectory
 from nre_ros.replay.summary import recorded_pose
+from nre_ros.sampling import evenly_spaced_indices
 
 POINT_RADIUS = 3
 """Pixels of the image, which is drawn at half its size."""
@@ -75,7 +76,7 @@ def write_animation(
     shown = camera.imshow(frames[0].image[..., ::-1])
     camera.set_axis_off()
     canvas, pictures = FigureCanvasAgg(figure), []
-    for i in np.unique(np.linspace(0, len(frames) - 1, min(len(frames), _MAX_FRAMES)).round().astype(int)):
+    for i in evenly_spaced_indices(len(frames), _MAX_FRAMES):
         frame, pose = frames[i], recorded_pose(frames[i].status)
         dots.set_data(*positions[: i + 1].T)
         heading.set_data(*np.stack([pose[:2, 3], pose[:2, 3] + 0.4 * pose[:2, 2]], axis=1))

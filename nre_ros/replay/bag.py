@@ -14,11 +14,15 @@ import numpy.typing as npt
 
 from nre_ros.errors import PoseError
 from nre_ros.geometry import pose_matrix
-from nre_ros.messages.bag import CAMERA_INFO_TYPE, IMAGE_TYPES, POSE_TYPE, choose_topic, open_bag
+from nre_ros.messages.bag import (
+    CAMERA_INFO_TYPE,
+    IMAGE_TYPES,
+    POSE_TYPE,
+    choose_topic,
+    ground_truth_topic,
+    open_bag,
+)
 from nre_ros.messages.stamps import header_stamp
-
-GROUND_TRUTH_TOPIC = "/ground_truth"
-"""The topic that is taken when a bag has several topics of poses and none is named."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,10 @@ def find_topics(path: Path | str, image: str = "", camera_info: str = "", ground
         counts = {topic: info.msgcount for topic, info in reader.topics.items()}
     image = choose_topic(path, found, IMAGE_TYPES, image, "image")
     camera_info = choose_topic(path, found, (CAMERA_INFO_TYPE,), camera_info, "camera_info")
-    pose_topics = [topic for topic, kind in found.items() if kind == POSE_TYPE]
-    if ground_truth or len(pose_topics) == 1:
-        ground_truth = choose_topic(path, found, (POSE_TYPE,), ground_truth, "ground truth")
-    elif GROUND_TRUTH_TOPIC in pose_topics:
-        ground_truth = GROUND_TRUTH_TOPIC
+    if ground_truth:
+        choose_topic(path, found, (POSE_TYPE,), ground_truth, "ground truth")
+    else:
+        ground_truth = ground_truth_topic(found)
     return BagTopics(image, found[image] == IMAGE_TYPES[1], camera_info, ground_truth, counts[image])
 
 

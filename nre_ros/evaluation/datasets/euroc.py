@@ -28,7 +28,7 @@ from nre_ros.keyframes.importers.text_files import check_folder, digest
 from nre_ros.keyframes.importers.trajectory import Trajectory
 from nre_ros.keyframes.importers.triangulated_source import TriangulatedSource
 
-_MAX_GAP = 0.1
+_MAX_GROUND_TRUTH_GAP = 0.1
 """Largest time in seconds between two ground-truth poses (200 Hz) that are interpolated."""
 
 _MODELS = {"radial-tangential": RADIAL_TANGENTIAL, "equidistant": EQUIDISTANT}
@@ -52,7 +52,7 @@ class EurocSource(TriangulatedSource):
         camera, truth = self.folder / "cam0", self.folder / "state_groundtruth_estimate0/data.csv"
         self._camera, self._T_body_cam = _read_sensor(camera / "sensor.yaml")
         self.stamps = {name.strip(): stamp for stamp, name in _rows(camera / "data.csv", "timestamp,filename", str)}
-        self._trajectory = Trajectory(_MAX_GAP)
+        self._trajectory = Trajectory(_MAX_GROUND_TRUTH_GAP)
         for stamp, x, y, z, qw, qx, qy, qz in _rows(truth, "timestamp,x,y,z,qw,qx,qy,qz", float):
             self._trajectory.add(stamp, [x, y, z], [qx, qy, qz, qw])
         self._digest = digest(camera / "data.csv", camera / "sensor.yaml", truth)

@@ -32,7 +32,7 @@ _FOCAL = 28.0 / 36.0
 """Focal length of the phone relative to the longer image side: 28 mm on 36 mm film (hloc's localize_inloc.py)."""
 _FIELD_OF_VIEW = np.radians(60.0)
 """Approximate field of view of the cutouts, from which the search for their focal length starts."""
-_POINTS = 4000
+_CUTOUT_POINTS = 4000
 """Number of evenly spaced points of a cutout from which its camera is computed."""
 _MAX_RMS = 1.0
 """Largest reprojection error of these points in pixels (RMS); with a larger error no camera is accepted."""
@@ -118,7 +118,7 @@ def camera_of_points(points: np.ndarray) -> tuple[Camera, np.ndarray]:
     """
     height, width = points.shape[:2]
     y, x = np.nonzero(np.isfinite(points).all(-1))
-    step = max(1, len(x) // _POINTS)
+    step = max(1, len(x) // _CUTOUT_POINTS)
     pixels = np.stack([x, y], axis=1)[::step].astype(np.float32)
     measured = points[y, x][::step].astype(np.float32)
     if len(measured) < 100:

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from nre_ros.evaluation.metrics.query_results import QueryResults
 from nre_ros.evaluation.metrics.trajectory import Alignment, absolute_errors, umeyama
-from nre_ros.geometry import invert
+from nre_ros.geometry import distant_origin, invert
 
 _MIN_POSES = 8
 """With fewer poses nothing is concluded."""
@@ -26,6 +26,11 @@ _MAX_RESIDUAL = 0.25
 """An alignment explains a misfit if less than this share of the median error remains."""
 _MIN_SCALE_CHANGE = 0.02
 """A scale that differs more than this from 1 is another scale."""
+_MAX_CONVENTION_DEGREES = 5.0
+"""Poses that are read in the right convention differ by less than this in rotation."""
+_W_FIRST = "has w first in its quaternions (--truth-format wxyz)"
+_W_LAST = "has w last in its quaternions (--truth-format tum)"
+_WRONG_DIRECTION = "leads from the map to the camera (--truth-direction map-to-camera)"
 _MAX_VELOCITY_SPAN = 1.0
 """Seconds between the two ground-truth poses from which a velocity is computed."""
 
@@ -153,6 +158,8 @@ def frame_misfit(results: QueryResults) -> str:
     if used.sum() < _MIN_POSES or results.beyond_limits[used].mean() < 0.5 and not _scale_differs(estimated, true):
         return ""
     before = float(np.median(results.position_errors[used]))
+    if convention := _convention_misfit(estimated, true):
+        return convention
     rigid, similar = (_robust_alignment(true, estimated, with_scale) for with_scale in (False, True))
     if rigid is None or similar is None:
         return ""
@@ -164,12 +171,46 @@ def frame_misfit(results: QueryResults) -> str:
         )
     if after_rigid < _MAX_RESIDUAL * before:
         angle = np.degrees(Rotation.from_matrix(rigid.rotation).magnitude())
-        shift = _length(float(np.linalg.norm(rigid.translation)))
+        centre = np.median(true[:, :3, 3], axis=0)
+        # far from the origin the translation says nothing: a small rotation about the origin moves the scene far
+        moved = rigid.translation if distant_origin(centre) is None else _moved(rigid, centre)
+        shift = _length(float(np.linalg.norm(moved)))
         return (
             f"The ground truth is in another frame than the map. Rotated by {angle:.1f} degrees and shifted by {shift}, "
             f"its median distance from the poses is {_length(after_rigid)} instead of {_length(before)}."
         )
     return _body_frame_misfit(estimated, true, before)
+
+
+def _convention_misfit(estimated: npt.NDArray[np.float64], true: npt.NDArray[np.float64]) -> str:
+    """One line if the ground truth agrees with the poses once its quaternions or its direction are read otherwise."""
+    before = _typical_errors(estimated, true)
+    for order, shift in (("", 0), (_W_FIRST, -1), (_W_LAST, 1)):
+        for direction in ("", _WRONG_DIRECTION):
+            what = " and ".join(text for text in (order, direction) if text)
+            other, inverse = _shifted_quaternions(true, shift), bool(direction)
+            position, degrees = _typical_errors(estimated, invert(other) if inverse else other)
+            if what and degrees < min(_MAX_RESIDUAL * before[1], _MAX_CONVENTION_DEGREES) and position <= before[0]:
+                return (
+                    f"The ground truth {what}: read so, its median difference from the poses is "
+                    f"{_length(position)} and {degrees:.1f} degrees instead of {_length(before[0])} and "
+                    f"{before[1]:.1f} degrees."
+                )
+    return ""
+
+
+def _typical_errors(estimated: npt.NDArray[np.float64], true: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Median difference of poses in metres and degrees."""
+    rotations = Rotation.from_matrix(estimated[:, :3, :3]).inv() * Rotation.from_matrix(true[:, :3, :3])
+    return _median_distance(true, estimated), float(np.degrees(np.median(rotations.magnitude())))
+
+
+def _shifted_quaternions(true: npt.NDArray[np.float64], shift: int) -> npt.NDArray[np.float64]:
+    """The poses [N, 4, 4] with the numbers of their quaternions x y z w shifted by some places, in a circle."""
+    other = true.copy()
+    quaternions = Rotation.from_matrix(true[:, :3, :3]).as_quat()
+    other[:, :3, :3] = Rotation.from_quat(np.roll(quaternions, shift, axis=1)).as_matrix()
+    return other
 
 
 def _body_frame_misfit(estimated: npt.NDArray[np.float64], true: npt.NDArray[np.float64], before: float) -> str:
@@ -209,6 +250,14 @@ def _robust_alignment(
         residuals = np.linalg.norm(alignment.apply(source)[:, :3, 3] - b, axis=1)
         keep = residuals <= max(np.median(residuals), 1e-12)
     return alignment
+
+
+def _moved(alignment: Alignment, point: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """By how much [3] an alignment moves a point [3]."""
+    pose = np.eye(4)
+    pose[:3, 3] = point
+    moved: npt.NDArray[np.float64] = alignment.apply(pose[None])[0, :3, 3] - point
+    return moved
 
 
 def _median_distance(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MAX_POINTS = 15_000
+_MAX_TOP_VIEW_POINTS = 15_000
 """Map points that are drawn at most."""
 
 
@@ -73,7 +73,7 @@ def project_map(map_file: Path) -> MapTopView:
         right = np.cross([0.0, 1.0, 0.0] if abs(up[1]) < 0.9 else [0.0, 0.0, 1.0], up)
         right /= np.linalg.norm(right)
         plane = np.stack([right, np.cross(up, right)])
-    points = sample.points[:: max(1, len(sample.points) // _MAX_POINTS)]
+    points = sample.points[:: max(1, len(sample.points) // _MAX_TOP_VIEW_POINTS)]
     return MapTopView(sample.poses[:, :3, 3] @ plane.T, sample.poses[:, :3, 2] @ plane.T, points @ plane.T, plane)
 
 

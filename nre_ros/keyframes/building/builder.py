@@ -22,7 +22,7 @@ from nre_ros.keyframes.building.depth_support import support_weights
 from nre_ros.keyframes.building.multiview.depth_refinement import RefinedDepth
 from nre_ros.keyframes.building.point_selection import candidate_pixels, select_distributed, smooth_depth
 from nre_ros.keyframes.global_descriptor import global_descriptor
-from nre_ros.keyframes.types import Keyframe
+from nre_ros.keyframes.types import Keyframe, compact_points
 
 _THUMBNAIL_SIDE = 160
 """Longer side of the thumbnails in pixels."""
@@ -106,7 +106,7 @@ class KeyframeBuilder:
             stamp=stamp,
             T_map_cam=np.asarray(T_map_cam, dtype=np.float64),
             camera=camera,
-            points=np.asarray(points, dtype=np.float32).reshape(-1, 3),
+            points=compact_points(points).reshape(-1, 3),
             point_ids=point_ids,
             coarse=_float32_array(sample_descriptors(features.coarse, places, self.backbone.unit_length)),
             fine=_float32_array(features.sample_fine(places, self.backbone.unit_length)),

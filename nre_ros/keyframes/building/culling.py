@@ -17,8 +17,9 @@ import numpy.typing as npt
 import torch
 
 from nre_ros.geometry import Camera
+from nre_ros.keyframes.types import compact_points
 
-_POINTS = 96
+_COMPARED_POINTS = 96
 """Points of a keyframe that are kept for comparisons."""
 _CANDIDATES = 8
 """Keyframes, the nearest by pose, that a view is compared with."""
@@ -73,7 +74,7 @@ class KeyframeCuller:
     def __init__(self, rule: CullingRule = STILL_IMAGES) -> None:
         self.rule = rule
         self._names: list[str] = []
-        self._points: list[npt.NDArray[np.float32]] = []
+        self._points: list[npt.NDArray[np.floating]] = []
         self._poses = np.zeros((16, 4, 4))
 
     def __len__(self) -> int:
@@ -132,7 +133,7 @@ class KeyframeCuller:
             self._poses = np.concatenate([self._poses, np.zeros_like(self._poses)])
         self._poses[count] = T_map_cam
         self._names.append(name)
-        self._points.append(np.asarray(points, dtype=np.float32)[:: max(1, len(points) // _POINTS)])
+        self._points.append(compact_points(points)[:: max(1, len(points) // _COMPARED_POINTS)])
 
     def _nearest(self, T_map_cam: npt.NDArray[np.float64], since: int = 0) -> npt.NDArray[np.intp]:
         """Indices of the keyframes that are nearest in position (relative to the scene's depth) and direction."""

@@ -21,6 +21,9 @@ from nre_ros.messages.depth_images import depth_array
 from nre_ros.messages.images import image_array
 from nre_ros.messages.protocols import CameraInfoMessage, CompressedImageMessage, Header, ImageMessage
 
+_MAX_ROUNDING = 0.005
+"""Points that are rounded to coarser steps than this (metres) are refused: the map would be coarse without a word."""
+
 
 class KeyframeMessage(Protocol):
     """nre_ros/Keyframe, of rclpy or from a bag; the message's definition explains the fields."""
@@ -73,6 +76,13 @@ class MessagePoints:
         points, pixels = points.reshape(-1, 3).astype(np.float64), pixels.reshape(-1, 2).astype(np.float64)
         if not (np.isfinite(points).all() and np.isfinite(pixels).all()):
             raise ImageError("a point or its pixel is not finite")
+        farthest = np.abs(points).max(initial=0.0)
+        rounding = float(np.spacing(np.float32(farthest)))
+        if rounding > _MAX_ROUNDING:
+            raise ImageError(
+                f"a point lies {farthest / 1e3:.0f} km from the origin of the message's frame, where single precision "
+                f"rounds to {rounding:.2g} m: send depth, or points in a frame near the camera"
+            )
         return cls(points, pixels, ids.astype(np.int64) if len(ids) else None)
 
     def inside(self, camera: Camera) -> npt.NDArray[np.intp]:

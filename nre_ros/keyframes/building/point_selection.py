@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-_WINDOW = 5
+_DEPTH_WINDOW = 5
 """Side of the neighbourhood (pixels) in which depth must be complete and without an edge."""
 _MAX_STEP = 0.03
 """Largest range of the smoothed depth in the window, as a fraction of the depth."""
@@ -67,9 +67,9 @@ def smooth_depth(depth: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
         [H, W] metres, median-filtered; 0 where depth is missing nearby or has an edge.
     """
     depth = np.nan_to_num(depth, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
-    kernel = np.ones((_WINDOW, _WINDOW), np.uint8)
+    kernel = np.ones((_DEPTH_WINDOW, _DEPTH_WINDOW), np.uint8)
     complete = cv2.erode((depth > 0).astype(np.uint8), kernel, borderType=cv2.BORDER_REPLICATE) > 0
-    median = cv2.medianBlur(depth, _WINDOW)
+    median = cv2.medianBlur(depth, _DEPTH_WINDOW)
     highest = cv2.dilate(median, kernel, borderType=cv2.BORDER_REPLICATE)
     lowest = cv2.erode(median, kernel, borderType=cv2.BORDER_REPLICATE)
     return np.where(complete & (highest - lowest <= _MAX_STEP * median), median, 0.0).astype(np.float32)

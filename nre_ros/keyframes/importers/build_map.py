@@ -35,6 +35,7 @@ def build_map(
     force: bool = False,
     progress: bool = True,
     culling: CullingRule | None = None,
+    warning: str = "",
 ) -> ImportReport:
     """Imports a source into a map file.
 
@@ -47,6 +48,7 @@ def build_map(
         force: Whether an existing map may be replaced.
         progress: Whether a progress bar is shown.
         culling: Which views are near-duplicates; by default the source's rule.
+        warning: Why the poses of the source are doubtful (``pose_agreement``); recorded in the map.
 
     Returns:
         What became of every image.
@@ -73,6 +75,8 @@ def build_map(
         report.resumed = len(done.keys() & set(names))
         _import(names, done, source, builder, store, KeyframeCuller(rule), report, progress)
         update_index(store)
+        if warning:
+            store.set_warning(warning)
         info = describe_map(store)
     finally:
         store.close()

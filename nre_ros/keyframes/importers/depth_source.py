@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nre_ros.errors import ImportSourceError, NreError
+from nre_ros.geometry import rotation_angle
 from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.building.depth_support import DepthView, depth_support
 from nre_ros.keyframes.building.multiview.depth_refinement import NEIGHBOURS, RefinedDepth, refine_depth
@@ -62,9 +63,13 @@ class DepthSource(PosedImageSource):
             ImageError: The image has no usable depth.
         """
 
+    def depth_to_check(self, name: str) -> npt.NDArray[np.float32] | None:
+        """Returns the depth of an image; see ``MapSource``."""
+        return self._cached_depth(name)
+
     def keyframe(self, name: str, builder: KeyframeBuilder) -> Keyframe:
         """Makes the keyframe of an image; see ``MapSource``."""
-        stamp, T_map_cam = self.pose(name)
+        stamp, T_map_cam = self.camera_pose(name)
         camera, depth = self.camera(name), self._cached_depth(name)
         check_depth_size(depth, camera.width, camera.height, "its camera has")
         image = self.image(name)
@@ -129,7 +134,7 @@ class DepthSource(PosedImageSource):
         poses: list[npt.NDArray[np.float64] | None] = []
         for name in names:
             try:
-                poses.append(self.pose(name)[1])
+                poses.append(self.camera_pose(name)[1])
             except NreError:
                 poses.append(None)
         return {name: i for i, name in enumerate(names)}, poses
@@ -167,7 +172,7 @@ def _moved_images(
             pose = poses[i]
             if pose is None:
                 continue
-            rotation = np.arccos(np.clip((np.trace(pose[:3, :3].T @ T_map_cam[:3, :3]) - 1) / 2, -1, 1))
+            rotation = rotation_angle(pose[:3, :3].T @ T_map_cam[:3, :3])
             motion = np.linalg.norm(pose[:3, 3] - T_map_cam[:3, 3]) / scene_depth + rotation
             if motion > _MAX_MOTION:
                 break

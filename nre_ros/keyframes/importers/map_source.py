@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nre_ros.errors import ImageError
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.building.culling import STILL_IMAGES, CullingRule
+from nre_ros.keyframes.importers.pose_columns import PoseColumns
 from nre_ros.keyframes.types import Keyframe
 
 
@@ -33,12 +35,14 @@ class MapSource(ABC):
         refine: Whether the depths of the points are refined against other views.
         frame_id: Name of the frame that the poses are in.
         notes: What the user should know before the import, one line each.
+        pose_columns: How the text file of the poses was read; None if the poses come from elsewhere.
     """
 
     culling_rule: CullingRule = STILL_IMAGES
     refine: bool = False
     frame_id: str = "map"
     notes: tuple[str, ...] = ()
+    pose_columns: PoseColumns | None = None
 
     @abstractmethod
     def names(self) -> list[str]:
@@ -79,9 +83,40 @@ class MapSource(ABC):
         """
         return None
 
+    def image_to_check(self, name: str) -> npt.NDArray[np.uint8]:
+        """Returns the pixels of an image, to compare the poses with the images (``pose_agreement``).
+
+        Args:
+            name: One of ``names``.
+
+        Raises:
+            NreError: The image cannot be read.
+        """
+        raise ImageError("images of this source cannot be compared with its poses")
+
+    def depth_to_check(self, name: str) -> npt.NDArray[np.float32] | None:
+        """Returns depths along z, to compare the poses with the images (``pose_agreement``).
+
+        Args:
+            name: One of ``names``.
+
+        Returns:
+            [H, W] metres, 0 where there is none; None if the source has no depth.
+
+        Raises:
+            NreError: The depth cannot be read.
+        """
+        return None
+
 
 class PosedImageSource(MapSource):
-    """A source of images with known poses and cameras."""
+    """A source of images with known poses and cameras.
+
+    Attributes:
+        T_pose_cam: [4, 4] pose of the camera's optical frame in the frame whose poses the source has.
+    """
+
+    T_pose_cam: npt.NDArray[np.float64] | None = None
 
     @abstractmethod
     def pose(self, name: str) -> tuple[int, npt.NDArray[np.float64]]:
@@ -91,7 +126,7 @@ class PosedImageSource(MapSource):
             name: One of ``names``.
 
         Returns:
-            Stamp in nanoseconds, 0 if there is none, and ``T_map_cam`` [4, 4].
+            Stamp in nanoseconds, 0 if there is none, and the pose [4, 4] as the source has it.
 
         Raises:
             NreError: The image has no pose; the message is the reason.
@@ -122,6 +157,25 @@ class PosedImageSource(MapSource):
             ImageError: The image cannot be read.
         """
 
+    def camera_pose(self, name: str) -> tuple[int, npt.NDArray[np.float64]]:
+        """Returns the stamp of an image and the pose of its camera's optical frame.
+
+        Args:
+            name: One of ``names``.
+
+        Returns:
+            Stamp in nanoseconds, 0 if there is none, and ``T_map_cam`` [4, 4].
+
+        Raises:
+            NreError: The image has no pose; the message is the reason.
+        """
+        stamp, pose = self.pose(name)
+        return stamp, pose if self.T_pose_cam is None else pose @ self.T_pose_cam
+
     def pose_and_camera(self, name: str) -> tuple[npt.NDArray[np.float64], Camera]:
         """Returns ``T_map_cam`` [4, 4] and the camera of an image; raises as ``pose`` and ``camera``."""
-        return self.pose(name)[1], self.camera(name)
+        return self.camera_pose(name)[1], self.camera(name)
+
+    def image_to_check(self, name: str) -> npt.NDArray[np.uint8]:
+        """Returns the pixels of an image; see ``MapSource``."""
+        return self.image(name)

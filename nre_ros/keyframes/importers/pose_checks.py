@@ -12,7 +12,7 @@ import numpy.typing as npt
 from nre_ros.errors import PoseError
 from nre_ros.geometry import pose_matrix
 
-QUATERNION_TOLERANCE = 0.01
+QUATERNION_LENGTH_TOLERANCE = 0.01
 """A quaternion whose length differs from 1 by more is a mistake, not a rounded number."""
 _MAX_SCALE_ERROR = 0.01
 """Largest difference of a rotation's singular values from 1."""
@@ -29,7 +29,7 @@ def check_quaternion(quaternion: npt.ArrayLike, context: str = "") -> None:
         PoseError: The length is not 1.
     """
     length = float(np.linalg.norm(np.asarray(quaternion, dtype=np.float64)))
-    if abs(length - 1.0) > QUATERNION_TOLERANCE:
+    if abs(length - 1.0) > QUATERNION_LENGTH_TOLERANCE:
         raise PoseError(f"quaternion has length {length:.4g}, expected 1{context}")
 
 

@@ -13,7 +13,7 @@ from nre_ros.errors import MapError, MapFormatError
 from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.building.culling import CullingRule
 from nre_ros.keyframes.global_descriptor import GLOBAL_DESCRIPTOR
-from nre_ros.keyframes.importers.map_source import MapSource
+from nre_ros.keyframes.importers.map_source import MapSource, PosedImageSource
 from nre_ros.keyframes.storage.map_file import sidecars
 from nre_ros.keyframes.storage.store import KeyframeStore
 
@@ -55,6 +55,8 @@ def source_fingerprint(source: MapSource, builder: KeyframeBuilder, culling: Cul
         "weights": builder.backbone.weights_hash,
         "retrieval": GLOBAL_DESCRIPTOR,
     }
+    if isinstance(source, PosedImageSource) and source.T_pose_cam is not None:
+        depends_on["T_pose_cam"] = source.T_pose_cam.tolist()
     return json.dumps(depends_on, sort_keys=True)
 
 

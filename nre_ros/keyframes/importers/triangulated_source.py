@@ -33,7 +33,7 @@ class TriangulatedSource(PosedImageSource):
 
     def keyframe(self, name: str, builder: KeyframeBuilder) -> Keyframe:
         """Makes the keyframe of an image; see ``MapSource``."""
-        (stamp, T_map_cam), camera = self.pose(name), self.camera(name)
+        (stamp, T_map_cam), camera = self.camera_pose(name), self.camera(name)
         image = self.image(name)
         pixels, triangulated = self.triangulate(name, image)
         features = builder.backbone.extract(image, detect=True)

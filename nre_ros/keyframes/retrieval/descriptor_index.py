@@ -50,7 +50,7 @@ class DescriptorIndex:
     Attributes:
         position: See ``KeyframeStore.changes``.
         ids: [M] int64, ascending.
-        viewpoints: [M, 6] float32, see ``viewpoints_of``.
+        viewpoints: [M, 6] float32 about the map's origin, see ``viewpoints_of``.
         mean: [D] float32, mean of the descriptors.
         components: [P, D] float32, principal components of the descriptors.
         lists: The faiss index of the projected descriptors, in the order of the ids.
@@ -200,7 +200,7 @@ def build_index(store: KeyframeStore, seed: int = 0) -> DescriptorIndex:
         scans = list(store.scan())
     values, scales = (np.concatenate([getattr(scan, name) for scan in scans]) for name in ("descriptors", "scales"))
     ids = np.concatenate([scan.ids for scan in scans])
-    viewpoints = np.concatenate([viewpoints_of(scan.poses) for scan in scans])
+    viewpoints = np.concatenate([viewpoints_of(scan.poses, store.origin) for scan in scans])
     del scans
     count = len(values)
     list_count = max(1, min(round(1.5 * np.sqrt(count)), count // _TRAINING_DESCRIPTORS))

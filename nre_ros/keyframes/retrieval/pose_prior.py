@@ -42,7 +42,9 @@ class PosePrior:
         object.__setattr__(self, "T_map_cam", T)
         object.__setattr__(self, "covariance", (covariance + covariance.T) / 2)
 
-    def log_weights(self, viewpoints: npt.NDArray[np.float32], distance: float) -> npt.NDArray[np.float64]:
+    def log_weights(
+        self, viewpoints: npt.NDArray[np.float32], distance: float, origin: npt.ArrayLike = (0.0, 0.0, 0.0)
+    ) -> npt.NDArray[np.float64]:
         """Rates how well views can overlap with the view from the prior pose.
 
         The centre points of the views at the given distance are compared, and the viewing directions. Both may differ by
@@ -51,11 +53,12 @@ class PosePrior:
         Args:
             viewpoints: [M, 6], see ``viewpoints_of``.
             distance: Typical distance from a camera to what it sees, in metres.
+            origin: [3] origin of the viewpoints in the map.
 
         Returns:
             Log weights [M], at most 0.
         """
-        centre, axis = self.T_map_cam[:3, 3], self.T_map_cam[:3, 2]
+        centre, axis = self.T_map_cam[:3, 3] - np.asarray(origin), self.T_map_cam[:3, 2]
         # the axis a rotates to a + w x a, its centre point moves by t - distance [a]x w
         cross = np.cross(np.eye(3), axis)  # of a unit vector e, rows: e x a = -[a]x e
         J = np.hstack([np.eye(3), distance * cross.T])
@@ -71,13 +74,16 @@ class PosePrior:
         return weights
 
 
-def viewpoints_of(T_map_cam: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+def viewpoints_of(
+    T_map_cam: npt.NDArray[np.float64], origin: npt.ArrayLike = (0.0, 0.0, 0.0)
+) -> npt.NDArray[np.float32]:
     """Computes the viewpoints of poses.
 
     Args:
         T_map_cam: [M, 4, 4] poses.
+        origin: [3] in the map, from which centres are measured: far coordinates are coarse in single precision.
 
     Returns:
-        [M, 6] float32, the camera's centre in metres and its viewing direction, in the map frame.
+        [M, 6] float32, the camera's centre in metres from the origin, and its viewing direction, in the map's axes.
     """
-    return np.concatenate([T_map_cam[:, :3, 3], T_map_cam[:, :3, 2]], axis=1).astype(np.float32)
+    return np.concatenate([T_map_cam[:, :3, 3] - np.asarray(origin), T_map_cam[:, :3, 2]], axis=1).astype(np.float32)

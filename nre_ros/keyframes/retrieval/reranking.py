@@ -18,7 +18,7 @@ _LOG = logging.getLogger(__name__)
 
 POINTS_PER_KEYFRAME = 24
 """The first points of a keyframe, which are its best ones and spread over its image."""
-_CACHED_KEYFRAMES = 4000
+_CACHED_DESCRIPTOR_SETS = 4000
 """Keyframes whose descriptors stay in memory, 6 kB each."""
 
 
@@ -64,7 +64,7 @@ class LocalReranker:
                     descriptors = torch.zeros(0)
             self._cache[keyframe_id] = descriptors
             found.append(descriptors)
-        while len(self._cache) > _CACHED_KEYFRAMES:
+        while len(self._cache) > _CACHED_DESCRIPTOR_SETS:
             self._cache.popitem(last=False)
         return found
 

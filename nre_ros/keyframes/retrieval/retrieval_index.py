@@ -23,6 +23,7 @@ from nre_ros.keyframes.retrieval.pose_prior import PosePrior, viewpoints_of
 from nre_ros.keyframes.storage.change_log import START, MapChanges
 from nre_ros.keyframes.storage.rows import KeyframeScan
 from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.sampling import evenly_spaced_indices
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Shortlist:
         descriptors: [K, D] float32 global descriptors.
         similarity: [K] float32, cosines with the query's descriptor.
         prior_weights: [K] log weights of the viewpoints under the pose prior, ``PRIOR_FLOOR`` to 0 (0 without a prior).
-        viewpoints: [K, 6] float32, see ``viewpoints_of``.
+        viewpoints: [K, 6] float32 about the map's origin, see ``viewpoints_of``.
     """
 
     ids: npt.NDArray[np.int64]
@@ -142,7 +143,7 @@ class RetrievalIndex:
         count = len(self)
         if self._distance is None or count > 2 * self._distance_count:
             ids = self.ids
-            sample = ids[np.unique(np.linspace(0, len(ids) - 1, _DISTANCE_SAMPLE).round().astype(int))]
+            sample = ids[evenly_spaced_indices(len(ids), _DISTANCE_SAMPLE)]
             depths = np.concatenate(
                 [
                     (keyframe.points - keyframe.T_map_cam[:3, 3]) @ keyframe.T_map_cam[:3, 2]
@@ -178,12 +179,12 @@ class RetrievalIndex:
         scans = list(self.store.scan_ids(index.ids[rows].tolist()))
         if not scans:
             return self._ids[:0], self._descriptors[:0].reshape(0, len(descriptor)), self._viewpoints[:0]
-        return _concatenated(scans)
+        return self._concatenated(scans)
 
     def _prior_weights(self, prior: PosePrior | None, viewpoints: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         if prior is None or not len(viewpoints):
             return np.zeros(len(viewpoints))
-        return prior.log_weights(viewpoints, self.typical_distance()).clip(PRIOR_FLOOR, 0)
+        return prior.log_weights(viewpoints, self.typical_distance(), self.store.origin).clip(PRIOR_FLOOR, 0)
 
     def _open_index(self) -> None:
         """Reads the map's descriptor index if there is one that fits; a map without one works too."""
@@ -224,20 +225,20 @@ class RetrievalIndex:
         """Adds keyframes to those in memory, in the order of the ids."""
         if not scans:
             return
-        ids, descriptors, viewpoints = _concatenated(scans)
+        ids, descriptors, viewpoints = self._concatenated(scans)
         self._channels = descriptors.shape[1]
         ids, viewpoints = np.concatenate([self._ids, ids]), np.concatenate([self._viewpoints, viewpoints])
         descriptors = np.concatenate([self._descriptors.reshape(-1, self._channels), descriptors])
         order = np.argsort(ids)
         self._ids, self._descriptors, self._viewpoints = ids[order], descriptors[order], viewpoints[order]
 
-
-def _concatenated(scans: Sequence[KeyframeScan]) -> _Rows:
-    return (
-        np.concatenate([scan.ids for scan in scans]),
-        np.concatenate([scan.global_descriptors() for scan in scans]),
-        np.concatenate([viewpoints_of(scan.poses) for scan in scans]),
-    )
+    def _concatenated(self, scans: Sequence[KeyframeScan]) -> _Rows:
+        origin = self.store.origin
+        return (
+            np.concatenate([scan.ids for scan in scans]),
+            np.concatenate([scan.global_descriptors() for scan in scans]),
+            np.concatenate([viewpoints_of(scan.poses, origin) for scan in scans]),
+        )
 
 
 def cosines(descriptors: npt.NDArray[np.float32], descriptor: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

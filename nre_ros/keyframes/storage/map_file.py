@@ -21,7 +21,7 @@ from nre_ros.errors import MapError, MapFormatError
 from nre_ros.keyframes.storage.schema import APPLICATION_ID, check_schema, create_schema, upgrade_schema
 
 _SQLITE_MAGIC = b"SQLite format 3\0"
-_HEADER_BYTES = 100
+_SQLITE_HEADER_BYTES = 100
 _BUSY_SECONDS = 5.0
 """How long a writer waits for its turn."""
 
@@ -154,7 +154,7 @@ def read_header(path: Path) -> bytes:
         if not path.is_file():
             raise MapError(f"map {path} is not a file")
         with open(path, "rb") as file:
-            return file.read(_HEADER_BYTES)
+            return file.read(_SQLITE_HEADER_BYTES)
     except OSError as error:
         raise MapError(f"map {path} cannot be read: {error.strerror}") from error
 
@@ -250,7 +250,7 @@ def _finish_interrupted_close(path: Path) -> None:
 
 def _check_length(path: Path, header: bytes) -> None:
     """Raises ``MapFormatError`` for a truncated file: SQLite notices only when it needs a missing page."""
-    if len(header) < _HEADER_BYTES or any(file.exists() for file in sidecars(path)):  # pages may lie in the log
+    if len(header) < _SQLITE_HEADER_BYTES or any(file.exists() for file in sidecars(path)):  # pages may lie in the log
         return
     page_size, changed, pages, pages_counted_at = struct.unpack(">16xH6xII60xI4x", header)
     expected = (65536 if page_size == 1 else page_size) * pages

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nre_ros.errors import MapError
-from nre_ros.geometry import Camera
+from nre_ros.geometry import Camera, move_origin
 from nre_ros.keyframes.storage.blobs import decode_array, decode_stack, dequantise, encode_array, quantise
 from nre_ros.keyframes.storage.database import Row
+from nre_ros.keyframes.storage.map_origin import NO_ORIGIN, decode_points, encode_points, encode_pose
 from nre_ros.keyframes.types import Keyframe
 from nre_ros.pose_faults import pose_fault
 
@@ -47,7 +48,11 @@ class KeyframeScan:
 
 
 def moved_columns(
-    columns: Row, point_columns: Row, T_map_cam: npt.ArrayLike, points: npt.ArrayLike | None
+    columns: Row,
+    point_columns: Row,
+    T_map_cam: npt.ArrayLike,
+    points: npt.ArrayLike | None,
+    origin: npt.NDArray[np.float64] = NO_ORIGIN,
 ) -> tuple[bytes, bytes]:
     """Returns the columns ``pose`` and ``xyz`` of a keyframe at another pose.
 
@@ -56,6 +61,7 @@ def moved_columns(
         point_columns: The keyframe's row of ``points``.
         T_map_cam: The new pose [4, 4].
         points: New points [N, 3]; without them the points move with the camera.
+        origin: [3] of the map.
 
     Raises:
         MapError: The pose is not rigid, or the points have another shape or are not finite.
@@ -65,21 +71,22 @@ def moved_columns(
     if pose_fault("", T_new):
         raise MapError(f"keyframe {name!r}: its new pose is not a rigid motion")
     if points is None:
-        T = T_new @ np.linalg.inv(T_old)
-        points = old @ T[:3, :3].T + T[:3, 3]
+        T = (move_origin(T_new, origin) if origin.any() else T_new) @ np.linalg.inv(T_old)
+        points = old @ T[:3, :3].T + T[:3, 3] + origin
     points = np.asarray(points)
     if np.shape(points) != old.shape:
         raise MapError(f"keyframe {name!r}: points have shape {np.shape(points)}, expected {old.shape}")
     if not np.isfinite(points).all():
         raise MapError(f"keyframe {name!r}: points is not finite")
-    return encode_array(T_new, "<f8"), encode_array(points, "<f4")
+    return encode_pose(T_new, origin), encode_points(points, origin)
 
 
-def point_columns(keyframe: Keyframe) -> Row:
+def point_columns(keyframe: Keyframe, origin: npt.NDArray[np.float64] = NO_ORIGIN) -> Row:
     """Makes the row of ``points`` of a keyframe.
 
     Args:
         keyframe: The keyframe.
+        origin: [3] of the map.
 
     Returns:
         The columns without the keyframe's id.
@@ -89,19 +96,20 @@ def point_columns(keyframe: Keyframe) -> Row:
         values, scales = quantise(rows)
         descriptors += [encode_array(values, "|i1"), _encode_scales(scales)]
     return (
-        encode_array(keyframe.points, "<f4"),
+        encode_points(keyframe.points, origin),
         _encode_ids(keyframe.point_ids),
         *descriptors,
         int(keyframe.background_cells),
     )
 
 
-def keyframe_columns(keyframe: Keyframe, camera_id: int) -> Row:
+def keyframe_columns(keyframe: Keyframe, camera_id: int, origin: npt.NDArray[np.float64] = NO_ORIGIN) -> Row:
     """Makes the row of ``keyframes`` of a keyframe.
 
     Args:
         keyframe: The keyframe.
         camera_id: Id of its camera in the map.
+        origin: [3] of the map.
 
     Returns:
         The columns without the id, namely name, stamp, camera, pose, descriptor, scale and point count.
@@ -111,14 +119,20 @@ def keyframe_columns(keyframe: Keyframe, camera_id: int) -> Row:
         keyframe.name,
         int(keyframe.stamp),
         camera_id,
-        encode_array(keyframe.T_map_cam, "<f8"),
+        encode_pose(keyframe.T_map_cam, origin),
         encode_array(values[0], "|i1"),
         float(scales[0]),
         len(keyframe.points),
     )
 
 
-def decode_keyframe(keyframe_id: int, columns: Row, points: Row, camera: Camera) -> Keyframe:
+def decode_keyframe(
+    keyframe_id: int,
+    columns: Row,
+    points: Row,
+    camera: Camera,
+    origin: npt.NDArray[np.float64] = NO_ORIGIN,
+) -> Keyframe:
     """Makes a keyframe of its rows, without the thumbnail.
 
     Args:
@@ -126,6 +140,7 @@ def decode_keyframe(keyframe_id: int, columns: Row, points: Row, camera: Camera)
         columns: As ``keyframe_columns`` returns them.
         points: As ``point_columns`` returns them.
         camera: The keyframe's camera.
+        origin: [3] of the map.
 
     Raises:
         ValueError: A blob does not decode, or the blobs do not fit together.
@@ -136,7 +151,7 @@ def decode_keyframe(keyframe_id: int, columns: Row, points: Row, camera: Camera)
         dequantise(decode_array(values), decode_array(scales))
         for values, scales in zip(descriptors[::2], descriptors[1::2])
     )
-    xyz = decode_array(xyz)
+    xyz = decode_points(xyz, origin)
     ids = None if source_ids is None else decode_array(source_ids).astype(np.int64)
     lengths = {len(xyz), len(coarse), len(fine), len(xyz if ids is None else ids), point_count}
     if xyz.shape != (len(xyz), 3) or len(lengths) != 1:
@@ -145,7 +160,7 @@ def decode_keyframe(keyframe_id: int, columns: Row, points: Row, camera: Camera)
     return Keyframe(
         name=name,
         stamp=stamp,
-        T_map_cam=decode_array(pose),
+        T_map_cam=move_origin(decode_array(pose), -origin) if origin.any() else decode_array(pose),
         camera=camera,
         points=xyz,
         coarse=coarse,
@@ -158,11 +173,12 @@ def decode_keyframe(keyframe_id: int, columns: Row, points: Row, camera: Camera)
     )
 
 
-def decode_scan(rows: list[Row]) -> KeyframeScan:
+def decode_scan(rows: list[Row], origin: npt.NDArray[np.float64] = NO_ORIGIN) -> KeyframeScan:
     """Makes a scan of rows of ``keyframes``.
 
     Args:
         rows: The rows without checksums, at least one.
+        origin: [3] of the map.
 
     Returns:
         The scan, in the order of the rows.
@@ -179,7 +195,7 @@ def decode_scan(rows: list[Row]) -> KeyframeScan:
         names,
         np.array(stamps, np.int64),
         np.array(cameras, np.int64),
-        poses,
+        move_origin(poses, -origin) if origin.any() else poses,
         descriptors,
         np.array(scales, np.float32),
         np.array(counts, np.int64),

@@ -18,8 +18,12 @@ from nre_ros.keyframes.storage.blobs import row_checksum
 
 APPLICATION_ID = 0x4E52454D
 """``PRAGMA application_id`` of a map ("NREM")."""
-SCHEMA_VERSION = 2
-"""``PRAGMA user_version``: raised with every change of the schema, together with a step in ``UPGRADES``."""
+SCHEMA_VERSION = 3
+"""``PRAGMA user_version`` of the newest maps that can be read. It is raised with every change of the format."""
+_WRITTEN_VERSION = 2
+"""Version to which a writer brings an older map, by the steps in ``UPGRADES``. All programs since read such a map."""
+ORIGIN_VERSION = 3
+"""Version of a map with an origin (``map_origin``), which older programs must refuse. Its tables are those of version 2."""
 
 _VERSION_1 = """
 CREATE TABLE metadata (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL);
@@ -78,12 +82,12 @@ def schema_version(db: sqlite3.Connection) -> int:
 
 
 def upgrade_schema(db: sqlite3.Connection) -> None:
-    """Brings a map of an older version to ``SCHEMA_VERSION`` in one transaction.
+    """Brings a map of an older version to version 2 in one transaction.
 
     Args:
         db: Connection to the file, for writing.
     """
-    if schema_version(db) >= SCHEMA_VERSION:
+    if schema_version(db) >= _WRITTEN_VERSION:
         return
     db.execute("BEGIN IMMEDIATE")
     try:
@@ -93,6 +97,17 @@ def upgrade_schema(db: sqlite3.Connection) -> None:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
+
+
+def raise_version(db: sqlite3.Connection, version: int) -> None:
+    """Marks a map as one that older programs must not read; only inside a transaction.
+
+    Args:
+        db: Connection to the file, for writing.
+        version: The version that a program must know.
+    """
+    if schema_version(db) < version:
+        db.execute(f"PRAGMA user_version = {version}")
 
 
 def check_schema(db: sqlite3.Connection, path: Path) -> None:
@@ -121,7 +136,7 @@ def check_schema(db: sqlite3.Connection, path: Path) -> None:
 
 def _upgrade(db: sqlite3.Connection) -> None:
     """Applies the missing steps inside the caller's transaction: all or none."""
-    for version in range(schema_version(db), SCHEMA_VERSION):  # read inside: only one of two writers upgrades
+    for version in range(schema_version(db), _WRITTEN_VERSION):  # read inside: only one of two writers upgrades
         UPGRADES[version](db)
         db.execute(f"PRAGMA user_version = {version + 1}")
 

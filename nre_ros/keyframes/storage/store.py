@@ -26,6 +26,15 @@ from nre_ros.keyframes.storage.database import MapDatabase, Row
 from nre_ros.keyframes.storage.index_chunks import delete_index_chunks, read_index_chunks, write_index_chunks
 from nre_ros.keyframes.storage.keyframe_cache import KeyframeCache
 from nre_ros.keyframes.storage.map_file import check_replaceable, create_map_file, sidecars, write_then_rename
+from nre_ros.keyframes.storage.map_origin import (
+    NO_ORIGIN,
+    ORIGIN_KEY,
+    choose_origin,
+    encode_points,
+    encode_pose,
+    origin_text,
+    parse_origin,
+)
 from nre_ros.keyframes.storage.rows import (
     KeyframeScan,
     decode_keyframe,
@@ -34,6 +43,7 @@ from nre_ros.keyframes.storage.rows import (
     moved_columns,
     point_columns,
 )
+from nre_ros.keyframes.storage.schema import ORIGIN_VERSION, raise_version
 from nre_ros.keyframes.storage.validation import DIMENSIONS, check_keyframe, check_name
 from nre_ros.keyframes.types import Keyframe
 
@@ -68,6 +78,7 @@ class KeyframeStore:
         self._cache = KeyframeCache(cache_bytes)
         self._cache_revision: tuple[int, int] | None = None
         self._cache_position = _NO_CHANGE_YET
+        self._origin: npt.NDArray[np.float64] | None = None
 
     @classmethod
     def create(
@@ -174,7 +185,7 @@ class KeyframeStore:
     def metadata(self) -> dict[str, str]:
         """Returns frame_id, backbone, weights_hash, retrieval, created, source, keyframes and the ``DIMENSIONS``.
 
-        An empty map has no dimensions.
+        An empty map has no dimensions. A map far from its frame's origin has an ``origin``, too.
         """
         found = {}
         for row in self.database.rows("SELECT key, value, checksum FROM metadata"):
@@ -184,6 +195,41 @@ class KeyframeStore:
         if missing:
             raise MapFormatError(f"map {self.path} is damaged: its metadata lacks {sorted(missing)}")
         return found
+
+    def set_warning(self, text: str) -> None:
+        """Records why the poses of the map are doubtful; ``metadata`` then has a ``warning``.
+
+        Args:
+            text: One line.
+        """
+        with self.batch():
+            if "warning" in self.metadata():
+                self.database.update("metadata", "warning", text)
+            else:
+                self.database.insert("metadata", "warning", text)
+
+    @property
+    def origin(self) -> npt.NDArray[np.float64]:
+        """Origin [3] about which poses and points are stored, in the map's frame; zero unless the map is far from it.
+
+        The first keyframe decides. All that the store takes and returns is in the map's frame nevertheless.
+
+        Raises:
+            MapFormatError: The origin is damaged or missing.
+        """
+        if self._origin is not None:
+            return self._origin
+        database = self.database
+        with self.snapshot():
+            origin = NO_ORIGIN
+            if database.version >= ORIGIN_VERSION:
+                value = database.row("metadata", "key", ORIGIN_KEY)[1]
+                with database.decoding():
+                    origin = parse_origin(value)
+            # the first keyframe decides, unless its transaction is rolled back
+            if not self.writing and database.readable_rows("SELECT 1 FROM metadata WHERE key = ?", DIMENSIONS[:1]):
+                self._origin = origin
+        return origin
 
     def check_features(self, backbone: FeatureBackbone) -> None:
         """Checks that the map was made with a backbone and its weights.
@@ -407,11 +453,15 @@ class KeyframeStore:
         """
         dimensions = check_keyframe(keyframe)
         with self.batch():
-            columns = keyframe_columns(keyframe, self._cameras.id_of(keyframe.camera))
-            return self._insert(dimensions, columns, point_columns(keyframe), bytes(keyframe.thumbnail))
+            self._check_dimensions(keyframe.name, dimensions, choose_origin(keyframe.T_map_cam[:3, 3]))
+            origin = self.origin
+            columns = keyframe_columns(keyframe, self._cameras.id_of(keyframe.camera), origin)
+            return self._insert(columns, point_columns(keyframe, origin), bytes(keyframe.thumbnail))
 
     def copy_from(self, other: KeyframeStore, keyframe_id: int, name: str = "", thumbnail: bool = True) -> int:
-        """Adds a keyframe of another map without decoding its descriptors.
+        """Adds a keyframe of another map; its descriptors stay as they are stored.
+
+        The first keyframe of this map brings the other map's origin with it.
 
         Args:
             other: The other map.
@@ -430,11 +480,19 @@ class KeyframeStore:
             points = other.database.row("points", "keyframe_id", int(keyframe_id))[1:]
             camera = other.camera(columns[2])
             jpeg = other.thumbnail(keyframe_id) if thumbnail else b""
+            origin = other.origin
         with other.database.decoding():
-            dimensions = check_keyframe(decode_keyframe(keyframe_id, columns, points, camera))
+            keyframe = decode_keyframe(keyframe_id, columns, points, camera, origin)
+        dimensions = check_keyframe(keyframe)
+        name = name or columns[0]
         with self.batch():
-            columns = (name or columns[0], columns[1], self._cameras.id_of(camera), *columns[3:])
-            return self._insert(dimensions, columns, points, jpeg)
+            self._check_dimensions(name, dimensions, origin)
+            own_origin, pose = self.origin, columns[3]
+            if not np.array_equal(own_origin, origin):
+                pose = encode_pose(keyframe.T_map_cam, own_origin)
+                points = (encode_points(keyframe.points, own_origin), *points[1:])
+            columns = (name, columns[1], self._cameras.id_of(camera), pose, *columns[4:])
+            return self._insert(columns, points, jpeg)
 
     def replace(self, keyframe_id: int, keyframe: Keyframe) -> None:
         """Replaces a keyframe by another, which gets the same id.
@@ -448,13 +506,14 @@ class KeyframeStore:
         """
         dimensions = check_keyframe(keyframe)
         with self.batch():
-            self._check_dimensions(keyframe.name, dimensions)
+            self._check_dimensions(keyframe.name, dimensions, NO_ORIGIN)
             keyframe_id, name = self._row(keyframe_id)[:2]
             if name != keyframe.name:
                 self._check_name_free(keyframe.name)
-            columns = keyframe_columns(keyframe, self._cameras.id_of(keyframe.camera))
+            origin = self.origin
+            columns = keyframe_columns(keyframe, self._cameras.id_of(keyframe.camera), origin)
             self.database.update("keyframes", keyframe_id, *columns)
-            self.database.update("points", keyframe_id, *point_columns(keyframe))
+            self.database.update("points", keyframe_id, *point_columns(keyframe, origin))
             self.database.delete("thumbnails", "keyframe_id", keyframe_id)
             if keyframe.thumbnail:
                 self.database.insert("thumbnails", keyframe_id, bytes(keyframe.thumbnail))
@@ -477,7 +536,7 @@ class KeyframeStore:
             keyframe_id = columns[0]
             old = self.database.row("points", "keyframe_id", keyframe_id)
             with self.database.decoding():
-                pose, xyz = moved_columns(columns, old, T_map_cam, points)
+                pose, xyz = moved_columns(columns, old, T_map_cam, points, self.origin)
             self.database.update("keyframes", *columns[:4], pose, *columns[5:])
             self.database.update("points", keyframe_id, xyz, *old[2:])
             record_change(self.database, keyframe_id)
@@ -574,8 +633,9 @@ class KeyframeStore:
 
     def _decode_scan(self, rows: list[Row]) -> KeyframeScan:
         verified = [self.database.verified(row, f"keyframe {row[0]}") for row in rows]
+        origin = self.origin
         with self.database.decoding():
-            return decode_scan(verified)
+            return decode_scan(verified, origin)
 
     def _update_cache(self) -> None:
         """Removes from the cache what has changed since it was read."""
@@ -597,16 +657,15 @@ class KeyframeStore:
             columns = self._row(keyframe_id)[1:]
             points = self.database.row("points", "keyframe_id", keyframe_id)[1:]
             camera = self.camera(columns[2])
+            origin = self.origin
             with self.database.decoding():
-                keyframe = decode_keyframe(keyframe_id, columns, points, camera)
+                keyframe = decode_keyframe(keyframe_id, columns, points, camera, origin)
             if not self.writing:
                 self._cache.put(keyframe)
         return keyframe
 
-    def _insert(self, dimensions: dict[str, int], columns: Row, points: Row, jpeg: bytes) -> int:
-        name = columns[0]
-        self._check_dimensions(name, dimensions)
-        self._check_name_free(name)
+    def _insert(self, columns: Row, points: Row, jpeg: bytes) -> int:
+        self._check_name_free(columns[0])
         keyframe_id = self.database.last_key("keyframes") + 1  # never the id of a removed keyframe
         self.database.insert("keyframes", keyframe_id, *columns)
         self.database.insert("points", keyframe_id, *points)
@@ -615,12 +674,19 @@ class KeyframeStore:
         self._change_count(+1)
         return keyframe_id
 
-    def _check_dimensions(self, name: str, dimensions: dict[str, int]) -> None:
-        """Raises ``MapError`` unless the map's keyframes have these dimensions; the first keyframe defines them."""
+    def _check_dimensions(self, name: str, dimensions: dict[str, int], origin: npt.NDArray[np.float64]) -> None:
+        """Raises ``MapError`` unless the map's keyframes have these dimensions.
+
+        The first keyframe defines them and the map's origin.
+        """
         known = {key: int(value) for key, value in self.metadata().items() if key in DIMENSIONS}
         if not known:
             for key, value in dimensions.items():
                 self.database.insert("metadata", key, str(value))
+            if origin.any():
+                self.database.insert("metadata", ORIGIN_KEY, origin_text(origin))
+                with self.database.connection() as db:
+                    raise_version(db, ORIGIN_VERSION)
         elif known != dimensions:
             raise MapError(f"keyframe {name!r} has {dimensions}, those of map {self.path} have {known}")
 

@@ -71,6 +71,8 @@ def derived_map(
             source=json.dumps(source, sort_keys=True),
             exclusive=True,
         ) as store:
+            if metadata.get("warning"):
+                store.set_warning(metadata["warning"])
             yield store
             update_index(store)
 

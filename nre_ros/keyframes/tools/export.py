@@ -119,7 +119,9 @@ def export_tum(store: KeyframeStore, path: Path | str, list_path: Path | str | N
 
 
 def export_ply(store: KeyframeStore, path: Path | str, progress: bool = True) -> ExportReport:
-    """Writes the points as a binary PLY with float32 x y z in the map frame; a point of several keyframes once.
+    """Writes the points as a binary PLY with x y z in the map frame; a point of several keyframes once.
+
+    The coordinates are float32, or float64 in a map that lies far from its frame's origin.
 
     Args:
         store: The map.
@@ -134,8 +136,9 @@ def export_ply(store: KeyframeStore, path: Path | str, progress: bool = True) ->
     """
     written: set[_PointKey] = set()
     count = keyframes = 0
+    far = bool(store.origin.any())
     with _write_then_rename(path) as unfinished, open(unfinished, "wb") as file:
-        file.write(_ply_header(0))
+        file.write(_ply_header(0, far))
         for keyframe in _keyframes(store, progress):
             new = []
             for k, key in enumerate(_point_keys(keyframe)):
@@ -143,10 +146,10 @@ def export_ply(store: KeyframeStore, path: Path | str, progress: bool = True) ->
                     new.append(k)
                 if key is not None:
                     written.add(key)
-            file.write(keyframe.points[new].astype("<f4").tobytes())
+            file.write(keyframe.points[new].astype("<f8" if far else "<f4").tobytes())
             count, keyframes = count + len(new), keyframes + 1
         file.seek(0)
-        file.write(_ply_header(count))
+        file.write(_ply_header(count, far))
     return ExportReport(keyframes, count)
 
 
@@ -159,11 +162,11 @@ class _PointTable:
     """
 
     def __init__(self) -> None:
-        self.positions: list[npt.NDArray[np.float32]] = []
+        self.positions: list[npt.NDArray[np.floating]] = []
         self.tracks: list[list[str]] = []
         self._numbers: dict[_PointKey, int] = {}
 
-    def add(self, key: _PointKey | None, position: npt.NDArray[np.float32], observation: str) -> int:
+    def add(self, key: _PointKey | None, position: npt.NDArray[np.floating], observation: str) -> int:
         """Adds an observation and returns the number of its point, from 1; the point is added if it is new."""
         number = self._numbers.get(key) if key is not None else None
         if number is None:
@@ -199,9 +202,12 @@ def _point_keys(keyframe: Keyframe) -> list[_PointKey | None]:
     """Returns what identifies each point, None for one without an id."""
     if keyframe.point_ids is None:
         return [None] * len(keyframe.points)
+    positions = keyframe.points
+    if positions.dtype != np.float32:  # of maps with different origins, which round differently, to the millimetre
+        positions = positions.round(3)
     return [
         None if number < 0 else (number, position.tobytes())
-        for number, position in zip(keyframe.point_ids.tolist(), keyframe.points)
+        for number, position in zip(keyframe.point_ids.tolist(), positions)
     ]
 
 
@@ -213,14 +219,13 @@ def _keyframes(store: KeyframeStore, progress: bool) -> Iterator[Keyframe]:
                 bar.update()
 
 
-def _ply_header(count: int) -> bytes:
+def _ply_header(count: int, double: bool) -> bytes:
+    kind = "double" if double else "float"
     lines = (
         "ply",
         "format binary_little_endian 1.0",
         f"element vertex {count:012d}",
-        "property float x",
-        "property float y",
-        "property float z",
+        *(f"property {kind} {axis}" for axis in "xyz"),
         "end_header",
     )
     return "".join(f"{line}\n" for line in lines).encode()

@@ -47,7 +47,9 @@ class MapInfo:
         table_bytes: Size of the values of each table, without SQLite's own structures.
         dimensions: The lengths of ``storage.validation.DIMENSIONS``.
         cameras: The cameras of the keyframes.
+        origin: [3] about which poses and points are stored, in the map's frame; zero unless the map is far from it.
         positions: [2, 3] lowest and highest coordinates of the camera centres, None for an empty map.
+        warning: Why the importer doubts the poses; empty if it does not.
     """
 
     path: Path
@@ -64,7 +66,9 @@ class MapInfo:
     table_bytes: dict[str, int]
     dimensions: dict[str, int]
     cameras: tuple[Camera, ...]
+    origin: npt.NDArray[np.float64]
     positions: npt.NDArray[np.float64] | None
+    warning: str = ""
 
     @property
     def thumbnail_bytes(self) -> int:
@@ -92,7 +96,7 @@ def describe_map(store: KeyframeStore) -> MapInfo:
     """
     database = store.database
     with store.snapshot():
-        metadata, version = store.metadata(), database.version
+        metadata, version, origin = store.metadata(), database.version, store.origin
         keyframes = points = 0
         bounds = []
         for scan in store.scan():
@@ -111,6 +115,7 @@ def describe_map(store: KeyframeStore) -> MapInfo:
         backbone=metadata["backbone"],
         weights_hash=metadata["weights_hash"],
         retrieval=metadata.get("retrieval", ""),
+        warning=metadata.get("warning", ""),
         created=metadata["created"],
         source=metadata.get("source", ""),
         schema_version=version,
@@ -120,5 +125,6 @@ def describe_map(store: KeyframeStore) -> MapInfo:
         table_bytes=table_bytes,
         dimensions={key: int(value) for key, value in metadata.items() if key in DIMENSIONS},
         cameras=cameras,
+        origin=origin,
         positions=np.stack([np.min(bounds, 0), np.max(bounds, 0)]) if bounds else None,
     )

@@ -22,7 +22,9 @@ from nre_ros.keyframes.types import Keyframe
 NAME_CLASH_RULES = ("refuse", "first", "last", "both")
 """What to do about different keyframes of one name: refuse to merge, take the keyframe of the first or the last map, or
 take both (the later ones with the name ``<map file's stem>/<name>``)."""
-_ARRAY_FIELDS = ("T_map_cam", "points", "point_ids", "coarse", "fine", "background", "global_descriptor")
+_ARRAY_FIELDS = ("T_map_cam", "point_ids", "coarse", "fine", "background", "global_descriptor")
+_POINT_ROUNDING = 2e-4
+"""Largest difference of one point's coordinates in two maps with different origins, metres."""
 _PLAIN_FIELDS = ("stamp", "camera", "background_cells", "thumbnail")
 
 
@@ -129,6 +131,11 @@ def _free_name(name: str, chosen: Collection[str], names: Sequence[Collection[st
 
 
 def _same_content(a: Keyframe, b: Keyframe) -> bool:
-    return all(getattr(a, key) == getattr(b, key) for key in _PLAIN_FIELDS) and all(
-        np.array_equal(getattr(a, key), getattr(b, key)) for key in _ARRAY_FIELDS
-    )
+    if not all(getattr(a, key) == getattr(b, key) for key in _PLAIN_FIELDS):
+        return False
+    if not all(np.array_equal(getattr(a, key), getattr(b, key)) for key in _ARRAY_FIELDS):
+        return False
+    if a.points.dtype == b.points.dtype == np.float32:
+        return np.array_equal(a.points, b.points)
+    # far from the frame's origin; maps with different origins round the same point differently
+    return a.points.shape == b.points.shape and bool((np.abs(a.points - b.points) <= _POINT_ROUNDING).all())

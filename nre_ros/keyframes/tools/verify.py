@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from nre_ros.errors import MapError, MapFormatError
@@ -18,9 +19,12 @@ from nre_ros.keyframes.storage.database import MapDatabase, Row
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.storage.validation import DIMENSIONS, check_keyframe
 from nre_ros.keyframes.tools.derived_map import KeyframeCopy, copy_keyframes, derived_map
+from nre_ros.keyframes.types import Keyframe
 
 _NEEDED_METADATA = ("frame_id", "backbone", "weights_hash", "retrieval")
 """Metadata without which keyframes are of no use."""
+_MAX_ROUNDING = 0.005
+"""Points that are rounded to coarser steps than this (metres) cost accuracy."""
 
 
 @dataclass
@@ -33,6 +37,7 @@ class MapCheck:
         intact: Ids of the intact keyframes.
         without_thumbnail: Ids of those intact keyframes whose thumbnail is damaged.
         problems: One line for each problem.
+        rounding: Steps of more than ``_MAX_ROUNDING`` to which the points of keyframes are rounded, metres.
     """
 
     path: Path
@@ -40,6 +45,7 @@ class MapCheck:
     intact: list[int] = field(default_factory=list)
     without_thumbnail: list[int] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    rounding: list[float] = field(default_factory=list)
 
     @property
     def good(self) -> bool:
@@ -83,8 +89,11 @@ def verify_map(path: Path | str, progress: bool = True) -> MapCheck:
         ids = _keyframe_ids(database, check)
         check.keyframes = len(ids)
         known = _intact_metadata(database)
+        if not _origin_is_known(store, check):
+            return check  # without it no pose and no point is known
         for keyframe_id in tqdm(ids, unit="keyframe", desc="verify", disable=not progress):
             _check_keyframe(store, keyframe_id, known, check)
+        _report_coarse_points(check)
         if "keyframes" in known and known["keyframes"] != str(len(ids)):
             check.problems.append(f"the map has {len(ids)} keyframes, {known['keyframes']} were written")
     return check
@@ -172,6 +181,28 @@ def _intact_metadata(database: MapDatabase) -> dict[str, str]:
     return found
 
 
+def _origin_is_known(store: KeyframeStore, check: MapCheck) -> bool:
+    with check.recording("origin"):
+        return len(store.origin) == 3
+    return False
+
+
+def _rounding(keyframe: Keyframe) -> float:
+    """Returns the step between neighbouring float32 coordinates at the farthest point, 0 for float64."""
+    if keyframe.points.dtype != np.float32 or not len(keyframe.points):
+        return 0.0
+    return float(np.spacing(np.abs(keyframe.points).max()))
+
+
+def _report_coarse_points(check: MapCheck) -> None:
+    """Adds a problem where maps of older versions have stored points far from the origin in single precision."""
+    if check.rounding:
+        check.problems.append(
+            f"points of {len(check.rounding)} keyframes are rounded to {max(check.rounding):.2g} m, since they lie far "
+            "from the origin of the map's frame: build the map again"
+        )
+
+
 def _keyframe_ids(database: MapDatabase, check: MapCheck) -> list[int]:
     """Returns all ids; around a damaged page of the table, those that can still be looked up."""
     forward = [row[0] for row in database.readable_rows("SELECT id FROM keyframes NOT INDEXED ORDER BY id")]
@@ -195,7 +226,11 @@ def _check_keyframe(store: KeyframeStore, keyframe_id: int, known: dict[str, str
     if len(check.problems) > before:
         return
     with check.recording(what):
-        dimensions = check_keyframe(store.load([keyframe_id])[0])
+        keyframe = store.load([keyframe_id])[0]
+        dimensions = check_keyframe(keyframe)
+        rounding = _rounding(keyframe)
+        if rounding > _MAX_ROUNDING:
+            check.rounding.append(rounding)
         expected = {key: int(known[key]) for key in DIMENSIONS if key in known}
         if {key: dimensions[key] for key in expected} != expected:
             raise MapError(f"it has {dimensions}, its map {expected}")

@@ -27,7 +27,7 @@ NEIGHBOURS = 6
 """Views that a depth is compared with."""
 _RANGE = 3.0
 """Half of the searched range, in standard deviations."""
-_STEPS = 17
+_DEPTH_HYPOTHESES = 17
 """Hypotheses in the range: half a pixel apart along the epipolar line at 10 degrees. Twice as many gain nothing."""
 _SHARPNESS = 20.0
 """Log-likelihood of a full correlation with one view. From 10 to 80 the depths are equally good: the peak of a view
@@ -84,9 +84,9 @@ def refine_depth(
     known = torch.nonzero(planes[:, 0] > 0)[:, 0]
     if not len(known):
         return RefinedDepth(np.zeros(len(pixels)), np.full(len(pixels), NOISE))
-    relative = torch.linspace(-_RANGE * NOISE, _RANGE * NOISE, _STEPS, dtype=torch.float64)
+    relative = torch.linspace(-_RANGE * NOISE, _RANGE * NOISE, _DEPTH_HYPOTHESES, dtype=torch.float64)
     patches = Patches.from_view(view, places[known], planes[known])
-    log_likelihood = torch.zeros(len(known), _STEPS, dtype=torch.float64)
+    log_likelihood = torch.zeros(len(known), _DEPTH_HYPOTHESES, dtype=torch.float64)
     for other in others:
         correlation = plane_sweep(patches, relative, other)
         log_likelihood += _SHARPNESS * (correlation - _CHANCE_CORRELATION).clamp_min(0) / (1 - _CHANCE_CORRELATION)

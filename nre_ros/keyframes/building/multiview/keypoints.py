@@ -14,7 +14,7 @@ import torch
 from nre_ros.geometry import Camera, invert
 from nre_ros.keyframes.building.multiview.views import grey_image
 
-MAX_SIDE = 1600
+MAX_KEYPOINT_IMAGE_SIDE = 1600
 """Longer side (pixels) to which larger images are reduced before keypoints are detected."""
 _MAX_KEYPOINTS = 4000
 _BAND = 0.003
@@ -57,7 +57,7 @@ class KeypointView:
             T_map_cam: [4, 4] its pose.
         """
         grey = grey_image(image)
-        scale = min(1.0, MAX_SIDE / max(grey.shape))
+        scale = min(1.0, MAX_KEYPOINT_IMAGE_SIDE / max(grey.shape))
         if scale < 1:
             reduced = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
             grey = np.asarray(reduced, dtype=np.uint8)

@@ -22,7 +22,7 @@ _MAX_ERROR = 0.003
 """Largest reprojection error, as a fraction of the focal length (2 pixels of 640)."""
 _MIN_ANGLE = np.radians(1.5)
 """Largest angle between the own ray and another must exceed this."""
-_STEPS = 4
+_GAUSS_NEWTON_STEPS = 4
 """Gauss-Newton steps of one refinement."""
 
 
@@ -136,7 +136,7 @@ def _refine(
 ) -> npt.NDArray[np.float64]:
     """Gauss-Newton steps on the errors in the views that agree [V, N]."""
     points = points.copy()
-    for _ in range(_STEPS):
+    for _ in range(_GAUSS_NEWTON_STEPS):
         normal = np.tile(1e-12 * np.eye(3), (len(points), 1, 1))
         gradient = np.zeros_like(points)
         for k, view in enumerate(views):

@@ -14,7 +14,7 @@ import torch
 
 from nre_ros.geometry import Camera
 
-MAX_SIDE = 960
+MAX_VIEW_SIDE = 960
 """Longer side (pixels) to which larger views are reduced; bounds time and memory."""
 
 BEST_ANGLE = np.radians(10.0)
@@ -29,7 +29,7 @@ _MIN_OVERLAP = 0.15
 """Least share of the points in the other view's image."""
 _SAME_DIRECTION = np.cos(np.radians(60.0))
 """Cosine of the largest angle between two optical axes, when nothing else is known."""
-_POINTS = 60
+_PROJECTED_POINTS = 60
 """Points of a view that are projected into others."""
 
 
@@ -49,7 +49,7 @@ class View:
 
     @classmethod
     def from_image(cls, image: npt.NDArray[np.uint8], camera: Camera, T_map_cam: npt.NDArray[np.float64]) -> View:
-        """Makes the view of an image; large images are reduced to ``MAX_SIDE``.
+        """Makes the view of an image; large images are reduced to ``MAX_VIEW_SIDE``.
 
         Args:
             image: BGR [H, W, 3] or grey [H, W], uint8, of the camera's size.
@@ -57,7 +57,7 @@ class View:
             T_map_cam: [4, 4] its pose.
         """
         grey = grey_image(image)
-        scale = MAX_SIDE / max(grey.shape)
+        scale = MAX_VIEW_SIDE / max(grey.shape)
         if scale < 1:
             size = [max(1, round(side * scale)) for side in grey.shape[::-1]]
             grey = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
@@ -106,7 +106,7 @@ def neighbours(
     """
     if not len(points) or not len(poses):
         return []
-    points = points[:: max(1, len(points) // _POINTS)]
+    points = points[:: max(1, len(points) // _PROJECTED_POINTS)]
     scene_depth = max(float(np.median(np.linalg.norm(points - T_map_cam[:3, 3], axis=1))), 1e-9)
     likeliest = _likeliest(T_map_cam, poses, scene_depth)
     scores = np.zeros(len(likeliest))

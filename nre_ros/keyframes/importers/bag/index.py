@@ -29,12 +29,12 @@ _PATIENCE = 5 * 10**9
 """Nanoseconds of the recording after an image within which its transforms are waited for."""
 _CACHE_SECONDS = 30.0
 """History of the transforms that is kept."""
-_MAX_GAP = 1.0
+_MAX_POSE_TOPIC_GAP = 1.0
 """Seconds between two poses of a pose topic beyond which nothing is interpolated."""
 
 
 @dataclass
-class ImageEntry:
+class RecordedImage:
     """An image message.
 
     Attributes:
@@ -62,7 +62,7 @@ class BagIndex:
         T_camera_depth: [4, 4] from the depth camera's frame to the colour camera's; None if it is not known.
     """
 
-    images: dict[int, ImageEntry] = field(default_factory=dict)
+    images: dict[int, RecordedImage] = field(default_factory=dict)
     depths: dict[int, tuple[int, str]] = field(default_factory=dict)
     frames: tuple[str, ...] = ()
     damage: list[str] = field(default_factory=list)
@@ -82,7 +82,7 @@ class BagIndexer:
     def __init__(self, reader: AnyReader, topics: ImportTopics, frames: tuple[str, ...], pose_of: str) -> None:
         self._reader, self._topics, self._frames, self._pose_of = reader, topics, frames, pose_of
         self._buffer = TransformBuffer(_CACHE_SECONDS)
-        self._trajectory = Trajectory(_MAX_GAP)
+        self._trajectory = Trajectory(_MAX_POSE_TOPIC_GAP)
         self._pose_frame = self._pose_child = ""
         self._refusals: dict[str, str] = {}
         self._parents: dict[str, str] = {}
@@ -126,7 +126,7 @@ class BagIndexer:
             elif connection.topic == self._topics.image:
                 stamp = header_stamp(message)
                 if stamp not in self._index.images:
-                    self._index.images[stamp] = ImageEntry(log_time, _frame(message))
+                    self._index.images[stamp] = RecordedImage(log_time, _frame(message))
                     waiting.append(stamp)
             else:
                 self._index.depths[header_stamp(message)] = log_time, _frame(message)

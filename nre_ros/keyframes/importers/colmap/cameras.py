@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from nre_ros.errors import CameraError, ImportSourceError
 from nre_ros.geometry import EQUIDISTANT, PINHOLE, RADIAL_TANGENTIAL, Camera
-from nre_ros.keyframes.importers.text_files import read_list
+from nre_ros.keyframes.importers.colmap.binary_file import read_binary_file
+from nre_ros.keyframes.importers.text_files import numbered_entries, without_header
 
 HALF_PIXEL = 0.5
 """Subtract it from COLMAP's pixel coordinates to get this package's."""
@@ -63,6 +64,13 @@ _MODEL_NUMBERS = {
     8: ("SIMPLE_RADIAL_FISHEYE", 4),
     9: ("RADIAL_FISHEYE", 5),
     10: ("THIN_PRISM_FISHEYE", 12),
+    11: ("RAD_TAN_THIN_PRISM_FISHEYE", 16),
+    12: ("SIMPLE_DIVISION", 4),
+    13: ("DIVISION", 5),
+    14: ("SIMPLE_FISHEYE", 3),
+    15: ("FISHEYE", 4),
+    16: ("EUCM", 6),
+    17: ("EQUIRECTANGULAR", 2),
 }
 
 
@@ -120,7 +128,7 @@ def only_camera(path: Path | str) -> Camera:
 
 
 def read_cameras_txt(path: Path | str) -> dict[int, Camera]:
-    """Reads COLMAP's ``cameras.txt``.
+    """Reads COLMAP's ``cameras.txt``, all of whose cameras must be usable.
 
     Args:
         path: The file.
@@ -133,7 +141,32 @@ def read_cameras_txt(path: Path | str) -> dict[int, Camera]:
         CameraError: A camera cannot be used.
     """
     cameras = {}
-    for line in read_list(path):
+    for camera_id, camera in _read_text(path).items():
+        if isinstance(camera, CameraError):
+            raise CameraError(f"{path}: camera {camera_id}: {camera}")
+        cameras[camera_id] = camera
+    return cameras
+
+
+def read_model_cameras(path: Path) -> dict[int, Camera | CameraError]:
+    """Reads cameras.txt or cameras.bin, by the name's ending.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Camera id -> camera, or the reason why the camera cannot be used.
+
+    Raises:
+        ImportSourceError: The file cannot be read, is no such file, or has no camera.
+        CameraError: A camera of cameras.bin has an unknown model, so that the rest of the file cannot be read.
+    """
+    return _read_text(path) if path.suffix == ".txt" else read_cameras_bin(path)
+
+
+def _read_text(path: Path | str) -> dict[int, Camera | CameraError]:
+    cameras: dict[int, Camera | CameraError] = {}
+    for _, line in without_header(numbered_entries(path)):
         fields = line.split()
         try:
             camera_id, model, (width, height) = int(fields[0]), fields[1], map(int, fields[2:4])
@@ -145,7 +178,7 @@ def read_cameras_txt(path: Path | str) -> dict[int, Camera]:
         try:
             cameras[camera_id] = camera_from_colmap(model, width, height, parameters)
         except CameraError as error:
-            raise CameraError(f"{path}: camera {camera_id}: {error}") from None
+            cameras[camera_id] = error
     if not cameras:
         raise ImportSourceError(f"{path} has no camera")
     return cameras
@@ -164,7 +197,7 @@ def read_cameras_bin(path: Path) -> dict[int, Camera | CameraError]:
         ImportSourceError: The file is truncated, is no such file, or has no camera.
         CameraError: A camera has an unknown model, so that the rest of the file cannot be read.
     """
-    data, at = path.read_bytes(), 8
+    data, at = read_binary_file(path), 8
     cameras: dict[int, Camera | CameraError] = {}
     try:
         for _ in range(struct.unpack_from("<Q", data)[0]):
@@ -177,7 +210,7 @@ def read_cameras_bin(path: Path) -> dict[int, Camera | CameraError]:
             try:
                 cameras[camera_id] = camera_from_colmap(name, width, height, parameters)
             except CameraError as error:
-                cameras[camera_id] = CameraError(f"{path}: camera {camera_id}: {error}")
+                cameras[camera_id] = error
     except struct.error as error:
         raise ImportSourceError(f"{path} is truncated or no cameras.bin of COLMAP ({error})") from None
     if not cameras:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nre_ros.errors import ImportSourceError, PoseError
+from nre_ros.errors import ImportSourceError
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.importers.colmap.cameras import only_camera
 from nre_ros.keyframes.importers.depth_source import DepthSource
 from nre_ros.keyframes.importers.image_files import check_depth_scale, read_depth, read_image
 from nre_ros.keyframes.importers.lookup import look_up
+from nre_ros.keyframes.importers.pose_columns import PoseConvention, describe_columns
 from nre_ros.keyframes.importers.text_files import check_folder, digest, read_list
 from nre_ros.keyframes.importers.text_trajectory import read_text_trajectory
 
@@ -23,20 +24,18 @@ from nre_ros.keyframes.importers.text_trajectory import read_text_trajectory
 class RgbdFolderSource(DepthSource):
     """Listed images, each with a depth image and a pose.
 
-    If the lists of images and poses have different lengths, the lines that both have belong together. The rest is left
-    out and reported.
-
     Args:
         images: Folder of the colour images.
         depth: Folder of 16-bit PNG files with the images' stems, aligned with the images; value / depth_scale is
             metres along the optical axis, 0 where there is none.
-        poses: TUM file; line i (comments not counted) is the pose, camera to map, of line i of the list.
+        poses: Trajectory file; line i (header and comments not counted) is the pose of line i of the list.
         list_path: File of image names, one a line.
         cameras: COLMAP's ``cameras.txt`` with the one camera of all images.
         depth_scale: Depth value of one metre.
+        convention: What the user says of the poses.
 
     Raises:
-        ImportSourceError: The files do not fit together.
+        ImportSourceError: The files do not fit together: the numbers of poses and images differ, for example.
         CameraError: The camera cannot be used.
     """
 
@@ -48,20 +47,25 @@ class RgbdFolderSource(DepthSource):
         list_path: Path | str,
         cameras: Path | str,
         depth_scale: float = 1000.0,
+        convention: PoseConvention = PoseConvention(),
     ) -> None:
         super().__init__()
         self.images, self.depths = check_folder(images), check_folder(depth)
         self.depth_scale = check_depth_scale(depth_scale)
         self.only_camera = only_camera(cameras)
         self.listed = read_list(list_path)
-        lines = read_text_trajectory(poses)
+        trajectory = read_text_trajectory(poses, convention)
+        lines, self.pose_columns = trajectory.lines, trajectory.columns
         if len(set(self.listed)) != len(self.listed):
             twice = next(name for name in self.listed if self.listed.count(name) > 1)
             raise ImportSourceError(f"{list_path} has {twice} more than once")
-        self.pose_lines = dict(zip(self.listed, lines))
-        self._counts = f"{poses} has {len(lines)} poses, {list_path} has {len(self.listed)} images"
         if len(lines) != len(self.listed):
-            self.notes = (f"{self._counts}: line i is taken for line i, and what is over is left out",)
+            raise ImportSourceError(
+                f"{poses} has {len(lines)} poses, {list_path} has {len(self.listed)} images: line i must be the pose of "
+                "image i"
+            )
+        self.pose_lines = dict(zip(self.listed, lines))
+        self.notes = () if self.pose_columns.is_tum else (f"poses of {poses}: {self.pose_columns.describe()}",)
         self._digest = digest(poses, list_path, cameras)
 
     def names(self) -> list[str]:
@@ -76,11 +80,12 @@ class RgbdFolderSource(DepthSource):
             "depth": str(self.depths.resolve()),
             "depth_scale": self.depth_scale,
             "lists": self._digest,
+            **describe_columns(self.pose_columns),
         }
 
     def pose(self, name: str) -> tuple[int, npt.NDArray[np.float64]]:
         """Returns stamp and pose of an image; see ``PosedImageSource``."""
-        return look_up(self.pose_lines, name, f"no pose for this image: {self._counts}", PoseError).stamped_pose()
+        return look_up(self.pose_lines, name, "the list has no image of that name").stamped_pose()
 
     def camera(self, name: str) -> Camera:
         """Returns the camera of all images; see ``PosedImageSource``."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nre_ros.errors import ImportSourceError
 from nre_ros.keyframes.importers.depth_source import DepthSource
+from nre_ros.keyframes.importers.pose_columns import PoseConvention
 from nre_ros.keyframes.importers.rgbd import tum
 from nre_ros.keyframes.importers.rgbd.folder import RgbdFolderSource
 from nre_ros.keyframes.importers.rgbd.seven_scenes import SevenScenesSource, is_seven_scenes
@@ -22,6 +23,7 @@ def rgbd_folder_source(
     cameras: Path | str | None = None,
     sequences: str | None = None,
     depth_scale: float | None = None,
+    convention: PoseConvention = PoseConvention(),
 ) -> DepthSource:
     """Makes the source of an RGB-D folder.
 
@@ -30,6 +32,7 @@ def rgbd_folder_source(
         cameras: COLMAP's ``cameras.txt`` instead of the data set's own camera.
         sequences: Sequences of 7-Scenes (default ``train``).
         depth_scale: Depth value of one metre, if it differs from the data set's.
+        convention: What the user says of the poses.
 
     Returns:
         The source.
@@ -43,13 +46,16 @@ def rgbd_folder_source(
         raise ImportSourceError(f"{folder} is not in the layout of 7-Scenes, which alone has sequences ({sequences!r})")
     if depth_scale and seven_scenes:
         raise ImportSourceError(f"{folder} is in the layout of 7-Scenes, whose depth is in millimetres: no depth scale")
+    if convention != PoseConvention() and seven_scenes:
+        raise ImportSourceError(f"{folder} is in the layout of 7-Scenes, whose poses are matrices: no pose format")
     if all((folder / name).is_file() for name in tum.FILES):
-        return tum.TumSource(folder, cameras, depth_scale)
+        return tum.TumSource(folder, cameras, depth_scale, convention)
     if seven_scenes:
         return SevenScenesSource(folder, sequences or "train", cameras)
     if all((folder / name).exists() for name in _PLAIN_FOLDER):
         images, depth, poses, names, own_cameras = (folder / name for name in _PLAIN_FOLDER)
-        return RgbdFolderSource(images, depth, poses, names, cameras or own_cameras, depth_scale or 1000.0)
+        scale = depth_scale or 1000.0
+        return RgbdFolderSource(images, depth, poses, names, cameras or own_cameras, scale, convention)
     raise ImportSourceError(
         f"{folder} is neither a TUM RGB-D sequence ({', '.join(tum.FILES)}) nor 7-Scenes (seq-01, ...) nor has it "
         f"{', '.join(_PLAIN_FOLDER)}: give --images, --depth, --poses, --list and --camera"

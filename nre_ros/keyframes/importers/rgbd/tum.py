@@ -21,7 +21,8 @@ from nre_ros.keyframes.building.culling import VIDEO
 from nre_ros.keyframes.importers.colmap.cameras import only_camera
 from nre_ros.keyframes.importers.depth_source import DepthSource
 from nre_ros.keyframes.importers.image_files import check_depth_scale, nearest_stamp, read_depth, read_image
-from nre_ros.keyframes.importers.text_files import digest, read_list
+from nre_ros.keyframes.importers.pose_columns import PoseColumns, PoseConvention, describe_columns
+from nre_ros.keyframes.importers.text_files import digest, numbered_entries, split_fields, without_header
 from nre_ros.keyframes.importers.text_trajectory import parse_stamp, read_text_trajectory
 from nre_ros.keyframes.importers.trajectory import Trajectory
 
@@ -43,7 +44,7 @@ CAMERAS = {
 
 MAX_OFFSET = 0.02
 """Seconds between a colour image and its depth image (the default of the benchmark's associate.py)."""
-_MAX_GAP = 0.1
+_MAX_MOTION_CAPTURE_GAP = 0.1
 """Seconds between two poses of the motion capture (100 Hz) beyond which nothing is interpolated."""
 
 
@@ -54,6 +55,7 @@ class TumSource(DepthSource):
         folder: The folder.
         cameras: COLMAP's ``cameras.txt``, for folders without freiburg1..3 in the name.
         depth_scale: Depth value of one metre, if it is not ``DEPTH_SCALE``.
+        convention: What the user says of the poses.
 
     Raises:
         ImportSourceError: A list is missing or wrong, or the camera is not known.
@@ -61,7 +63,13 @@ class TumSource(DepthSource):
 
     culling_rule = VIDEO
 
-    def __init__(self, folder: Path | str, cameras: Path | str | None = None, depth_scale: float | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path | str,
+        cameras: Path | str | None = None,
+        depth_scale: float | None = None,
+        convention: PoseConvention = PoseConvention(),
+    ) -> None:
         super().__init__()
         self.folder = Path(folder)
         self.only_camera = _camera_of(self.folder) if cameras is None else only_camera(cameras)
@@ -70,10 +78,12 @@ class TumSource(DepthSource):
         depths = sorted(_stamped_files(self.folder / "depth.txt"))
         self._depth_stamps = np.array([stamp for stamp, _ in depths], dtype=np.int64)
         self._depth_names = [name for _, name in depths]
-        self.trajectory, wrong_lines = _ground_truth(self.folder / "groundtruth.txt")
+        self.trajectory, self.pose_columns, wrong_lines = _ground_truth(self.folder / "groundtruth.txt", convention)
         self.notes = (f"TUM RGB-D sequence: {len(self.stamps)} colour images, {len(depths)} depth images",)
         if wrong_lines:
             self.notes += (f"{wrong_lines} lines of groundtruth.txt are no pose and left out",)
+        if not self.pose_columns.is_tum:
+            self.notes += (f"poses of groundtruth.txt: {self.pose_columns.describe()}",)
 
     def names(self) -> list[str]:
         """Returns the names of the images; see ``MapSource``."""
@@ -87,6 +97,7 @@ class TumSource(DepthSource):
             "depth_scale": self.depth_scale,
             "camera": repr(self.only_camera),
             "lists": digest(*(self.folder / file for file in FILES)),
+            **describe_columns(self.pose_columns),
         }
 
     def pose(self, name: str) -> tuple[int, npt.NDArray[np.float64]]:
@@ -119,8 +130,8 @@ def _camera_of(folder: Path) -> Camera:
 def _stamped_files(path: Path) -> list[tuple[int, str]]:
     """Stamp in nanoseconds and file name of each line of rgb.txt or depth.txt."""
     entries = []
-    for line in read_list(path):
-        fields = line.split()
+    for _, line in without_header(numbered_entries(path)):
+        fields = split_fields(line)
         if len(fields) != 2:
             raise ImportSourceError(f"{path}: not 'timestamp filename': {line[:80]!r}")
         try:
@@ -130,14 +141,15 @@ def _stamped_files(path: Path) -> list[tuple[int, str]]:
     return entries
 
 
-def _ground_truth(path: Path) -> tuple[Trajectory, int]:
-    """The poses, and the number of lines that are no pose."""
-    trajectory, wrong_lines = Trajectory(_MAX_GAP), 0
-    for line in read_text_trajectory(path):
+def _ground_truth(path: Path, convention: PoseConvention) -> tuple[Trajectory, PoseColumns, int]:
+    """The poses, how they were read, and the number of lines that are no pose."""
+    trajectory, wrong_lines = Trajectory(_MAX_MOTION_CAPTURE_GAP), 0
+    text = read_text_trajectory(path, convention)
+    for line in text.lines:
         if line.values is None:
             wrong_lines += 1
         else:
             trajectory.add(line.stamp, line.values[:3], line.values[3:])
     if not len(trajectory):
         raise ImportSourceError(f"{path} has no pose")
-    return trajectory, wrong_lines
+    return trajectory, text.columns, wrong_lines
