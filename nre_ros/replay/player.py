@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from rclpy.node import Node
     from rclpy.publisher import Publisher
 
+_INTERRUPTED = 130
+"""Exit code after a signal."""
 _CLOCK_PERIOD = 0.025
 """Seconds: 40 Hz, as `ros2 bag play --clock` does by default."""
 _DISCOVERY_SECONDS = 60.0
@@ -42,6 +46,8 @@ def main() -> int:
         "--wait-for", nargs="*", default=[], metavar="TOPIC", help="start when these topics have subscribers"
     )
     arguments = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(_INTERRUPTED))  # there is nothing to close
     try:
         ros_environment.prepare()
         require(*BAGS, "rclpy")
@@ -49,8 +55,6 @@ def main() -> int:
     except NreError as error:
         print(f"bag player: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -62,11 +66,11 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         return _play(arguments)
     except ExternalShutdownException:
-        return 130
+        return _INTERRUPTED
     except rclpy_implementation.RCLError:
         if rclpy.ok():
             raise
-        return 130  # a message was about to go out when a signal shut the context down
+        return _INTERRUPTED  # a message was about to go out when a signal shut the context down
     finally:
         rclpy.try_shutdown()
 
@@ -118,15 +122,11 @@ def _check_topics(arguments: argparse.Namespace, found: Mapping[str, str]) -> No
 
 def _wait_for_subscribers(publishers: Mapping[str, Publisher]) -> list[str]:
     """Waits until each topic has a subscriber; returns the topics without one when the time is over."""
-    import rclpy
-
     deadline = time.monotonic() + _DISCOVERY_SECONDS
     while missing := [topic for topic, publisher in publishers.items() if not publisher.get_subscription_count()]:
         if time.monotonic() > deadline:
             return missing
         time.sleep(0.02)
-        if not rclpy.ok():
-            raise KeyboardInterrupt
     time.sleep(_SETTLE_SECONDS)
     return []
 
