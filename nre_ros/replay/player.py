@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from nre_ros import ros_environment
 from nre_ros.errors import NreError
-from nre_ros.packages import BAGS, require
+from nre_ros.packages import BAGS, ROS, require
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -50,7 +50,7 @@ def main() -> int:
         signal.signal(number, lambda *_: os._exit(_INTERRUPTED))  # there is nothing to close
     try:
         ros_environment.prepare()
-        require(*BAGS, "rclpy")
+        require(*BAGS, *ROS)
         return _run(arguments)
     except NreError as error:
         print(f"bag player: {error}", file=sys.stderr)
