@@ -186,7 +186,10 @@ def test_diagnostics_report_the_state(world):
     heard, _ = world.listener.subscribe(DiagnosticArray, "/diagnostics")
     status, values = newest(world, heard)
     assert (status.level, status.message) == (DiagnosticStatus.WARN, "no image yet")
-    assert status.name == "localize_node: localization" and values["map"] == "kitchen.db"
+    assert (
+        status.name == f"{world.namespace.lstrip('/')}/localize_node: localization".lstrip("/")
+        and values["map"] == "kitchen.db"
+    )
 
     world.update(LocalizationResult(reason="too dark"), state=State.UNLOCALIZED)
     status, values = newest(world, heard)

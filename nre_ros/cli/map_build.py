@@ -21,6 +21,7 @@ from nre_ros.cli.arguments import (
 from nre_ros.cli.output import print_table
 from nre_ros.errors import ImportSourceError
 from nre_ros.features import BACKBONES, DEFAULT_BACKBONE
+from nre_ros.packages import ESTIMATOR
 
 if TYPE_CHECKING:
     from nre_ros.keyframes.building.culling import CullingRule
@@ -73,7 +74,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         if importer.name != "colmap":  # a model's points fix what its poses are of
             _add_pose_frame(parser)
         _add_build_options(parser)
-        parser.set_defaults(func=_build, make_source=importer.make_source, usage_error=parser.error)
+        parser.set_defaults(
+            func=_build, make_source=importer.make_source, usage_error=parser.error, packages=(*ESTIMATOR, "tqdm")
+        )
 
 
 def _add_build_options(parser: argparse.ArgumentParser) -> None:
