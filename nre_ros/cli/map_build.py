@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -322,6 +323,12 @@ _IMPORTERS = (
 
 
 def _build(args: argparse.Namespace) -> int:
+    """Builds the map, prints the closing table, and closes the source."""
+    with ExitStack() as sources:
+        return _build_map(args, sources)
+
+
+def _build_map(args: argparse.Namespace, sources: ExitStack) -> int:
     """Builds the map and prints the closing table."""
     from nre_ros.features import choose_device, load_backbone
     from nre_ros.keyframes.building.builder import KeyframeBuilder
@@ -332,7 +339,8 @@ def _build(args: argparse.Namespace) -> int:
     if args.output is None and not args.diagnose:
         args.usage_error("the following arguments are required: -o/--output")
     try:
-        source = _open_source(args)  # before the network is loaded: a mistyped folder is reported at once
+        # before the network is loaded: a mistyped folder is reported at once
+        source = sources.enter_context(closing(_open_source(args)))
         check = check_poses(source, DIAGNOSIS_ANCHORS if args.diagnose else ANCHORS)
         for line in check.lines():
             print(f"warning: {line}", file=sys.stderr)

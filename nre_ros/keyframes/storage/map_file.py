@@ -19,12 +19,10 @@ from typing import Any
 
 from nre_ros.errors import MapError, MapFormatError
 from nre_ros.keyframes.storage.schema import APPLICATION_ID, check_schema, create_schema, upgrade_schema
+from nre_ros.untrusted_sqlite import UNTRUSTED_FILE_PRAGMAS
 
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _SQLITE_HEADER_BYTES = 100
-UNTRUSTED_FILE_PRAGMAS = ("PRAGMA trusted_schema = OFF", "PRAGMA cell_size_check = ON", "PRAGMA mmap_size = 0")
-"""What SQLite recommends for a file of unknown origin (https://www.sqlite.org/security.html): the file's schema calls no
-function with side effects, every page is checked when it is read, and a file that shrinks meanwhile does no harm."""
 _BUSY_SECONDS = 5.0
 """How long a writer waits for its turn."""
 

@@ -8,7 +8,6 @@ retrieved keyframes, and ``thumbnails`` the pictures. The last column of every r
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from nre_ros.errors import MapFormatError
 from nre_ros.keyframes.storage.blobs import row_checksum
+from nre_ros.untrusted_sqlite import SCHEMA_QUERY, active_schema_entry
 
 APPLICATION_ID = 0x4E52454D
 """``PRAGMA application_id`` of a map ("NREM")."""
@@ -130,12 +130,9 @@ def check_schema(db: sqlite3.Connection, path: Path) -> None:
         raise MapFormatError(
             f"map {path} has format version {version}, this nre_ros reads up to {SCHEMA_VERSION}: update nre_ros"
         )
-    entries = db.execute("SELECT type, name, CAST(sql AS BLOB) FROM sqlite_master").fetchall()
-    for kind, name, statement in entries:
-        virtual = re.match(rb"\s*CREATE\s+VIRTUAL", statement or b"", re.IGNORECASE)
-        if virtual or kind not in ("table", "index"):
-            what = "virtual table" if virtual else kind
-            raise MapFormatError(f"map {path} is damaged or malicious: it contains the {what} {name!r}")
+    entries = db.execute(SCHEMA_QUERY).fetchall()
+    if active := active_schema_entry(entries):
+        raise MapFormatError(f"map {path} is damaged or malicious: it contains {active}")
     tables = {name for kind, name, _ in entries if kind == "table"}
     missing = (_TABLES_2 if version > 1 else _TABLES_1) - tables
     if missing:
