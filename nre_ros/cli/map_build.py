@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from nre_ros.cli.arguments import (
 from nre_ros.cli.output import print_table
 from nre_ros.errors import ImportSourceError
 from nre_ros.features import BACKBONES, DEFAULT_BACKBONE
+from nre_ros.packages import ESTIMATOR
 
 if TYPE_CHECKING:
     from nre_ros.keyframes.building.culling import CullingRule
@@ -73,7 +75,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         if importer.name != "colmap":  # a model's points fix what its poses are of
             _add_pose_frame(parser)
         _add_build_options(parser)
-        parser.set_defaults(func=_build, make_source=importer.make_source, usage_error=parser.error)
+        parser.set_defaults(
+            func=_build, make_source=importer.make_source, usage_error=parser.error, packages=(*ESTIMATOR, "tqdm")
+        )
 
 
 def _add_build_options(parser: argparse.ArgumentParser) -> None:
@@ -319,6 +323,12 @@ _IMPORTERS = (
 
 
 def _build(args: argparse.Namespace) -> int:
+    """Builds the map, prints the closing table, and closes the source."""
+    with ExitStack() as sources:
+        return _build_map(args, sources)
+
+
+def _build_map(args: argparse.Namespace, sources: ExitStack) -> int:
     """Builds the map and prints the closing table."""
     from nre_ros.features import choose_device, load_backbone
     from nre_ros.keyframes.building.builder import KeyframeBuilder
@@ -329,7 +339,8 @@ def _build(args: argparse.Namespace) -> int:
     if args.output is None and not args.diagnose:
         args.usage_error("the following arguments are required: -o/--output")
     try:
-        source = _open_source(args)  # before the network is loaded: a mistyped folder is reported at once
+        # before the network is loaded: a mistyped folder is reported at once
+        source = sources.enter_context(closing(_open_source(args)))
         check = check_poses(source, DIAGNOSIS_ANCHORS if args.diagnose else ANCHORS)
         for line in check.lines():
             print(f"warning: {line}", file=sys.stderr)
@@ -391,6 +402,7 @@ def _print_report(report: ImportReport, source: MapSource, check: PoseCheck) -> 
         ("pose check", check.summary()),
         *((what, f"{count} points{of_this_run}") for what, count in sorted(report.tally.items())),
         ("resumed", report.resumed or None),
+        *source.counts,
         ("duplicates left out", len(report.near_duplicates)),
         ("skipped", len(report.skipped)),
         *((f"  {count}", reason) for reason, count in report.frequent_reasons()),

@@ -20,7 +20,7 @@ from nre_ros.keyframes.importers.bag.topics import POSE_TYPES
 from nre_ros.keyframes.importers.pose_checks import check_quaternion
 from nre_ros.messages.bag import choose_topic
 from nre_ros.messages.damaged_bag import open_readable, readable_messages
-from nre_ros.messages.stamps import header_stamp
+from nre_ros.messages.stamps import stamp_in_recording
 from nre_ros.messages.transform_buffer import TransformBuffer
 
 
@@ -50,7 +50,7 @@ def read_topic(path: Path | str, topic: str, camera_frame: str = "") -> GroundTr
         choose_topic(path, found, POSE_TYPES, topic, "ground truth")
         to_camera = _StaticTransforms(reader, camera_frame)
         connections = [connection for connection in reader.connections if connection.topic == topic]
-        for connection, _, raw in readable_messages(reader, connections, []):
+        for connection, log_time, raw in readable_messages(reader, connections, []):
             message: Any = reader.deserialize(raw, connection.msgtype)
             pose = message.pose if connection.msgtype == POSE_TYPES[0] else message.pose.pose
             p, q = pose.position, pose.orientation
@@ -60,7 +60,10 @@ def read_topic(path: Path | str, topic: str, camera_frame: str = "") -> GroundTr
                 entries.reject(problem)
                 continue
             frames[message.header.frame_id.removeprefix("/")] = True
-            entries.add(header_stamp(message), to_camera.camera_pose(numbers, getattr(message, "child_frame_id", "")))
+            entries.add(
+                stamp_in_recording(message, log_time),
+                to_camera.camera_pose(numbers, getattr(message, "child_frame_id", "")),
+            )
     if len(frames) > 1:
         raise EvaluationError(f"ground truth {topic}: the frame changes within the topic ({', '.join(frames)})")
     return entries.trajectory(topic, next(iter(frames), ""))

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from rosbags.highlevel import AnyReader
 
-from nre_ros.errors import EvaluationError, ImageError, NreError
+from nre_ros.errors import EvaluationError, NreError
 from nre_ros.evaluation.bag_ground_truth import read_topic
 from nre_ros.evaluation.ground_truth import (
     NO_GROUND_TRUTH,
@@ -30,15 +30,15 @@ from nre_ros.geometry import Camera
 from nre_ros.images import check_image_size
 from nre_ros.keyframes.importers.bag.topics import sibling_info
 from nre_ros.messages.bag import CAMERA_INFO_TYPE, IMAGE_TYPES, choose_topic, ground_truth_topic
-from nre_ros.messages.camera_info import camera_from_info
+from nre_ros.messages.camera_history import CameraHistory
 from nre_ros.messages.damaged_bag import open_readable, readable_messages
 from nre_ros.messages.depth_images import is_depth
 from nre_ros.messages.images import image_array
-from nre_ros.messages.stamps import header_stamp, seconds_text
+from nre_ros.messages.stamps import header_stamp, seconds_text, stamp_in_recording
 
 
 class BagInput(EvaluationInput):
-    """The images of one topic of a bag, each with the latest CameraInfo before it.
+    """The images of one topic of a bag, each with the CameraInfo of its stamp (else the newest before it).
 
     The name of an image is its stamp in seconds. An image without a stamp has the time at which it was recorded.
 
@@ -85,6 +85,7 @@ class BagInput(EvaluationInput):
         self.topics = found
         self.notes = [f"bag {self.path}: {problem}"] if problem else []
         self.damage: list[str] = []
+        self._without_stamp = 0
 
     def __len__(self) -> int:
         return -(-self.images // self.every)
@@ -106,13 +107,17 @@ class BagInput(EvaluationInput):
         """
         self.damage.clear()
         stamps: set[int] = set()
-        repeated = 0
-        for number, (stamp, message, info) in enumerate(self._messages()):
+        repeated = self._without_stamp = 0
+        for number, (stamp, message, camera) in enumerate(self._messages()):
             if number % self.every == 0:
                 repeated += stamp in stamps
                 if stamp not in stamps:
                     stamps.add(stamp)
-                    yield Query(seconds_text(stamp), stamp, partial(_decode, message, info))
+                    yield Query(seconds_text(stamp), stamp, partial(_decode, message, camera))
+        if self._without_stamp:
+            self.damage.append(
+                f"bag {self.path}: {self._without_stamp} images have no stamp and got the time of their recording"
+            )
         if repeated:
             self.damage.append(
                 f"bag {self.path}: {repeated} images have the same stamp as another image and were left out"
@@ -120,12 +125,12 @@ class BagInput(EvaluationInput):
 
     def load_images(self, names: Collection[str]) -> Iterator[tuple[str, npt.NDArray[np.uint8], Camera]]:
         remaining = set(names)
-        for stamp, message, info in self._messages():
+        for stamp, message, camera_of in self._messages():
             name = seconds_text(stamp)
             if name in remaining:
                 remaining.discard(name)
                 try:
-                    image, camera = _decode(message, info)
+                    image, camera = _decode(message, camera_of)
                 except NreError:
                     continue
                 yield name, image, camera
@@ -148,35 +153,37 @@ class BagInput(EvaluationInput):
 
         return GroundTruthAssociation(lookup, trajectory.source, trajectory)
 
-    def _messages(self) -> Iterator[tuple[int, Any, Any]]:
-        """Stamp, image message and CameraInfo message (None if the bag has none) of every image."""
+    def _messages(self) -> Iterator[tuple[int, Any, Callable[[], Camera]]]:
+        """Stamp and message of every image, and a function that finds its camera."""
         reader, _ = open_readable(self.path)
         with closing(reader):
+            cameras = CameraHistory()
             infos = [c for c in reader.connections if c.topic == self.camera_info]
-            info = next((reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages(infos)), None)
-            connections = [c for c in reader.connections if c.topic in (self.image, self.camera_info)]
+            for connection, log_time, raw in readable_messages(reader, infos, []):
+                info: Any = reader.deserialize(raw, connection.msgtype)
+                cameras.add(info, log_time)
+            notes = [f"bag {self.path}: {line}" for line in cameras.notes(self.camera_info)]
+            self.damage += [note for note in notes if note not in self.damage]
+            connections = [c for c in reader.connections if c.topic == self.image]
             for connection, log_time, raw in readable_messages(reader, connections, self.damage):
                 message: Any = reader.deserialize(raw, connection.msgtype)
-                if connection.topic == self.camera_info:
-                    info = message
-                else:
-                    yield header_stamp(message) or log_time, message, info
+                self._without_stamp += header_stamp(message) == 0
+                stamp = stamp_in_recording(message, log_time)
+                yield stamp, message, partial(cameras.at, stamp, log_time)
 
     def _time_span(self, reader: AnyReader) -> tuple[int, int, str]:
         """Stamp of the first image, approximate stamp of the last one, and the frame of the images."""
         connections = [c for c in reader.connections if c.topic == self.image]
         for connection, log_time, raw in reader.messages(connections):
             message: Any = reader.deserialize(raw, connection.msgtype)
-            first = header_stamp(message) or log_time
+            first = stamp_in_recording(message, log_time)
             return first, first + reader.end_time - log_time, message.header.frame_id
         raise EvaluationError(f"bag {self.path} contains no message on {self.image}")
 
 
-def _decode(message: Any, info: Any) -> tuple[npt.NDArray[np.uint8], Camera]:
-    """Decodes an image and its camera, with the same checks as the node."""
-    if info is None:
-        raise ImageError("there is no camera_info message")
-    image, camera = image_array(message), camera_from_info(info)
+def _decode(message: Any, camera_of: Callable[[], Camera]) -> tuple[npt.NDArray[np.uint8], Camera]:
+    """Decodes an image and finds its camera, with the same checks as the node."""
+    image, camera = image_array(message), camera_of()
     check_image_size(image, camera)
     return image, camera
 

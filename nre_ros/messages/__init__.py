@@ -6,6 +6,7 @@ The functions take messages of rclpy and messages that rosbags has read from a r
 
 * ``images``, ``depth_images``: pixels and depth of Image and CompressedImage messages.
 * ``camera_info``: the camera model of a CameraInfo message.
+* ``camera_history``: the camera of each image of a recording.
 * ``stamps``: time stamps as integer nanoseconds.
 * ``transform_buffer``: a tree of transforms over time, like tf2's.
 * ``bag``, ``damaged_bag``: rosbag2 recordings, whole ones and ones that broke off.

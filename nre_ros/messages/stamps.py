@@ -25,6 +25,16 @@ def header_stamp(message: Stamped) -> int:
     return stamp_nanoseconds(message.header.stamp)
 
 
+def stamp_in_recording(message: Stamped, log_time: int) -> int:
+    """Returns the stamp of a recorded message; without a stamp (0), the time at which it was recorded.
+
+    Args:
+        message: Any message with a header.
+        log_time: Nanoseconds when the message was recorded.
+    """
+    return header_stamp(message) or log_time
+
+
 def seconds_text(stamp: int) -> str:
     """Formats a stamp as decimal seconds, with all nine decimals.
 

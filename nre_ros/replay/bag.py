@@ -22,6 +22,7 @@ from nre_ros.messages.bag import (
     ground_truth_topic,
     open_bag,
 )
+from nre_ros.messages.camera_history import CameraHistory
 from nre_ros.messages.stamps import header_stamp
 
 
@@ -109,10 +110,32 @@ def read_images(path: Path | str, topic: str, stamps: Collection[int]) -> Iterat
             yield stamp, image_array(message)
 
 
+def read_cameras(path: Path | str, topic: str) -> CameraHistory:
+    """Reads the cameras of a CameraInfo topic.
+
+    Args:
+        path: Folder of the bag, or one of its files.
+        topic: Topic of the CameraInfo messages.
+
+    Returns:
+        The cameras over time.
+    """
+    history = CameraHistory()
+    for _, log_time, message in _recorded_messages(path, topic):
+        history.add(message, log_time)
+    return history
+
+
 def _messages(path: Path | str, topic: str) -> Iterator[tuple[int, Any]]:
     """Stamps and messages of one topic."""
+    for stamp, _, message in _recorded_messages(path, topic):
+        yield stamp, message
+
+
+def _recorded_messages(path: Path | str, topic: str) -> Iterator[tuple[int, int, Any]]:
+    """Stamps, times of recording and messages of one topic."""
     with open_bag(path) as reader:
         connections = [connection for connection in reader.connections if connection.topic == topic]
-        for connection, _, raw in reader.messages(connections):
+        for connection, log_time, raw in reader.messages(connections):
             message: Any = reader.deserialize(raw, connection.msgtype)
-            yield header_stamp(message), message
+            yield header_stamp(message), log_time, message

@@ -3,7 +3,7 @@
 """The listener of a replay: writes the node's messages to a file, ``python -m nre_ros.replay.listener FILE.jsonl``.
 
 Each line is a JSON object with the time of arrival by the machine's monotonic clock, which all processes share. The
-events are ``status`` and ``pose`` messages, transforms from the map frame (``transform``) and, once, the ``camera``.
+events are ``status`` and ``pose`` messages, and transforms from the map frame (``transform``).
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ import json
 import signal
 import sys
 import time
-from contextlib import suppress
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 from nre_ros import ros_environment
@@ -22,7 +20,6 @@ from nre_ros import ros_environment
 if TYPE_CHECKING:
     from geometry_msgs.msg import Pose, PoseStamped
     from rclpy.node import Node
-    from sensor_msgs.msg import CameraInfo
     from tf2_msgs.msg import TFMessage
 
     from nre_ros.msg import LocalizationStatus
@@ -35,7 +32,6 @@ def main() -> int:
     """Writes until the process is asked to end; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", metavar="FILE.jsonl", help="file to write")
-    parser.add_argument("--camera-info", required=True, metavar="TOPIC", help="topic of the camera's intrinsics")
     arguments = parser.parse_args()
     ros_environment.prepare()
     import rclpy
@@ -47,7 +43,7 @@ def main() -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     with open(arguments.output, "w", encoding="utf-8") as file:
-        _EventWriter(file).subscribe(node, arguments.camera_info)
+        _EventWriter(file).subscribe(node)
         print(READY, flush=True)
         try:
             executor.spin()
@@ -66,18 +62,14 @@ class _EventWriter:
         self._file = file
         self._stamp = stamp_nanoseconds
         self._map_frames: set[str] = set()
-        self._has_camera = False
 
-    def subscribe(self, node: Node, camera_info: str) -> None:
-        """Subscribes to the node's topics, and to the topic ``camera_info``."""
+    def subscribe(self, node: Node) -> None:
+        """Subscribes to the node's topics."""
         from geometry_msgs.msg import PoseStamped
-        from rclpy.qos import qos_profile_sensor_data
-        from sensor_msgs.msg import CameraInfo
         from tf2_msgs.msg import TFMessage
 
         from nre_ros.msg import LocalizationStatus
 
-        node.create_subscription(CameraInfo, camera_info, self._on_camera_info, qos_profile_sensor_data)
         node.create_subscription(LocalizationStatus, "status", self._on_status, 100)
         node.create_subscription(PoseStamped, "pose", self._on_pose, 100)
         node.create_subscription(TFMessage, "/tf", self._on_transforms, 100)
@@ -116,15 +108,6 @@ class _EventWriter:
                     position=[p.x, p.y, p.z],
                     quaternion=[q.x, q.y, q.z, q.w],
                 )
-
-    def _on_camera_info(self, message: CameraInfo) -> None:
-        from nre_ros.errors import CameraError
-        from nre_ros.messages.camera_info import camera_from_info
-
-        if not self._has_camera:
-            with suppress(CameraError):  # the node reports what is wrong; a later message may be right
-                self._write(event="camera", **asdict(camera_from_info(message)))
-                self._has_camera = True
 
     def _write(self, **event: Any) -> None:
         self._file.write(json.dumps({**event, "monotonic": time.monotonic()}) + "\n")

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nre_ros.replay.bag import BagTopics, read_ground_truth, read_images
+from nre_ros.replay.bag import BagTopics, read_cameras, read_ground_truth, read_images
 from nre_ros.replay.session import Session, run_session
 from nre_ros.replay.summary import ReplaySummary, summarize
 
@@ -61,9 +61,9 @@ def replay_bag(
     session = run_session(map_file, bag, topics, output, rate, parameters)
     ground_truth = read_ground_truth(bag, topics.ground_truth) if topics.ground_truth else {}
     picture = output / "replay.png"
-    _draw_picture(picture, session, ground_truth, map_file, bag, topics.image)
+    _draw_picture(picture, session, ground_truth, map_file, bag, topics)
     animation = output / "replay.gif" if animate else None
-    if animation is not None and not _draw_animation(animation, session, ground_truth, map_file, bag, topics.image):
+    if animation is not None and not _draw_animation(animation, session, ground_truth, map_file, bag, topics):
         animation = None
     return ReplayResult(summarize(session, ground_truth), picture, animation)
 
@@ -74,7 +74,7 @@ def _draw_picture(
     ground_truth: Mapping[int, npt.NDArray[np.float64]],
     map_file: Path,
     bag: Path,
-    image_topic: str,
+    topics: BagTopics,
 ) -> None:
     """Draws the trajectory, and the localized image with the median number of used points."""
     from nre_ros.localization.localizer import Localizer
@@ -85,9 +85,10 @@ def _draw_picture(
     query = None
     with Localizer(map_file) as localizer:
         _, keyframes, _ = localizer.store.global_descriptors()
-        if localized and session.camera is not None:
-            for _, image in read_images(bag, image_topic, {localized[len(localized) // 2]["stamp"]}):
-                query = draw_query(image, localizer.localize(image, session.camera))
+        if localized:
+            cameras = read_cameras(bag, topics.camera_info)
+            for stamp, image in read_images(bag, topics.image, {localized[len(localized) // 2]["stamp"]}):
+                query = draw_query(image, localizer.localize(image, cameras.at(stamp, stamp)))
     write_picture(path, session, ground_truth, keyframes, query)
 
 
@@ -97,7 +98,7 @@ def _draw_animation(
     ground_truth: Mapping[int, npt.NDArray[np.float64]],
     map_file: Path,
     bag: Path,
-    image_topic: str,
+    topics: BagTopics,
 ) -> bool:
     """Draws the animated picture; returns False, and writes nothing, if no image was localized."""
     from nre_ros.localization.localizer import Localizer
@@ -105,13 +106,14 @@ def _draw_animation(
     from nre_ros.replay.animation import POINT_RADIUS, Frame, write_animation
 
     poses = {status["stamp"]: status for status in session.statuses if status["success"]}
-    if not poses or session.camera is None:
+    if not poses:
         return False
+    cameras = read_cameras(bag, topics.camera_info)
     frames = []
     with Localizer(map_file) as localizer:
         _, keyframes, _ = localizer.store.global_descriptors()
-        for stamp, image in read_images(bag, image_topic, poses):
-            result = localizer.localize(image, session.camera)
+        for stamp, image in read_images(bag, topics.image, poses):
+            result = localizer.localize(image, cameras.at(stamp, stamp))
             denoised = np.asarray(cv2.medianBlur(image, 3), dtype=np.uint8)
             frames.append(Frame(stamp, draw_points(denoised, result, POINT_RADIUS), poses[stamp]))
     write_animation(path, frames, ground_truth, keyframes)

@@ -18,7 +18,6 @@ from types import TracebackType
 from typing import Any
 
 from nre_ros.errors import NreError
-from nre_ros.geometry import Camera
 from nre_ros.replay import listener
 from nre_ros.replay.bag import BagTopics
 from nre_ros.ros_environment import clean_environment, config_file
@@ -36,14 +35,12 @@ class Session:
 
     Attributes:
         sent: Stamp of each image -> time at which it was sent.
-        camera: Camera of the images, None if no usable CameraInfo arrived.
         statuses: Fields of the status messages, in the order of their arrival.
         poses: The same of the pose messages.
         transforms: The same of the transforms from the map frame.
     """
 
     sent: dict[int, float]
-    camera: Camera | None
     statuses: list[_Event] = field(repr=False)
     poses: list[_Event] = field(repr=False)
     transforms: list[_Event] = field(repr=False)
@@ -90,7 +87,7 @@ def run_session(
         def start(name: str, module: str, *arguments: str) -> _ChildProcess:
             return stack.enter_context(_ChildProcess(name, ["-m", module, *arguments], folder, environment))
 
-        listening = start("listener", "nre_ros.replay.listener", str(events), "--camera-info", topics.camera_info)
+        listening = start("listener", "nre_ros.replay.listener", str(events))
         node = start("node", "nre_ros", "node", "--map", str(map_file), "--ros-args", *node_arguments)
         listening.wait_for(listener.READY)
         node.wait_for("localizing in")
@@ -114,17 +111,10 @@ def read_session(folder: Path | str) -> Session:
     folder = Path(folder)
     sent = {line["stamp"]: line["monotonic"] for line in _lines(folder / "player.log") if line["event"] == "image"}
     events = _lines(folder / _EVENTS_FILE)
-    cameras = [line for line in events if line["event"] == "camera"]
     return Session(
         sent,
-        _camera(cameras[0]) if cameras else None,
         *([line for line in events if line["event"] == event] for event in ("status", "pose", "transform")),
     )
-
-
-def _camera(line: _Event) -> Camera:
-    fields = {name: line[name] for name in ("width", "height", "fx", "fy", "cx", "cy", "model")}
-    return Camera(**fields, distortion=tuple(line["distortion"]))
 
 
 def _lines(path: Path) -> list[_Event]:

@@ -35,6 +35,7 @@ class MapSource(ABC):
         refine: Whether the depths of the points are refined against other views.
         frame_id: Name of the frame that the poses are in.
         notes: What the user should know before the import, one line each.
+        counts: What happened to how many images before the import, as rows of the closing table.
         pose_columns: How the text file of the poses was read; None if the poses come from elsewhere.
     """
 
@@ -42,6 +43,7 @@ class MapSource(ABC):
     refine: bool = False
     frame_id: str = "map"
     notes: tuple[str, ...] = ()
+    counts: tuple[tuple[str, str], ...] = ()
     pose_columns: PoseColumns | None = None
 
     @abstractmethod
@@ -66,6 +68,9 @@ class MapSource(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Returns what the keyframes depend on (folders, files, options), as plain JSON values."""
+
+    def close(self) -> None:  # noqa: B027  # most sources have nothing to close
+        """Closes the files that the source keeps open; a source without such files needs no closing."""
 
     def pose_and_camera(self, name: str) -> tuple[npt.NDArray[np.float64], Camera] | None:
         """Returns pose and camera of an image, if they are known without its features.

@@ -22,7 +22,7 @@ from nre_ros.keyframes.importers.bag.topics import POSE_TYPES, TF_TYPE, ImportTo
 from nre_ros.keyframes.importers.pose_checks import check_quaternion
 from nre_ros.keyframes.importers.trajectory import Trajectory
 from nre_ros.messages.damaged_bag import readable_messages
-from nre_ros.messages.stamps import header_stamp, stamp_nanoseconds
+from nre_ros.messages.stamps import header_stamp, stamp_in_recording, stamp_nanoseconds
 from nre_ros.messages.transform_buffer import TransformBuffer
 
 _PATIENCE = 5 * 10**9
@@ -56,9 +56,12 @@ class BagIndex:
 
     Attributes:
         images: Stamp in nanoseconds -> image.
-        depths: Stamp in nanoseconds -> log time and frame of a depth image.
+        depths: Stamp in nanoseconds -> log time and frame of a depth image. A message without a stamp has the time of its
+            recording.
         frames: Frames that may be the map's.
         damage: What could not be read or was ignored, one line each.
+        without_stamp: Number of images that are placed by the time of their recording.
+        repeated: Number of images that have the stamp of another image, and are left out.
         T_camera_depth: [4, 4] from the depth camera's frame to the colour camera's; None if it is not known.
     """
 
@@ -66,6 +69,8 @@ class BagIndex:
     depths: dict[int, tuple[int, str]] = field(default_factory=dict)
     frames: tuple[str, ...] = ()
     damage: list[str] = field(default_factory=list)
+    without_stamp: int = 0
+    repeated: int = 0
     T_camera_depth: npt.NDArray[np.float64] | None = None
 
 
@@ -94,8 +99,8 @@ class BagIndexer:
         for connection, _, raw in self._messages(*self._transform_topics(static=True)):
             self._insert_transforms(self._reader.deserialize(raw, connection.msgtype), static=True)
         if self._topics.poses:
-            for connection, _, raw in self._messages(self._topics.poses):
-                self._add_pose(self._reader.deserialize(raw, connection.msgtype), connection.msgtype)
+            for connection, log_time, raw in self._messages(self._topics.poses):
+                self._add_pose(self._reader.deserialize(raw, connection.msgtype), connection.msgtype, log_time)
         self._index.frames = self._frames or (self._pose_frame,)
         self._read_images()
         self._relate_depth()
@@ -122,24 +127,27 @@ class BagIndexer:
         for connection, log_time, raw in self._messages(*topics):
             message: Any = self._reader.deserialize(raw, connection.msgtype)
             if connection.msgtype == TF_TYPE:
-                self._insert_transforms(message, static=False)
+                self._insert_transforms(message, static=False, log_time=log_time)
             elif connection.topic == self._topics.image:
-                stamp = header_stamp(message)
-                if stamp not in self._index.images:
+                stamp = stamp_in_recording(message, log_time)
+                self._index.without_stamp += header_stamp(message) == 0
+                if stamp in self._index.images:
+                    self._index.repeated += 1
+                else:
                     self._index.images[stamp] = RecordedImage(log_time, _frame(message))
                     waiting.append(stamp)
             else:
-                self._index.depths[header_stamp(message)] = log_time, _frame(message)
+                self._index.depths[stamp_in_recording(message, log_time)] = log_time, _frame(message)
             while waiting and self._index.images[waiting[0]].log_time < log_time - _PATIENCE:
                 self._locate(waiting.popleft())
         while waiting:
             self._locate(waiting.popleft())
 
-    def _insert_transforms(self, message: Any, static: bool) -> None:
+    def _insert_transforms(self, message: Any, static: bool, log_time: int = 0) -> None:
         for item in message.transforms:
             t, q = item.transform.translation, item.transform.rotation
             refusal = self._buffer.insert(
-                stamp_nanoseconds(item.header.stamp),
+                stamp_nanoseconds(item.header.stamp) or log_time,
                 item.header.frame_id,
                 item.child_frame_id,
                 [t.x, t.y, t.z],
@@ -160,7 +168,7 @@ class BagIndexer:
             loop = " -> ".join([*chain[chain.index(parent) :], parent])
             self._refusals.setdefault(f"loop {sorted(chain)}", f"the transforms contain a loop: {loop}")
 
-    def _add_pose(self, message: Any, kind: str) -> None:
+    def _add_pose(self, message: Any, kind: str, log_time: int) -> None:
         self._pose_frame = _frame(message)
         self._pose_child = self._pose_of or getattr(message, "child_frame_id", "").removeprefix("/")
         pose = message.pose if kind == POSE_TYPES[0] else message.pose.pose
@@ -173,7 +181,7 @@ class BagIndexer:
         except PoseError:
             self._wrong_poses += 1
         else:
-            self._trajectory.add(header_stamp(message), position, quaternion)
+            self._trajectory.add(stamp_in_recording(message, log_time), position, quaternion)
 
     def _locate(self, stamp: int) -> None:
         """Looks up the poses of an image in every frame that may be the map's."""

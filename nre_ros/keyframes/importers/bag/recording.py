@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nre_ros.errors import ImageError, ImportSourceError, NreError, PoseError
+from nre_ros.errors import ImageError, ImportSourceError, PoseError
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.depth_registration import register_depth
 from nre_ros.keyframes.importers.bag.index import BagIndexer
@@ -20,11 +20,11 @@ from nre_ros.keyframes.importers.bag.options import BagOptions
 from nre_ros.keyframes.importers.bag.topics import choose_topics
 from nre_ros.keyframes.importers.image_files import check_depth_size, nearest_stamp
 from nre_ros.messages.bag import topic_listing
-from nre_ros.messages.camera_info import camera_from_info
+from nre_ros.messages.camera_history import CameraHistory
 from nre_ros.messages.damaged_bag import open_readable, readable_messages
 from nre_ros.messages.depth_images import depth_array
 from nre_ros.messages.images import image_array
-from nre_ros.messages.stamps import header_stamp, seconds_text
+from nre_ros.messages.stamps import seconds_text, stamp_in_recording
 
 MAX_DEPTH_OFFSET = 0.02
 """Seconds between an image and its depth image."""
@@ -36,6 +36,7 @@ class BagRecording:
     """A bag's images with their camera, pose and, where there is one, depth.
 
     The bag is read once for the stamps and poses; images are read when they are needed. Threads may share a recording.
+    The caller closes it.
 
     Args:
         bag: Folder of a rosbag2, or one of its files.
@@ -45,7 +46,7 @@ class BagRecording:
         names: The images' stamps in seconds, in their order.
         frame_id: The map's frame.
         topics: The topics that are used.
-        camera: Camera of all images.
+        counts: What happened to how many images: rows for the closing table.
         notes: What the user should know, one line each.
 
     Raises:
@@ -55,7 +56,23 @@ class BagRecording:
     def __init__(self, bag: Path | str, options: BagOptions = BagOptions()) -> None:
         self.path = Path(bag)
         self._lock = Lock()  # of the reader
+        self._closed = False
         self._reader, problem = open_readable(self.path)
+        try:
+            self._read(options, problem)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Closes the bag's files; images and depth cannot be read any more. Closing twice is allowed."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._reader.close()
+
+    def _read(self, options: BagOptions, problem: str) -> None:
+        """Chooses topics, and reads stamps, poses and cameras."""
         self.topics = choose_topics(self._reader, self.path, options)
         frames = (options.frame,) if options.frame else () if self.topics.poses else _USUAL_FRAMES
         self._index = BagIndexer(self._reader, self.topics, frames, options.pose_of).run()
@@ -64,14 +81,16 @@ class BagRecording:
         self.names = [seconds_text(stamp) for stamp in stamps]
         self._stamps = dict(zip(self.names, stamps))
         self._depth_stamps = np.array(sorted(self._index.depths), dtype=np.int64)
-        self.camera = self._first_camera(self.topics.camera_info)
-        self._depth_camera = self._first_camera(self.topics.depth_info) if self.topics.depth_info else None
+        self._cameras = self._camera_history(self.topics.camera_info)
+        self._depth_cameras = self._camera_history(self.topics.depth_info) if self.topics.depth_info else None
         problems = [problem] if problem else []
         self.notes = (
             self.topics.note(),
             f"{len(self.names)} images, poses in frame {self.frame_id}",
             *(f"bag {self.path}: {line}" for line in (*problems, *self._index.damage)),
+            *(line for topic, history in self._histories() for line in history.notes(topic)),
         )
+        self.counts = self._image_counts()
 
     def describe(self) -> dict[str, Any]:
         """Returns what the images and their poses depend on, as plain JSON values."""
@@ -83,6 +102,7 @@ class BagRecording:
             "frame": self.frame_id,
             "topics": repr(self.topics),
             "poses": hashlib.sha256(poses).hexdigest(),
+            **({"cameras": repr(self._cameras.cameras)} if len(self._cameras.cameras) > 1 else {}),
         }
 
     def pose(self, name: str) -> tuple[int, npt.NDArray[np.float64]]:
@@ -101,6 +121,15 @@ class BagRecording:
         if self.frame_id not in entry.poses:
             raise PoseError(entry.errors[self.frame_id])
         return self._stamps[name], entry.poses[self.frame_id]
+
+    def camera(self, name: str) -> Camera:
+        """Returns the camera of an image: that of the CameraInfo of its stamp.
+
+        Args:
+            name: Name of the image.
+        """
+        stamp = self._stamps[name]
+        return self._cameras.at(stamp, self._index.images[stamp].log_time)
 
     def image(self, name: str) -> npt.NDArray[np.uint8]:
         """Returns the pixels of an image.
@@ -133,10 +162,12 @@ class BagRecording:
         depth_stamp = int(self._depth_stamps[nearest_stamp(self._depth_stamps, stamp, MAX_DEPTH_OFFSET)])
         log_time, frame = self._index.depths[depth_stamp]
         depth = depth_array(self._message(self.topics.depth, log_time, depth_stamp))
-        return self._registered(depth, frame, self._index.images[stamp].frame)
+        depth_camera = None if self._depth_cameras is None else self._depth_cameras.at(depth_stamp, log_time)
+        return self._registered(depth, frame, depth_camera, self._index.images[stamp].frame, self.camera(name))
 
-    def _registered(self, depth: npt.NDArray[np.float32], frame: str, camera_frame: str) -> npt.NDArray[np.float32]:
-        camera, depth_camera = self.camera, self._depth_camera
+    def _registered(
+        self, depth: npt.NDArray[np.float32], frame: str, depth_camera: Camera | None, camera_frame: str, camera: Camera
+    ) -> npt.NDArray[np.float32]:
         same_size = depth.shape == (camera.height, camera.width)
         if frame == camera_frame and (
             depth_camera is None or (same_size and _have_same_intrinsics(camera, depth_camera))
@@ -157,25 +188,43 @@ class BagRecording:
         try:
             with self._lock:
                 found = list(self._reader.messages(connections, start=log_time, stop=log_time + 1))
-            for connection, _, raw in found:
+            for connection, recorded, raw in found:
                 message: Any = self._reader.deserialize(raw, connection.msgtype)
-                if header_stamp(message) == stamp:
+                if stamp_in_recording(message, recorded) == stamp:
                     return message
         except Exception as error:  # whatever the reader makes of damaged bytes
             raise ImageError(f"message cannot be read: {' '.join(str(error).split())[:200]}") from error
         raise ImageError("message cannot be found again in the bag")
 
-    def _first_camera(self, topic: str) -> Camera:
-        """The camera of the first usable CameraInfo."""
-        problem = "has no message"
+    def _camera_history(self, topic: str) -> CameraHistory:
+        """The cameras of a topic; an error if none of its messages is a camera."""
+        history = CameraHistory()
         connections = [connection for connection in self._reader.connections if connection.topic == topic]
-        for connection, _, raw in readable_messages(self._reader, connections, []):
-            try:
-                info: Any = self._reader.deserialize(raw, connection.msgtype)
-                return camera_from_info(info)
-            except NreError as error:
-                problem = f"has no camera: {error}"
-        raise ImportSourceError(f"topic {topic} of bag {self.path} {problem}")
+        for connection, log_time, raw in readable_messages(self._reader, connections, []):
+            info: Any = self._reader.deserialize(raw, connection.msgtype)
+            history.add(info, log_time)
+        if not history.cameras:
+            problem = f"has no camera: {history.problem}" if history.problem else "has no message"
+            raise ImportSourceError(f"topic {topic} of bag {self.path} {problem}")
+        return history
+
+    def _histories(self) -> list[tuple[str, CameraHistory]]:
+        found = [(self.topics.camera_info, self._cameras)]
+        return found if self._depth_cameras is None else [*found, (self.topics.depth_info, self._depth_cameras)]
+
+    def _image_counts(self) -> tuple[tuple[str, str], ...]:
+        counts = []
+        if self._index.without_stamp:
+            counts.append(
+                ("without a stamp", f"{self._index.without_stamp} images, placed by the time of their recording")
+            )
+        if self._index.repeated:
+            counts.append(("same stamp as another", f"{self._index.repeated} images, left out"))
+        if len(self._cameras.cameras) > 1:
+            counts.append(
+                ("cameras", f"{len(self._cameras.cameras)} different ones, each image with that of its stamp")
+            )
+        return tuple(counts)
 
     def _map_frame(self) -> str:
         """The first of the frames in which an image has a pose."""

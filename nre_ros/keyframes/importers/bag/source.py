@@ -36,6 +36,11 @@ class _BagSource(PosedImageSource):
     def __init__(self, recording: BagRecording) -> None:
         super().__init__()
         self.recording, self.notes, self.frame_id = recording, recording.notes, recording.frame_id
+        self.counts = recording.counts
+
+    def close(self) -> None:
+        """Closes the bag; see ``MapSource``."""
+        self.recording.close()
 
     def names(self) -> list[str]:
         """Returns the names of the images; see ``MapSource``."""
@@ -50,8 +55,8 @@ class _BagSource(PosedImageSource):
         return self.recording.pose(name)
 
     def camera(self, name: str) -> Camera:
-        """Returns the camera of all images; see ``PosedImageSource``."""
-        return self.recording.camera
+        """Returns the camera of an image; see ``PosedImageSource``."""
+        return self.recording.camera(name)
 
     def image(self, name: str) -> npt.NDArray[np.uint8]:
         """Returns the pixels of an image; see ``PosedImageSource``."""
@@ -78,7 +83,7 @@ def bag_source(bag: Path | str, options: BagOptions = BagOptions()) -> BagDepthS
         options: Topics and frames that the user named.
 
     Returns:
-        The source.
+        The source; the caller closes it.
 
     Raises:
         ImportSourceError: The bag cannot be read, or topics, camera or poses are missing.

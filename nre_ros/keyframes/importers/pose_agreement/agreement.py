@@ -40,10 +40,10 @@ def pair_agreement(pair: ImagePair, T_first_second: npt.NDArray[np.float64], dep
         return float("nan")
     known = pair.depths > 0
     angles = reprojection_angles(pair, T_first_second, depth_scale)
-    with_depth = known.any(0)
+    with_depth = known.any(axis=0)
     tolerance = np.clip(_SHARE_OF_MOTION * pair.motion(), *REPROJECTION_ERROR)
     agrees: npt.NDArray[np.bool_] = np.where(known, angles, np.inf).min(axis=0) < tolerance
-    if with_depth.sum() >= len(with_depth) / 4:
+    if with_depth.sum() >= known.shape[1] / 4:
         return float(agrees[with_depth].mean())
     return float(_on_epipolar_plane(pair, T_first_second).mean())
 

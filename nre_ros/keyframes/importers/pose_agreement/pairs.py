@@ -210,10 +210,10 @@ class PairFinder:
         pixels = (pixels + 0.5) * (camera.width / grey.shape[1], camera.height / grey.shape[0]) - 0.5
         rays = _unit_rays(camera, pixels)
         good = np.isfinite(rays).all(1) & (rays[:, 2] > 0.05)
-        descriptors = (
-            np.zeros((len(pixels), 128), np.float32) if descriptors is None else np.asarray(descriptors, np.float32)
-        )
-        return _Keypoints(rays[good], descriptors[good], _depth_at(depth, pixels)[good])
+        described = np.zeros((len(pixels), 128), np.float32)
+        if descriptors is not None:
+            described[:] = descriptors
+        return _Keypoints(rays[good], described[good], _depth_at(depth, pixels)[good])
 
 
 def _mutual_matches(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
