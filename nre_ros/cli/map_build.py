@@ -230,6 +230,12 @@ def _add_bag_arguments(parser: argparse.ArgumentParser) -> None:
         help="the depth camera, where depth is not registered to the images",
     )
     parser.add_argument(
+        "--depth-scale",
+        type=float,
+        metavar="N",
+        help="depth value of one metre (default: 1000 for depth of 16 bits, 1 for depth of 32 bits)",
+    )
+    parser.add_argument(
         "--mono",
         action="store_true",
         help="do not use depth: points are triangulated, as from a bag without depth",
@@ -259,6 +265,7 @@ def _bag_source(args: argparse.Namespace) -> MapSource:
         camera_info=args.camera_info,
         depth=args.depth,
         depth_info=args.depth_info,
+        depth_scale=args.depth_scale,
         use_depth=not args.mono,
         poses=args.poses,
         pose_of=args.pose_of,

@@ -117,6 +117,10 @@ class TumSource(DepthSource):
         nearest = nearest_stamp(self._depth_stamps, self.stamps[name], MAX_OFFSET)
         return read_depth(self.folder / self._depth_names[nearest], self.depth_scale)
 
+    def depth_unit(self) -> float | None:
+        """Returns the depth value of one metre; see ``MapSource``."""
+        return self.depth_scale
+
 
 def _camera_of(folder: Path) -> Camera:
     for name, camera in CAMERAS.items():
