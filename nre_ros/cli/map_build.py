@@ -188,7 +188,7 @@ def _add_rgbd_arguments(parser: argparse.ArgumentParser) -> None:
         help="poses, 't x y z qx qy qz qw' or with a header; line i belongs to line i of LIST",
     )
     parser.add_argument("--list", metavar="LIST", help="file of image names, one a line")
-    add_pose_convention(parser, "--poses-format", "--pose-direction", "the poses")
+    add_pose_convention(parser, "--pose-format", "--pose-direction", "the poses")
     parser.add_argument(
         "--camera",
         metavar="CAMERAS.txt",
@@ -206,7 +206,7 @@ def _rgbd_source(args: argparse.Namespace) -> MapSource:
     from nre_ros.keyframes.importers.rgbd.layouts import rgbd_folder_source
 
     lists = {"--images": args.images, "--depth": args.depth, "--poses": args.poses, "--list": args.list}
-    convention = PoseConvention(args.poses_format, args.pose_direction)
+    convention = PoseConvention(args.pose_format, args.pose_direction)
     if args.folder is not None:
         given = [option for option, value in lists.items() if value is not None]
         if given:

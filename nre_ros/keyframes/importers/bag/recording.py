@@ -17,7 +17,7 @@ from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.depth_registration import register_depth
 from nre_ros.keyframes.importers.bag.index import BagIndexer
 from nre_ros.keyframes.importers.bag.options import BagOptions
-from nre_ros.keyframes.importers.bag.topics import choose_topics
+from nre_ros.keyframes.importers.bag.topics import TF_TYPE, choose_topics
 from nre_ros.keyframes.importers.image_files import check_depth_scale, check_depth_size, nearest_stamp
 from nre_ros.messages.bag import topic_listing
 from nre_ros.messages.camera_history import CameraHistory
@@ -253,9 +253,12 @@ class BagRecording:
             if any(frame in entry.poses for entry in entries):
                 return frame
         found = {connection.topic: connection.msgtype for connection in self._reader.connections}
+        static = any(kind == TF_TYPE and topic.endswith("_static") for topic, kind in found.items())
+        cure = "" if static else "the bag has no /tf_static, which is sent only once: record it from the start; "
         raise ImportSourceError(
-            f"no image of {self.topics.image} has a pose: {entries[-1].errors[self._index.frames[-1]]}; name --poses "
-            f"or --frame; the bag has: {topic_listing(found)}"
+            f"no image of {self.topics.image} of bag {self.path} has a pose: "
+            f"{entries[-1].errors[self._index.frames[-1]]}; {cure}name --poses or --frame; the bag has: "
+            f"{topic_listing(found)}"
         )
 
 
