@@ -151,7 +151,9 @@ def _time_limit() -> Iterator[None]:
 def _in_child(name: str, count: int, seed: int) -> Outcome:
     """Fuzzes a reader in processes of their own; after a crash the next one goes on behind the file."""
     outcome, start = Outcome(), 0
-    with tempfile.TemporaryDirectory(prefix="nre_ros_fuzz_") as folder:
+    memory = Path("/dev/shm")  # a file system in memory: most of the time goes into small files
+    where = memory if memory.is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="nre_ros_fuzz_", dir=where) as folder:
         progress = Path(folder) / "progress"
         while start < count:
             task = {"reader": name, "start": start, "stop": count, "seed": seed, "folder": folder}

@@ -135,7 +135,7 @@ def _leave_out(whole, path, name: str, backbone) -> None:
 def _observations(source: ColmapSource, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the model's observations in an image (our pixels [N, 2], points [N, 3]) and its T_map_cam [4, 4]."""
     pixels, ids = source.observations(name)
-    return pixels, np.array([source.points[i].xyz for i in ids]), source.pose_and_camera(name)[0]
+    return pixels, source.points.xyz[source.points.find(ids)], source.pose_and_camera(name)[0]
 
 
 def _distances(T_map_cam: np.ndarray, points: np.ndarray, pixels: np.ndarray, camera) -> np.ndarray:

@@ -97,6 +97,13 @@ def _read_source(source: Any) -> None:
                     getattr(source, read)(name)
 
 
+def _changed(folder: Path, files: dict[str, str | bytes]) -> list[Path]:
+    """The files that are not the sample's any more; all of them if there is none."""
+    valid = {name: data.encode() if isinstance(data, str) else data for name, data in files.items()}
+    found = [folder / name for name, data in valid.items() if (folder / name).read_bytes() != data]
+    return found or [folder / name for name in valid]
+
+
 def _read_dataset(queries: Any) -> None:
     """Reads the query images of a data set."""
     queries.describe()
@@ -178,12 +185,21 @@ def _trajectory(separator: str = " ", header: str = "# t x y z qx qy qz qw\n", u
     return header + "".join(f"{stamp} {pose}\n".replace(" ", separator) for stamp, pose in zip(stamps, _POSES))
 
 
+def _trajectories() -> dict[str, str | bytes]:
+    euroc_header = "#timestamp [ns],p_x [m],p_y [m],p_z [m],q_x [],q_y [],q_z [],q_w []\n"
+    return {
+        "tum.txt": _trajectory(),
+        "euroc.txt": _trajectory(",", euroc_header, unit=9),
+        "plain.txt": _trajectory("\t", ""),
+    }
+
+
 def _read_trajectories(folder: Path) -> None:
     from nre_ros.evaluation.ground_truth import read_tum, read_tum_of_list
     from nre_ros.keyframes.importers.pose_columns import PoseConvention
 
-    for convention in (PoseConvention(), PoseConvention("wxyz", "map-to-camera"), PoseConvention("euroc")):
-        for path in sorted(folder.glob("*.txt")):
+    for convention in (PoseConvention(), PoseConvention("wxyz", "map-to-camera")):
+        for path in _changed(folder, _trajectories()):
             with suppress(NreError):
                 read_tum(path, convention).at(np.array([_STAMP * 10**9 + 500_000_000]), 10.0)
             with suppress(NreError):
@@ -360,6 +376,7 @@ def _read_inloc(folder: Path) -> None:
 _FORMATS = ("jpg", "png", "bmp", "tiff", "webp", "pgm", "pfm", "hdr", "jp2", "gif")
 
 
+@cache
 def _images() -> dict[str, str | bytes]:
     files: dict[str, str | bytes] = {"depth.png": _image(".png", depth=True), "depth.tiff": _image(".tiff", depth=True)}
     for ending in _FORMATS:
@@ -373,7 +390,7 @@ def _images() -> dict[str, str | bytes]:
 def _read_images(folder: Path) -> None:
     from nre_ros.keyframes.importers.image_files import read_depth, read_image
 
-    for path in sorted(folder.iterdir()):
+    for path in _changed(folder, _images()):
         for read in (read_image, lambda path: read_depth(path, 1000.0)):
             with suppress(NreError):
                 read(path)
@@ -519,6 +536,7 @@ def _read_last_pose(folder: Path) -> None:
     LastPose.load(folder / "pose.json")
 
 
+@cache
 def _checkpoint() -> dict[str, str | bytes]:
     import torch
 
@@ -542,9 +560,9 @@ def _checkpoint() -> dict[str, str | bytes]:
 def _read_checkpoint(folder: Path) -> None:
     from nre_ros.features.checkpoint import read_checkpoint
 
-    for name in ("new.ckpt", "old.ckpt"):
+    for path in _changed(folder, _checkpoint()):
         with suppress(NreError):
-            read_checkpoint(folder / name).network()
+            read_checkpoint(path).network()
 
 
 def _evaluation() -> dict[str, str | bytes]:
@@ -748,16 +766,10 @@ def _samples() -> Iterator[tuple[str, Callable[[], Sample]]]:
     binary: Change = "binary"
     listed = {"cameras.txt": f"1 PINHOLE {_CAMERA}\n", "list.txt": "\n".join(_NAMES) + "\n", "truth.txt": _trajectory()}
     images = {f"images/{name}": _image(".png") for name in _NAMES}
-    euroc_header = "#timestamp [ns],p_x [m],p_y [m],p_z [m],q_x [],q_y [],q_z [],q_w []\n"
-    trajectories = {
-        "tum.txt": _trajectory(),
-        "euroc.txt": _trajectory(",", euroc_header, unit=9),
-        "plain.txt": _trajectory("\t", ""),
-    }
     yield "colmap_text", lambda: _sample("colmap_text", _colmap_text(), _read_colmap, txt="text")
     yield "colmap_binary", lambda: _sample("colmap_binary", _colmap_binary(), _read_colmap, bin=binary)
     yield "image_list", lambda: _sample("image_list", {**listed, **images}, _read_image_list, txt="text")
-    yield "trajectory", lambda: _sample("trajectory", {**trajectories}, _read_trajectories, txt="text")
+    yield "trajectory", lambda: _sample("trajectory", _trajectories(), _read_trajectories, txt="text")
     yield "tum", lambda: _sample("tum", _tum_sequence(), _read_rgbd, txt="text")
     yield "rgbd_folder", lambda: _sample("rgbd_folder", _rgbd_folder(), _read_rgbd, txt="text", png=binary)
     yield "seven_scenes", lambda: _sample("seven_scenes", _seven_scenes(), _read_rgbd, txt="text")

@@ -29,9 +29,11 @@ BENCHMARKS = {
     "storage": "bytes of a keyframe, time to add one, and accuracy with int8 and float32 descriptors",
     "import_speed": "keyframes a second of the importers, and the time of their stages",
     "import_accuracy": "pose errors in maps from each kind of input: COLMAP, posed images, kapture",
+    "pose_mistakes": "how many mistakes in poses, depth and intrinsics `map build` notices, and its false alarms",
     "kidnapped_robot": "seconds until a robot that was carried to another room is localized again",
     "perceptual_aliasing": "accepted poses in the wrong one of two identical rooms, with and without odometry",
     "node": "the node over DDS: delay, memory and threads over minutes, and its poses on bags",
+    "fuzz_readers": "damaged files in every reader: read, refused or a fault",
     "confidence_fit": "fits confidence and covariance to queries with known answers",
     "confidence_validation": "how well confidence and covariance agree with the errors of other queries",
 }

@@ -238,6 +238,74 @@ def fitting_coefficients(model: str, coefficients: Sequence[float]) -> tuple[flo
     return values[: max(counts)] if counts else values
 
 
+_FOCAL_LENGTHS = (0.05, 50.0)
+"""Smallest and largest usable focal length, as a multiple of the image's longer side (fields of view of 169 and 1 degree).
+"""
+_USUAL_FOCAL_LENGTHS = {PINHOLE: (0.2, 5.0), RADIAL_TANGENTIAL: (0.2, 5.0), EQUIDISTANT: (0.12, 5.0)}
+_ASPECTS = (0.4, 2.5)
+"""Smallest and largest usable ratio of the two focal lengths; binning in one direction gives 0.5 or 2."""
+_USUAL_ASPECTS = (0.85, 1.18)
+_CENTRES = (-10.0, 11.0)
+"""Where a usable principal point lies, as a multiple of the image's size; a small region of interest has it outside."""
+_USUAL_CENTRES = (0.2, 0.8)
+
+
+def check_camera(camera: Camera) -> Camera:
+    """Refuses intrinsics that cannot be those of any camera: normalised ones, or columns in another order, for example.
+
+    Args:
+        camera: A camera that a file or a message describes.
+
+    Returns:
+        The same camera.
+
+    Raises:
+        CameraError: Focal length, ratio of the focal lengths, or principal point is impossible.
+    """
+    problems = _implausible_values(camera, _FOCAL_LENGTHS, _ASPECTS, _CENTRES)
+    if problems:
+        raise CameraError(f"impossible intrinsics: {'; '.join(problems)}")
+    return camera
+
+
+def camera_warnings(camera: Camera) -> list[str]:
+    """Finds what is unusual about a camera, and probably wrong.
+
+    Args:
+        camera: The camera.
+
+    Returns:
+        One phrase each; empty for a usual camera.
+    """
+    found = _implausible_values(camera, _USUAL_FOCAL_LENGTHS[camera.model], _USUAL_ASPECTS, _USUAL_CENTRES)
+    edge = min(camera.width / (2 * camera.fx), camera.height / (2 * camera.fy))
+    if math.isfinite(camera.max_radius):
+        at_limit, _ = camera._distort(torch.tensor([[camera.max_radius, 0.0]], dtype=torch.float64), False)
+        if not float(at_limit[0, 0]) > edge:
+            found.append("the distortion is not one-to-one within the image")
+    return found
+
+
+def _implausible_values(
+    camera: Camera, focal_lengths: tuple[float, float], aspects: tuple[float, float], centres: tuple[float, float]
+) -> list[str]:
+    """What lies outside the limits, one phrase each."""
+    found = []
+    longer, aspect = max(camera.width, camera.height), camera.fx / camera.fy
+    size = f"of an image of {camera.width}x{camera.height} pixels"
+    for name, value in (("fx", camera.fx), ("fy", camera.fy)):
+        if not focal_lengths[0] <= value / longer <= focal_lengths[1]:
+            found.append(f"focal length {name} = {value:g} {size} (is it in pixels of this image?)")
+    if not aspects[0] <= aspect <= aspects[1]:
+        found.append(
+            f"focal lengths fx = {camera.fx:g}, fy = {camera.fy:g} differ by a factor of {max(aspect, 1 / aspect):.3g}"
+        )
+    for name, value, length in (("cx", camera.cx, camera.width), ("cy", camera.cy, camera.height)):
+        if not centres[0] <= (value + 0.5) / length <= centres[1]:
+            found.append(f"principal point {name} = {value:g} {size} (are they intrinsics of another resolution?)")
+    return found
+
+
 def _solve_2x2(A: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """x with A x = b in closed form, A [..., 2, 2]; a batched LU takes ten times as long."""
     determinant = A[..., 0, 0] * A[..., 1, 1] - A[..., 0, 1] * A[..., 1, 0]

@@ -88,8 +88,8 @@ def _has_whole_scans(data: bytes) -> bool:
         return False
     # the pixels are all there if nothing that follows changes them
     ends = (_JPEG_END, b"\x55" * 1024 + b"".join(_JPEG_RESTARTS) + _JPEG_END)
-    images = [_decode(data + end, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) for end in ends]
-    return images[0] is not None and images[1] is not None and np.array_equal(*images)
+    first, second = (_decode(data + end, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) for end in ends)
+    return first is not None and second is not None and np.array_equal(first, second)
 
 
 def _has_png_end(data: bytes) -> bool:
@@ -112,5 +112,13 @@ def check_image_size(image: npt.NDArray[Any], camera: Camera) -> None:
         ImageError: The sizes differ.
     """
     height, width = image.shape[:2]
-    if (width, height) != (camera.width, camera.height):
-        raise ImageError(f"image is {width}x{height} but its intrinsics are for {camera.width}x{camera.height} pixels")
+    if (width, height) == (camera.width, camera.height):
+        return
+    turned = (
+        ": the sides are exchanged, as by an EXIF orientation, which is not applied here (nor by COLMAP): turn the pixels "
+        "(`mogrify -auto-orient FILE`), or give the intrinsics of the pixels as they are stored"
+    )
+    raise ImageError(
+        f"image is {width}x{height} but its intrinsics are for {camera.width}x{camera.height} pixels"
+        + (turned if (width, height) == (camera.height, camera.width) else "")
+    )

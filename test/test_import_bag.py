@@ -36,6 +36,7 @@ from nre_ros.gallery.bag import camera_info_message, image_message, pose_message
 from nre_ros.keyframes.importers.bag.options import BagOptions
 from nre_ros.keyframes.importers.bag.recording import BagRecording
 from nre_ros.keyframes.importers.bag.source import bag_source
+from nre_ros.messages.bag import open_bag
 
 CAMERA = Camera(160, 120, 130.0, 131.0, 79.5, 59.5)
 DEPTH_CAMERA = Camera(160, 120, 146.0, 146.0, 79.5, 59.5)
@@ -437,3 +438,31 @@ def test_sqlite_trusts_neither_schema_nor_pages_of_a_bag(tmp_path, frames):
         (storage,) = reader.readers[0].storage.storages
         found = [next(storage.dbconn.execute(f"PRAGMA {name}"))[0] for name in ("trusted_schema", "cell_size_check")]
     assert found == [0, 1]
+
+
+def test_a_bag_without_metadata_is_read_by_importers_and_the_cure_is_reported(tmp_path, frames):
+    for storage in ("mcap", "sqlite3"):
+        bag = write_messages(tmp_path / storage, messages_of(frames), storage)
+        whole = bag_source(bag).names()
+        (bag / "metadata.yaml").unlink()
+        with pytest.raises(ImportSourceError, match=f"bag {bag} has no metadata.yaml: `ros2 bag reindex {bag}`"):
+            with open_bag(bag):
+                pass
+        source = bag_source(bag)
+        assert source.names() == whole
+        assert any(f"bag {bag}: has no metadata.yaml: `ros2 bag reindex" in note for note in source.notes)
+
+
+def test_a_folder_above_a_bag_is_refused_and_the_bag_in_it_named(tmp_path, frames):
+    bag = write_messages(tmp_path / "kitchen", messages_of(frames))
+    for folder, words in ((tmp_path, f"{tmp_path} is no bag: .*{bag} in it"), (tmp_path / "empty", "empty is no bag")):
+        folder.mkdir(exist_ok=True)
+        with pytest.raises(ImportSourceError, match=words):
+            bag_source(folder)
+
+
+def test_a_bag_without_static_transforms_is_refused_with_the_cure(tmp_path, frames):
+    messages = [message for message in messages_of(frames) if message[1] != "/tf_static"]
+    bag = write_messages(tmp_path / "bag", messages)
+    with pytest.raises(ImportSourceError, match=f"bag {bag} has a pose: .* no /tf_static.*record it from the start"):
+        bag_source(bag)

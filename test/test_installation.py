@@ -128,9 +128,7 @@ def test_the_documented_rosdep_command_leaves_pip_alone(rosdep):
     for document in ("README.md", ".github/workflows/colcon.yml", ".devcontainer/setup.sh"):
         assert f'--skip-keys "{" ".join(SKIPPED)}"' in (ROOT / document).read_text(), document
     simulated = rosdep(command)
-    assert "apt-get install -y ros-jazzy-rclpy" in simulated and not re.search(r"\bpip3? ", simulated)
-    everything = rosdep("rosdep install --from-paths src --ignore-src -y")
-    assert set(re.findall(r"pip3? install.* (\w+)$", everything, re.MULTILINE)) == {"torch", "torchvision", "rosbags"}
+    assert "apt-get install -y ros-jazzy-cv-bridge" in simulated and not re.search(r"\bpip3? ", simulated)
 
 
 # --- missing packages ---------------------------------------------------------------------------

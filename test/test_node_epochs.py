@@ -17,7 +17,7 @@ import torch
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from ros_process import CAMERA, camera_info, raw_image
 
-from nre_ros.gate.decision import State
+from nre_ros.gate.decision import Decision, State
 from nre_ros.gate.gate import Gate
 from nre_ros.gate.observation import Observation
 from nre_ros.gate.settings import GateSettings
@@ -33,6 +33,7 @@ from nre_ros.node.logs import ThrottledLogger
 from nre_ros.node.odometry_propagation import OdometryPropagation
 from nre_ros.node.parameters import DECLARATIONS
 from nre_ros.node.pipeline import ImagePipeline
+from nre_ros.node.publishers import set_decision, status_of_result
 from nre_ros.node.tf import FrameLookups, Frames, TransformError
 
 S = 10**9
@@ -129,10 +130,11 @@ class Setup:
             raise self.result
         return self.result
 
-    def image(self, stamp=NOW, epoch=0):
+    def image(self, stamp=NOW, epoch=0, info=None):
         """The status of an image that arrived in an epoch."""
+        info = camera_info() if info is None else info
         observation = Observation(stamp, message=raw_image(GREY, stamp), arrival=time.monotonic(), epoch=epoch)
-        self.pipeline.process(observation, SimpleNamespace(camera_info_at=lambda stamp: camera_info()))
+        self.pipeline.process(observation, SimpleNamespace(camera_info_at=lambda stamp: info))
         return self.recorders["publishers"].calls[-1][1][0]
 
     def left(self):
@@ -356,6 +358,44 @@ def test_the_frames_of_the_last_pose_may_have_a_slash(tmp_path, name):
     assert isinstance(pose, InitialPose) and pose.frame == "camera"
 
 
+# --- the status ---------------------------------------------------------------------------------
+
+
+def test_a_valid_pose_is_always_one_of_a_localized_image():
+    """Also where odometry decided between two poses, neither of which the image alone could give."""
+    ambiguous = LocalizationResult(reason="two places", confidence=0.45)
+    accepted = Decision(True, State.LOCALIZED, "odometry", T_map_cam=np.eye(4), covariance=COVARIANCE, confidence=0.4)
+    status = status_of_result(ambiguous, State.LOCALIZED)
+    assert not status.image_localized
+    set_decision(status, accepted, 4.0)
+    assert status.pose_valid and status.image_localized and status.confidence == pytest.approx(0.4)
+
+
+# --- intrinsics ---------------------------------------------------------------------------------
+
+
+def with_focal_length(factor):
+    info = camera_info()
+    info.k[0], info.k[4] = factor * info.k[0], factor * info.k[4]
+    return info
+
+
+def test_unusual_intrinsics_are_reported_until_they_change_and_impossible_ones_are_refused(setup):
+    def reported():
+        calls = [arguments for name, arguments in setup.displays.diagnostics.calls if name == "warn"]
+        return dict(calls)["intrinsics of the camera"]
+
+    assert setup.image().pose_valid and reported() == ""
+    assert setup.image(NOW + S // 10, info=with_focal_length(10)).pose_valid
+    assert reported().startswith("focal length fx = 2600 of an image of 320x240 pixels")
+    assert setup.image(NOW + S // 5).pose_valid and reported() == ""
+    status = setup.image(NOW + S // 2, info=with_focal_length(1 / 260))
+    assert not status.pose_valid and status.reason.startswith("impossible intrinsics: focal length fx = 1 of an image")
+    assert setup.drops.totals() == {"invalid_image": 1}
+    warnings = [str(arguments) for name, arguments in setup.node.logger.calls if name == "warning"]
+    assert sum("intrinsics of the camera are unusual" in text for text in warnings) == 1
+
+
 # --- the device ---------------------------------------------------------------------------------
 
 
@@ -367,7 +407,8 @@ def test_a_lost_device_is_an_error_of_the_diagnostics_and_no_traceback(setup):
     assert setup.drops.totals() == {"lost_device": 3}
     observation = setup.displays.diagnostics.calls[-1][1][0]
     assert observation.device_fault == str(setup.result)
-    assert "error" not in setup.node.logger.names(), "one throttled warning, no traceback"
+    errors = [arguments for name, arguments in setup.node.logger.calls if name == "error"]
+    assert errors == [(str(setup.result),)], "one line, no traceback for each image"
 
 
 @pytest.mark.parametrize("works", [False, True])
@@ -387,12 +428,26 @@ def test_an_error_of_the_gpu_is_that_of_a_lost_device_if_nothing_works_there_any
     )
 
 
+@pytest.mark.parametrize("works", [False, True])
+def test_a_device_that_is_lost_while_the_node_is_inactive_is_reported_in_one_line(monkeypatch, works):
+    def move_to(device):
+        raise RuntimeError("CUDA error: unknown error\nCompile with ...")
+
+    engine = Engine.__new__(Engine)
+    engine._node, engine._localizer = Node(), SimpleNamespace(has_device=False, move_to=move_to)
+    monkeypatch.setattr(engines, "choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(engines, "device_works", lambda device: works)
+    with pytest.raises(RuntimeError if works else DeviceError, match="CUDA error: unknown error"):
+        engine.acquire()
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "CUDA out of memory. Tried to allocate 2.00 GiB",
         "[enforce fail at alloc_cpu.cpp:114] err == 0. DefaultCPUAllocator: can't allocate memory",
         "DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes",
+        "unable to mmap 4096 bytes from file </weights>: Cannot allocate memory (12)",
         "std::bad_alloc",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
         "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",

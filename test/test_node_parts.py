@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parts of the node by themselves: stamps, the choice of images and intrinsics, initial poses, and memory that runs out."""
 
+import threading
 import time
 from types import SimpleNamespace
 
@@ -11,9 +12,11 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
 
+import rclpy
 import torch
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from nre_ros.msg import LocalizationStatus
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.serialization import serialize_message
 from ros_process import CAMERA, assert_pose, camera_info, jpeg_image, raw_image
 from sensor_msgs.msg import Image
@@ -29,6 +32,7 @@ from nre_ros.geometry import covariance_of_frame, invert, map_to_odom, position_
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.messages.transform_buffer import TransformBuffer
 from nre_ros.node import engine as engines
+from nre_ros.node import lifecycle
 from nre_ros.node.camera_input import CameraInput
 from nre_ros.node.clock_monitor import ClockMonitor
 from nre_ros.node.conversions import (
@@ -42,6 +46,7 @@ from nre_ros.node.conversions import (
 from nre_ros.node.engine import Engine
 from nre_ros.node.image_drops import DropCounter, ImageDrop
 from nre_ros.node.initial_pose import InitialPose, InitialPoseInput
+from nre_ros.node.lifecycle import LocalizeNode
 from nre_ros.node.logs import ThrottledLogger
 from nre_ros.node.parameters import DECLARATIONS, fixed_gate_settings, gate_settings
 from nre_ros.node.pipeline import ImagePipeline
@@ -268,6 +273,30 @@ def test_without_memory_on_the_gpu_it_goes_on_on_the_cpu_and_tries_again(world, 
     assert_pose(engine.localize(world.image, CAMERA).T_map_cam, world.T_map_cam)
     assert moves == ["meta"] and engine.limitation == "meta: CUDA out of memory"
     engine.close()
+
+
+def test_deactivation_ends_in_time_although_a_computation_does_not(world, monkeypatch):
+    """The executor's only thread waits for the worker: without a limit nobody could even ask for the state."""
+    monkeypatch.setattr(lifecycle, "_END_SECONDS", 0.2)
+    release, started = threading.Event(), threading.Event()
+    arguments = ["--ros-args", "-p", f"map_file:={world.map_file}"]
+    rclpy.init(args=arguments)
+    try:
+        node = LocalizeNode(arguments)
+        assert node.start()
+        worker = node._active.worker
+        assert worker.request(lambda: (started.set(), release.wait(60))) and started.wait(10)
+        before = time.monotonic()
+        assert node.trigger_deactivate() != TransitionCallbackReturn.SUCCESS
+        assert time.monotonic() - before < 10
+        assert node.failure == "the computation under way does not end: end the process and start it again"
+        assert not node.close(0.1) and worker.running
+        release.set()
+        assert node.close(10) and not worker.running
+        node.destroy_node()
+    finally:
+        release.set()
+        rclpy.shutdown()
 
 
 def test_a_debug_image_that_fails_takes_no_status_back(monkeypatch):

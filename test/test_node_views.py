@@ -223,10 +223,12 @@ def test_diagnostics_report_the_state(world):
     world.update()
     assert newest(world, heard)[0].level == DiagnosticStatus.OK
 
-    world.displays.diagnostics.warn("camera_link is no optical frame")
+    world.displays.diagnostics.warn("frame camera_link", "camera_link is no optical frame")
     status, values = newest(world, heard)
     assert status.level == DiagnosticStatus.WARN and status.message.endswith("but camera_link is no optical frame")
-    assert values["camera frame"] == "camera_link is no optical frame"
+    assert values["frame camera_link"] == "camera_link is no optical frame"
+    world.displays.diagnostics.warn("frame camera_link", "")
+    assert newest(world, heard)[0].level == DiagnosticStatus.OK
 
     world.displays.diagnostics.forget("~/clear was called")
     status, values = newest(world, heard)

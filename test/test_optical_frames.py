@@ -12,7 +12,7 @@ from nre_ros.messages.frame_ids import frame_name
 from nre_ros.messages.transform_buffer import TransformBuffer
 from nre_ros.node import optical_frames
 from nre_ros.node.optical_frames import OpticalFrameCheck
-from nre_ros.node.tf import Frames, OwnTransforms
+from nre_ros.node.tf import Frames, OwnTransforms, _names_of_frames
 
 OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 """Rotation of an optical frame in its body: x right, y down, z forward (REP-103)."""
@@ -87,10 +87,29 @@ def test_a_frame_is_reported_once_and_again_looked_at_until_something_is_found(m
     for child, (parent, R, position) in ROBOT.items():
         transforms._buffer.insert(S, parent, child, position, Rotation.from_matrix(R).as_quat(), static=True)
     assert checked.check("camera_link") == "", "once a second is enough"
-    now[0] = 2.0
+    now[0] = 1.5
     assert "no optical frame" in checked.check("camera_link")
     now[0] = 4.0
     assert checked.check("camera_link") == "" and list(checked.warnings) == ["camera_link"]
+
+
+def test_a_frame_about_which_nothing_is_found_is_looked_at_ever_less(monkeypatch):
+    now, seen = [0.0], []
+    monkeypatch.setattr(optical_frames.time, "monotonic", lambda: now[0])
+    transforms = OwnTransforms.__new__(OwnTransforms)
+    transforms.frame_names = lambda: seen.append(now[0]) or []
+    checked = OpticalFrameCheck(transforms, Frames("map", "", "", "", ""))
+    for now[0] in range(200):
+        assert checked.check("camera") == ""
+    assert seen == [0, 1, 3, 7, 15, 31, 63, 127, 191]
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", ""])
+def test_names_are_found_in_the_list_of_tf2(text):
+    assert _names_of_frames(text) == []
+    listed = "camera_link: \n  parent: 'base_link'\n  broadcaster: 'default_authority'\n  rate: 10000.000\n  buffer_length: 0.000\n"
+    listed += "base_link: \n  parent: 'odom'\n  rate: 20.000\n"
+    assert _names_of_frames(listed) == ["base_link", "camera_link", "odom"]
 
 
 def test_frames_are_named_without_the_slash_of_ros_1():

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -187,7 +188,7 @@ def _add_rgbd_arguments(parser: argparse.ArgumentParser) -> None:
         help="poses, 't x y z qx qy qz qw' or with a header; line i belongs to line i of LIST",
     )
     parser.add_argument("--list", metavar="LIST", help="file of image names, one a line")
-    add_pose_convention(parser, "--poses-format", "--pose-direction", "the poses")
+    add_pose_convention(parser, "--pose-format", "--pose-direction", "the poses")
     parser.add_argument(
         "--camera",
         metavar="CAMERAS.txt",
@@ -205,7 +206,7 @@ def _rgbd_source(args: argparse.Namespace) -> MapSource:
     from nre_ros.keyframes.importers.rgbd.layouts import rgbd_folder_source
 
     lists = {"--images": args.images, "--depth": args.depth, "--poses": args.poses, "--list": args.list}
-    convention = PoseConvention(args.poses_format, args.pose_direction)
+    convention = PoseConvention(args.pose_format, args.pose_direction)
     if args.folder is not None:
         given = [option for option, value in lists.items() if value is not None]
         if given:
@@ -228,6 +229,12 @@ def _add_bag_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="TOPIC",
         help="the depth camera, where depth is not registered to the images",
+    )
+    parser.add_argument(
+        "--depth-scale",
+        type=float,
+        metavar="N",
+        help="depth value of one metre (default: 1000 for depth of 16 bits, 1 for depth of 32 bits)",
     )
     parser.add_argument(
         "--mono",
@@ -259,6 +266,7 @@ def _bag_source(args: argparse.Namespace) -> MapSource:
         camera_info=args.camera_info,
         depth=args.depth,
         depth_info=args.depth_info,
+        depth_scale=args.depth_scale,
         use_depth=not args.mono,
         poses=args.poses,
         pose_of=args.pose_of,
@@ -333,7 +341,7 @@ def _build_map(args: argparse.Namespace, sources: ExitStack) -> int:
     from nre_ros.features import choose_device, load_backbone
     from nre_ros.keyframes.building.builder import KeyframeBuilder
     from nre_ros.keyframes.importers.build_map import build_map
-    from nre_ros.keyframes.importers.pose_agreement.check import check_poses
+    from nre_ros.keyframes.importers.pose_agreement.check import LIKELY_CAUSES, check_poses
     from nre_ros.keyframes.importers.pose_agreement.pairs import ANCHORS, DIAGNOSIS_ANCHORS
 
     if args.output is None and not args.diagnose:
@@ -344,13 +352,15 @@ def _build_map(args: argparse.Namespace, sources: ExitStack) -> int:
         check = check_poses(source, DIAGNOSIS_ANCHORS if args.diagnose else ANCHORS)
         for line in check.lines():
             print(f"warning: {line}", file=sys.stderr)
+        if not (check.good or check.refused or args.diagnose):
+            print(f"warning: to compare more images: nre_ros {_diagnosis_command()}", file=sys.stderr)
         if args.diagnose:
             print_table(("pose check", check.summary()))
             return 0 if check.good else 1
         if check.refused and not args.accept_poses:
             raise ImportSourceError(
-                f"map {args.output} is not written: {check.summary()}. Correct the source, try more with --diagnose, or "
-                "give --accept-poses"
+                f"map {args.output} is not written: {check.summary()}. Correct the source, compare more images (nre_ros "
+                f"{_diagnosis_command()}), or give --accept-poses"
             )
         builder = KeyframeBuilder(load_backbone(args.features, choose_device(args.device)), args.points, seed=args.seed)
         report = build_map(
@@ -365,7 +375,23 @@ def _build_map(args: argparse.Namespace, sources: ExitStack) -> int:
         print(f"interrupted; the same command continues {args.output}.partial", file=sys.stderr)
         return 130
     _print_report(report, source, check)
+    if support_warning := report.support_warning():
+        print(
+            f"warning: {support_warning}. Likely causes: {LIKELY_CAUSES}. To find out: nre_ros {_diagnosis_command()}",
+            file=sys.stderr,
+        )
     return 0
+
+
+def _diagnosis_command() -> str:
+    """This command with --diagnose in place of what concerns the map file."""
+    left_out = ("--force", "--accept-poses", "--output=")
+    kept = [argument for argument in sys.argv[1:] if not argument.startswith(left_out)]
+    for option in ("-o", "--output"):
+        if option in kept:
+            place = kept.index(option)
+            kept = kept[:place] + kept[place + 2 :]
+    return shlex.join([*kept, "--diagnose"])
 
 
 def _open_source(args: argparse.Namespace) -> MapSource:
@@ -401,6 +427,7 @@ def _print_report(report: ImportReport, source: MapSource, check: PoseCheck) -> 
         ("points", report.points),
         ("pose check", check.summary()),
         *((what, f"{count} points{of_this_run}") for what, count in sorted(report.tally.items())),
+        ("named more than once", report.repeated or None),
         ("resumed", report.resumed or None),
         *source.counts,
         ("duplicates left out", len(report.near_duplicates)),

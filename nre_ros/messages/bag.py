@@ -44,28 +44,66 @@ class BagReader(AnyReader):
             raise self._error("cannot be read", error) from error
 
     def open(self) -> None:
-        """Opens the files; see ``AnyReader``."""
+        """Opens the files.
+
+        Raises:
+            ImportSourceError: The bag cannot be read.
+        """
         try:
             with _untrusted_databases():
                 super().open()
+            self._check_summary()
         except Exception as error:
+            if self.stack:
+                self.close()
             raise self._error("cannot be read", error) from error
 
     def messages(
         self, connections: Collection[Connection] = (), start: int | None = None, stop: int | None = None
     ) -> Generator[tuple[Connection, int, bytes], None, None]:
-        """Reads messages; see ``AnyReader``."""
+        """Reads messages in the order of their log times.
+
+        Args:
+            connections: The connections to read; empty for all.
+            start: Nanoseconds; messages before are left out.
+            stop: Nanoseconds; messages from there on are left out.
+
+        Yields:
+            Connection, log time in nanoseconds and serialized message.
+
+        Raises:
+            ImportSourceError: The bag is damaged.
+        """
         try:
             yield from super().messages(connections, start, stop)
         except Exception as error:
             raise self._error("is damaged", error) from error
 
     def deserialize(self, rawdata: bytes, typ: str) -> Any:
-        """Decodes a message; see ``AnyReader``."""
+        """Decodes a message.
+
+        Args:
+            rawdata: The serialized message.
+            typ: Its type.
+
+        Returns:
+            The message.
+
+        Raises:
+            ImportSourceError: The message is damaged.
+        """
         try:
             return super().deserialize(rawdata, typ)
         except Exception as error:
             raise self._error(f"is damaged: a message of type {typ} cannot be decoded", error) from error
+
+    def _check_summary(self) -> None:
+        """Raises an error for a metadata.yaml whose names, counts or times are of other types, which rosbags takes."""
+        counts = [info.msgcount for info in self.topics.values()]
+        if not all(type(number) is int for number in (self.message_count, self.start_time, self.end_time, *counts)):
+            raise TypeError("its metadata has counts or times that are no whole numbers")
+        if not all(isinstance(name, str) for c in self.connections for name in (c.topic, c.msgtype)):
+            raise TypeError("its metadata has topics or types that are no names")
 
     def _error(self, what: str, error: Exception) -> NreError:
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from nre_ros.errors import CameraError
-from nre_ros.geometry import EQUIDISTANT, PINHOLE, RADIAL_TANGENTIAL, Camera, fitting_coefficients
+from nre_ros.geometry import EQUIDISTANT, PINHOLE, RADIAL_TANGENTIAL, Camera, check_camera, fitting_coefficients
 from nre_ros.messages.protocols import CameraInfoMessage
 
 _DISTORTION_MODELS = {
@@ -31,7 +31,7 @@ def camera_from_info(info: CameraInfoMessage, rectified: bool = False) -> Camera
         The camera model, with its principal point in the image's pixels.
 
     Raises:
-        CameraError: The camera is not calibrated, has a model that is not supported, or the images are rectified ones
+        CameraError: The camera is not calibrated, has a model that is not supported or impossible intrinsics, or the images are rectified ones
             of the second camera of a stereo pair.
     """
     matrix = np.reshape(info.p, (3, 4))[:, :3] if rectified else np.reshape(info.k, (3, 3))
@@ -44,6 +44,11 @@ def camera_from_info(info: CameraInfoMessage, rectified: bool = False) -> Camera
             f"{info.p[3]:g} and {info.p[7]:g}). Its rectified images belong to the first camera's frame: "
             "use the first camera"
         )
+    if matrix[1, 0] or matrix[2, 0] or matrix[2, 1] or abs(matrix[2, 2] - 1) > 1e-6:
+        raise CameraError(
+            f"camera_info of frame {info.header.frame_id!r}: {name} is not of the form [fx 0 cx, 0 fy cy, 0 0 1] in the order "
+            f"of rows: {np.round(matrix, 3).tolist()}"
+        )
     if matrix[0, 1] != 0:
         raise CameraError(f"camera_info has a skew of {matrix[0, 1]}, which no supported camera model has")
     model, distortion = (PINHOLE, ()) if rectified else _distortion(info)
@@ -54,7 +59,7 @@ def camera_from_info(info: CameraInfoMessage, rectified: bool = False) -> Camera
     )
     bx, by = max(info.binning_x, 1), max(info.binning_y, 1)
     # the centre of a binned pixel lies between the centres of the pixels that it sums up
-    return Camera(
+    camera = Camera(
         width // bx,
         height // by,
         matrix[0, 0] / bx,
@@ -64,6 +69,7 @@ def camera_from_info(info: CameraInfoMessage, rectified: bool = False) -> Camera
         model,
         distortion,
     )
+    return check_camera(camera)
 
 
 def _distortion(info: CameraInfoMessage) -> tuple[str, tuple[float, ...]]:

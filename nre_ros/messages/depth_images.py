@@ -31,13 +31,14 @@ def is_depth(message: ImageMessage | CompressedImageMessage) -> bool:
     return _COMPRESSED_DEPTH in kind or kind.split(";")[0].strip() in ("16UC1", "32FC1")
 
 
-def depth_array(message: ImageMessage | CompressedImageMessage) -> npt.NDArray[np.float32]:
+def depth_array(
+    message: ImageMessage | CompressedImageMessage, depth_scale: float | None = None
+) -> npt.NDArray[np.float32]:
     """Decodes a depth image.
-
-    Depth of 16 bits is in millimetres and depth of 32 bits in metres (REP-118).
 
     Args:
         message: Image, or CompressedImage of compressed_depth_image_transport (PNG).
+        depth_scale: Value of one metre; None: that of the encoding (``encoded_depth_scale``).
 
     Returns:
         Depth [H, W] in metres along the optical axis, 0 where the camera measured none.
@@ -45,12 +46,23 @@ def depth_array(message: ImageMessage | CompressedImageMessage) -> npt.NDArray[n
     Raises:
         ImageError: The message is no depth image or is damaged.
     """
+    scale = encoded_depth_scale(message) if depth_scale is None else depth_scale
     if isinstance(message, CompressedImageMessage):
-        return _compressed_depth(message)
-    return _raw_depth(message)
+        return _metres(_compressed_depth(message), scale)
+    return _metres(_raw_depth(message), scale)
 
 
-def _raw_depth(message: ImageMessage) -> npt.NDArray[np.float32]:
+def encoded_depth_scale(message: ImageMessage | CompressedImageMessage) -> float:
+    """Returns the value of one metre by a message's encoding: depth of 32 bits is in metres, of 16 in mm (REP-118).
+
+    Args:
+        message: Image or CompressedImage of depth.
+    """
+    kind = str(getattr(message, "format", "") or getattr(message, "encoding", ""))
+    return 1.0 if kind.startswith("32FC1") else 1000.0
+
+
+def _raw_depth(message: ImageMessage) -> npt.NDArray[Any]:
     if message.encoding not in _DEPTH_TYPES:
         raise ImageError(f"depth image has encoding {message.encoding!r}, expected 16UC1 or 32FC1")
     width, height = message.width, message.height
@@ -60,10 +72,10 @@ def _raw_depth(message: ImageMessage) -> npt.NDArray[np.float32]:
             f"depth image of {width}x{height} pixels has {len(message.data)} bytes in rows of {message.step}"
         )
     strides = (message.step, dtype.itemsize)
-    return _metres(np.ndarray((height, width), dtype, memoryview(message.data), strides=strides))
+    return np.ndarray((height, width), dtype, memoryview(message.data), strides=strides)
 
 
-def _compressed_depth(message: CompressedImageMessage) -> npt.NDArray[np.float32]:
+def _compressed_depth(message: CompressedImageMessage) -> npt.NDArray[Any]:
     """Decodes a header of 12 bytes and a 16-bit PNG; floating-point depth is stored as A / depth + B."""
     data, header = bytes(message.data), _COMPRESSED_DEPTH_HEADER_BYTES if _COMPRESSED_DEPTH in message.format else 0
     if "rvl" in message.format.lower():
@@ -75,17 +87,19 @@ def _compressed_depth(message: CompressedImageMessage) -> npt.NDArray[np.float32
     if image is None or image.ndim != 2 or image.dtype != np.uint16:
         raise ImageError(f"compressed depth, format {message.format!r}, is no 16-bit grey PNG image")
     if not message.format.startswith("32FC1"):
-        return _metres(image)
+        return image
     if not header:
         raise ImageError(f"compressed depth, format {message.format!r}, lacks compressedDepth's header")
     a, b = struct.unpack_from("<ff", data, 4)
     with np.errstate(divide="ignore"):
-        return _metres(np.where(image > 0, np.float32(a) / (image.astype(np.float32) - np.float32(b)), 0))
+        return np.where(image > 0, np.float32(a) / (image.astype(np.float32) - np.float32(b)), 0)
 
 
-def _metres(depth: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Converts millimetres (integers) or metres (floating point) to metres, and what is no depth to 0."""
+def _metres(depth: npt.NDArray[Any], depth_scale: float) -> npt.NDArray[np.float32]:
+    """Converts to metres, and what is no depth to 0."""
+    metres = depth.astype(np.float32)
+    if depth_scale != 1:
+        metres /= np.float32(depth_scale)
     if depth.dtype.kind == "u":
-        return depth.astype(np.float32) / np.float32(1000)
-    depth = depth.astype(np.float32)
-    return np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(0))
+        return metres
+    return np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))

@@ -29,8 +29,8 @@ from nre_ros.node.start_checks import user_path
 from nre_ros.node.tf import FrameLookups, Frames, TransformError
 from nre_ros.pose_faults import covariance_fault
 
-_SAVE_SECONDS = 2.0
-"""Between two writings of the last pose."""
+_SAVE_SECONDS, _END_SECONDS = 2.0, 0.2
+"""Between two writings of the last pose; for the end of its thread, which does not write, at least."""
 _MOVED_METRES, _MOVED_RADIANS = 0.5, 0.35
 """Distance and angle (one standard deviation) that a robot may be moved by while it is switched off."""
 
@@ -251,7 +251,7 @@ class LastPoseFile:
             self._stopped = True
             self._changed.notify()
         if self._thread.ident is not None:
-            self._thread.join(timeout)
+            self._thread.join(None if timeout is None else max(timeout, _END_SECONDS))
             if not self._thread.is_alive():
                 self._save()
 

@@ -104,10 +104,10 @@ class LocalizeNode(LifecycleNode):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         super().on_deactivate(state)
-        return self._attempt(self._shut_down)
+        return self._attempt(lambda: self._shut_down(_END_SECONDS))
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._attempt(self._shut_down)
+        return self._attempt(lambda: self._shut_down(0.0))  # the failed transition has waited already
 
     def _configure(self) -> None:
         _check_cameras(self)
@@ -136,7 +136,7 @@ class LocalizeNode(LifecycleNode):
         self._offered_services.active = self._active
 
     def _deactivate(self) -> None:
-        self._end_active()
+        self._end_active(_END_SECONDS)
         assert self._engine is not None  # of the configured node
         self._engine.release()
 
@@ -144,18 +144,18 @@ class LocalizeNode(LifecycleNode):
         self._configured.close()
         self._engine = None
 
-    def _shut_down(self) -> None:
-        self._end_active()
+    def _shut_down(self, timeout: float) -> None:
+        self._end_active(timeout)
         self._clean_up()
 
-    def _end_active(self) -> None:
+    def _end_active(self, timeout: float) -> None:
         """Ends what the active node does.
 
         Raises:
             NreError: A computation does not end; whatever it uses has to stay.
         """
-        if not self._close_active(_END_SECONDS):
-            raise NreError(f"a computation still runs after {_END_SECONDS:.0f} s: end the process and start it again")
+        if not self._close_active(timeout):
+            raise NreError("the computation under way does not end: end the process and start it again")
 
     def _close_active(self, timeout: float) -> bool:
         """Ends what the active node does; waits for the image that is being localized, ``timeout`` seconds at most."""

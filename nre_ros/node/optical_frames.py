@@ -12,17 +12,13 @@ import time
 import numpy as np
 import numpy.typing as npt
 
+from nre_ros.messages.optical_frames import is_optical, is_optical_of_body
 from nre_ros.node.tf import Frames, TransformError, Transforms
 
-_CHECK_SECONDS = 1.0
-"""Between two checks of a frame: TF arrives at its own time."""
-_OPTICAL = ("_optical", "_optical_frame", "/optical", "/optical_frame")
-_MIN_COSINE = 0.7
-"""Of an angle of 45 degrees: cameras are tilted, and no two optical frames that both look at the scene are so far apart."""
+_CHECK_SECONDS, _MAX_CHECK_SECONDS = 1.0, 64.0
+"""Between two checks of a frame, at first and at most: TF arrives at its own time, and each pause is twice the one before."""
 _UPRIGHT_COSINE = 0.94
 """Of an angle of 20 degrees."""
-_MAX_METRES = 3.0
-"""Distance of a camera from its body, or from the robot's base."""
 
 
 class OpticalFrameCheck:
@@ -34,11 +30,12 @@ class OpticalFrameCheck:
 
     def __init__(self, transforms: Transforms, frames: Frames) -> None:
         self._transforms, self._frames = transforms, frames
-        self._next: dict[str, float] = {}  # camera frame -> monotonic seconds
+        self._next: dict[str, float] = {}  # camera frame -> monotonic seconds of its next check
+        self._pause: dict[str, float] = {}  # camera frame -> seconds
         self.warnings: dict[str, str] = {}
 
     def check(self, camera_frame: str) -> str:
-        """Checks a camera's frame, at most once a second.
+        """Checks a camera's frame, once a second at first, and later less often.
 
         Args:
             camera_frame: The frame whose poses the node computes.
@@ -49,8 +46,9 @@ class OpticalFrameCheck:
         now = time.monotonic()
         if not camera_frame or camera_frame in self.warnings or now < self._next.get(camera_frame, 0.0):
             return ""
-        self._next[camera_frame] = now + _CHECK_SECONDS
-        if _is_optical(camera_frame):
+        pause = self._pause.get(camera_frame, _CHECK_SECONDS)
+        self._next[camera_frame], self._pause[camera_frame] = now + pause, min(2 * pause, _MAX_CHECK_SECONDS)
+        if is_optical(camera_frame):
             return ""
         warning = self._sibling(camera_frame) or self._upright(camera_frame)
         if warning:
@@ -61,8 +59,8 @@ class OpticalFrameCheck:
         """The warning about an optical frame in TF that is turned against this one as an optical frame is."""
         found = []
         for name in self._transforms.frame_names():
-            T = self._newest(camera_frame, name) if _is_optical(name) and name != camera_frame else None
-            if T is not None and _is_turned(T[:3, :3]) and np.linalg.norm(T[:3, 3]) < _MAX_METRES:
+            T = self._newest(camera_frame, name) if is_optical(name) and name != camera_frame else None
+            if T is not None and is_optical_of_body(T):
                 found.append((float(np.linalg.norm(T[:3, 3])), name))
         if not found:
             return ""
@@ -87,12 +85,3 @@ class OpticalFrameCheck:
             return self._transforms.latest(target, source)[0]
         except TransformError:
             return None
-
-
-def _is_optical(name: str) -> bool:
-    return name.endswith(_OPTICAL) or name in ("optical", "optical_frame")
-
-
-def _is_turned(R: npt.NDArray[np.float64]) -> bool:
-    """Whether a rotation leads from an optical frame to a body: z of the one is x of the other, and y is -z."""
-    return bool(R[0, 2] > _MIN_COSINE and -R[2, 1] > _MIN_COSINE)

@@ -22,11 +22,19 @@ class ParameterFileError(NreError):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with the numbers of rcl: ``1e5`` is one."""
+    """YAML as rcl reads it: ``1e5`` is a number and ``y`` true, but a date and ``1:30`` are text."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+for _kind, _pattern, _first in (
+    ("bool", "y|Y|yes|Yes|YES|n|N|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF", "yYnNtTfFoO"),
+    ("int", "[-+]?(0x[0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)", "-+0123456789"),
+    ("float", r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+.0123456789"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"({_pattern})$"), list(_first))
+_Loader.add_constructor(
+    "tag:yaml.org,2002:bool", lambda loader, node: node.value[:2].lower() in ("y", "ye", "tr", "on")
 )
 
 

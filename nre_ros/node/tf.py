@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -18,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -177,8 +177,7 @@ class Tf2Transforms(Transforms):
         self._buffer.clear()
 
     def frame_names(self) -> list[str]:
-        children = yaml.safe_load(self._buffer.all_frames_as_yaml()) or {}  # each with its parent, without the root
-        return sorted({*children, *(entry["parent"] for entry in children.values())}) if children else []
+        return _names_of_frames(self._buffer.all_frames_as_yaml())
 
     def broadcast(self, T: npt.NDArray[np.float64], parent: str, child: str, stamp: int) -> None:
         self._broadcaster.sendTransform(transform_message(T, parent, child, stamp))
@@ -204,6 +203,16 @@ class Tf2Transforms(Transforms):
 
     def _wait(self, seconds: float) -> None:
         self._stopped.wait(min(seconds, _POLL_SECONDS))
+
+
+def _names_of_frames(text: str) -> list[str]:
+    """The frames in tf2's list of all frames: each child at the start of a line, its parent below it, no root.
+
+    A parser of YAML takes a tenth of a second for a robot of some hundred frames.
+    """
+    children = re.findall(r"^([^\s{\[].*?):\s*$", text, re.MULTILINE)
+    parents = re.findall(r"^\s+parent: *(.+?)\s*$", text, re.MULTILINE)
+    return sorted({name.strip("'\"") for name in (*children, *parents)})
 
 
 class OwnTransforms(Transforms):

@@ -28,7 +28,7 @@ from nre_ros.evaluation.datasets.dataset import (
     scene_folders,
 )
 from nre_ros.evaluation.inputs import DatasetInput
-from nre_ros.geometry import Camera
+from nre_ros.geometry import Camera, check_camera
 from nre_ros.keyframes.importers.image_files import read_image
 from nre_ros.keyframes.importers.pose_checks import pose_from_wxyz
 from nre_ros.keyframes.importers.text_files import check_folder, digest, is_number, read_lines
@@ -86,7 +86,7 @@ class CambridgeSource(TriangulatedSource):
             raise CameraError(f"{self.folder}/reconstruction.nvm contains no image {name}")
         width, height = self._size(name)
         focal = self._focal[stem]
-        return Camera(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
+        return check_camera(Camera(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2))
 
     def image(self, name: str) -> np.ndarray:
         return read_image(self.folder / name)

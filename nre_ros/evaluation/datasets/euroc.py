@@ -19,7 +19,7 @@ import yaml
 from nre_ros.errors import CameraError, EvaluationError, ImportSourceError, NreError, PoseError
 from nre_ros.evaluation.datasets.dataset import Scene, TrajectoryDataset
 from nre_ros.evaluation.inputs import DatasetInput
-from nre_ros.geometry import EQUIDISTANT, RADIAL_TANGENTIAL, Camera, fitting_coefficients
+from nre_ros.geometry import EQUIDISTANT, RADIAL_TANGENTIAL, Camera, check_camera, fitting_coefficients
 from nre_ros.keyframes.building.culling import VIDEO
 from nre_ros.keyframes.importers.image_files import read_image
 from nre_ros.keyframes.importers.pose_checks import pose_from_wxyz, rigid_motion
@@ -111,7 +111,7 @@ def _read_sensor(path: Path) -> tuple[Camera, np.ndarray]:
         if model is None:
             unknown = values["distortion_model"]
             raise CameraError(f"{path}: unknown distortion_model {unknown!r}, known: {', '.join(_MODELS)}")
-        return Camera(width, height, fx, fy, cx, cy, model, fitting_coefficients(model, distortion)), T
+        return check_camera(Camera(width, height, fx, fy, cx, cy, model, fitting_coefficients(model, distortion))), T
     except OSError as error:
         raise ImportSourceError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:

@@ -20,7 +20,7 @@ import numpy as np
 from nre_ros.errors import EvaluationError, ImportSourceError, PoseError
 from nre_ros.evaluation.datasets.dataset import PublishedMethod, Scene, SubmittedDataset
 from nre_ros.evaluation.inputs import DatasetImage, DatasetInput
-from nre_ros.geometry import Camera, invert
+from nre_ros.geometry import Camera, check_camera, invert
 from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.importers.image_files import read_image
 from nre_ros.keyframes.importers.map_source import MapSource
@@ -143,7 +143,7 @@ def camera_of_points(points: np.ndarray) -> tuple[Camera, np.ndarray]:
         raise PoseError(f"no pinhole camera fits the points of the cutout: the reprojection error is {rms:.2f} pixels")
     T = np.eye(4)
     T[:3, :3], T[:3, 3] = cv2.Rodrigues(rotations[0])[0], translations[0][:, 0]
-    return Camera(width, height, float(K[0, 0]), float(K[1, 1]), (width - 1) / 2, (height - 1) / 2), T
+    return check_camera(Camera(width, height, float(K[0, 0]), float(K[1, 1]), (width - 1) / 2, (height - 1) / 2)), T
 
 
 class Inloc(SubmittedDataset):
@@ -176,7 +176,7 @@ def _load_phone_image(path: Path) -> tuple[np.ndarray, Camera]:
     image = read_image(path)
     height, width = image.shape[:2]
     focal = max(width, height) * _FOCAL
-    return image, Camera(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
+    return image, check_camera(Camera(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2))
 
 
 def _all_lines(path: Path) -> list[str]:

@@ -39,6 +39,27 @@ DepthRefinement = Callable[[npt.NDArray[np.float64], npt.NDArray[np.float32], np
 """Pixels [N, 2], smoothed depth [H, W] and points [N, 3] of the map -> the depths refined by other views."""
 
 
+DEPTH_RANGE = (0.03, 500.0)
+"""Smallest and largest median depth of an image in metres; beyond them the unit is another one."""
+
+
+def check_depth_unit(depth: npt.NDArray[np.float32]) -> None:
+    """Refuses a depth image whose values are probably not metres.
+
+    Args:
+        depth: [H, W] metres along z; 0 where there is none.
+
+    Raises:
+        ImageError: The median depth is impossible.
+    """
+    known = depth[depth > 0]
+    median = float(np.median(known)) if len(known) else DEPTH_RANGE[0]
+    if not DEPTH_RANGE[0] <= median <= DEPTH_RANGE[1]:
+        raise ImageError(
+            f"median depth of {median:.3g} m: the depth values are probably in another unit (--depth-scale)"
+        )
+
+
 class KeyframeBuilder:
     """Makes keyframes with a backbone.
 
@@ -151,6 +172,7 @@ class KeyframeBuilder:
         if depth.shape != image.shape[:2]:
             size = f"{depth.shape[1]}x{depth.shape[0]}"
             raise ImageError(f"depth of {size} pixels, image of {image.shape[1]}x{image.shape[0]}")
+        check_depth_unit(depth)
         features = self.backbone.extract(image, detect=True)
         assert features.detection is not None  # since it was asked for
         T_map_cam = np.asarray(T_map_cam, dtype=np.float64)

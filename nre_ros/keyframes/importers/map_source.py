@@ -113,6 +113,10 @@ class MapSource(ABC):
         """
         return None
 
+    def depth_unit(self) -> float | None:
+        """Returns the depth value of one metre, as ``--depth-scale`` gives it; None if the user cannot choose it."""
+        return None
+
 
 class PosedImageSource(MapSource):
     """A source of images with known poses and cameras.

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial.transform import Rotation
 
 from nre_ros.errors import PoseError
 from nre_ros.geometry import pose_matrix
@@ -55,3 +56,20 @@ def camera_in_pose_frame(frame: str = "camera", extrinsics: str | None = None) -
             T = pose_matrix(numbers[:3], numbers[3:])
         T[:3, 3] = numbers[:3]
     return None if np.array_equal(T, np.eye(4)) else T
+
+
+def extrinsics_option(T_pose_cam: npt.NDArray[np.float64]) -> str:
+    """Returns the options of ``map build`` that give the pose of a camera in the frame whose poses a source has.
+
+    Args:
+        T_pose_cam: [4, 4] the pose.
+    """
+    place = T_pose_cam[:3, 3]
+    for name, (axes, _) in POSE_FRAMES.items():
+        if np.allclose(axes[:3, :3], T_pose_cam[:3, :3], atol=1e-3):
+            return f"--pose-frame {name}" + ("" if np.abs(place).max() < 0.02 else f" --extrinsics '{_numbers(place)}'")
+    return f"--extrinsics '{_numbers([*place, *Rotation.from_matrix(T_pose_cam[:3, :3]).as_quat()])}'"
+
+
+def _numbers(values: Sequence[float] | npt.NDArray[np.float64]) -> str:
+    return " ".join(f"{value:.4g}" for value in values)

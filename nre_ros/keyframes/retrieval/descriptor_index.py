@@ -153,12 +153,11 @@ class DescriptorIndex:
 def _read(data: bytes) -> tuple[dict[str, npt.NDArray[Any]], InvertedLists]:
     """Splits a serialized index into its arrays, by name, and its lists; raises ``ValueError`` for other data."""
     magic = data[: len(_INDEX_MAGIC)]
-    keys: list[str]
+    keys: tuple[str, ...] = ("name", "codes", "position", "ids", "sizes", "rows")
     if magic == _INDEX_MAGIC:
-        keys = ["name", "codes", "position", "ids", "sizes", "rows"]
-        keys += ["viewpoints", "mean", "components", "centroids", "ranges"]
+        keys += ("viewpoints", "mean", "components", "centroids", "ranges")
     elif magic == _SERIALIZED_MAGIC:
-        keys = ["name", "lists", "position", "ids", "viewpoints", "mean", "components"]
+        keys = ("name", "lists", "position", "ids", "viewpoints", "mean", "components")
     else:
         raise ValueError("it is of another format")
     parts, start = [], len(magic)
@@ -176,8 +175,8 @@ def _read(data: bytes) -> tuple[dict[str, npt.NDArray[Any]], InvertedLists]:
     codes = arrays["codes"]
     if codes.dtype != np.int8:
         raise ValueError(f"its codes have type {codes.dtype}")
-    lists = {name: arrays[name] for name in ("centroids", "ranges", "sizes", "rows")}
-    return arrays, InvertedLists(**lists, codes=codes.view(np.uint8))
+    centroids, ranges, sizes, rows = (arrays[name] for name in ("centroids", "ranges", "sizes", "rows"))
+    return arrays, InvertedLists(centroids, ranges, sizes, rows, codes.view(np.uint8))
 
 
 def needs_index(count: int) -> bool:

@@ -20,8 +20,11 @@ from rosbags.interfaces import Connection
 from nre_ros.errors import NreError, PoseError
 from nre_ros.keyframes.importers.bag.topics import POSE_TYPES, TF_TYPE, ImportTopics
 from nre_ros.keyframes.importers.pose_checks import check_quaternion
+from nre_ros.keyframes.importers.pose_frames import extrinsics_option
 from nre_ros.keyframes.importers.trajectory import Trajectory
 from nre_ros.messages.damaged_bag import readable_messages
+from nre_ros.messages.frame_ids import frame_name
+from nre_ros.messages.optical_frames import is_optical, is_optical_of_body
 from nre_ros.messages.stamps import header_stamp, stamp_in_recording, stamp_nanoseconds
 from nre_ros.messages.transform_buffer import TransformBuffer
 
@@ -63,6 +66,7 @@ class BagIndex:
         without_stamp: Number of images that are placed by the time of their recording.
         repeated: Number of images that have the stamp of another image, and are left out.
         T_camera_depth: [4, 4] from the depth camera's frame to the colour camera's; None if it is not known.
+        frame_warning: Which optical frame the images should carry in place of the frame of a body; empty if none.
     """
 
     images: dict[int, RecordedImage] = field(default_factory=dict)
@@ -72,6 +76,7 @@ class BagIndex:
     without_stamp: int = 0
     repeated: int = 0
     T_camera_depth: npt.NDArray[np.float64] | None = None
+    frame_warning: str = ""
 
 
 class BagIndexer:
@@ -85,7 +90,7 @@ class BagIndexer:
     """
 
     def __init__(self, reader: AnyReader, topics: ImportTopics, frames: tuple[str, ...], pose_of: str) -> None:
-        self._reader, self._topics, self._frames, self._pose_of = reader, topics, frames, pose_of
+        self._reader, self._topics, self._frames, self._pose_of = reader, topics, frames, frame_name(pose_of)
         self._buffer = TransformBuffer(_CACHE_SECONDS)
         self._trajectory = Trajectory(_MAX_POSE_TOPIC_GAP)
         self._pose_frame = self._pose_child = ""
@@ -104,6 +109,7 @@ class BagIndexer:
         self._index.frames = self._frames or (self._pose_frame,)
         self._read_images()
         self._relate_depth()
+        self._index.frame_warning = self._optical_sibling()
         self._index.damage += list(self._refusals.values())
         if self._wrong_poses:
             self._index.damage.append(
@@ -146,19 +152,20 @@ class BagIndexer:
     def _insert_transforms(self, message: Any, static: bool, log_time: int = 0) -> None:
         for item in message.transforms:
             t, q = item.transform.translation, item.transform.rotation
+            parent, child = frame_name(item.header.frame_id), frame_name(item.child_frame_id)
             refusal = self._buffer.insert(
                 stamp_nanoseconds(item.header.stamp) or log_time,
-                item.header.frame_id,
-                item.child_frame_id,
+                parent,
+                child,
                 [t.x, t.y, t.z],
                 [q.x, q.y, q.z, q.w],
                 static,
             )
             if refusal:  # of each kind and frame one example
-                self._refusals.setdefault(f"{refusal.split()[0]} {item.child_frame_id}", refusal)
-            elif self._parents.get(item.child_frame_id) != item.header.frame_id:
-                self._parents[item.child_frame_id] = item.header.frame_id
-                self._check_loop(item.child_frame_id)
+                self._refusals.setdefault(f"{refusal.split()[0]} {child}", refusal)
+            elif self._parents.get(child) != parent:
+                self._parents[child] = parent
+                self._check_loop(child)
 
     def _check_loop(self, frame: str) -> None:
         chain = [frame]
@@ -170,7 +177,7 @@ class BagIndexer:
 
     def _add_pose(self, message: Any, kind: str, log_time: int) -> None:
         self._pose_frame = _frame(message)
-        self._pose_child = self._pose_of or getattr(message, "child_frame_id", "").removeprefix("/")
+        self._pose_child = self._pose_of or frame_name(getattr(message, "child_frame_id", ""))
         pose = message.pose if kind == POSE_TYPES[0] else message.pose.pose
         position = [pose.position.x, pose.position.y, pose.position.z]
         quaternion = [pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w]
@@ -213,8 +220,25 @@ class BagIndexer:
             except NreError:
                 pass  # reported where the transform is needed
 
+    def _optical_sibling(self) -> str:
+        """The warning about images that carry the frame of the camera's body beside an optical frame in TF."""
+        for frame in sorted({entry.frame for entry in self._index.images.values()}):
+            if is_optical(frame):
+                continue
+            for name in sorted(filter(is_optical, self._buffer.frame_names())):
+                try:
+                    T = self._buffer.lookup(frame, name, 0)
+                except NreError:
+                    continue
+                if is_optical_of_body(T):
+                    return (
+                        f"warning: the images carry frame {frame}, which by TF is no optical frame: its x axis looks along "
+                        f"the optical axis of {name}. If the images are those of {name}, poses are turned by 120 degrees: "
+                        f"give {extrinsics_option(T)}"
+                    )
+        return ""
+
 
 def _frame(message: Any) -> str:
-    """The frame in a message's header, without the leading slash of older drivers."""
-    frame: str = message.header.frame_id.removeprefix("/")
-    return frame
+    """The frame in a message's header."""
+    return frame_name(message.header.frame_id)

@@ -17,12 +17,13 @@ from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.depth_registration import register_depth
 from nre_ros.keyframes.importers.bag.index import BagIndexer
 from nre_ros.keyframes.importers.bag.options import BagOptions
-from nre_ros.keyframes.importers.bag.topics import choose_topics
-from nre_ros.keyframes.importers.image_files import check_depth_size, nearest_stamp
+from nre_ros.keyframes.importers.bag.topics import TF_TYPE, choose_topics
+from nre_ros.keyframes.importers.image_files import check_depth_scale, check_depth_size, nearest_stamp
 from nre_ros.messages.bag import topic_listing
 from nre_ros.messages.camera_history import CameraHistory
 from nre_ros.messages.damaged_bag import open_readable, readable_messages
-from nre_ros.messages.depth_images import depth_array
+from nre_ros.messages.depth_images import depth_array, encoded_depth_scale
+from nre_ros.messages.frame_ids import frame_name
 from nre_ros.messages.images import image_array
 from nre_ros.messages.stamps import seconds_text, stamp_in_recording
 
@@ -74,7 +75,8 @@ class BagRecording:
     def _read(self, options: BagOptions, problem: str) -> None:
         """Chooses topics, and reads stamps, poses and cameras."""
         self.topics = choose_topics(self._reader, self.path, options)
-        frames = (options.frame,) if options.frame else () if self.topics.poses else _USUAL_FRAMES
+        self._depth_scale = None if options.depth_scale is None else check_depth_scale(options.depth_scale)
+        frames = (frame_name(options.frame),) if options.frame else () if self.topics.poses else _USUAL_FRAMES
         self._index = BagIndexer(self._reader, self.topics, frames, options.pose_of).run()
         self.frame_id = self._map_frame()
         stamps = sorted(self._index.images)
@@ -88,6 +90,7 @@ class BagRecording:
             self.topics.note(),
             f"{len(self.names)} images, poses in frame {self.frame_id}",
             *(f"bag {self.path}: {line}" for line in (*problems, *self._index.damage)),
+            *([self._index.frame_warning] if self._index.frame_warning else []),
             *(line for topic, history in self._histories() for line in history.notes(topic)),
         )
         self.counts = self._image_counts()
@@ -102,6 +105,7 @@ class BagRecording:
             "frame": self.frame_id,
             "topics": repr(self.topics),
             "poses": hashlib.sha256(poses).hexdigest(),
+            **({} if self._depth_scale is None else {"depth_scale": self._depth_scale}),
             **({"cameras": repr(self._cameras.cameras)} if len(self._cameras.cameras) > 1 else {}),
         }
 
@@ -161,9 +165,23 @@ class BagRecording:
         stamp = self._stamps[name]
         depth_stamp = int(self._depth_stamps[nearest_stamp(self._depth_stamps, stamp, MAX_DEPTH_OFFSET)])
         log_time, frame = self._index.depths[depth_stamp]
-        depth = depth_array(self._message(self.topics.depth, log_time, depth_stamp))
+        depth = depth_array(self._message(self.topics.depth, log_time, depth_stamp), self._depth_scale)
         depth_camera = None if self._depth_cameras is None else self._depth_cameras.at(depth_stamp, log_time)
         return self._registered(depth, frame, depth_camera, self._index.images[stamp].frame, self.camera(name))
+
+    def depth_scale(self) -> float | None:
+        """Returns the depth value of one metre, by the options or by the encoding of the first depth image.
+
+        Returns:
+            The value; None if no depth image can be read.
+        """
+        if self._depth_scale is not None or not len(self._depth_stamps):
+            return self._depth_scale
+        stamp = int(self._depth_stamps[0])
+        try:
+            return encoded_depth_scale(self._message(self.topics.depth, self._index.depths[stamp][0], stamp))
+        except ImageError:
+            return None
 
     def _registered(
         self, depth: npt.NDArray[np.float32], frame: str, depth_camera: Camera | None, camera_frame: str, camera: Camera
@@ -235,9 +253,12 @@ class BagRecording:
             if any(frame in entry.poses for entry in entries):
                 return frame
         found = {connection.topic: connection.msgtype for connection in self._reader.connections}
+        static = any(kind == TF_TYPE and topic.endswith("_static") for topic, kind in found.items())
+        cure = "" if static else "the bag has no /tf_static, which is sent only once: record it from the start; "
         raise ImportSourceError(
-            f"no image of {self.topics.image} has a pose: {entries[-1].errors[self._index.frames[-1]]}; name --poses "
-            f"or --frame; the bag has: {topic_listing(found)}"
+            f"no image of {self.topics.image} of bag {self.path} has a pose: "
+            f"{entries[-1].errors[self._index.frames[-1]]}; {cure}name --poses or --frame; the bag has: "
+            f"{topic_listing(found)}"
         )
 
 

@@ -70,6 +70,10 @@ class BagDepthSource(_BagSource, DepthSource):
         """Returns the depth of an image; see ``DepthSource``."""
         return self.recording.depth(name)
 
+    def depth_unit(self) -> float | None:
+        """Returns the depth value of one metre; see ``MapSource``."""
+        return self.recording.depth_scale()
+
 
 class BagImageSource(_BagSource, TriangulatedSource):
     """The images of a bag without depth: points are triangulated between images that overlap."""

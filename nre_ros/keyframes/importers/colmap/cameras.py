@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 
 from nre_ros.errors import CameraError, ImportSourceError
-from nre_ros.geometry import EQUIDISTANT, PINHOLE, RADIAL_TANGENTIAL, Camera
+from nre_ros.geometry import EQUIDISTANT, PINHOLE, RADIAL_TANGENTIAL, Camera, check_camera
 from nre_ros.keyframes.importers.colmap.binary_file import read_binary_file
 from nre_ros.keyframes.importers.text_files import numbered_entries, without_header
 
@@ -87,7 +87,7 @@ def camera_from_colmap(model: str, width: int, height: int, parameters: Iterable
         The camera, in this package's pixel convention.
 
     Raises:
-        CameraError: The model is not supported, or the parameters cannot be used.
+        CameraError: The model is not supported, or the parameters cannot be used or are impossible.
     """
     if model not in _MODELS:
         raise CameraError(f"COLMAP camera model {model} is not supported, known: {', '.join(_MODELS)}")
@@ -98,7 +98,9 @@ def camera_from_colmap(model: str, width: int, height: int, parameters: Iterable
     if one_focal_length:
         values.insert(1, values[0])
     fx, fy, cx, cy, *rest = values
-    return Camera(int(width), int(height), fx, fy, cx - HALF_PIXEL, cy - HALF_PIXEL, own_model, distortion(rest))
+    return check_camera(
+        Camera(int(width), int(height), fx, fy, cx - HALF_PIXEL, cy - HALF_PIXEL, own_model, distortion(rest))
+    )
 
 
 def camera_of_size(cameras: Sequence[Camera], image: npt.NDArray[Any]) -> Camera:

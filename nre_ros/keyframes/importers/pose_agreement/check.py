@@ -5,27 +5,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.transform import Rotation
 
 from nre_ros.errors import NreError
-from nre_ros.keyframes.importers.map_source import MapSource
+from nre_ros.geometry import Camera, camera_warnings
+from nre_ros.keyframes.building.builder import DEPTH_RANGE
+from nre_ros.keyframes.importers.map_source import MapSource, PosedImageSource
 from nre_ros.keyframes.importers.pose_agreement.agreement import AGREEING, agreements
-from nre_ros.keyframes.importers.pose_agreement.hypotheses import Hypothesis, best_hypothesis
+from nre_ros.keyframes.importers.pose_agreement.hypotheses import INVERSE, W_FIRST, W_LAST, Hypothesis, best_hypothesis
 from nre_ros.keyframes.importers.pose_agreement.pairs import ANCHORS, ImagePair, PairFinder
-from nre_ros.keyframes.importers.pose_frames import POSE_FRAMES
+from nre_ros.keyframes.importers.pose_frames import extrinsics_option
 
-GOOD = 0.75
-"""Least share of the image pairs that agree with the poses in a good source."""
+GOOD = 0.8
+"""Least share of the image pairs that agree with the poses in a good source (``benchmarks/pose_mistakes.py``)."""
 BAD = 0.4
 """Largest share in a source that is refused."""
 _FEW = 3
 """With fewer pairs a source is never refused."""
 _EXPLAINS = 0.7
 """Least share of agreeing pairs with which a hypothesis explains a disagreement."""
+
+LIKELY_CAUSES = (
+    "poses of other images (shifted or shuffled lists), inverse poses, quaternions with w first, poses of the robot's "
+    "body, depth in another unit, intrinsics of another resolution"
+)
+_CURES = {
+    INVERSE: "the other --pose-direction (rgbd), or inverse poses",
+    W_FIRST: "--poses-format wxyz (rgbd), or quaternions with w at the end",
+    W_LAST: "--poses-format tum (rgbd), or quaternions with w at the beginning",
+}
 
 
 @dataclass(frozen=True)
@@ -37,12 +48,20 @@ class PoseCheck:
         agreeing: Number of pairs that agree with the poses.
         cause: The mistakes that explain the disagreement; None if nothing disagrees, or nothing explains it.
         why_not: Why nothing was compared; empty if something was.
+        median_depth: Median depth of the matches in metres; nan without depth.
+        depth_unit: Depth value of one metre as the source was read; None if the user cannot choose it.
+        T_pose_cam: [4, 4] pose of the camera in the frame of the poses, as the user gave it; None if not.
+        camera_warnings: What is unusual about the cameras, one line each.
     """
 
     pairs: int
     agreeing: int
     cause: Hypothesis | None = None
     why_not: str = ""
+    median_depth: float = float("nan")
+    depth_unit: float | None = None
+    T_pose_cam: npt.NDArray[np.float64] | None = None
+    camera_warnings: tuple[str, ...] = ()
 
     @property
     def good(self) -> bool:
@@ -62,49 +81,36 @@ class PoseCheck:
         return f"{verdict}{self.agreeing} of {self.pairs} image pairs agree with the poses"
 
     def lines(self) -> list[str]:
-        """Returns what the user should read and do, one line each; empty if the source is good."""
+        """Returns what the user should read and do, one line each; empty if nothing is wrong."""
+        lines = list(self.camera_warnings)
         if self.good:
-            return []
-        lines = [f"{self.summary()}; of good sources at least {GOOD:.0%} do"]
-        if self.cause is None:
-            lines.append(
-                "likely causes: poses of other images (shifted or shuffled lists), inverse poses, quaternions with w "
-                "first, poses of the robot's body, depth in another unit, intrinsics of another resolution. None of "
-                "those tried explains the images"
-            )
             return lines
-        lines.append(
-            f"likely cause ({self.cause.agreeing:.0%} of the pairs then agree): {'; '.join(self.cause.mistakes)}"
-        )
-        return lines + [f"to correct it: {cure}" for cure in cures(self.cause)]
+        lines.append(f"{self.summary()}; of good sources at least {GOOD:.0%} do")
+        if self.cause is not None:
+            mistakes = "; ".join(self.cause.mistakes)
+            lines.append(f"likely cause ({self.cause.agreeing:.0%} of the pairs then agree): {mistakes}")
+            return lines + [f"to correct it: {cure}" for cure in self._cures(self.cause)]
+        if not DEPTH_RANGE[0] <= self.median_depth <= DEPTH_RANGE[1] and np.isfinite(self.median_depth):
+            unit = "" if self.depth_unit is None else f"; --depth-scale is {self.depth_unit:g} here"
+            lines.append(
+                f"likely cause: depth in another unit, since the median depth is {self.median_depth:.3g} m{unit}"
+            )
+        else:
+            lines.append(f"likely causes: {LIKELY_CAUSES}. None of those tried explains the images")
+        return lines
 
-
-def cures(cause: Hypothesis) -> list[str]:
-    """Returns the options of ``map build`` that correct mistakes.
-
-    Args:
-        cause: The mistakes.
-    """
-    found = []
-    if cause.T_pose_cam is not None:
-        found.append(_extrinsics_option(cause.T_pose_cam))
-    if cause.depth_scale != 1.0:
-        found.append(f"--depth-scale with the scale used here times {1 / cause.depth_scale:.3g}")
-    return found
-
-
-def _extrinsics_option(T_pose_cam: npt.NDArray[np.float64]) -> str:
-    for name, (axes, _) in POSE_FRAMES.items():
-        if np.allclose(axes[:3, :3], T_pose_cam[:3, :3], atol=1e-3):
-            place = T_pose_cam[:3, 3]
-            at = "" if np.abs(place).max() < 0.02 else f" --extrinsics '{_numbers(place)}' (as measured)"
-            return f"--pose-frame {name}{at}; or poses of the camera's optical frame"
-    numbers = _numbers([*T_pose_cam[:3, 3], *Rotation.from_matrix(T_pose_cam[:3, :3]).as_quat()])
-    return f"--extrinsics '{numbers}' (as measured); or poses of the camera's optical frame"
-
-
-def _numbers(values: Sequence[float] | npt.NDArray[np.float64]) -> str:
-    return " ".join(f"{value:.4g}" for value in values)
+    def _cures(self, cause: Hypothesis) -> list[str]:
+        """The options of ``map build`` that correct mistakes."""
+        found = [cure for mistake, cure in _CURES.items() if mistake in cause.mistakes]
+        if cause.T_pose_cam is not None:
+            T = cause.T_pose_cam if self.T_pose_cam is None else self.T_pose_cam @ cause.T_pose_cam
+            found.append(f"{extrinsics_option(T)} (as measured); or poses of the camera's optical frame")
+        if cause.depth_scale != 1.0:
+            unit, factor = self.depth_unit, 1 / cause.depth_scale
+            found.append(
+                f"depth values {factor:.3g} times smaller" if unit is None else f"--depth-scale {unit * factor:.6g}"
+            )
+        return found
 
 
 def check_poses(source: MapSource, anchors: int = ANCHORS) -> PoseCheck:
@@ -118,27 +124,44 @@ def check_poses(source: MapSource, anchors: int = ANCHORS) -> PoseCheck:
         The outcome, with the likely cause of a disagreement.
     """
     names = list(dict.fromkeys(source.names()))
-    poses = known_poses(source, names)
+    poses, cameras = _poses_and_cameras(source, names)
+    warnings = tuple(
+        f"camera of {name}: {warning}" for camera, name in cameras.items() for warning in camera_warnings(camera)
+    )
     if np.isfinite(poses).all((1, 2)).sum() < 2:
-        return PoseCheck(0, 0, why_not="fewer than two images have a pose")
-    pairs = PairFinder(source, names, poses).find(anchors)
-    if not pairs:
-        return PoseCheck(0, 0, why_not="no two of the images that were compared show the same scene")
-    check = PoseCheck(len(pairs), int((agreements(pairs, poses) >= AGREEING).sum()))
-    return check if check.good else PoseCheck(check.pairs, check.agreeing, _cause(pairs, poses))
+        return PoseCheck(0, 0, why_not="fewer than two images have a pose", camera_warnings=warnings)
+    check = judge(PairFinder(source, names, poses).find(anchors), poses)
+    T_pose_cam = source.T_pose_cam if isinstance(source, PosedImageSource) else None
+    return replace(check, depth_unit=source.depth_unit(), T_pose_cam=T_pose_cam, camera_warnings=warnings)
 
 
-def known_poses(source: MapSource, names: Sequence[str]) -> npt.NDArray[np.float64]:
-    """Collects the poses of a source's images.
+def judge(pairs: Sequence[ImagePair], poses: npt.NDArray[np.float64], explain: bool = True) -> PoseCheck:
+    """Compares image pairs with poses.
 
     Args:
-        source: The source.
-        names: Names of the images.
+        pairs: The pairs.
+        poses: [V, 4, 4] poses of the images; nan for an image without a pose.
+        explain: Whether the cause of a disagreement is sought.
 
     Returns:
-        ``T_map_cam`` [V, 4, 4]; nan for an image without a pose.
+        The outcome.
     """
+    if not pairs:
+        return PoseCheck(0, 0, why_not="no two of the images that were compared show the same scene")
+    depths = np.concatenate([pair.depths.ravel() for pair in pairs])
+    median = float(np.median(depths[depths > 0])) if (depths > 0).any() else float("nan")
+    agreeing = int((agreements(pairs, poses) >= AGREEING).sum())
+    check = PoseCheck(len(pairs), agreeing, median_depth=median)
+    if check.good or not explain:
+        return check
+    best = best_hypothesis(pairs, poses)
+    return replace(check, cause=best) if best.mistakes and best.agreeing >= _EXPLAINS else check
+
+
+def _poses_and_cameras(source: MapSource, names: Sequence[str]) -> tuple[npt.NDArray[np.float64], dict[Camera, str]]:
+    """``T_map_cam`` [V, 4, 4] of the images, nan for one without a pose; and the first image of each camera."""
     poses = np.full((len(names), 4, 4), np.nan)
+    cameras: dict[Camera, str] = {}
     for i, name in enumerate(names):
         try:
             known = source.pose_and_camera(name)
@@ -146,9 +169,5 @@ def known_poses(source: MapSource, names: Sequence[str]) -> npt.NDArray[np.float
             continue  # reported when the image is imported
         if known is not None:
             poses[i] = known[0]
-    return poses
-
-
-def _cause(pairs: Sequence[ImagePair], poses: npt.NDArray[np.float64]) -> Hypothesis | None:
-    best = best_hypothesis(pairs, poses)
-    return best if best.mistakes and best.agreeing >= _EXPLAINS else None
+            cameras.setdefault(known[1], name)
+    return poses, cameras

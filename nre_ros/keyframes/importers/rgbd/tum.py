@@ -117,6 +117,10 @@ class TumSource(DepthSource):
         nearest = nearest_stamp(self._depth_stamps, self.stamps[name], MAX_OFFSET)
         return read_depth(self.folder / self._depth_names[nearest], self.depth_scale)
 
+    def depth_unit(self) -> float | None:
+        """Returns the depth value of one metre; see ``MapSource``."""
+        return self.depth_scale
+
 
 def _camera_of(folder: Path) -> Camera:
     for name, camera in CAMERAS.items():
@@ -132,6 +136,8 @@ def _stamped_files(path: Path) -> list[tuple[int, str]]:
     entries = []
     for _, line in without_header(numbered_entries(path)):
         fields = split_fields(line)
+        if len(fields) > 2 and fields == line.split():  # a name with spaces
+            fields = line.split(maxsplit=1)
         if len(fields) != 2:
             raise ImportSourceError(f"{path}: not 'timestamp filename': {line[:80]!r}")
         try:
