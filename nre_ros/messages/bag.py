@@ -11,9 +11,11 @@ from typing import Any
 
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
+from rosbags.rosbag2 import ReaderError
 from rosbags.typesys import Stores, get_typestore
 
 from nre_ros.errors import ImportSourceError, NreError
+from nre_ros.untrusted_sqlite import SCHEMA_QUERY, UNTRUSTED_FILE_PRAGMAS, active_schema_entry
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 CAMERA_INFO_TYPE = "sensor_msgs/msg/CameraInfo"
@@ -48,7 +50,8 @@ class BagReader(AnyReader):
             ImportSourceError: The bag cannot be read.
         """
         try:
-            super().open()
+            with _untrusted_databases():
+                super().open()
             self._check_summary()
         except Exception as error:
             if self.stack:
@@ -105,6 +108,30 @@ class BagReader(AnyReader):
     def _error(self, what: str, error: Exception) -> NreError:
         reason = " ".join(str(error).split()) or type(error).__name__
         return error if isinstance(error, NreError) else ImportSourceError(f"bag {self._name} {what}: {reason}")
+
+
+@contextmanager
+def _untrusted_databases() -> Iterator[None]:
+    """Context in which rosbags opens the files of the storage format sqlite3 as files of unknown origin.
+
+    They are not checked as a whole, which takes minutes, and so that damaged bags are read as far as possible.
+    """
+    import apsw  # of rosbags
+
+    def check(connection: apsw.Connection) -> None:
+        for pragma in UNTRUSTED_FILE_PRAGMAS:
+            connection.execute(pragma)
+        entries = connection.execute(SCHEMA_QUERY).fetchall()
+        if active := active_schema_entry(
+            (str(kind), str(name), sql if isinstance(sql, bytes) else None) for kind, name, sql in entries
+        ):
+            raise ReaderError(f"the database contains {active}, which no recorder writes")
+
+    apsw.connection_hooks.append(check)
+    try:
+        yield
+    finally:
+        apsw.connection_hooks.remove(check)
 
 
 @contextmanager

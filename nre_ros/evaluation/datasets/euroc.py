@@ -111,8 +111,7 @@ def _read_sensor(path: Path) -> tuple[Camera, np.ndarray]:
         if model is None:
             unknown = values["distortion_model"]
             raise CameraError(f"{path}: unknown distortion_model {unknown!r}, known: {', '.join(_MODELS)}")
-        camera = Camera(width, height, fx, fy, cx, cy, model, fitting_coefficients(model, distortion))
-        return check_camera(camera), T
+        return check_camera(Camera(width, height, fx, fy, cx, cy, model, fitting_coefficients(model, distortion))), T
     except OSError as error:
         raise ImportSourceError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:

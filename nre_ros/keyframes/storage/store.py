@@ -99,7 +99,7 @@ class KeyframeStore:
             backbone_name: Name of the features.
             weights_hash: SHA-256 of the network's weights.
             frame_id: Name of the map's frame.
-            overwrite: Whether to replace an existing file.
+            overwrite: Whether to replace an existing map; a file of another kind is never replaced.
             retrieval: Name of the global descriptor.
             source: Where the map comes from, as free text or JSON.
             exclusive: Whether to keep other processes from opening the map meanwhile.
@@ -108,11 +108,12 @@ class KeyframeStore:
             The empty map; the caller closes the store.
 
         Raises:
-            MapError: The file exists and ``overwrite`` is not set, or it cannot be written.
+            MapError: The file exists and ``overwrite`` is not set, is no map, or cannot be written.
         """
         path = Path(path)
         if path.exists() and not overwrite:
             raise MapError(f"map {path} exists already, it is not overwritten")
+        check_replaceable(path)
         try:
             for old in (path, *sidecars(path)):
                 old.unlink(missing_ok=True)

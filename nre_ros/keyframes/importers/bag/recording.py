@@ -37,6 +37,7 @@ class BagRecording:
     """A bag's images with their camera, pose and, where there is one, depth.
 
     The bag is read once for the stamps and poses; images are read when they are needed. Threads may share a recording.
+    The caller closes it.
 
     Args:
         bag: Folder of a rosbag2, or one of its files.
@@ -56,7 +57,23 @@ class BagRecording:
     def __init__(self, bag: Path | str, options: BagOptions = BagOptions()) -> None:
         self.path = Path(bag)
         self._lock = Lock()  # of the reader
+        self._closed = False
         self._reader, problem = open_readable(self.path)
+        try:
+            self._read(options, problem)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Closes the bag's files; images and depth cannot be read any more. Closing twice is allowed."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._reader.close()
+
+    def _read(self, options: BagOptions, problem: str) -> None:
+        """Chooses topics, and reads stamps, poses and cameras."""
         self.topics = choose_topics(self._reader, self.path, options)
         self._depth_scale = None if options.depth_scale is None else check_depth_scale(options.depth_scale)
         frames = (frame_name(options.frame),) if options.frame else () if self.topics.poses else _USUAL_FRAMES
