@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ from nre_ros.cli.arguments import (
 from nre_ros.cli.output import print_table
 from nre_ros.errors import ImportSourceError
 from nre_ros.features import BACKBONES, DEFAULT_BACKBONE
+from nre_ros.packages import ESTIMATOR
 
 if TYPE_CHECKING:
     from nre_ros.keyframes.building.culling import CullingRule
@@ -73,7 +76,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         if importer.name != "colmap":  # a model's points fix what its poses are of
             _add_pose_frame(parser)
         _add_build_options(parser)
-        parser.set_defaults(func=_build, make_source=importer.make_source, usage_error=parser.error)
+        parser.set_defaults(
+            func=_build, make_source=importer.make_source, usage_error=parser.error, packages=(*ESTIMATOR, "tqdm")
+        )
 
 
 def _add_build_options(parser: argparse.ArgumentParser) -> None:
@@ -183,7 +188,7 @@ def _add_rgbd_arguments(parser: argparse.ArgumentParser) -> None:
         help="poses, 't x y z qx qy qz qw' or with a header; line i belongs to line i of LIST",
     )
     parser.add_argument("--list", metavar="LIST", help="file of image names, one a line")
-    add_pose_convention(parser, "--poses-format", "--pose-direction", "the poses")
+    add_pose_convention(parser, "--pose-format", "--pose-direction", "the poses")
     parser.add_argument(
         "--camera",
         metavar="CAMERAS.txt",
@@ -201,7 +206,7 @@ def _rgbd_source(args: argparse.Namespace) -> MapSource:
     from nre_ros.keyframes.importers.rgbd.layouts import rgbd_folder_source
 
     lists = {"--images": args.images, "--depth": args.depth, "--poses": args.poses, "--list": args.list}
-    convention = PoseConvention(args.poses_format, args.pose_direction)
+    convention = PoseConvention(args.pose_format, args.pose_direction)
     if args.folder is not None:
         given = [option for option, value in lists.items() if value is not None]
         if given:
@@ -326,27 +331,36 @@ _IMPORTERS = (
 
 
 def _build(args: argparse.Namespace) -> int:
+    """Builds the map, prints the closing table, and closes the source."""
+    with ExitStack() as sources:
+        return _build_map(args, sources)
+
+
+def _build_map(args: argparse.Namespace, sources: ExitStack) -> int:
     """Builds the map and prints the closing table."""
     from nre_ros.features import choose_device, load_backbone
     from nre_ros.keyframes.building.builder import KeyframeBuilder
     from nre_ros.keyframes.importers.build_map import build_map
-    from nre_ros.keyframes.importers.pose_agreement.check import check_poses
+    from nre_ros.keyframes.importers.pose_agreement.check import LIKELY_CAUSES, check_poses
     from nre_ros.keyframes.importers.pose_agreement.pairs import ANCHORS, DIAGNOSIS_ANCHORS
 
     if args.output is None and not args.diagnose:
         args.usage_error("the following arguments are required: -o/--output")
     try:
-        source = _open_source(args)  # before the network is loaded: a mistyped folder is reported at once
+        # before the network is loaded: a mistyped folder is reported at once
+        source = sources.enter_context(closing(_open_source(args)))
         check = check_poses(source, DIAGNOSIS_ANCHORS if args.diagnose else ANCHORS)
         for line in check.lines():
             print(f"warning: {line}", file=sys.stderr)
+        if not (check.good or check.refused or args.diagnose):
+            print(f"warning: to compare more images: nre_ros {_diagnosis_command()}", file=sys.stderr)
         if args.diagnose:
             print_table(("pose check", check.summary()))
             return 0 if check.good else 1
         if check.refused and not args.accept_poses:
             raise ImportSourceError(
-                f"map {args.output} is not written: {check.summary()}. Correct the source, try more with --diagnose, or "
-                "give --accept-poses"
+                f"map {args.output} is not written: {check.summary()}. Correct the source, compare more images (nre_ros "
+                f"{_diagnosis_command()}), or give --accept-poses"
             )
         builder = KeyframeBuilder(load_backbone(args.features, choose_device(args.device)), args.points, seed=args.seed)
         report = build_map(
@@ -361,7 +375,23 @@ def _build(args: argparse.Namespace) -> int:
         print(f"interrupted; the same command continues {args.output}.partial", file=sys.stderr)
         return 130
     _print_report(report, source, check)
+    if support_warning := report.support_warning():
+        print(
+            f"warning: {support_warning}. Likely causes: {LIKELY_CAUSES}. To find out: nre_ros {_diagnosis_command()}",
+            file=sys.stderr,
+        )
     return 0
+
+
+def _diagnosis_command() -> str:
+    """This command with --diagnose in place of what concerns the map file."""
+    left_out = ("--force", "--accept-poses", "--output=")
+    kept = [argument for argument in sys.argv[1:] if not argument.startswith(left_out)]
+    for option in ("-o", "--output"):
+        if option in kept:
+            place = kept.index(option)
+            kept = kept[:place] + kept[place + 2 :]
+    return shlex.join([*kept, "--diagnose"])
 
 
 def _open_source(args: argparse.Namespace) -> MapSource:
@@ -397,6 +427,7 @@ def _print_report(report: ImportReport, source: MapSource, check: PoseCheck) -> 
         ("points", report.points),
         ("pose check", check.summary()),
         *((what, f"{count} points{of_this_run}") for what, count in sorted(report.tally.items())),
+        ("named more than once", report.repeated or None),
         ("resumed", report.resumed or None),
         *source.counts,
         ("duplicates left out", len(report.near_duplicates)),

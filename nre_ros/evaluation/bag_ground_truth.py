@@ -13,7 +13,7 @@ import numpy.typing as npt
 from rosbags.highlevel import AnyReader
 from scipy.spatial.transform import Rotation
 
-from nre_ros.errors import EvaluationError, PoseError
+from nre_ros.errors import EvaluationError, NreError, PoseError
 from nre_ros.evaluation.ground_truth import GroundTruth, GroundTruthEntries
 from nre_ros.geometry import pose_matrix
 from nre_ros.keyframes.importers.bag.topics import POSE_TYPES
@@ -88,6 +88,7 @@ class _StaticTransforms:
         self._buffer = TransformBuffer()
         self._T_child_cam: dict[str, npt.NDArray[np.float64]] = {}
         connections = [connection for connection in reader.connections if connection.topic.endswith("/tf_static")]
+        self._has_static = bool(connections)
         for connection, _, raw in reader.messages(connections) if connections else ():
             message: Any = reader.deserialize(raw, connection.msgtype)
             for item in message.transforms:
@@ -102,6 +103,16 @@ class _StaticTransforms:
         if not child or not self._camera_frame or child == self._camera_frame:
             return numbers
         if child not in self._T_child_cam:
-            self._T_child_cam[child] = self._buffer.lookup(child, self._camera_frame, 0)
+            try:
+                self._T_child_cam[child] = self._buffer.lookup(child, self._camera_frame, 0)
+            except NreError as error:
+                cure = (
+                    ""
+                    if self._has_static
+                    else "; the bag has no /tf_static, which is sent once: record it from the start"
+                )
+                raise EvaluationError(
+                    f"ground truth of frame {child} cannot be converted to the camera's {self._camera_frame}: {error}{cure}"
+                ) from error
         T = pose_matrix(numbers[:3], numbers[3:]) @ self._T_child_cam[child]
         return np.r_[T[:3, 3], Rotation.from_matrix(T[:3, :3]).as_quat()]

@@ -46,6 +46,7 @@ class Diagnostics:
             facts: Called at each publication for more values, name -> value, such as the map's file.
         """
         self._node, self._facts = node, facts
+        self._name = node.get_fully_qualified_name().lstrip("/")  # all robots publish on /diagnostics
         self._topic = DisplayTopic(node, DiagnosticArray, "/diagnostics")
         self._lock = threading.Lock()
         self._started = time.monotonic()
@@ -104,7 +105,7 @@ class Diagnostics:
             level, text = self._level()
             values = self._values()
         values.update(self._facts())
-        status = DiagnosticStatus(level=level, name=f"{self._node.get_name()}: localization", message=text)
+        status = DiagnosticStatus(level=level, name=f"{self._name}: localization", message=text)
         status.hardware_id = values.get("device", "")
         status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
         message = DiagnosticArray(status=[status])

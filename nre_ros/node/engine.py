@@ -26,6 +26,7 @@ from nre_ros.localization.result import LocalizationResult
 from nre_ros.messages.frame_ids import frame_name
 from nre_ros.node.diagnostics import device_facts
 from nre_ros.node.parameters import ParameterError, value_of
+from nre_ros.node.start_checks import user_path
 from nre_ros.process import return_memory
 
 _RETRY_SECONDS = 60.0
@@ -161,7 +162,7 @@ class Engine:
         Raises:
             MapError: The copy cannot be written.
         """
-        self.store.save_copy(Path(map_file), overwrite)
+        self.store.save_copy(user_path(map_file), overwrite)
 
     def release(self) -> None:
         """Frees the device; ``acquire`` must be called before the next image."""
@@ -200,7 +201,7 @@ class Engine:
         self._logger.info(f"loading {map_file}")
         settings = {name: value_of(self._node, name) for name in ("device", "seed", "retrieve")}
         with _reporting_loss(choose_device(settings["device"])):
-            localizer = Localizer(map_file, **settings)
+            localizer = Localizer(user_path(map_file), **settings)
             localizer.warm_up()
         self._count = len(localizer.store)
         return localizer
@@ -303,7 +304,7 @@ def _reporting_loss(device: torch.device) -> Iterator[None]:
 
 def _create_map(node: Node) -> None:
     """Creates an empty map with the default features if ``map_file`` does not exist."""
-    path = Path(value_of(node, "map_file"))
+    path = user_path(value_of(node, "map_file"))
     if not path.name or path.exists():
         return
     backbone = load_backbone(DEFAULT_BACKBONE)

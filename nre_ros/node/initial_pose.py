@@ -25,6 +25,7 @@ from nre_ros.node.conversions import matrix_of_pose, stamp_nanoseconds
 from nre_ros.node.interfaces import RosInterfaces
 from nre_ros.node.logs import ThrottledLogger
 from nre_ros.node.parameters import value_of
+from nre_ros.node.start_checks import user_path
 from nre_ros.node.tf import FrameLookups, Frames, TransformError
 from nre_ros.pose_faults import covariance_fault
 
@@ -187,7 +188,8 @@ class LastPoseFile:
     """
 
     def __init__(self, node: Node, frames: Frames) -> None:
-        self._path, self._frames, self._logger = value_of(node, "last_pose_file"), frames, node.get_logger()
+        given = value_of(node, "last_pose_file")
+        self._path, self._frames, self._logger = given and str(user_path(given)), frames, node.get_logger()
         self._log = ThrottledLogger(self._logger)
         self._changed = threading.Condition()
         self._unsaved: LastPose | None = None

@@ -15,6 +15,7 @@ from typing import Any
 
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 
 from nre_ros.errors import NreError
 from nre_ros.gate.gate import Gate
@@ -60,7 +61,8 @@ class LocalizeNode(LifecycleNode):
         self._engine: Engine | None = None
         self._active: ActiveNode | None = None
         self._configured = ExitStack()  # closes the parts of the configured node, the last one first
-        declare(self, lambda: self._engine is not None, arguments)
+        self._adopts_map = False  # whether map_file is being set to the map that is open
+        declare(self, lambda: self._engine is not None and not self._adopts_map, arguments)
         self._service_change_state.callback = self._refusing(self._service_change_state.callback)
 
     def start(self) -> bool:
@@ -115,8 +117,16 @@ class LocalizeNode(LifecycleNode):
         self._gate = Gate(gate_settings(self), watch_stamps=False)  # the clock monitor does
         self._pose_publishers = PosePublishers(self)
         self._configured.callback(self._pose_publishers.close)
-        self._offered_services = Services(self, engine, self._gate, self._frames)
+        self._offered_services = Services(self, engine, self._gate, self._frames, self._adopt_map)
         self._configured.callback(self._offered_services.close)
+
+    def _adopt_map(self, map_file: str) -> None:
+        """Sets the parameter ``map_file``, so that the next configuration opens the map that is open now."""
+        self._adopts_map = True
+        try:
+            self.set_parameters([Parameter("map_file", value=map_file)])
+        finally:
+            self._adopts_map = False
 
     def _activate(self) -> None:
         assert self._engine is not None  # of the configured node

@@ -24,6 +24,7 @@ from nre_ros.keyframes.importers.map_source import MapSource
 from nre_ros.keyframes.importers.parallel_import import import_images
 from nre_ros.keyframes.importers.resume_file import open_resume_file, remove_map, resume_path, source_fingerprint
 from nre_ros.keyframes.retrieval.descriptor_index import update_index
+from nre_ros.keyframes.storage.map_file import check_replaceable
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.tools.info import describe_map
 
@@ -54,20 +55,21 @@ def build_map(
         What became of every image.
 
     Raises:
-        MapError: The map exists and ``force`` is not set, or the resume file of another import is in the way.
+        MapError: The map exists and ``force`` is not set, there is a file that is no map, or the resume file of another
+            import is in the way.
         ImportSourceError: No image could be imported.
     """
     started = time.monotonic()
     path = Path(path)
-    if path.is_dir():
-        raise MapError(f"map {path} is a folder")
+    check_replaceable(path)
     if path.exists() and not force:
         raise MapError(f"map {path} exists already, give --force to replace it")
-    names = list(dict.fromkeys(source.names()))
+    listed = source.names()
+    names = list(dict.fromkeys(listed))
     if not names:
         raise ImportSourceError("there are no images to import")
     rule = source.culling_rule if culling is None else culling
-    report = ImportReport(path)
+    report = ImportReport(path, repeated=len(listed) - len(names))
     partial = resume_path(path)
     store = open_resume_file(partial, source_fingerprint(source, builder, rule), builder, source.frame_id, force)
     try:
@@ -75,9 +77,11 @@ def build_map(
         report.resumed = len(done.keys() & set(names))
         _import(names, done, source, builder, store, KeyframeCuller(rule), report, progress)
         update_index(store)
-        if warning:
-            store.set_warning(warning)
         info = describe_map(store)
+        report.keyframes, report.points = info.keyframes, info.points
+        warnings = [text for text in (warning, report.support_warning()) if text]
+        if warnings:
+            store.set_warning("; ".join(warnings))
     finally:
         store.close()
     if info.keyframes == 0:
@@ -85,7 +89,6 @@ def build_map(
         raise ImportSourceError(f"none of the {len(names)} images could be imported, map {path} is not written")
     remove_map(path, sidecars_only=True)  # a log of the replaced map must not be read into the new one
     os.replace(partial, path)
-    report.keyframes, report.points = info.keyframes, info.points
     report.file_bytes = path.stat().st_size
     report.seconds = time.monotonic() - started
     return report
@@ -123,6 +126,7 @@ def _import(
         for image in import_images(todo, source, builder, culler):
             if image.keyframe is not None:
                 store.add(image.keyframe)
+                report.points_of_run += len(image.keyframe.points)
                 culler.add(image.name, image.keyframe.T_map_cam, image.keyframe.points)
                 report.tally += image.tally
             elif image.duplicate_of is not None:

@@ -9,6 +9,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nre_ros.keyframes.building.builder import WITHOUT_SUPPORT
+
+MAX_WITHOUT_SUPPORT = 0.3
+"""Largest share of points without support by another view in a good map."""
+_ENOUGH_KEYFRAMES = 5
+
 
 @dataclass
 class ImportReport:
@@ -23,6 +29,8 @@ class ImportReport:
         seconds: Duration of this run.
         skipped: Name of an image that was left out -> the reason.
         near_duplicates: Name of an image that was left out -> the keyframe that it repeats.
+        repeated: Number of names that the source has more than once; each is imported once.
+        points_of_run: Number of points of the keyframes of this run.
         tally: Points of this run's keyframes that lack something (``KeyframeBuilder.tally``).
     """
 
@@ -34,7 +42,21 @@ class ImportReport:
     seconds: float = 0.0
     skipped: dict[str, str] = field(default_factory=dict)
     near_duplicates: dict[str, str] = field(default_factory=dict)
+    repeated: int = 0
+    points_of_run: int = 0
     tally: Counter[str] = field(default_factory=Counter)
+
+    def support_warning(self) -> str:
+        """Returns one line if more points than in good maps lack the support of another view; empty otherwise.
+
+        A keyframe whose neighbours were not imported lacks support in a good map too: fewer than
+        ``_ENOUGH_KEYFRAMES`` prove nothing.
+        """
+        made = self.keyframes - self.resumed
+        share = self.tally[WITHOUT_SUPPORT] / max(self.points_of_run, 1)
+        if made < _ENOUGH_KEYFRAMES or share <= MAX_WITHOUT_SUPPORT:
+            return ""
+        return f"{share:.0%} of the points are without support by another view (good maps: up to {MAX_WITHOUT_SUPPORT:.0%})"
 
     def frequent_reasons(self, count: int = 8) -> list[tuple[str, int]]:
         """Returns the most frequent reasons why images were skipped, and how often each occurred.

@@ -19,8 +19,8 @@ from nre_ros.keyframes.importers.pose_agreement.hypotheses import INVERSE, W_FIR
 from nre_ros.keyframes.importers.pose_agreement.pairs import ANCHORS, ImagePair, PairFinder
 from nre_ros.keyframes.importers.pose_frames import extrinsics_option
 
-GOOD = 0.75
-"""Least share of the image pairs that agree with the poses in a good source."""
+GOOD = 0.8
+"""Least share of the image pairs that agree with the poses in a good source (``benchmarks/pose_mistakes.py``)."""
 BAD = 0.4
 """Largest share in a source that is refused."""
 _FEW = 3
