@@ -122,7 +122,9 @@ def _untrusted_databases() -> Iterator[None]:
         for pragma in UNTRUSTED_FILE_PRAGMAS:
             connection.execute(pragma)
         entries = connection.execute(SCHEMA_QUERY).fetchall()
-        if active := active_schema_entry((str(kind), str(name), sql) for kind, name, sql in entries):
+        if active := active_schema_entry(
+            (str(kind), str(name), sql if isinstance(sql, bytes) else None) for kind, name, sql in entries
+        ):
             raise ReaderError(f"the database contains {active}, which no recorder writes")
 
     apsw.connection_hooks.append(check)

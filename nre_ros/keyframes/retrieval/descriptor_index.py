@@ -152,7 +152,8 @@ class DescriptorIndex:
 
 def _read(data: bytes) -> tuple[dict[str, npt.NDArray[Any]], InvertedLists]:
     """Splits a serialized index into its arrays, by name, and its lists; raises ``ValueError`` for other data."""
-    magic, keys = data[: len(_INDEX_MAGIC)], ("name", "codes", "position", "ids", "sizes", "rows")
+    magic = data[: len(_INDEX_MAGIC)]
+    keys: tuple[str, ...] = ("name", "codes", "position", "ids", "sizes", "rows")
     if magic == _INDEX_MAGIC:
         keys += ("viewpoints", "mean", "components", "centroids", "ranges")
     elif magic == _SERIALIZED_MAGIC:
@@ -174,8 +175,8 @@ def _read(data: bytes) -> tuple[dict[str, npt.NDArray[Any]], InvertedLists]:
     codes = arrays["codes"]
     if codes.dtype != np.int8:
         raise ValueError(f"its codes have type {codes.dtype}")
-    names = ("centroids", "ranges", "sizes", "rows")
-    return arrays, InvertedLists(*(arrays[name] for name in names), codes.view(np.uint8))
+    centroids, ranges, sizes, rows = (arrays[name] for name in ("centroids", "ranges", "sizes", "rows"))
+    return arrays, InvertedLists(centroids, ranges, sizes, rows, codes.view(np.uint8))
 
 
 def needs_index(count: int) -> bool:
