@@ -115,9 +115,9 @@ def test_a_node_that_was_killed_continues_from_its_last_pose(world, tmp_path):
             node.wait_ready()
             robot.wait_connected()
             assert_posed(world, robot)
+            assert robot.wait(file.exists), "it is written soon after the pose, not at the end"
             dead = robot.listeners()
             assert node.stop(signal.SIGKILL) == -signal.SIGKILL
-        assert file.exists(), "it was written with the pose, not at the end"
         robot.transforms.clear()
         with NodeProcess(tmp_path, "-r", "__ns:=/phoenix", **{**given, "first_fixes": 50}) as node:
             node.wait_ready()
