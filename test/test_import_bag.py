@@ -452,13 +452,8 @@ def test_images_with_the_stamp_of_another_are_counted(tmp_path, frames):
 
 
 def test_depth_in_another_unit_is_read_with_its_scale_and_refused_without(tmp_path, gallery, frames):
-    messages = [
-        (log_time, topic, kind, depth_message(stamp, OPTICAL, depth * 1000, "32FC1") if "depth" in topic else message)
-        for (stamp, _, depth, _) in frames
-        for log_time, topic, kind, message in messages_of(frames)
-        if "depth" not in topic or log_time == stamp + 2_000_000
-    ]
-    bag = write_messages(tmp_path / "bag", list({(m[0], m[1]): m for m in messages}.values()))
+    millimetres = [(stamp, jpeg, 1000 * depth, T) for stamp, jpeg, depth, T in frames]
+    bag = write_messages(tmp_path / "bag", messages_of(millimetres, depth_encoding="32FC1"))
     source = bag_source(bag)
     assert source.depth_unit() == 1.0
     with pytest.raises(ImageError, match="median depth of .* probably in another unit"):
