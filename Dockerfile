@@ -10,11 +10,11 @@
 FROM ros:jazzy
 SHELL ["/bin/bash", "-c"]
 
-# Ubuntu 24.04 protects its Python.  In a container pip may change it, for rosdep's pip keys as well.
+# Ubuntu 24.04 protects its Python.  In a container pip may change it.
 ENV PIP_BREAK_SYSTEM_PACKAGES=1 PIP_NO_CACHE_DIR=1
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN apt-get update && apt-get install -y --no-install-recommends python3-pip && rm -rf /var/lib/apt/lists/*
-# before rosdep, whose key would bring torch from PyPI with all of CUDA
+# not by rosdep, whose key would bring torch from PyPI with all of CUDA
 RUN pip3 install torch --index-url ${TORCH_INDEX}
 
 WORKDIR /ws
@@ -23,7 +23,8 @@ COPY package.xml src/nre_ros/package.xml
 COPY requirements/robot.txt src/nre_ros/requirements/robot.txt
 RUN apt-get update && rosdep update --rosdistro jazzy \
     && rosdep install --from-paths src --ignore-src -y --dependency-types=build --dependency-types=buildtool \
-        --dependency-types=exec \
+        --dependency-types=exec --skip-keys "python3-pytorch-pip python3-rosbags-pip" \
+    && pip3 install 'rosbags>=0.11.7,<0.12' \
     && pip3 install --no-deps -r src/nre_ros/requirements/robot.txt && rm -rf /var/lib/apt/lists/*
 
 COPY . src/nre_ros

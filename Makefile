@@ -56,8 +56,9 @@ setup: $(STAMPS)/package
 demo: setup
 	$(BIN)/nre_ros demo $(ARGS)
 
+# In two processes, because many tests wait for other processes; the tests of a file share what they build.
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 bench: setup
 	$(BIN)/python benchmarks/run.py $(if $(ARGS),$(ARGS),accuracy speed --queries 21 --write-docs)

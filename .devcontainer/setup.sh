@@ -8,10 +8,11 @@ set -eo pipefail
 cd /ws
 apt-get update
 apt-get install -y python3-pip
-pip3 install torch --index-url https://download.pytorch.org/whl/cpu  # rosdep's key would bring CUDA as well
+pip3 install torch --index-url https://download.pytorch.org/whl/cpu  # docs/installation.md: rosdep's key would bring CUDA
 rosdep update --rosdistro jazzy
-rosdep install --from-paths src --ignore-src -y
+rosdep install --from-paths src --ignore-src -y --skip-keys "python3-pytorch-pip python3-rosbags-pip"
 pip3 install --no-deps -r src/nre_ros/requirements/robot.txt
+pip3 install 'rosbags>=0.11.7,<0.12'
 source /opt/ros/jazzy/setup.bash
 colcon build --symlink-install
 echo 'source /ws/install/setup.bash' >> ~/.bashrc

@@ -33,6 +33,7 @@ BENCHMARKS = {
     "kidnapped_robot": "seconds until a robot that was carried to another room is localized again",
     "perceptual_aliasing": "accepted poses in the wrong one of two identical rooms, with and without odometry",
     "node": "the node over DDS: delay, memory and threads over minutes, and its poses on bags",
+    "fuzz_readers": "damaged files in every reader: read, refused or a fault",
     "confidence_fit": "fits confidence and covariance to queries with known answers",
     "confidence_validation": "how well confidence and covariance agree with the errors of other queries",
 }

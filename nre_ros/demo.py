@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from nre_ros.errors import NreError
 from nre_ros.gallery import Gallery, Sensor, build_room, mapping_poses, robot_loop
 from nre_ros.gallery.bag import write_bag
 from nre_ros.gallery.rgbd import write_rgbd
@@ -28,6 +29,8 @@ CAMERA = Camera(640, 480, 460.0, 460.0, 322.5, 237.0, RADIAL_TANGENTIAL, (-0.12,
 _SENSOR = Sensor(noise=2.0)
 _IMAGE_RATE = 15.0
 """Images a second of the bag."""
+_MARKER = ".nre_ros_demo"
+"""File in the output folder from which the next demo knows that it may replace the folders there."""
 
 
 def run_demo(
@@ -50,15 +53,16 @@ def run_demo(
 
     Returns:
         The numbers and the pictures of the replay.
+
+    Raises:
+        NreError: The folder contains something else of the same name, or cannot be written.
     """
     from nre_ros.features import DEFAULT_BACKBONE, choose_device, load_backbone
     from nre_ros.keyframes.building.builder import KeyframeBuilder
     from nre_ros.keyframes.importers.build_map import build_map
     from nre_ros.keyframes.importers.rgbd.folder import RgbdFolderSource
 
-    for name in ("rgbd", "bag", "replay"):
-        shutil.rmtree(output / name, ignore_errors=True)
-    output.mkdir(parents=True, exist_ok=True)
+    _clear(output)
     print(f"1/4 rendering {keyframes} views of a room with photographs on its walls", flush=True)
     gallery = Gallery(build_room(seed))
     with _progress(keyframes) as report_progress:
@@ -97,6 +101,22 @@ def run_demo(
         parameters={"device": device},
         animate=animate,
     )
+
+
+def _clear(output: Path) -> None:
+    """Removes what an earlier demo has written, and nothing else."""
+    marker = output / _MARKER
+    folders = [output / name for name in ("rgbd", "bag", "replay")]
+    for folder in folders:
+        if folder.exists() and not marker.exists():
+            raise NreError(f"{folder} was not made by a demo and is not replaced: remove it, or choose another folder")
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+    except OSError as error:
+        raise NreError(f"{output} cannot be written: {error.strerror}") from error
 
 
 @contextmanager

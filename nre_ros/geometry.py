@@ -17,6 +17,7 @@ fisheye with 4 coefficients (Kannala and Brandt 2006, OpenCV's ``fisheye``, ROS 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import overload
@@ -38,6 +39,9 @@ precision is rounded by at most 0.03 mm."""
 _FAR = 1e4
 """Points at a larger |x / z| or |y / z| are projected as if there: in single precision the powers of
 the distortion would overflow."""
+
+_MAX_PIXELS = 1 << 30
+"""OpenCV reads no larger image."""
 
 PINHOLE = "pinhole"
 RADIAL_TANGENTIAL = "radial_tangential"
@@ -82,6 +86,8 @@ class Camera:
             )
         if self.width <= 0 or self.height <= 0:
             raise CameraError(f"camera size {self.width}x{self.height} is not positive")
+        if self.width * self.height > _MAX_PIXELS:
+            raise CameraError(f"camera size {self.width}x{self.height} is larger than any image can be")
         values = (self.fx, self.fy, self.cx, self.cy, *self.distortion)
         if not all(math.isfinite(value) for value in values):
             raise CameraError(f"camera intrinsics are not finite: {values}")
@@ -213,6 +219,23 @@ class Camera:
         if self.model == EQUIDISTANT:
             return _distort_equidistant(xy, self.distortion, jacobian)
         return _distort_radial_tangential(xy, self._eight(), jacobian)
+
+
+def fitting_coefficients(model: str, coefficients: Sequence[float]) -> tuple[float, ...]:
+    """Leaves out trailing zeros of distortion coefficients that a camera model does not have.
+
+    Calibration programs write coefficients of larger models: equidistant with 5, rational with 14.
+
+    Args:
+        model: A camera model; see ``Camera``.
+        coefficients: In the model's order.
+
+    Returns:
+        As many of the coefficients as the model takes; all of them if those behind are not zero.
+    """
+    values = tuple(coefficients)
+    counts = [n for n in _COEFFICIENTS.get(model, ()) if n <= len(values) and not any(values[n:])]
+    return values[: max(counts)] if counts else values
 
 
 _FOCAL_LENGTHS = (0.05, 50.0)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import cv2
@@ -13,10 +14,12 @@ import numpy.typing as npt
 from nre_ros.errors import ImageError
 from nre_ros.geometry import Camera
 
-_JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
-_PNG_START, _PNG_END = b"\x89PNG", b"IEND"
-_PNG_TAIL = 64
-"""Bytes at the end of the data among which a PNG's end marker must lie."""
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_JPEG_SCAN, _JPEG_FRAMES = 0xDA, (0xC0, 0xC1, 0xC2)
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]", re.DOTALL)
+"""A marker with a segment of its own, or the end: none of those inside a scan."""
+_JPEG_RESTARTS = [bytes([0xFF, 0xD0 + k]) + b"\x55" * 64 for k in range(8)]
+_PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 
 
 def decode_image(data: bytes, flags: int, name: str) -> npt.NDArray[Any]:
@@ -36,31 +39,65 @@ def decode_image(data: bytes, flags: int, name: str) -> npt.NDArray[Any]:
         ImageError: The data is truncated or is no image.
     """
     if is_truncated(data):
-        raise ImageError(f"{name} is truncated: {len(data)} bytes without an end marker")
-    image = None
-    if data:
-        try:
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-        except cv2.error:
-            pass
+        raise ImageError(f"{name} is truncated: {len(data)} bytes end before its last pixels")
+    if data.startswith(_JPEG_START) and not data.endswith(_JPEG_END):
+        data += _JPEG_END  # without which OpenCV refuses some
+    image = _decode(data, flags)
     if image is None:
         raise ImageError(f"{name} cannot be decoded ({len(data)} bytes)")
     return image
 
 
 def is_truncated(data: bytes) -> bool:
-    """Returns whether JPEG or PNG data ends before its end marker; data of other formats is never truncated.
+    """Returns whether JPEG or PNG data ends before its last pixels; data of other formats is never truncated.
 
-    A JPEG is whole if an end marker follows its last scan: a thumbnail inside the file has an end marker too, but
-    ahead of the scan. Bytes behind the end marker are allowed, since some cameras append padding or metadata.
+    Bytes behind the end marker are allowed, since some cameras append padding, metadata or another image. A JPEG
+    without an end marker is whole if it has all pixels: some webcams leave the marker out.
 
     Args:
         data: The content of an image file.
     """
     if data.startswith(_JPEG_START):
-        return data.rfind(_JPEG_END) < data.rfind(_JPEG_SCAN) or _JPEG_END not in data
+        return not _has_whole_scans(data)
     if data.startswith(_PNG_START):
-        return _PNG_END not in data[-_PNG_TAIL:]
+        return not _has_png_end(data)
+    return False
+
+
+def _decode(data: bytes, flags: int) -> npt.NDArray[Any] | None:
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error:
+        return None
+
+
+def _has_whole_scans(data: bytes) -> bool:
+    """Whether the end marker of a JPEG follows its scans, or all pixels are there without that."""
+    at, frame, components, scanned = 2, 0, 0, 0
+    while (found := _JPEG_MARKER.search(data, at)) is not None:
+        at, marker = found.end(), data[found.end() - 1]
+        if marker == _JPEG_END[1]:
+            return True
+        segment = data[at : at + 8]  # length, and what follows
+        if marker in _JPEG_FRAMES and len(segment) == 8:
+            frame, components = marker, segment[7]
+        if marker == _JPEG_SCAN and len(segment) > 2:
+            scanned += segment[2]
+        at += int.from_bytes(segment[:2], "big")
+    if frame not in _JPEG_FRAMES[:2] or scanned < components:  # later scans would refine the pixels, or add colour
+        return False
+    # the pixels are all there if nothing that follows changes them
+    ends = (_JPEG_END, b"\x55" * 1024 + b"".join(_JPEG_RESTARTS) + _JPEG_END)
+    first, second = (_decode(data + end, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) for end in ends)
+    return first is not None and second is not None and np.array_equal(first, second)
+
+
+def _has_png_end(data: bytes) -> bool:
+    at = len(_PNG_START)
+    while at + 8 <= len(data):
+        if data[at + 4 : at + 8] == _PNG_END:
+            return True
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
     return False
 
 
@@ -75,5 +112,13 @@ def check_image_size(image: npt.NDArray[Any], camera: Camera) -> None:
         ImageError: The sizes differ.
     """
     height, width = image.shape[:2]
-    if (width, height) != (camera.width, camera.height):
-        raise ImageError(f"image is {width}x{height} but its intrinsics are for {camera.width}x{camera.height} pixels")
+    if (width, height) == (camera.width, camera.height):
+        return
+    turned = (
+        ": the sides are exchanged, as by an EXIF orientation, which is not applied here (nor by COLMAP): turn the pixels "
+        "(`mogrify -auto-orient FILE`), or give the intrinsics of the pixels as they are stored"
+    )
+    raise ImageError(
+        f"image is {width}x{height} but its intrinsics are for {camera.width}x{camera.height} pixels"
+        + (turned if (width, height) == (camera.height, camera.width) else "")
+    )

@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import sys
 from pathlib import Path
 
 _WHEELS_MARK = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
 _RESTARTED = "_NRE_ROS_RESTARTED"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def install_prefix() -> Path | None:
@@ -73,8 +75,11 @@ def prepare() -> None:
         os.environ.pop(_WHEELS_MARK, None)
         sys.stdout.flush()
         sys.stderr.flush()
+        # a signal that comes while Python starts waits for the handlers of the program
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-    os.environ.pop(_RESTARTED, None)
+    if os.environ.pop(_RESTARTED, None) is not None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 def clean_environment(**changes: str | None) -> dict[str, str]:

@@ -12,8 +12,9 @@ from nre_ros.keyframes.storage.store import KeyframeStore
 def make_map(path, descriptors, retrieval=GLOBAL_DESCRIPTOR) -> KeyframeStore:
     """A new map, open for writing, whose keyframes 1, 2, ... have these global descriptors."""
     store = KeyframeStore.create(path, "xfeat", "abc", retrieval=retrieval)
-    for i, descriptor in enumerate(descriptors):
-        store.add(small_keyframe(f"{i}", i, descriptor))
+    with store.batch():  # one transaction is much faster
+        for i, descriptor in enumerate(descriptors):
+            store.add(small_keyframe(f"{i}", i, descriptor))
     return store
 
 

@@ -223,6 +223,23 @@ def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path):
         assert str(path) in str(refused.value) and "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("harm", ["compressed", "stored twice"])
+def test_an_archive_that_grows_in_memory_is_refused_before_it_is_read(harm, monkeypatch):
+    """A megabyte that becomes a gigabyte takes the memory of everything else on the machine."""
+    whole, bomb = zipfile.ZipFile(io.BytesIO(saved(checkpoint()))), io.BytesIO()
+    with zipfile.ZipFile(bomb, "w") as archive:
+        for entry in whole.infolist():
+            compression = zipfile.ZIP_DEFLATED if harm == "compressed" else zipfile.ZIP_STORED
+            archive.writestr(entry.filename, whole.read(entry), compression)
+        if harm == "stored twice":
+            largest = max(archive.filelist, key=lambda entry: entry.file_size)
+            archive.filelist += [largest] * 3  # entries of the directory that all refer to the same bytes
+    monkeypatch.setattr(torch, "load", lambda *a, **b: pytest.fail("read before it was checked"))
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda *a, **b: pytest.fail("read before it was checked"))
+    with pytest.raises(WeightsError, match="weights.pth of [0-9]+ bytes would take [0-9]+ bytes in memory"):
+        parse_checkpoint(bomb.getvalue(), "weights.pth")
+
+
 def flip(data):
     """A zeroed stretch in the pickle at the archive's start."""
     return data[:300] + bytes(200) + data[500:]

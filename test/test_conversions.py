@@ -16,7 +16,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from nre_ros.errors import CameraError, ImageError, PoseError
 from nre_ros.geometry import EQUIDISTANT, PINHOLE, RADIAL_TANGENTIAL
-from nre_ros.images import check_image_size
+from nre_ros.images import check_image_size, decode_image
 from nre_ros.messages.camera_info import camera_from_info
 from nre_ros.messages.images import image_array
 from nre_ros.node.conversions import (
@@ -168,6 +168,50 @@ def test_bytes_appended_to_a_jpeg_are_ignored(appended):
     np.testing.assert_array_equal(image_array(message), expected)
 
 
+@pytest.mark.parametrize("restart", [0, 2])
+def test_a_jpeg_without_an_end_marker_is_read_if_it_has_all_pixels(restart):
+    data = cv2.imencode(".jpg", random_pixels((48, 64, 3)), [cv2.IMWRITE_JPEG_RST_INTERVAL, restart])[1].tobytes()
+    whole, bare = decode_image(data, cv2.IMREAD_COLOR, "image"), data.removesuffix(b"\xff\xd9")
+    np.testing.assert_array_equal(decode_image(bare, cv2.IMREAD_COLOR, "image"), whole)
+    restarts = [at for at in range(len(bare)) if bare[at] == 0xFF and 0xD0 <= bare[at + 1] <= 0xD7]
+    assert bool(restarts) == bool(restart)
+    for end in (len(bare) - 3, len(bare) - 40, len(bare) // 2, *restarts[-3:], *(at + 2 for at in restarts[-3:])):
+        with pytest.raises(ImageError, match="truncated"):
+            decode_image(bare[:end], cv2.IMREAD_COLOR, "image")
+
+
+def test_a_progressive_jpeg_without_an_end_marker_is_refused():
+    """Later scans refine its pixels: whether one is missing does not show."""
+    data = cv2.imencode(".jpg", random_pixels((48, 64, 3)), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    decode_image(data, cv2.IMREAD_COLOR, "image")
+    with pytest.raises(ImageError, match="truncated"):
+        decode_image(data.removesuffix(b"\xff\xd9"), cv2.IMREAD_COLOR, "image")
+
+
+@pytest.mark.parametrize("extension", [".jpg", ".png"])
+def test_bytes_behind_the_end_of_an_image_are_ignored(extension):
+    data = cv2.imencode(extension, random_pixels((48, 64, 3)))[1].tobytes()
+    whole = decode_image(data, cv2.IMREAD_COLOR, "image")
+    for tail in (b"\0" * 1000, b"\xff\xda more", data[: len(data) // 2]):  # the last: another image that is cut off
+        np.testing.assert_array_equal(decode_image(data + tail, cv2.IMREAD_COLOR, "image"), whole)
+
+
+@pytest.mark.parametrize("padding", [0, 12])
+@pytest.mark.parametrize("encoding, order", [("i420", [0, 1]), ("yv12", [1, 0])])
+@pytest.mark.parametrize("height", [24, 22])
+def test_planar_images_have_the_colours_of_their_planes(encoding, order, padding, height):
+    """OpenCV made the planes; rows of colour are half as long as rows of grey, padding included."""
+    planar = cv2.cvtColor(cv2.GaussianBlur(random_pixels((height, 32, 3)), (0, 0), 2), cv2.COLOR_BGR2YUV_I420)
+    grey, colours = planar[:height], planar[height:].reshape(2, height // 2, 16)[order]
+    rows = [np.pad(plane, ((0, 0), (0, padding // share))) for plane, share in ((grey, 1), *((c, 2) for c in colours))]
+    data = array.array("B", b"".join(plane.tobytes() for plane in rows))
+    message = Image(height=height, width=32, encoding=encoding, step=32 + padding, data=data)
+    np.testing.assert_array_equal(image_array(message), cv2.cvtColor(planar, cv2.COLOR_YUV2BGR_I420))
+    message.data = message.data[:-1]
+    with pytest.raises(ImageError, match="expected"):
+        image_array(message)
+
+
 def test_a_truncated_jpeg_with_a_whole_thumbnail_is_refused():
     message = compressed_message(".jpg", random_pixels((48, 64, 3)))
     thumbnail = bytes(compressed_message(".jpg", random_pixels((6, 8, 3))).data)
@@ -241,6 +285,7 @@ def test_yuv_of_an_odd_width_is_refused_not_crashed():
         ("rational_polynomial", [0.1, -0.2, 0.001, 0.002, 0.03, 0.2, -0.1, 0.01] + [0.0] * 6, RADIAL_TANGENTIAL),
         ("equidistant", [0.01, -0.002, 0.003, -0.001], EQUIDISTANT),
         ("equidistant", [0.0] * 4, EQUIDISTANT),
+        ("equidistant", [], PINHOLE),
         ("plumb_bob", [0.0] * 5, PINHOLE),
         ("plumb_bob", [], PINHOLE),
         ("", [], PINHOLE),
@@ -252,6 +297,25 @@ def test_distortion_models(model, coefficients, expected):
     assert camera.distortion == (() if expected == PINHOLE else tuple(coefficients[:8]))
     assert (camera.width, camera.height) == (640, 480)
     assert (camera.fx, camera.fy, camera.cx, camera.cy) == (500, 510, 321, 239)
+
+
+@pytest.mark.parametrize(
+    "model, coefficients, kept",
+    [
+        ("equidistant", [0.01, -0.002, 0.003, -0.001, 0.0], 4),
+        ("equidistant", [0.01, -0.002, 0.003, -0.001] + [0.0] * 10, 4),
+        ("fisheye", [0.0] * 8, 4),
+        ("plumb_bob", [0.1, -0.2, 0.001, 0.002, 0.0], 5),
+        ("plumb_bob", [0.1, -0.2, 0.001, 0.002, 0.03, 0.0], 5),
+        ("rational_polynomial", [0.1, -0.2, 0.001, 0.002, 0.03, 0.2, -0.1, 0.01, 0.0], 8),
+        ("rational_polynomial", [0.1] * 8 + [0.0] * 6, 8),
+        ("rational_polynomial", [0.1, -0.2, 0.001, 0.002] + [0.0] * 10, 8),
+    ],
+)
+def test_trailing_zeros_of_the_distortion_are_left_out(model, coefficients, kept):
+    assert camera_from_info(info_message(distortion_model=model, d=coefficients)).distortion == tuple(
+        coefficients[:kept]
+    )
 
 
 def test_rectified_images_have_the_projection_of_p_and_no_distortion():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nre_ros.cli import main
-from nre_ros.errors import NreError
+from nre_ros.errors import ImportSourceError, NreError
 from nre_ros.evaluation.datasets import DATASETS, make_dataset
 from nre_ros.evaluation.datasets.benchmark import can_reuse_map, format_table
 from nre_ros.evaluation.datasets.euroc import EurocSource
@@ -263,3 +263,38 @@ def test_published_figures_are_listed_only_for_scenes_that_were_run():
     assert "| - " in lines[2] and "50.0" in lines[2]
     summary["recall"]["0.05 m, 5 deg"] = None  # no query has a true pose
     assert lines[2].count("| - ") + 1 == format_table(make_dataset("7scenes"), {"heads": summary})[2].count("| - ")
+
+
+def test_lists_of_euroc_are_read_with_a_byte_order_mark_and_any_header(tmp_path):
+    from nre_ros.evaluation.datasets.euroc import _rows
+
+    path = tmp_path / "data.csv"
+    for header in (b"", b"#timestamp [ns],filename\n", b"timestamp,filename\n", b"\xef\xbb\xbftimestamp,filename\r\n"):
+        path.write_bytes(header + b"10,10.png\n20,20.png\n")
+        assert list(_rows(path, "timestamp,filename", str)) == [(10, "10.png"), (20, "20.png")]
+
+
+def test_lists_of_cambridge_have_no_fixed_number_of_header_lines(tmp_path):
+    from nre_ros.evaluation.datasets.cambridge import CambridgeSource
+
+    (tmp_path / "reconstruction.nvm").write_text("NVM_V3\n\n1\nseq1/a.jpg 40 1 0 0 0 0 0 0 0 0\n")
+    for header in ("", "Visual Landmark Dataset V1\nImageFile, Camera Position [X Y Z W P Q R]\n\n", "\ufefftitle\n"):
+        (tmp_path / "dataset_train.txt").write_text(f"{header}seq1/a.png 1 2 3 1 0 0 0\nseq1/b.png 2 2 3 1 0 0 0\n")
+        source = CambridgeSource(tmp_path, "train")
+        assert source.names() == ["seq1/a.png", "seq1/b.png"]
+        np.testing.assert_array_equal(source.pose("seq1/a.png")[1][:3, 3], [1, 2, 3])
+    (tmp_path / "dataset_train.txt").write_text("seq1/a.png 1 2 3 1 0 0 0\nseq1/b.png 2 2 3 1 0 0\n")
+    with pytest.raises(ImportSourceError, match="expected 'image x y z qw qx qy qz'"):
+        CambridgeSource(tmp_path, "train")
+
+
+def test_distortion_coefficients_of_euroc_may_end_with_zeros(tmp_path):
+    from nre_ros.evaluation.datasets.euroc import _read_sensor
+
+    path = tmp_path / "sensor.yaml"
+    path.write_text(
+        "T_BS: {data: [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]}\nresolution: [752, 480]\n"
+        "intrinsics: [458, 457, 367, 248]\ndistortion_model: equidistant\n"
+        "distortion_coefficients: [-0.01, 0.02, 0.001, 0.002, 0]\n"
+    )
+    assert _read_sensor(path)[0].distortion == (-0.01, 0.02, 0.001, 0.002)

@@ -469,6 +469,25 @@ def test_an_ambiguous_image_is_decided_by_odometry():
     assert decision.accepted and np.array_equal(decision.T_map_cam, motion())
 
 
+def test_one_of_several_poses_has_a_smallest_confidence_of_its_own():
+    """With a limit of at least min_confidence, no pose below min_confidence is accepted."""
+    here, there = Alternative(motion(), 0.55, SURE), Alternative(motion([NEXT_ROOM, 0, 0]), 0.45, SURE)
+    ambiguous = LocalizationResult(reason="two places", confidence=0.45, alternatives=(here, there))
+    sure = LocalizationResult(motion([NEXT_ROOM, 0, 0]), SURE, 0.8, alternatives=(Alternative(motion(), 0.3, SURE),))
+    for smallest, of_two, of_sure in ((0.0, True, True), (0.3, True, True), (0.5, False, False), (0.9, False, False)):
+        settings = GateSettings(min_alternative_confidence=smallest)
+        decision = localized(settings, T_odom=motion()).judge(at(0.5, motion()), ambiguous)
+        assert decision.accepted == of_two
+        assert of_two or "min_alternative_confidence" in decision.reason
+        decision = localized(settings, T_odom=motion()).judge(at(0.5, motion()), sure)
+        assert decision.accepted == of_sure, (smallest, decision.reason)
+        assert not decision.accepted or decision.confidence >= smallest
+    # a confident pose of its own is none of several
+    settings = GateSettings(min_alternative_confidence=1.0)
+    own = LocalizationResult(motion(), SURE, 0.6, alternatives=(there,))
+    assert localized(settings, T_odom=motion()).judge(at(0.5, motion()), own).accepted
+
+
 # --- faults -------------------------------------------------------------------------------------
 
 

@@ -2,8 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Maps from bags: topics, poses, depth and damage, on bags written here from rendered and from real images."""
 
+import contextlib
 import os
 import shutil
+import sqlite3
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 from keyframe_samples import PlaceBackbone, pixels_of
 from scipy.spatial.transform import Rotation
 
+from nre_ros.cli import main
 from nre_ros.errors import CameraError, ImageError, ImportSourceError, NreError, PoseError
 from nre_ros.gallery import Gallery, build_room, mapping_poses
 from nre_ros.geometry import Camera, pose_matrix
@@ -32,6 +36,7 @@ from nre_ros.gallery.bag import camera_info_message, image_message, pose_message
 from nre_ros.keyframes.importers.bag.options import BagOptions
 from nre_ros.keyframes.importers.bag.recording import BagRecording
 from nre_ros.keyframes.importers.bag.source import bag_source
+from nre_ros.messages.bag import open_bag
 
 CAMERA = Camera(160, 120, 130.0, 131.0, 79.5, 59.5)
 DEPTH_CAMERA = Camera(160, 120, 146.0, 146.0, 79.5, 59.5)
@@ -479,3 +484,89 @@ def test_images_that_carry_the_frame_of_a_body_beside_an_optical_one_are_reporte
     assert "give --pose-frame body" in warning
     notes = bag_source(write_messages(tmp_path / "good", messages_of(frames))).notes
     assert not any(note.startswith("warning") for note in notes)
+
+
+# --- bags of unknown origin --------------------------------------------------------------------------
+
+
+def open_files(folder):
+    """Files of a folder that this process has open."""
+    links = [Path("/proc/self/fd") / number for number in os.listdir("/proc/self/fd")]
+    found = [os.readlink(link) for link in links if link.is_symlink()]
+    return [name for name in found if name.startswith(str(folder))]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_bag_is_closed_whatever_happens(tmp_path, frames, storage, monkeypatch):
+    bag = write_messages(tmp_path / "bag", messages_of(frames[:2]), storage)
+    source = bag_source(bag)
+    assert open_files(bag)
+    for _ in range(2):
+        source.close()
+        assert not open_files(bag)
+    with pytest.raises(ImportSourceError, match="/nothing"):
+        bag_source(bag, BagOptions(image="/nothing"))
+    assert not open_files(bag)
+    monkeypatch.setattr("nre_ros.keyframes.importers.pose_agreement.check.check_poses", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["map", "build", "bag", str(bag), "-o", str(tmp_path / "m.db")])
+    assert not open_files(bag)
+
+
+@pytest.mark.parametrize(
+    "statements, named",
+    [
+        (["CREATE TRIGGER t AFTER INSERT ON messages BEGIN DELETE FROM topics; END"], "the trigger 't'"),
+        (["CREATE VIEW everything AS SELECT * FROM messages"], "the view 'everything'"),
+        (["CREATE VIRTUAL TABLE words USING fts5(a)"], "the virtual table 'words'"),
+    ],
+)
+def test_a_bag_in_which_sqlite_would_run_something_is_refused(tmp_path, frames, statements, named):
+    bag = write_messages(tmp_path / "bag", messages_of(frames[:1]), "sqlite3")
+    (file,) = bag.glob("*.db3")
+    with contextlib.closing(sqlite3.connect(file)) as db:
+        for statement in statements:
+            db.execute(statement)
+        db.commit()
+    for path in (bag, file):
+        with pytest.raises(ImportSourceError, match=named):
+            bag_source(path)
+
+
+def test_sqlite_trusts_neither_schema_nor_pages_of_a_bag(tmp_path, frames):
+    from nre_ros.messages.bag import open_bag
+
+    bag = write_messages(tmp_path / "bag", messages_of(frames[:1]), "sqlite3")
+    with open_bag(bag) as reader:
+        (storage,) = reader.readers[0].storage.storages
+        found = [next(storage.dbconn.execute(f"PRAGMA {name}"))[0] for name in ("trusted_schema", "cell_size_check")]
+    assert found == [0, 1]
+
+
+def test_a_bag_without_metadata_is_read_by_importers_and_the_cure_is_reported(tmp_path, frames):
+    for storage in ("mcap", "sqlite3"):
+        bag = write_messages(tmp_path / storage, messages_of(frames), storage)
+        whole = bag_source(bag).names()
+        (bag / "metadata.yaml").unlink()
+        with pytest.raises(ImportSourceError, match=f"bag {bag} has no metadata.yaml: `ros2 bag reindex {bag}`"):
+            with open_bag(bag):
+                pass
+        source = bag_source(bag)
+        assert source.names() == whole
+        assert any(f"bag {bag}: has no metadata.yaml: `ros2 bag reindex" in note for note in source.notes)
+
+
+def test_a_folder_above_a_bag_is_refused_and_the_bag_in_it_named(tmp_path, frames):
+    bag = write_messages(tmp_path / "kitchen", messages_of(frames))
+    for folder, words in ((tmp_path, f"{tmp_path} is no bag: .*{bag} in it"), (tmp_path / "empty", "empty is no bag")):
+        folder.mkdir(exist_ok=True)
+        with pytest.raises(ImportSourceError, match=words):
+            bag_source(folder)
+
+
+def test_a_bag_without_static_transforms_is_refused_with_the_cure(tmp_path, frames):
+    messages = [message for message in messages_of(frames) if message[1] != "/tf_static"]
+    bag = write_messages(tmp_path / "bag", messages)
+    with pytest.raises(ImportSourceError, match=f"bag {bag} has a pose: .* no /tf_static.*record it from the start"):
+        bag_source(bag)

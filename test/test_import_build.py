@@ -236,12 +236,15 @@ def test_map_build_and_info(rgbd_folder, capsys):
     out, err = capsys.readouterr()
     table = dict(line.split(None, 1) for line in out.splitlines())
     assert (table["keyframes"], table["points"], table["skipped"]) == ("2", "100", "3")
+    assert table["poses"] == "t x y z qx qy qz qw in seconds, camera-to-map (by the header)"
     for name, reason in [("1.jpg", "No such file"), ("2.jpg", "truncated"), ("3.jpg", "not finite")]:
         assert sum(f"skipped {name}" in line and reason in line for line in err.splitlines()) == 1
     with pytest.raises(MapError, match="exists"):
         command(*words)
-    assert command(*words, "--force") == 0
-    capsys.readouterr()
+    lines = (folder / "poses.txt").read_text().splitlines()
+    (folder / "poses.txt").write_text("\n".join(["timestamp tx ty tz qx qy qz qw", *lines]))
+    assert command(*words, "--force", "--pose-direction", "map-to-camera") == 0
+    assert "t x y z qx qy qz qw in seconds, map-to-camera (by the header)" in capsys.readouterr().out
 
     assert command("map", "info", folder / "m.db") == 0
     shown = capsys.readouterr().out

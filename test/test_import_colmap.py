@@ -424,3 +424,22 @@ def test_a_model_in_two_forms_is_refused_with_points_and_reported_without(model)
     with pytest.raises(ImportSourceError, match="cameras.bin, images.txt, points3D.txt are not all .bin or all .txt"):
         ColmapSource(sparse, images)
     assert "cameras.bin, images.txt are read together" in ColmapPosesSource(sparse, images).notes[0]
+
+
+def test_names_with_spaces_are_read_from_text_models(model):
+    sparse, images, (poses, _, _) = model
+    text = (sparse / "images.txt").read_text()
+    (sparse / "images.txt").write_text(text.replace("sub/a.png", "sub/my image (1) 2.png"))
+    (images / "sub/a.png").rename(images / "sub/my image (1) 2.png")
+    for source in (ColmapSource(sparse, images), ColmapPosesSource(sparse, images)):
+        assert source.names() == ["b.png", "sub/my image (1) 2.png"]
+        np.testing.assert_allclose(source.pose_and_camera("sub/my image (1) 2.png")[0], poses["sub/a.png"], atol=1e-12)
+        assert source.image_to_check("sub/my image (1) 2.png").shape == (240, 320, 3)
+
+
+def test_an_image_that_exif_turns_is_refused_with_the_cure(model):
+    sparse, images, _ = model
+    source = ColmapSource(sparse, images)
+    cv2.imwrite(str(images / "b.png"), np.zeros((320, 240, 3), np.uint8))
+    with pytest.raises(ImageError, match="240x320 .* 320x240 .*EXIF orientation.*mogrify -auto-orient"):
+        source.keyframe("b.png", builder())

@@ -16,6 +16,7 @@ from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.building.point_selection import candidate_pixels, select_distributed, smooth_depth
 from nre_ros.keyframes.importers.colmap.cameras import read_cameras_txt, write_cameras_txt
 from nre_ros.keyframes.importers.rgbd.folder import RgbdFolderSource
+from nre_ros.keyframes.importers.rgbd.tum import _stamped_files
 from nre_ros.keyframes.importers.text_trajectory import parse_tum_pose
 
 K, DISTORTION = CAMERA.K, np.array(CAMERA.distortion)
@@ -202,3 +203,9 @@ def test_kitchen_depth_points_agree_with_colmaps(shared):
         error = np.linalg.norm(found - truth, axis=1)[depth[y, x] > 0]
         assert len(error) > 100 and np.median(error) < 0.03
         assert (invert(T) @ T).round(9).tolist() == np.eye(4).tolist()
+
+
+def test_lists_of_the_tum_benchmark_may_name_files_with_spaces(tmp_path):
+    path = tmp_path / "rgb.txt"
+    path.write_text("# colour\n1.5 rgb/my image 1.png\n2.5,rgb/2.png\n")
+    assert _stamped_files(path) == [(1_500_000_000, "rgb/my image 1.png"), (2_500_000_000, "rgb/2.png")]

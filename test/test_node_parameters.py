@@ -75,6 +75,12 @@ def node(tmp_path):
         ("cameras:=[front,rear]", "cameras", ["front", "rear"]),
         ("odom_frame:=''", "odom_frame", ""),
         ('map_file:="1"', "map_file", "1"),
+        ("map_file:=2026-11-30", "map_file", "2026-11-30"),
+        ("map_file:=1:30", "map_file", "1:30"),
+        ("map_file:=~", "map_file", "~"),
+        ("publish_tf:=n", "publish_tf", False),
+        ("path_length:=0x10", "path_length", 16),
+        ("max_rate:=08", "max_rate", 8.0),
     ],
 )
 def test_a_value_of_a_neighbouring_type_is_converted(node, word, name, value, files):
@@ -111,6 +117,18 @@ def test_the_last_value_counts_whatever_its_type_and_the_key_of_its_file(node):
     made = node("retrieve:=9", DEFAULTS, named)
     assert value_of(made, "retrieve") == 9 and value_of(made, "publish_tf") is False
     assert value_of(node("", DEFAULTS, named), "retrieve") == 7
+    simulated = "/**:\n  ros__parameters:\n    use_sim_time: true\n"
+    assert value_of(node("", simulated), "use_sim_time") is True
+    assert value_of(node("use_sim_time:=0", simulated), "use_sim_time") is False
+
+
+def test_words_of_a_file_are_what_rcl_takes_them_for(node):
+    made = node(
+        "",
+        "/**:\n  ros__parameters:\n    base_frame: ''\n    publish_tf: Off\n    map_file: 'off'\n    mode: on_request\n",
+    )
+    assert value_of(made, "base_frame") == "" and value_of(made, "publish_tf") is False
+    assert value_of(made, "map_file") == "off" and value_of(made, "mode") == "on_request"
 
 
 def test_names_of_nodes_are_matched_as_rcl_does(tmp_path):
@@ -126,9 +144,9 @@ def test_names_of_nodes_are_matched_as_rcl_does(tmp_path):
 
 
 def test_unknown_names_and_files_for_other_nodes_are_warned_about(node, tmp_path):
-    made = node("retreive:=3 qos_overrides./image.subscription.depth:=2 use_sim_time:=false colour:=red")
+    made = node("retrieves:=3 qos_overrides./image.subscription.depth:=2 use_sim_time:=false colour:=red")
     assert made.warnings == [
-        "parameter retreive is unknown and ignored, did you mean retrieve?",
+        "parameter retrieves is unknown and ignored, did you mean retrieve?",
         "parameter colour is unknown and ignored (docs/parameters.md has all)",
     ]
     made = node("", "localiser:\n  ros__parameters: {retrieve: 7}\n")

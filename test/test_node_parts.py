@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parts of the node by themselves: stamps, the choice of images and intrinsics, initial poses, and memory that runs out."""
 
+import threading
 import time
 from types import SimpleNamespace
 
@@ -11,25 +12,41 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
 
+import rclpy
 import torch
+from geometry_msgs.msg import PoseWithCovarianceStamped
 from nre_ros.msg import LocalizationStatus
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.serialization import serialize_message
 from ros_process import CAMERA, assert_pose, camera_info, jpeg_image, raw_image
 from sensor_msgs.msg import Image
 
 from nre_ros.errors import ImageError
+from nre_ros.gallery import camera_pose
 from nre_ros.gate.decision import Decision, State
 from nre_ros.gate.gate import Gate
+from nre_ros.gate.last_pose import LastPose
 from nre_ros.gate.observation import Observation
 from nre_ros.gate.settings import GateSettings
+from nre_ros.geometry import covariance_of_frame, invert, map_to_odom, position_quaternion
 from nre_ros.localization.result import LocalizationResult
+from nre_ros.messages.transform_buffer import TransformBuffer
 from nre_ros.node import engine as engines
+from nre_ros.node import lifecycle
 from nre_ros.node.camera_input import CameraInput
 from nre_ros.node.clock_monitor import ClockMonitor
-from nre_ros.node.conversions import stamp_message, stamp_nanoseconds
+from nre_ros.node.conversions import (
+    matrix_of_pose,
+    pose_message,
+    stamp_message,
+    stamp_nanoseconds,
+    transform_message,
+    translation_rotation,
+)
 from nre_ros.node.engine import Engine
 from nre_ros.node.image_drops import DropCounter, ImageDrop
 from nre_ros.node.initial_pose import InitialPose, InitialPoseInput
+from nre_ros.node.lifecycle import LocalizeNode
 from nre_ros.node.logs import ThrottledLogger
 from nre_ros.node.parameters import DECLARATIONS, fixed_gate_settings, gate_settings
 from nre_ros.node.pipeline import ImagePipeline
@@ -258,6 +275,30 @@ def test_without_memory_on_the_gpu_it_goes_on_on_the_cpu_and_tries_again(world, 
     engine.close()
 
 
+def test_deactivation_ends_in_time_although_a_computation_does_not(world, monkeypatch):
+    """The executor's only thread waits for the worker: without a limit nobody could even ask for the state."""
+    monkeypatch.setattr(lifecycle, "_END_SECONDS", 0.2)
+    release, started = threading.Event(), threading.Event()
+    arguments = ["--ros-args", "-p", f"map_file:={world.map_file}"]
+    rclpy.init(args=arguments)
+    try:
+        node = LocalizeNode(arguments)
+        assert node.start()
+        worker = node._active.worker
+        assert worker.request(lambda: (started.set(), release.wait(60))) and started.wait(10)
+        before = time.monotonic()
+        assert node.trigger_deactivate() != TransitionCallbackReturn.SUCCESS
+        assert time.monotonic() - before < 10
+        assert node.failure == "the computation under way does not end: end the process and start it again"
+        assert not node.close(0.1) and worker.running
+        release.set()
+        assert node.close(10) and not worker.running
+        node.destroy_node()
+    finally:
+        release.set()
+        rclpy.shutdown()
+
+
 def test_a_debug_image_that_fails_takes_no_status_back(monkeypatch):
     """The pose of the image is out already: one status, no dropped image, and the error in the log."""
     published, logged, drops = [], [], DropCounter()
@@ -283,3 +324,73 @@ def test_a_debug_image_that_fails_takes_no_status_back(monkeypatch):
     pipeline.process(Observation(NOW, message=raw_image(GREY, NOW), arrival=time.monotonic()), source)
     assert published == [status] and logged == ["a picture cannot be drawn"]
     assert drops.totals() == {}
+
+
+def forward(metres):
+    T = np.eye(4)
+    T[2, 3] = metres
+    return T
+
+
+def test_poses_in_utm_keep_their_precision_in_messages_transforms_and_files(tmp_path):
+    """To a tenth of a micrometre, where single precision would be half a metre."""
+    from keyframe_samples import UTM
+    from rclpy.serialization import deserialize_message
+    from tf2_msgs.msg import TFMessage
+
+    T_map_cam = UTM @ camera_pose([1.0, -2.0, 0.5], 0.3)
+    T_odom_cam, T_base_cam = camera_pose([0.4, 0.2, 0.1], -0.2), camera_pose([0.1, 0, 0.3], 0.0)
+    pose = PoseWithCovarianceStamped()
+    pose.pose.pose = pose_message(T_map_cam)
+    pose = deserialize_message(serialize_message(pose), PoseWithCovarianceStamped)
+    np.testing.assert_allclose(matrix_of_pose(pose.pose.pose), T_map_cam, rtol=0, atol=1e-7)
+
+    LastPose(T_map_cam, 1e-4 * np.eye(6), "map", "optical", NOW).save(tmp_path / "pose.json")
+    np.testing.assert_allclose(LastPose.load(tmp_path / "pose.json").T_map_cam, T_map_cam, rtol=0, atol=1e-7)
+
+    # map -> odom by TF, and back to the camera
+    sent = TFMessage(transforms=[transform_message(map_to_odom(T_map_cam, T_odom_cam), "map", "odom", NOW)])
+    (transform,) = deserialize_message(serialize_message(sent), TFMessage).transforms
+    buffer = TransformBuffer()
+    buffer.insert(NOW, "map", "odom", *translation_rotation(transform.transform), static=True)
+    for stamp, T in ((NOW - S, T_odom_cam @ forward(0.1)), (NOW + S, T_odom_cam)):
+        buffer.insert(stamp, "odom", "base", *position_quaternion(T @ invert(T_base_cam)))
+    buffer.insert(0, "base", "optical", *position_quaternion(T_base_cam), static=True)
+    np.testing.assert_allclose(buffer.lookup("map", "optical", NOW + S), T_map_cam, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(buffer.lookup("map", "optical", NOW), T_map_cam @ forward(0.05), rtol=0, atol=1e-7)
+
+    # the covariance of another frame depends on the lever, not on the coordinates
+    covariance, axes = np.diag([1, 2, 3, 4, 5, 6]) * 1e-4, np.kron(np.eye(2), UTM[:3, :3])
+    near = covariance_of_frame(covariance, camera_pose([1.0, -2.0, 0.5], 0.3), T_base_cam)
+    far = covariance_of_frame(axes @ covariance @ axes.T, T_map_cam, T_base_cam)
+    np.testing.assert_allclose(far, axes @ near @ axes.T, rtol=0, atol=1e-12)
+
+
+def test_an_initial_pose_in_utm_and_odometry_predict_the_pose_of_the_next_image():
+    from keyframe_samples import UTM
+
+    stated = camera_pose([1.0, -2.0, 0.5], 0.3)
+    predictions = []
+    for M in (np.eye(4), UTM):
+        lookups = SimpleNamespace(
+            **{name: lambda *_, **__: np.eye(4) for name in ("now_between", "between", "odometry")}
+        )
+        gate, axes = Gate(GateSettings(first_fixes=1), watch_stamps=False), np.kron(np.eye(2), M[:3, :3])
+        initial_pose = InitialPoseInput(
+            SimpleNamespace(get_logger=Silent), SimpleNamespace(subscription=lambda *_: None), lookups,
+            SimpleNamespace(base="", map="map", odom="odom"), lambda reason: 0,
+        )  # fmt: skip
+        message = PoseWithCovarianceStamped()
+        message.pose.pose = pose_message(M @ stated)
+        message.pose.covariance = (axes @ np.diag([0.01] * 3 + [1e-4] * 3) @ axes.T).ravel().tolist()
+        message.header.frame_id, message.header.stamp = "map", stamp_message(NOW)
+        initial_pose._on_initialpose(message)
+        moved = camera_pose([0.7, 0.1, 0.0], 0.1)
+        first = Observation(NOW, camera_frame="optical", T_base_cam=np.eye(4), T_odom_cam=np.eye(4))
+        initial_pose.apply(gate, first)
+        predictions.append(gate.predict(Observation(NOW + S, T_base_cam=np.eye(4), T_odom_cam=moved)))
+        assert not initial_pose.pending
+    (near, covariance), (far, far_covariance) = predictions
+    np.testing.assert_allclose(near, stated @ moved, atol=1e-9)
+    np.testing.assert_allclose(far, UTM @ stated @ moved, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(far_covariance, axes @ covariance @ axes.T, rtol=0, atol=1e-10)

@@ -13,6 +13,7 @@ pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make se
 
 from nre_ros.msg import LocalizationStatus
 from nre_ros.srv import LoadMap, Relocalize, SaveMap
+from rcl_interfaces.srv import GetParameters
 from ros_process import TIMEOUT, assert_pose, camera_info, jpeg_image
 from std_srvs.srv import Trigger
 
@@ -107,6 +108,10 @@ def test_maps_are_saved_and_loaded_while_it_runs(world, start, tmp_path):
     assert save(copy, overwrite=True).success
     assert f"map {world.map_file} is the open map itself" == save(world.map_file, overwrite=True).message
     assert "its folder is missing" in save(tmp_path / "none/copy.db").message
+    assert load(copy).success and not load(tmp_path / "none.db").success
+    (value,) = robot.call(GetParameters, "get_parameters", GetParameters.Request(names=["map_file"])).values
+    assert value.string_value == str(copy), "it names the open map"
+    assert not robot.set_parameter("map_file", str(world.map_file)).successful, "by hand only before configuring"
 
     (tmp_path / "text.db").write_text("these are no keyframes")
     for path, words in ((tmp_path / "none.db", "does not exist"), (tmp_path / "text.db", "not an SQLite file")):

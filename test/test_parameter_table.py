@@ -53,9 +53,7 @@ def test_the_strict_parameters_are_those_of_the_recipe_and_stricter_than_the_def
 def test_the_parameters_that_the_slam_document_gives_exist():
     declared = {declaration.name: declaration for declaration in DECLARATIONS}
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/slam.md").read_text(), re.DOTALL)
-    given = [
-        nodes["localize_node"]["ros__parameters"] for nodes in map(yaml.safe_load, blocks) if "localize_node" in nodes
-    ]
+    given = [nodes["/**"]["ros__parameters"] for nodes in map(yaml.safe_load, blocks) if "/**" in nodes]
     assert len(given) == 3
     for name, value in (item for parameters in given for item in parameters.items()):
         assert type(value) is type(declared[name].default) and not declared[name].fault(value), name

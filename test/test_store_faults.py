@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that are no map, or a damaged one: a clear error of one line, never a wrong keyframe."""
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from keyframe_samples import random_keyframe
 
-from nre_ros.errors import MapError, MapFormatError
+from nre_ros.errors import MapError, MapFormatError, NreError
 from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.keyframes.retrieval.retriever import Retriever
 from nre_ros.keyframes.storage.store import KeyframeStore
@@ -106,6 +107,66 @@ def test_a_database_of_another_program(tmp_path):
         with pytest.raises(MapFormatError, match="another program"):
             KeyframeStore.open(path, readonly=readonly)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "statements, named",
+    [
+        (["CREATE TRIGGER t AFTER INSERT ON keyframes BEGIN DELETE FROM points; END"], "the trigger 't'"),
+        (["ALTER TABLE points RENAME TO p", "CREATE VIEW points AS SELECT * FROM p"], "the view 'points'"),
+        (["DROP TABLE thumbnails", "CREATE VIRTUAL TABLE thumbnails USING fts5(a, b, c)"], "the virtual table 'thumb"),
+    ],
+)
+def test_a_map_in_which_sqlite_would_run_something_is_refused(path, statements, named):
+    """Nothing of nre_ros makes such a file."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        for statement in statements:
+            db.execute(statement)
+        db.commit()
+    before = path.read_bytes()
+    for readonly in (True, False):
+        with pytest.raises(MapFormatError, match=named):
+            KeyframeStore.open(path, readonly=readonly)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("readonly", [True, False])
+def test_a_map_is_opened_as_a_file_of_unknown_origin(path, readonly):
+    with KeyframeStore.open(path, readonly=readonly) as store:
+        for pragma, value in (("trusted_schema", 0), ("cell_size_check", 1), ("mmap_size", 0)):
+            assert store.database.rows(f"PRAGMA {pragma}") in ([(value,)], [])
+
+
+@pytest.mark.parametrize("content", [b"my notes", b"SQLite format 3\0" + bytes(84)])
+def test_creating_a_map_replaces_no_file_of_another_kind(tmp_path, content):
+    from nre_ros.keyframes.importers.build_map import build_map
+
+    path = tmp_path / "name"
+    path.write_bytes(content)
+    with pytest.raises(MapError, match="another kind, it is not replaced"):
+        KeyframeStore.create(path, "xfeat", "abc", overwrite=True)
+    with pytest.raises(MapError, match="another kind, it is not replaced"):
+        build_map(None, None, path, force=True)
+    assert path.read_bytes() == content and len(list(tmp_path.iterdir())) == 1
+    KeyframeStore.create(tmp_path / "m.db", "xfeat", "abc").close()
+    with KeyframeStore.create(tmp_path / "m.db", "toy", "abc", overwrite=True) as store:
+        assert store.metadata()["backbone"] == "toy"
+
+
+def test_a_demo_removes_only_what_a_demo_has_made(tmp_path):
+    from nre_ros.demo import _clear
+
+    precious = tmp_path / "bag" / "mine.mcap"
+    precious.parent.mkdir()
+    precious.write_bytes(b"hours of driving")
+    with pytest.raises(NreError, match="bag was not made by a demo"):
+        _clear(tmp_path)
+    assert precious.exists()
+    made = tmp_path / "demo"
+    for _ in range(2):
+        _clear(made)
+        assert not (made / "bag").exists()
+        (made / "bag").mkdir()
 
 
 def test_a_newer_version(path):

@@ -3,6 +3,7 @@
 """The transform buffer against closed forms, tf2's documented behaviour, and tf2 itself where installed;
 composition of frames against sampled motions."""
 
+import sys
 import threading
 import time
 
@@ -231,6 +232,23 @@ def test_a_waiting_thread_is_woken_by_an_insertion():
         time.sleep(0.01)
     thread.join()
     assert woken.is_set()
+
+
+@pytest.mark.parametrize(
+    "content, fault",
+    [(None, ""), ("import libtf2_none", "No module named 'libtf2_none'"), ("1 / 0", "division by zero")],
+)
+def test_a_broken_tf2_ros_is_told_from_an_absent_one(monkeypatch, tmp_path, content, fault):
+    from nre_ros.node.tf import _import_tf2
+
+    monkeypatch.delitem(sys.modules, "tf2_ros", raising=False)
+    if content is None:
+        monkeypatch.setattr(sys, "path", [])
+    else:
+        (tmp_path / "tf2_ros.py").write_text(content)
+        monkeypatch.syspath_prepend(str(tmp_path))
+    module, found = _import_tf2()
+    assert module is None and fault in found and bool(found) == bool(fault)
 
 
 def test_random_trees_agree_with_tf2(rng):

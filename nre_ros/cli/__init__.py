@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from nre_ros import __version__
 from nre_ros.errors import NreError
+from nre_ros.packages import missing_package, require
 from nre_ros.process import prepare
 
 _USAGE = "nre_ros [-h] [--version] COMMAND ..."
@@ -44,7 +45,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     Returns:
         The parser. The attribute ``func`` of parsed arguments runs the command and returns its exit code; without
-        a command there is no such attribute.
+        a command there is no such attribute. The attribute ``packages``, where there is one, names the modules that
+        have to be installed before anything is computed.
     """
     from nre_ros.cli import benchmark, compare, demo, evaluate, localize, map, node, replay, weights
 
@@ -75,17 +77,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code, that of the command; 2 after an error or without a command, 130 when interrupted.
     """
     prepare()
+    try:
+        return _run(argv)
+    except NreError as error:
+        print(f"nre_ros: {error}", file=sys.stderr)
+        return EXIT_ERROR
+    except ImportError as error:
+        missing = missing_package(error)
+        if missing is None:
+            raise
+        print(f"nre_ros: {missing}", file=sys.stderr)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        print("nre_ros: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = build_parser()
     arguments = parser.parse_args(argv)
     if arguments.command is None:
         parser.print_help(sys.stderr)
         return EXIT_ERROR
-    try:
-        exit_code: int = arguments.func(arguments)
-        return exit_code
-    except NreError as error:
-        print(f"nre_ros: {error}", file=sys.stderr)
-        return EXIT_ERROR
-    except KeyboardInterrupt:
-        print("nre_ros: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    require(*getattr(arguments, "packages", ()))
+    exit_code: int = arguments.func(arguments)
+    return exit_code

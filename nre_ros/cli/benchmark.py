@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from nre_ros.cli.arguments import add_command, add_localizer_options, positive_int
+from nre_ros.packages import ESTIMATOR, PICTURES
 
 _DESCRIPTION = """\
 Reads a public data set in the layout in which it is downloaded, builds the map from the official split, localizes
@@ -53,7 +54,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="store_true",
         help="replace the records in DIR, and build maps again that were built from other images or options",
     )
-    parser.set_defaults(func=run)
+    parser.set_defaults(func=run, packages=(*ESTIMATOR, *PICTURES))
 
 
 def run(arguments: argparse.Namespace) -> int:

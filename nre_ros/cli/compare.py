@@ -7,6 +7,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from nre_ros.packages import PICTURES
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Registers the command.
@@ -22,7 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("runs", nargs="+", metavar="DIR", help="folders of evaluations, at least two")
     parser.add_argument("-o", "--output", default="compare.html", metavar="PAGE.html", help="default: compare.html")
-    parser.set_defaults(func=run, usage_error=parser.error)
+    parser.set_defaults(func=run, usage_error=parser.error, packages=PICTURES)
 
 
 def run(arguments: argparse.Namespace) -> int:

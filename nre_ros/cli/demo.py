@@ -17,6 +17,7 @@ from nre_ros.cli.arguments import (
     positive_int,
 )
 from nre_ros.cli.output import print_replay
+from nre_ros.packages import BAGS, ESTIMATOR, PICTURES, ROS
 
 _DESCRIPTION = """\
 Shows the whole package at work, without a camera and without data of your own.
@@ -52,7 +53,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add_animate_option(parser)
     add_device_option(parser)
     add_seed_option(parser, "the room, the robot's path and all noise")
-    parser.set_defaults(func=run)
+    parser.set_defaults(func=run, packages=(*ROS, *ESTIMATOR, *BAGS, *PICTURES))
 
 
 def run(arguments: argparse.Namespace) -> int:

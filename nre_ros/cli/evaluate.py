@@ -17,6 +17,7 @@ from nre_ros.cli.arguments import (
     positive_float,
     positive_int,
 )
+from nre_ros.packages import ESTIMATOR, PICTURES
 
 if TYPE_CHECKING:
     from nre_ros.evaluation.evaluate import Evaluation
@@ -64,7 +65,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="N",
         help="number of the worst images that the report shows with pictures (default 10)",
     )
-    parser.set_defaults(func=run, usage_error=parser.error)
+    parser.set_defaults(func=run, usage_error=parser.error, packages=(*ESTIMATOR, *PICTURES))
 
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from nre_ros.cli.arguments import Subparsers, add_command, add_localizer_options
 from nre_ros.errors import CameraError, ImageError, NreError
+from nre_ros.packages import ESTIMATOR
 
 if TYPE_CHECKING:
     from nre_ros.geometry import Camera
@@ -76,7 +77,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "all poses in 3D",
     )
     parser.add_argument("--show", action="store_true", help="draw, and open the poses in 3D in the web browser")
-    parser.set_defaults(func=run)
+    parser.set_defaults(func=run, packages=(*ESTIMATOR, "tqdm"))
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from nre_ros.cli.arguments import (
 from nre_ros.cli.output import print_table
 from nre_ros.errors import ImportSourceError
 from nre_ros.features import BACKBONES, DEFAULT_BACKBONE
+from nre_ros.packages import ESTIMATOR
 
 if TYPE_CHECKING:
     from nre_ros.keyframes.building.culling import CullingRule
@@ -74,7 +76,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         if importer.name != "colmap":  # a model's points fix what its poses are of
             _add_pose_frame(parser)
         _add_build_options(parser)
-        parser.set_defaults(func=_build, make_source=importer.make_source, usage_error=parser.error)
+        parser.set_defaults(
+            func=_build, make_source=importer.make_source, usage_error=parser.error, packages=(*ESTIMATOR, "tqdm")
+        )
 
 
 def _add_build_options(parser: argparse.ArgumentParser) -> None:
@@ -184,7 +188,7 @@ def _add_rgbd_arguments(parser: argparse.ArgumentParser) -> None:
         help="poses, 't x y z qx qy qz qw' or with a header; line i belongs to line i of LIST",
     )
     parser.add_argument("--list", metavar="LIST", help="file of image names, one a line")
-    add_pose_convention(parser, "--poses-format", "--pose-direction", "the poses")
+    add_pose_convention(parser, "--pose-format", "--pose-direction", "the poses")
     parser.add_argument(
         "--camera",
         metavar="CAMERAS.txt",
@@ -202,7 +206,7 @@ def _rgbd_source(args: argparse.Namespace) -> MapSource:
     from nre_ros.keyframes.importers.rgbd.layouts import rgbd_folder_source
 
     lists = {"--images": args.images, "--depth": args.depth, "--poses": args.poses, "--list": args.list}
-    convention = PoseConvention(args.poses_format, args.pose_direction)
+    convention = PoseConvention(args.pose_format, args.pose_direction)
     if args.folder is not None:
         given = [option for option, value in lists.items() if value is not None]
         if given:
@@ -327,6 +331,12 @@ _IMPORTERS = (
 
 
 def _build(args: argparse.Namespace) -> int:
+    """Builds the map, prints the closing table, and closes the source."""
+    with ExitStack() as sources:
+        return _build_map(args, sources)
+
+
+def _build_map(args: argparse.Namespace, sources: ExitStack) -> int:
     """Builds the map and prints the closing table."""
     from nre_ros.features import choose_device, load_backbone
     from nre_ros.keyframes.building.builder import KeyframeBuilder
@@ -337,7 +347,8 @@ def _build(args: argparse.Namespace) -> int:
     if args.output is None and not args.diagnose:
         args.usage_error("the following arguments are required: -o/--output")
     try:
-        source = _open_source(args)  # before the network is loaded: a mistyped folder is reported at once
+        # before the network is loaded: a mistyped folder is reported at once
+        source = sources.enter_context(closing(_open_source(args)))
         check = check_poses(source, DIAGNOSIS_ANCHORS if args.diagnose else ANCHORS)
         for line in check.lines():
             print(f"warning: {line}", file=sys.stderr)

@@ -63,7 +63,7 @@ def _source_line(source: str) -> str | None:
     try:
         made_of = json.loads(source)
         importer = made_of.pop("importer")
-    except (ValueError, AttributeError, KeyError):
+    except (ValueError, AttributeError, KeyError, TypeError):
         return source[:120] or None
     paths = [str(value) for value in made_of.values() if isinstance(value, str) and "/" in value]
     return " ".join([f"import from {importer}" if paths else str(importer), *paths])

@@ -15,6 +15,7 @@ from nre_ros.cli.arguments import (
     positive_float,
 )
 from nre_ros.cli.output import print_replay
+from nre_ros.packages import BAGS, ESTIMATOR, PICTURES, ROS
 
 _DESCRIPTION = """\
 Plays a rosbag2 (sqlite3 or MCAP) over DDS to the ROS 2 node, as a robot would send its images.
@@ -59,7 +60,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add_node_parameter_option(parser)
     add_animate_option(parser)
-    parser.set_defaults(func=run)
+    parser.set_defaults(func=run, packages=(*ROS, *ESTIMATOR, *BAGS, *PICTURES))
 
 
 def run(arguments: argparse.Namespace) -> int:

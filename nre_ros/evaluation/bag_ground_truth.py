@@ -13,13 +13,14 @@ import numpy.typing as npt
 from rosbags.highlevel import AnyReader
 from scipy.spatial.transform import Rotation
 
-from nre_ros.errors import EvaluationError, PoseError
+from nre_ros.errors import EvaluationError, NreError, PoseError
 from nre_ros.evaluation.ground_truth import GroundTruth, GroundTruthEntries
 from nre_ros.geometry import pose_matrix
 from nre_ros.keyframes.importers.bag.topics import POSE_TYPES
 from nre_ros.keyframes.importers.pose_checks import check_quaternion
 from nre_ros.messages.bag import choose_topic
 from nre_ros.messages.damaged_bag import open_readable, readable_messages
+from nre_ros.messages.frame_ids import frame_name
 from nre_ros.messages.stamps import stamp_in_recording
 from nre_ros.messages.transform_buffer import TransformBuffer
 
@@ -59,7 +60,7 @@ def read_topic(path: Path | str, topic: str, camera_frame: str = "") -> GroundTr
             if problem:
                 entries.reject(problem)
                 continue
-            frames[message.header.frame_id.removeprefix("/")] = True
+            frames[frame_name(message.header.frame_id)] = True
             entries.add(
                 stamp_in_recording(message, log_time),
                 to_camera.camera_pose(numbers, getattr(message, "child_frame_id", "")),
@@ -83,10 +84,11 @@ class _StaticTransforms:
     """Converts poses of a robot frame to poses of the camera with the static transforms of a bag."""
 
     def __init__(self, reader: AnyReader, camera_frame: str) -> None:
-        self._camera_frame = camera_frame.removeprefix("/")
+        self._camera_frame = frame_name(camera_frame)
         self._buffer = TransformBuffer()
         self._T_child_cam: dict[str, npt.NDArray[np.float64]] = {}
         connections = [connection for connection in reader.connections if connection.topic.endswith("/tf_static")]
+        self._has_static = bool(connections)
         for connection, _, raw in reader.messages(connections) if connections else ():
             message: Any = reader.deserialize(raw, connection.msgtype)
             for item in message.transforms:
@@ -97,10 +99,20 @@ class _StaticTransforms:
 
     def camera_pose(self, numbers: npt.NDArray[np.float64], child: str) -> npt.NDArray[np.float64]:
         """The camera's pose x y z qx qy qz qw for the pose of the frame ``child``."""
-        child = child.removeprefix("/")
+        child = frame_name(child)
         if not child or not self._camera_frame or child == self._camera_frame:
             return numbers
         if child not in self._T_child_cam:
-            self._T_child_cam[child] = self._buffer.lookup(child, self._camera_frame, 0)
+            try:
+                self._T_child_cam[child] = self._buffer.lookup(child, self._camera_frame, 0)
+            except NreError as error:
+                cure = (
+                    ""
+                    if self._has_static
+                    else "; the bag has no /tf_static, which is sent once: record it from the start"
+                )
+                raise EvaluationError(
+                    f"ground truth of frame {child} cannot be converted to the camera's {self._camera_frame}: {error}{cure}"
+                ) from error
         T = pose_matrix(numbers[:3], numbers[3:]) @ self._T_child_cam[child]
         return np.r_[T[:3, 3], Rotation.from_matrix(T[:3, :3]).as_quat()]

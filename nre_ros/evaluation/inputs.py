@@ -162,7 +162,7 @@ class ImageListInput(EvaluationInput):
         def lookup(
             names: Sequence[str], stamps: npt.NDArray[np.int64]
         ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-            found = np.array([stamp_of_image[name] for name in names], dtype=np.int64)
+            found = np.array([stamp_of_image.get(name, 0) for name in names], dtype=np.int64)  # 0: no pose
             return found if has_stamps else stamps, trajectory.at(found, max_gap=0.0)
 
         return GroundTruthAssociation(lookup, trajectory.source, trajectory)
@@ -259,7 +259,7 @@ class DatasetInput(EvaluationInput):
             yield Query(image.name, image.stamp, image.load)
 
     def load_images(self, names: Collection[str]) -> Iterator[tuple[str, npt.NDArray[np.uint8], Camera]]:
-        return _load_readable({name: self.images[name].load for name in names})
+        return _load_readable({name: self.images[name].load for name in names if name in self.images})
 
     def ground_truth(self, options: EvaluationOptions, map_frame: str) -> GroundTruthAssociation:
         def lookup(
@@ -279,7 +279,7 @@ class DatasetInput(EvaluationInput):
             ``[N, 4, 4]`` poses, camera to map, NaN where the pose is not known.
         """
         unknown = np.full((4, 4), np.nan)
-        poses = (self.images[name].T_map_cam for name in names)
+        poses = (self.images[name].T_map_cam if name in self.images else None for name in names)
         return np.array([unknown if T is None else T for T in poses]).reshape(-1, 4, 4)
 
 

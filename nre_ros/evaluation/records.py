@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,14 +69,36 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
     """
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 record = json.loads(line)
-                record["image"], record["success"]
-            except (ValueError, TypeError, KeyError):
+                _check_record(record)
+            except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
                 raise EvaluationError(f"{path}: line {number} is not an evaluation record: {line[:60]!r}") from None
             yield record
+
+
+def _check_record(record: dict[str, Any]) -> None:
+    """Raises ``ValueError``, ``TypeError`` or ``KeyError`` for what ``collect_results`` cannot read."""
+    if not (isinstance(record["image"], str) and isinstance(record["success"], bool)):
+        raise TypeError
+    numbers: list[Any] = [record.get("points_used", 0), *(record.get("milliseconds") or {}).values()]
+    numbers += [] if record.get("confidence") is None else [record["confidence"]]
+    if record["success"]:
+        if not (len(record["position"]) == 3 and len(record["quaternion"]) == 4):
+            raise ValueError
+        numbers += [*record["position"], *record["quaternion"]]
+        if (covariance := record.get("covariance")) is not None:
+            if [len(row) for row in covariance] != [6] * 6:
+                raise ValueError
+            numbers += [number for row in covariance for number in row]
+    if not all(isinstance(number, (int, float)) for number in numbers):
+        raise TypeError
+    array("d", numbers)  # numbers that are too large
+    array("q", [record.get("stamp", 0), *record.get("keyframes", ())])
+    if not isinstance(record.get("reason", ""), str) or record.get("accepted") not in (None, True, False):
+        raise TypeError
 
 
 def _remove_incomplete_line(path: Path) -> None:

@@ -122,7 +122,7 @@ def read_csv(path: Path, wrong_beyond: tuple[float, float]) -> QueryResults:
             return _results_from_rows(csv.reader(file), wrong_beyond)
     except OSError as error:
         raise EvaluationError(f"{path}: cannot be read ({error.strerror})") from error
-    except (KeyError, ValueError, TypeError, IndexError, StopIteration, csv.Error) as error:
+    except (KeyError, ValueError, TypeError, IndexError, OverflowError, StopIteration, csv.Error) as error:
         raise EvaluationError(f"{path}: not a table of evaluation results: {' '.join(str(error).split())}") from error
 
 

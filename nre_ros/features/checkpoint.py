@@ -208,6 +208,7 @@ def _unpickle(data: bytes, name: str) -> Any:
         raise WeightsError(f"{name} is empty")
     if data.lstrip()[:1] == b"<":
         raise WeightsError(f"{name} is a web page: download the file itself (raw)")
+    _check_archive(data, name)
     try:
         with _stand_ins(data):
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -220,6 +221,22 @@ def _unpickle(data: bytes, name: str) -> Any:
         if _LIGHTNING.fullmatch(what) and not _READS_OTHERS_CLASSES:
             raise WeightsError(f"{name} holds {what}, which torch {torch.__version__} cannot skip (2.6 can)") from None
         raise WeightsError(f"{name} holds {what}, which no weights need: refused, nothing of it was run") from None
+
+
+def _check_archive(data: bytes, name: str) -> None:
+    """Refuses an archive that takes more memory than the file: torch compresses nothing and stores nothing twice."""
+    if not (data.startswith(b"PK") or zipfile.is_zipfile(io.BytesIO(data))):
+        return  # from before torch 1.6
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
+        raise WeightsError(f"{name} is no PyTorch file, or a damaged one") from None
+    size = sum(max(entry.file_size, entry.compress_size) for entry in entries)
+    if size > len(data) or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise WeightsError(
+            f"{name} of {len(data)} bytes would take {size} bytes in memory: no PyTorch file is compressed"
+        )
 
 
 def _stand_ins(data: bytes) -> AbstractContextManager[object]:

@@ -12,7 +12,20 @@
 The order of dependencies: ``types`` and ``global_descriptor``, then ``storage``, then ``retrieval``, then the others.
 """
 
-from nre_ros.keyframes.storage.store import KeyframeStore
-from nre_ros.keyframes.types import Keyframe, KeyframeStack, stack_keyframes
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nre_ros.keyframes.storage.store import KeyframeStore
+    from nre_ros.keyframes.types import Keyframe, KeyframeStack, stack_keyframes
 
 __all__ = ["Keyframe", "KeyframeStack", "KeyframeStore", "stack_keyframes"]
+
+
+def __getattr__(name: str) -> Any:
+    # at the first use: a map file can be checked without the seconds that importing torch takes
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{'storage.store' if name == 'KeyframeStore' else 'types'}"), name)

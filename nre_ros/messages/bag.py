@@ -4,23 +4,134 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
-from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.highlevel import AnyReader
+from rosbags.interfaces import Connection
 from rosbags.rosbag2 import ReaderError
 from rosbags.typesys import Stores, get_typestore
 
-from nre_ros.errors import ImportSourceError
+from nre_ros.errors import ImportSourceError, NreError
+from nre_ros.untrusted_sqlite import SCHEMA_QUERY, UNTRUSTED_FILE_PRAGMAS, active_schema_entry
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 CAMERA_INFO_TYPE = "sensor_msgs/msg/CameraInfo"
 POSE_TYPE = "geometry_msgs/msg/PoseStamped"
 GROUND_TRUTH_TOPIC = "/ground_truth"
 """The topic of the true poses that is taken when a bag has several topics of poses and none is named."""
-_BAG_ERRORS = (AnyReaderError, ReaderError)
 _STORAGE_SUFFIXES = (".mcap", ".db3")
+
+
+class BagReader(AnyReader):
+    """The reader of rosbags, with errors of this package.
+
+    Damaged bytes make rosbags and the libraries below raise anything: errors of text, of memory, of numbers.
+
+    Args:
+        paths: The bag's folder, or its files.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        """Finds the files; see ``AnyReader``."""
+        self._name = str(paths[0] if len(paths) == 1 else paths[0].parent)
+        _check_metadata(paths[0])
+        try:
+            super().__init__(list(paths), default_typestore=get_typestore(Stores.ROS2_JAZZY))
+        except Exception as error:
+            raise self._error("cannot be read", error) from error
+
+    def open(self) -> None:
+        """Opens the files.
+
+        Raises:
+            ImportSourceError: The bag cannot be read.
+        """
+        try:
+            with _untrusted_databases():
+                super().open()
+            self._check_summary()
+        except Exception as error:
+            if self.stack:
+                self.close()
+            raise self._error("cannot be read", error) from error
+
+    def messages(
+        self, connections: Collection[Connection] = (), start: int | None = None, stop: int | None = None
+    ) -> Generator[tuple[Connection, int, bytes], None, None]:
+        """Reads messages in the order of their log times.
+
+        Args:
+            connections: The connections to read; empty for all.
+            start: Nanoseconds; messages before are left out.
+            stop: Nanoseconds; messages from there on are left out.
+
+        Yields:
+            Connection, log time in nanoseconds and serialized message.
+
+        Raises:
+            ImportSourceError: The bag is damaged.
+        """
+        try:
+            yield from super().messages(connections, start, stop)
+        except Exception as error:
+            raise self._error("is damaged", error) from error
+
+    def deserialize(self, rawdata: bytes, typ: str) -> Any:
+        """Decodes a message.
+
+        Args:
+            rawdata: The serialized message.
+            typ: Its type.
+
+        Returns:
+            The message.
+
+        Raises:
+            ImportSourceError: The message is damaged.
+        """
+        try:
+            return super().deserialize(rawdata, typ)
+        except Exception as error:
+            raise self._error(f"is damaged: a message of type {typ} cannot be decoded", error) from error
+
+    def _check_summary(self) -> None:
+        """Raises an error for a metadata.yaml whose names, counts or times are of other types, which rosbags takes."""
+        counts = [info.msgcount for info in self.topics.values()]
+        if not all(type(number) is int for number in (self.message_count, self.start_time, self.end_time, *counts)):
+            raise TypeError("its metadata has counts or times that are no whole numbers")
+        if not all(isinstance(name, str) for c in self.connections for name in (c.topic, c.msgtype)):
+            raise TypeError("its metadata has topics or types that are no names")
+
+    def _error(self, what: str, error: Exception) -> NreError:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return error if isinstance(error, NreError) else ImportSourceError(f"bag {self._name} {what}: {reason}")
+
+
+@contextmanager
+def _untrusted_databases() -> Iterator[None]:
+    """Context in which rosbags opens the files of the storage format sqlite3 as files of unknown origin.
+
+    They are not checked as a whole, which takes minutes, and so that damaged bags are read as far as possible.
+    """
+    import apsw  # of rosbags
+
+    def check(connection: apsw.Connection) -> None:
+        for pragma in UNTRUSTED_FILE_PRAGMAS:
+            connection.execute(pragma)
+        entries = connection.execute(SCHEMA_QUERY).fetchall()
+        if active := active_schema_entry(
+            (str(kind), str(name), sql if isinstance(sql, bytes) else None) for kind, name, sql in entries
+        ):
+            raise ReaderError(f"the database contains {active}, which no recorder writes")
+
+    apsw.connection_hooks.append(check)
+    try:
+        yield
+    finally:
+        apsw.connection_hooks.remove(check)
 
 
 @contextmanager
@@ -41,19 +152,11 @@ def open_bag(path: Path | str) -> Iterator[AnyReader]:
     path = Path(path)
     if not path.exists():
         raise ImportSourceError(f"bag {path} does not exist")
-    with ExitStack() as stack:
-        try:
-            reader = open_reader([path])
-        except (*_BAG_ERRORS, OSError) as error:
-            raise ImportSourceError(f"bag {path} cannot be read: {error}") from error
-        stack.callback(reader.close)
-        try:
-            yield reader
-        except _BAG_ERRORS as error:
-            raise ImportSourceError(f"bag {path} is damaged: {error}") from error
+    with closing(open_reader([path])) as reader:
+        yield reader
 
 
-def open_reader(paths: Sequence[Path]) -> AnyReader:
+def open_reader(paths: Sequence[Path]) -> BagReader:
     """Opens a reader of a bag's folder or files.
 
     Bags without message definitions get those of ROS 2 Jazzy.
@@ -63,10 +166,24 @@ def open_reader(paths: Sequence[Path]) -> AnyReader:
 
     Returns:
         The open reader; the caller closes it.
+
+    Raises:
+        ImportSourceError: The bag cannot be read.
     """
-    reader = AnyReader(list(paths), default_typestore=get_typestore(Stores.ROS2_JAZZY))
+    reader = BagReader(paths)
     reader.open()
     return reader
+
+
+def _check_metadata(path: Path) -> None:
+    """Raises ``ImportSourceError`` for a folder that is no bag, and for a bag without its metadata.yaml."""
+    if not path.is_dir() or (path / "metadata.yaml").is_file():
+        return
+    if storage_files(path):
+        raise ImportSourceError(f"bag {path} has no metadata.yaml: `ros2 bag reindex {path}` writes it")
+    inside = sorted(file.parent for file in path.glob("*/metadata.yaml"))
+    found = f"; {' and '.join(map(str, inside[:3]))} in it may be meant" if inside else ""
+    raise ImportSourceError(f"{path} is no bag: it has neither metadata.yaml nor .mcap or .db3 files{found}")
 
 
 def storage_files(path: Path) -> list[Path]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from nre_ros.errors import CameraError
-from nre_ros.geometry import EQUIDISTANT, PINHOLE, RADIAL_TANGENTIAL, Camera, check_camera
+from nre_ros.geometry import EQUIDISTANT, PINHOLE, RADIAL_TANGENTIAL, Camera, check_camera, fitting_coefficients
 from nre_ros.messages.protocols import CameraInfoMessage
 
 _DISTORTION_MODELS = {
@@ -76,12 +76,10 @@ def _distortion(info: CameraInfoMessage) -> tuple[str, tuple[float, ...]]:
     """Returns the camera model and its distortion coefficients."""
     coefficients, name = tuple(float(value) for value in info.d), info.distortion_model
     model = _DISTORTION_MODELS.get(name)
-    if model == EQUIDISTANT:
-        return model, coefficients
-    if not any(coefficients):
+    if model == EQUIDISTANT and coefficients:
+        return model, fitting_coefficients(model, coefficients)
+    if not any(coefficients):  # without any, an equidistant camera too, as image_geometry takes it
         return PINHOLE, ()
     if model is None:
         raise CameraError(f"unknown distortion model {name!r}, known: {', '.join(_DISTORTION_MODELS)}")
-    if len(coefficients) > 8 and not any(coefficients[8:]):  # OpenCV's thin prism and tilt, not used
-        coefficients = coefficients[:8]
-    return model, coefficients
+    return model, fitting_coefficients(model, coefficients)

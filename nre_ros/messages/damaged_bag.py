@@ -44,18 +44,18 @@ def open_readable(path: Path | str) -> tuple[AnyReader, str]:
     path = Path(path)
     if not path.exists():
         raise ImportSourceError(f"bag {path} does not exist")
+    files = storage_files(path)
     try:
         return open_reader([path]), ""
-    except Exception as error:  # a damaged file makes the reader fail in any way
-        problem = _one_line(error)
-    files = storage_files(path)
-    if not files:
-        raise ImportSourceError(f"{path} is no bag: {problem}")
+    except ImportSourceError as error:
+        if not files:
+            raise
+        problem = _reason(error, path)
     try:
         # rosbags takes whatever has a path's methods
         reader = open_reader([_TruncatedMcap(file) if file.suffix == ".mcap" else file for file in files])  # type: ignore[misc]
-    except Exception as error:
-        raise ImportSourceError(f"bag {path} cannot be read: {_one_line(error)}") from error
+    except ImportSourceError as error:
+        raise ImportSourceError(f"bag {path} cannot be read: {_reason(error, path)}") from error
     if not reader.connections:
         reader.close()
         raise ImportSourceError(f"bag {path} has no whole message: {problem}")
@@ -84,10 +84,10 @@ def readable_messages(
             return
         except GeneratorExit:
             raise
-        except Exception as error:  # whatever the reader or a decompressor makes of damaged bytes
+        except Exception as error:  # whatever a reader or a decompressor makes of damaged bytes
             if skip == 0:
                 where = last if last is not None else reader.start_time
-                damage.append(f"damaged {(where - reader.start_time) / 1e9:.1f} s after its start: {_one_line(error)}")
+                damage.append(f"damaged {(where - reader.start_time) / 1e9:.1f} s after its start: {_reason(error)}")
                 start = where + 1
             skip = 2 * skip or _FIRST_SKIP
             start += skip
@@ -95,8 +95,11 @@ def readable_messages(
                 return
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _reason(error: Exception, path: Path | None = None) -> str:
+    """What the reader of bags said in the first place; of its own errors, without the name of the bag."""
+    cause = error.__cause__ or error
+    text = " ".join(str(cause).split()) or type(cause).__name__
+    return text.removeprefix(f"bag {path} ")
 
 
 class _TruncatedMcap:

@@ -49,6 +49,13 @@ _ENCODINGS: dict[str, tuple[type[np.generic], int, int | None]] = {
 }
 # A plane of grey in full size, then a plane of interleaved colour in half the size.
 _SEMI_PLANAR = {"nv12": cv2.COLOR_YUV2BGR_NV12, "nv21": cv2.COLOR_YUV2BGR_NV21}
+# A plane of grey in full size, then two planes of colour in half the size, whose rows are half as long.
+_PLANAR = {
+    "i420": cv2.COLOR_YUV2BGR_I420,
+    "iyuv": cv2.COLOR_YUV2BGR_I420,
+    "yuv420p": cv2.COLOR_YUV2BGR_I420,
+    "yv12": cv2.COLOR_YUV2BGR_YV12,
+}
 
 
 def image_array(message: ImageMessage | CompressedImageMessage) -> npt.NDArray[np.uint8]:
@@ -74,8 +81,8 @@ def _raw_array(message: ImageMessage) -> npt.NDArray[np.uint8]:
     width, height, encoding = message.width, message.height, message.encoding
     if width == 0 or height == 0:
         raise ImageError(f"image of {width}x{height} pixels is empty")
-    if encoding in _SEMI_PLANAR:
-        return _semi_planar_array(message)
+    if encoding in _SEMI_PLANAR or encoding in _PLANAR:
+        return _planar_array(message)
     if encoding not in _ENCODINGS:
         raise UnknownEncodingError(
             f"unknown image encoding {encoding!r}, supported are mono, colour, Bayer, YUV 4:2:2 and 4:2:0"
@@ -104,15 +111,21 @@ def _raw_array(message: ImageMessage) -> npt.NDArray[np.uint8]:
         raise ImageError(f"image of {width}x{height} {encoding} pixels cannot be converted: {error.err}") from None
 
 
-def _semi_planar_array(message: ImageMessage) -> npt.NDArray[np.uint8]:
-    """Decodes YUV 4:2:0: ``height`` rows of grey and half as many of colour, all ``step`` bytes long."""
+def _planar_array(message: ImageMessage) -> npt.NDArray[np.uint8]:
+    """Decodes YUV 4:2:0: ``height`` rows of grey, all ``step`` bytes long, and half as many bytes of colour."""
     width, height, step, rows = message.width, message.height, message.step, message.height * 3 // 2
     if width % 2 or height % 2:
         raise ImageError(f"image of {width}x{height} {message.encoding} pixels: its sides must be even")
     if step < width or len(message.data) < step * rows:
         raise ImageError(f"image data has {len(message.data)} bytes, {step} x {rows} = {step * rows} expected")
-    planes = np.ndarray((rows, width), np.uint8, memoryview(message.data), strides=(step, 1))
-    return _uint8(cv2.cvtColor(np.ascontiguousarray(planes), _SEMI_PLANAR[message.encoding]))
+    buffer = memoryview(message.data)
+    if message.encoding in _SEMI_PLANAR:
+        planes = np.ndarray((rows, width), np.uint8, buffer, strides=(step, 1))
+        return _uint8(cv2.cvtColor(np.ascontiguousarray(planes), _SEMI_PLANAR[message.encoding]))
+    grey = np.ndarray((height, width), np.uint8, buffer, strides=(step, 1))
+    colour = np.ndarray((height, width // 2), np.uint8, buffer, offset=step * height, strides=(step // 2, 1))
+    planes = np.concatenate([grey.ravel(), colour.ravel()]).reshape(rows, width)
+    return _uint8(cv2.cvtColor(planes, _PLANAR[message.encoding]))
 
 
 def _upper_eight_bits(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

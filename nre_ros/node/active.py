@@ -25,7 +25,14 @@ from nre_ros.node.parameters import value_of
 from nre_ros.node.pipeline import ImagePipeline
 from nre_ros.node.publishers import Displays, PosePublishers
 from nre_ros.node.ros_libraries import LIBRARIES
-from nre_ros.node.tf import FrameLookups, Frames, MapOdomBroadcaster, Transforms, open_transforms
+from nre_ros.node.tf import (
+    TRANSFORM_LIBRARY,
+    FrameLookups,
+    Frames,
+    MapOdomBroadcaster,
+    Transforms,
+    open_transforms,
+)
 from nre_ros.node.worker import Worker
 
 _REMINDER_SECONDS = 5.0
@@ -63,7 +70,7 @@ class ActiveNode:
         topics = [topic for source in self._inputs for topic in source.topics]
         node.get_logger().info(
             f"localizing in {engine.store.path} ({engine}), listening to {', '.join(topics)}, "
-            f"broadcasting {frames.map} -> {frames.child or 'camera'}"
+            f"broadcasting {frames.map} -> {frames.child or 'camera'}, transforms by {TRANSFORM_LIBRARY}"
         )
 
     def _make_parts(
@@ -173,7 +180,10 @@ class ActiveNode:
     def _facts(self, engine: Engine, drops: DropCounter) -> dict[str, str]:
         """Values of the diagnostics: map, device, keyframes written, libraries in use, images dropped."""
         dropped = {f"dropped images, {reason}": str(count) for reason, count in drops.totals().items()}
-        libraries = {"ROS libraries in use": ", ".join(LIBRARIES.available) or "none"}
+        libraries = {
+            "ROS libraries in use": ", ".join(LIBRARIES.available) or "none",
+            "transforms by": TRANSFORM_LIBRARY,
+        }
         return {**engine.facts(), **self.keyframe_writer.facts(), **libraries, **dropped}
 
     def _log_silent_topics(self) -> None:

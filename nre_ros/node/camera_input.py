@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -23,6 +23,8 @@ _CAMERA_INFOS = 60
 """CameraInfo messages that are kept: an image may wait for a second or two, and intrinsics may change meanwhile."""
 _LATCHED_INFOS = 10
 """Latched CameraInfo messages that are asked for: several publishers may share a topic."""
+_LATCHED_SECONDS = 0.2
+"""Between two looks for latched publishers of CameraInfo, before the first one has come."""
 _CHOICE_SECONDS = 0.5
 """Between two looks at which transports bring images."""
 _STREAM_IMAGES, _STREAM_SECONDS = 5, 2.0
@@ -74,7 +76,8 @@ class CameraInput:
             CameraInfo, info_topic, self._on_camera_info, _sensor_qos(), on_incompatible=self._noting(info_topic)
         )
         self._info_topic = subscription.topic_name
-        interfaces.latched_subscription(CameraInfo, info_topic, self._on_camera_info, _LATCHED_INFOS)
+        self._latched_infos: Subscription | None = None
+        interfaces.timer(_LATCHED_SECONDS, lambda: self._find_latched_infos(info_topic), steady=True)
         if transport == "auto":
             interfaces.timer(_CHOICE_SECONDS, self._choose_transport, steady=True)
 
@@ -104,6 +107,19 @@ class CameraInput:
     def _on_camera_info(self, message: CameraInfo) -> None:
         if not self._infos or message != self._infos[-1]:  # a latched publisher reaches both subscriptions
             self._infos.append(message)
+
+    def _find_latched_infos(self, topic: str) -> None:
+        """Subscribes to what a latched publisher has sent before.
+
+        Not from the start: drivers that are not latched would warn of a subscription that does not fit.
+        """
+        if self._infos or self._latched_infos is not None:
+            return
+        publishers = self._node.get_publishers_info_by_topic(self._info_topic)
+        if any(publisher.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for publisher in publishers):
+            self._latched_infos = self._interfaces.latched_subscription(
+                CameraInfo, topic, self._on_camera_info, _LATCHED_INFOS
+            )
 
     # --- images -------------------------------------------------------------------------------------
 

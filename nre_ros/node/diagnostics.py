@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The topic /diagnostics: is the robot localized, how well, how fast, in which map, and with how much memory.
 
-Levels: OK: localized.  WARN: not localized yet, lost, localized a while ago, with a low confidence, or in a camera frame
-that is probably wrong.  ERROR: the map cannot be read, or the device is lost.  STALE: no image for a while.
+Levels: OK: localized.  WARN: not localized yet, lost, localized a while ago, with a low confidence, or with a camera frame
+or intrinsics that are probably wrong.  ERROR: the map cannot be read, or the device is lost.  STALE: no image for a while.
 """
 
 from __future__ import annotations
@@ -46,12 +46,14 @@ class Diagnostics:
             facts: Called at each publication for more values, name -> value, such as the map's file.
         """
         self._node, self._facts = node, facts
+        self._name = node.get_fully_qualified_name().lstrip("/")  # all robots publish on /diagnostics
         self._topic = DisplayTopic(node, DiagnosticArray, "/diagnostics")
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self._arrivals: deque[float] = deque()
         self._localized: deque[tuple[float, bool, float]] = deque()  # time, accepted, milliseconds
-        self._fault, self._warning = "", ""
+        self._fault = ""
+        self._warnings: dict[str, str] = {}  # what is warned about -> what is wrong
         self._state, self._reason = State.UNLOCALIZED, ""
         self._accepted: tuple[float, float, npt.NDArray[np.float64]] | None = None  # time, confidence, covariance
 
@@ -76,14 +78,17 @@ class Diagnostics:
             if decision.accepted and decision.covariance is not None:
                 self._accepted = now, decision.confidence, decision.covariance
 
-    def warn(self, text: str) -> None:
+    def warn(self, what: str, text: str) -> None:
         """Reports a fault of the configuration from now on.
 
         Args:
-            text: What is wrong, and what to do.
+            what: What is warned about, the name of the value.
+            text: What is wrong, and what to do; empty: nothing is wrong any more.
         """
         with self._lock:
-            self._warning = text
+            self._warnings.pop(what, None)
+            if text:
+                self._warnings[what] = text
 
     def forget(self, reason: str) -> None:
         """Reports that no pose is known any more.
@@ -100,7 +105,7 @@ class Diagnostics:
             level, text = self._level()
             values = self._values()
         values.update(self._facts())
-        status = DiagnosticStatus(level=level, name=f"{self._node.get_name()}: localization", message=text)
+        status = DiagnosticStatus(level=level, name=f"{self._name}: localization", message=text)
         status.hardware_id = values.get("device", "")
         status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
         message = DiagnosticArray(status=[status])
@@ -131,8 +136,8 @@ class Diagnostics:
             return DiagnosticStatus.WARN, f"localized {accuracy}, {now - when:.0f} s ago"
         if confidence < value_of(self._node, "low_confidence"):
             return DiagnosticStatus.WARN, f"localized {accuracy}, with a confidence of only {confidence:.2f}"
-        if self._warning:
-            return DiagnosticStatus.WARN, f"localized {accuracy}, but {self._warning}"
+        if self._warnings:
+            return DiagnosticStatus.WARN, f"localized {accuracy}, but {'; '.join(self._warnings.values())}"
         return DiagnosticStatus.OK, f"localized {accuracy}" + (f"; last image{reason}" if reason else "")
 
     def _values(self) -> dict[str, str]:
@@ -148,8 +153,7 @@ class Diagnostics:
         if recent:
             values["accepted"] = f"{np.mean([accepted for _, accepted, _ in recent]):.0%}"
             values["milliseconds an image"] = f"{np.median([milliseconds for *_, milliseconds in recent]):.0f}"
-        if self._warning:
-            values["camera frame"] = self._warning
+        values |= self._warnings
         if self._accepted:
             when, confidence, covariance = self._accepted
             values["confidence"] = f"{confidence:.2f}"

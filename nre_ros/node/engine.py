@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import gc
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from nre_ros.localization.result import LocalizationResult
 from nre_ros.messages.frame_ids import frame_name
 from nre_ros.node.diagnostics import device_facts
 from nre_ros.node.parameters import ParameterError, value_of
+from nre_ros.node.start_checks import user_path
 from nre_ros.process import return_memory
 
 _RETRY_SECONDS = 60.0
@@ -112,18 +114,15 @@ class Engine:
         self._count = len(self.store)
         while True:
             try:
-                return self._localizer.localize(
-                    image,
-                    camera,
-                    prior,
-                    retrieve=self._retrieve,
-                    min_confidence=value_of(self._node, "min_confidence"),
-                )
+                with _reporting_loss(self.device):
+                    return self._localizer.localize(
+                        image,
+                        camera,
+                        prior,
+                        retrieve=self._retrieve,
+                        min_confidence=value_of(self._node, "min_confidence"),
+                    )
             except (RuntimeError, MemoryError) as error:
-                if not device_works(self.device):
-                    raise DeviceError(
-                        f"the device {self.device} is lost, start the node again: {_first_line(error)}"
-                    ) from error
                 if not _is_out_of_memory(error) or not self._can_do_with_less():
                     raise
             # outside of the handler, which holds all that the failed attempt has allocated
@@ -163,7 +162,7 @@ class Engine:
         Raises:
             MapError: The copy cannot be written.
         """
-        self.store.save_copy(Path(map_file), overwrite)
+        self.store.save_copy(user_path(map_file), overwrite)
 
     def release(self) -> None:
         """Frees the device; ``acquire`` must be called before the next image."""
@@ -174,13 +173,15 @@ class Engine:
         """Loads the network on the device of the parameter ``device``, if it was released.
 
         Raises:
-            NreError: The device cannot be used.
+            NreError: The device cannot be used, or is lost.
         """
         if not self._localizer.has_device:
             self.limitation = ""
             self._retrieve = value_of(self._node, "retrieve")
-            self._localizer.move_to(choose_device(value_of(self._node, "device")))
-            self._localizer.warm_up()
+            device = choose_device(value_of(self._node, "device"))
+            with _reporting_loss(device):
+                self._localizer.move_to(device)
+                self._localizer.warm_up()
 
     def close(self) -> None:
         """Closes the map; one that has grown is left as one plain file."""
@@ -199,8 +200,9 @@ class Engine:
             raise ParameterError("parameter map_file is empty: name a map made by `nre_ros map build`")
         self._logger.info(f"loading {map_file}")
         settings = {name: value_of(self._node, name) for name in ("device", "seed", "retrieve")}
-        localizer = Localizer(map_file, **settings)
-        localizer.warm_up()
+        with _reporting_loss(choose_device(settings["device"])):
+            localizer = Localizer(user_path(map_file), **settings)
+            localizer.warm_up()
         self._count = len(localizer.store)
         return localizer
 
@@ -253,6 +255,7 @@ def _has_log(path: Path) -> bool:
 _OUT_OF_MEMORY = (
     "out of memory",  # CUDA, torch's allocator
     "can't allocate memory",  # torch on the CPU, Linux
+    "cannot allocate memory",  # the system, through torch
     "not enough memory",  # torch on the CPU, Windows
     "bad_alloc",  # C++
     "memoryallocation",  # cudaErrorMemoryAllocation
@@ -287,13 +290,21 @@ def device_works(device: torch.device) -> bool:
     return True
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+@contextmanager
+def _reporting_loss(device: torch.device) -> Iterator[None]:
+    """Raises ``DeviceError`` in place of an error of a device that does not compute any more."""
+    try:
+        yield
+    except RuntimeError as error:
+        if device_works(device):
+            raise
+        first_line = str(error).strip().partition("\n")[0]
+        raise DeviceError(f"the device {device} is lost, start the node again: {first_line}") from error
 
 
 def _create_map(node: Node) -> None:
     """Creates an empty map with the default features if ``map_file`` does not exist."""
-    path = Path(value_of(node, "map_file"))
+    path = user_path(value_of(node, "map_file"))
     if not path.name or path.exists():
         return
     backbone = load_backbone(DEFAULT_BACKBONE)

@@ -25,11 +25,12 @@ from nre_ros.node.conversions import matrix_of_pose, stamp_nanoseconds
 from nre_ros.node.interfaces import RosInterfaces
 from nre_ros.node.logs import ThrottledLogger
 from nre_ros.node.parameters import value_of
+from nre_ros.node.start_checks import user_path
 from nre_ros.node.tf import FrameLookups, Frames, TransformError
 from nre_ros.pose_faults import covariance_fault
 
-_SAVE_SECONDS = 2.0
-"""Between two writings of the last pose."""
+_SAVE_SECONDS, _END_SECONDS = 2.0, 0.2
+"""Between two writings of the last pose; for the end of its thread, which does not write, at least."""
 _MOVED_METRES, _MOVED_RADIANS = 0.5, 0.35
 """Distance and angle (one standard deviation) that a robot may be moved by while it is switched off."""
 
@@ -187,7 +188,8 @@ class LastPoseFile:
     """
 
     def __init__(self, node: Node, frames: Frames) -> None:
-        self._path, self._frames, self._logger = value_of(node, "last_pose_file"), frames, node.get_logger()
+        given = value_of(node, "last_pose_file")
+        self._path, self._frames, self._logger = given and str(user_path(given)), frames, node.get_logger()
         self._log = ThrottledLogger(self._logger)
         self._changed = threading.Condition()
         self._unsaved: LastPose | None = None
@@ -249,7 +251,7 @@ class LastPoseFile:
             self._stopped = True
             self._changed.notify()
         if self._thread.ident is not None:
-            self._thread.join(timeout)
+            self._thread.join(None if timeout is None else max(timeout, _END_SECONDS))
             if not self._thread.is_alive():
                 self._save()
 

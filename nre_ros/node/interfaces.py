@@ -27,6 +27,11 @@ except ImportError:  # Humble
 from nre_ros.keyframes.storage.store import KeyframeStore
 
 
+def _policy_name(event: Any) -> str:
+    """The QoS policy by which a publisher does not fit, of rclpy's event, which has no types."""
+    return qos_policy_name_from_kind(event.last_policy_kind)
+
+
 class RosInterfaces:
     """Creates subscriptions, timers and services on a node and destroys them together.
 
@@ -64,9 +69,7 @@ class RosInterfaces:
         """
         events = None
         if on_incompatible is not None:
-            events = SubscriptionEventCallbacks(
-                incompatible_qos=lambda event: on_incompatible(qos_policy_name_from_kind(event.last_policy_kind))
-            )
+            events = SubscriptionEventCallbacks(incompatible_qos=lambda event: on_incompatible(_policy_name(event)))
         subscription = self._node.create_subscription(
             message_type,
             topic,

@@ -15,6 +15,7 @@ from typing import Any
 
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 
 from nre_ros.errors import NreError
 from nre_ros.gate.gate import Gate
@@ -60,7 +61,8 @@ class LocalizeNode(LifecycleNode):
         self._engine: Engine | None = None
         self._active: ActiveNode | None = None
         self._configured = ExitStack()  # closes the parts of the configured node, the last one first
-        declare(self, lambda: self._engine is not None, arguments)
+        self._adopts_map = False  # whether map_file is being set to the map that is open
+        declare(self, lambda: self._engine is not None and not self._adopts_map, arguments)
         self._service_change_state.callback = self._refusing(self._service_change_state.callback)
 
     def start(self) -> bool:
@@ -102,10 +104,10 @@ class LocalizeNode(LifecycleNode):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         super().on_deactivate(state)
-        return self._attempt(self._shut_down)
+        return self._attempt(lambda: self._shut_down(_END_SECONDS))
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._attempt(self._shut_down)
+        return self._attempt(lambda: self._shut_down(0.0))  # the failed transition has waited already
 
     def _configure(self) -> None:
         _check_cameras(self)
@@ -115,8 +117,16 @@ class LocalizeNode(LifecycleNode):
         self._gate = Gate(gate_settings(self), watch_stamps=False)  # the clock monitor does
         self._pose_publishers = PosePublishers(self)
         self._configured.callback(self._pose_publishers.close)
-        self._offered_services = Services(self, engine, self._gate, self._frames)
+        self._offered_services = Services(self, engine, self._gate, self._frames, self._adopt_map)
         self._configured.callback(self._offered_services.close)
+
+    def _adopt_map(self, map_file: str) -> None:
+        """Sets the parameter ``map_file``, so that the next configuration opens the map that is open now."""
+        self._adopts_map = True
+        try:
+            self.set_parameters([Parameter("map_file", value=map_file)])
+        finally:
+            self._adopts_map = False
 
     def _activate(self) -> None:
         assert self._engine is not None  # of the configured node
@@ -126,7 +136,7 @@ class LocalizeNode(LifecycleNode):
         self._offered_services.active = self._active
 
     def _deactivate(self) -> None:
-        self._end_active()
+        self._end_active(_END_SECONDS)
         assert self._engine is not None  # of the configured node
         self._engine.release()
 
@@ -134,18 +144,18 @@ class LocalizeNode(LifecycleNode):
         self._configured.close()
         self._engine = None
 
-    def _shut_down(self) -> None:
-        self._end_active()
+    def _shut_down(self, timeout: float) -> None:
+        self._end_active(timeout)
         self._clean_up()
 
-    def _end_active(self) -> None:
+    def _end_active(self, timeout: float) -> None:
         """Ends what the active node does.
 
         Raises:
             NreError: A computation does not end; whatever it uses has to stay.
         """
-        if not self._close_active(_END_SECONDS):
-            raise NreError(f"a computation still runs after {_END_SECONDS:.0f} s: end the process and start it again")
+        if not self._close_active(timeout):
+            raise NreError("the computation under way does not end: end the process and start it again")
 
     def _close_active(self, timeout: float) -> bool:
         """Ends what the active node does; waits for the image that is being localized, ``timeout`` seconds at most."""

@@ -12,6 +12,8 @@ import os
 import re
 import signal
 import sys
+import time
+from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -20,27 +22,53 @@ if TYPE_CHECKING:
 
     from nre_ros.node.lifecycle import LocalizeNode
 
+_NAME = "localize_node"
+_HELP = """\
+usage: localize_node --ros-args -p map_file:=MAP.db [-p NAME:=VALUE] [--params-file FILE] [-r OLD:=NEW]
+
+The ROS 2 node that localizes camera images in a map.  It subscribes to image (sensor_msgs/Image), image/compressed
+and camera_info, and publishes pose, pose_with_covariance, status and the transform map -> odom.
+
+  -p NAME:=VALUE      sets a parameter; `nre_ros node --parameters` lists all
+  --params-file FILE  YAML file of parameters under the key /**; config/localize.yaml has all with their defaults
+  -r OLD:=NEW         renames a topic or the node (__node:=NAME, __ns:=/NAMESPACE)
+  --log-level LEVEL   debug, info, warn, error or fatal
+
+`ros2 launch nre_ros localize.launch.py --show-args` and `nre_ros node --help` describe other ways to start the node.
+exit codes: 0 after Ctrl-C or SIGTERM; 2 when the map, a parameter or an argument cannot be used"""
 _END_SECONDS = 1.0
 """How long a process that ends waits for the image that is being localized."""
+_PATIENCE_SECONDS = 3.0
+"""A signal that comes so long after the first one ends the process at once."""
 
 
 class _Signals:
-    """SIGINT and SIGTERM end loading and transitions at once, and the spinning node in order.
+    """SIGINT and SIGTERM end loading at once, a transition at its next step, and the spinning node in order.
+
+    Further signals change nothing: launch and the terminal both send SIGINT after Ctrl-C.
 
     Attributes:
-        loading: Whether the process still loads; a signal ends it then.
+        loading: Whether the process still loads.
+        received: Whether a signal has come.
         node: The node, None before it exists.
     """
 
     def __init__(self) -> None:
-        self.loading = True
+        self.loading, self.received = True, False
         self.node: LocalizeNode | None = None
+        self._first = 0.0  # monotonic seconds
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.loading or (self.node is not None and self.node.in_transition):
-            self.loading = False
+        if self.node is None:
+            os._exit(0)  # nothing to close; an exception could be swallowed by what is being imported
+        if self.received:
+            if time.monotonic() - self._first > _PATIENCE_SECONDS:
+                os._exit(0)
+            return
+        self.received, self._first = True, time.monotonic()
+        if self.loading or self.node.in_transition:
             raise SystemExit(0)
         # while spinning, rclpy's own handler (which calls this one) has shut the context down
 
@@ -52,53 +80,75 @@ def main(args: list[str] | None = None) -> int:
         args: As for ``rclpy.init``; default ``sys.argv``.
 
     Returns:
-        The exit code; only if the node could not be created.
+        The exit code; only after ``--help``.
     """
+    arguments = sys.argv if args is None else args
+    if _asks_for_help(arguments):
+        print(_HELP)
+        return 0
     signals = _Signals()
     try:
-        code = _run(args, signals)
+        code = _run(arguments, signals)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
     if signals.node is not None:
         _end(signals.node)
-        # Everything is closed except for an estimator at work, which cannot be interrupted and would keep Python
-        # from ending.  Destroying torch and DDS object by object takes Python seconds on a busy machine.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
+    # Everything is closed except for an estimator at work, which cannot be interrupted and would keep Python from
+    # ending.  Destroying torch and DDS object by object takes Python seconds on a busy machine, and a signal during
+    # that time would kill the process.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
-def _run(args: list[str] | None, signals: _Signals) -> int:
+def _asks_for_help(arguments: Sequence[str]) -> bool:
+    own = arguments[1:]
+    if "--ros-args" in own:
+        own = own[: own.index("--ros-args")]
+    return "-h" in own or "--help" in own
+
+
+def _run(arguments: list[str], signals: _Signals) -> int:
     from nre_ros import process, ros_environment
+    from nre_ros.errors import NreError
+    from nre_ros.node.start_checks import check_start
 
     process.prepare()
     ros_environment.prepare()
+    try:
+        check_start(arguments, _NAME)
+    except NreError as error:
+        return _refuse(error)
     import rclpy
     from rclpy.exceptions import ParameterException
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.impl.implementation_singleton import rclpy_implementation
 
-    from nre_ros.errors import NreError
-
     rcl_errors = (rclpy_implementation.RCLError, rclpy_implementation.RCLInvalidROSArgsError)
     try:
-        rclpy.init(args=args)
+        rclpy.init(args=arguments)
         from nre_ros.node.lifecycle import LocalizeNode
 
-        node = signals.node = LocalizeNode(sys.argv if args is None else args)
+        node = signals.node = LocalizeNode(arguments)
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        if node.get_parameter("autostart").value and not node.start():
-            raise NreError(node.failure)
+        if not node.get_parameter("autostart").value:
+            node.get_logger().info("unconfigured, because autostart is false: waiting for a lifecycle manager")
+        elif not node.start():
+            return 0 if signals.received else 2  # the node has logged the reason
     except (NreError, ParameterException, *rcl_errors) as error:
-        signals.loading = False
-        print(f"nre_ros node: {_explained(str(error))}", file=sys.stderr)
         rclpy.try_shutdown()
-        return 2
-    signals.loading = False
+        return 0 if signals.received else _refuse(error)  # a signal shuts the context down
+    finally:
+        signals.loading = False
     _spin(executor)
     return 0
+
+
+def _refuse(error: Exception) -> int:
+    """Prints why the node cannot start; returns the exit code."""
+    print(f"nre_ros node: {_explained(str(error))}", file=sys.stderr)
+    return 2
 
 
 def _explained(text: str) -> str:

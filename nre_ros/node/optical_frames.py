@@ -15,8 +15,8 @@ import numpy.typing as npt
 from nre_ros.messages.optical_frames import is_optical, is_optical_of_body
 from nre_ros.node.tf import Frames, TransformError, Transforms
 
-_CHECK_SECONDS = 1.0
-"""Between two checks of a frame: TF arrives at its own time."""
+_CHECK_SECONDS, _MAX_CHECK_SECONDS = 1.0, 64.0
+"""Between two checks of a frame, at first and at most: TF arrives at its own time, and each pause is twice the one before."""
 _UPRIGHT_COSINE = 0.94
 """Of an angle of 20 degrees."""
 
@@ -30,11 +30,12 @@ class OpticalFrameCheck:
 
     def __init__(self, transforms: Transforms, frames: Frames) -> None:
         self._transforms, self._frames = transforms, frames
-        self._next: dict[str, float] = {}  # camera frame -> monotonic seconds
+        self._next: dict[str, float] = {}  # camera frame -> monotonic seconds of its next check
+        self._pause: dict[str, float] = {}  # camera frame -> seconds
         self.warnings: dict[str, str] = {}
 
     def check(self, camera_frame: str) -> str:
-        """Checks a camera's frame, at most once a second.
+        """Checks a camera's frame, once a second at first, and later less often.
 
         Args:
             camera_frame: The frame whose poses the node computes.
@@ -45,7 +46,8 @@ class OpticalFrameCheck:
         now = time.monotonic()
         if not camera_frame or camera_frame in self.warnings or now < self._next.get(camera_frame, 0.0):
             return ""
-        self._next[camera_frame] = now + _CHECK_SECONDS
+        pause = self._pause.get(camera_frame, _CHECK_SECONDS)
+        self._next[camera_frame], self._pause[camera_frame] = now + pause, min(2 * pause, _MAX_CHECK_SECONDS)
         if is_optical(camera_frame):
             return ""
         warning = self._sibling(camera_frame) or self._upright(camera_frame)

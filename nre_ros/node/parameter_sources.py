@@ -9,21 +9,35 @@ reads the same arguments and keeps their order.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
 
+from nre_ros.node.parameter_file import ParameterFileError, matches, parse_yaml, read_parameter_file
 
-class _Loader(yaml.SafeLoader):
-    """YAML with the numbers of rcl: ``1e5`` is one."""
+_OPTIONS = {"-p": "-p", "--param": "-p", "-r": "-r", "--remap": "-r", "--params-file": "--params-file"}
+"""Options with a value, and the short form of each."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+def node_name(arguments: Sequence[str], default: str) -> str:
+    """Returns the full name of a node by the remappings of a command line.
+
+    Args:
+        arguments: The command line, with ``--ros-args``.
+        default: The node's name without remappings.
+
+    Returns:
+        The name with its namespace, such as ``/robot1/localize_node``.
+    """
+    names = {"__ns": "/", "__node": default}
+    for option, text in reversed(list(_ros_options(arguments))):  # of several rules the first one counts
+        rule, _, value = text.partition(":=")
+        node, _, rule = rule.rpartition(":")
+        rule = "__node" if rule == "__name" else rule
+        if option == "-r" and rule in names and node in ("", default):
+            names[rule] = value
+    return f"/{names['__ns'].strip('/')}/{names['__node']}".replace("//", "/")
 
 
 def given_parameters(arguments: Sequence[str], node_name: str) -> dict[str, Any]:
@@ -40,15 +54,26 @@ def given_parameters(arguments: Sequence[str], node_name: str) -> dict[str, Any]
     for option, text in _ros_options(arguments):
         try:
             if option == "--params-file":
-                values.update(_of_file(yaml.load(Path(text).read_text(encoding="utf-8"), _Loader), node_name))
-            elif ":=" in text:
+                for pattern, parameters in read_parameter_file(text):
+                    if matches(pattern, node_name):
+                        values.update(parameters)
+            elif option == "-p" and ":=" in text:
                 name, _, value = text.partition(":=")
                 node, _, name = name.rpartition(":")
-                if not node or _is_for(node, node_name):
-                    values[name] = yaml.load(value, _Loader)
-        except (yaml.YAMLError, OSError, UnicodeDecodeError):
+                if not node or matches(node, node_name):
+                    values[name] = parse_yaml(value)
+        except (yaml.YAMLError, ParameterFileError):
             continue
     return values
+
+
+def parameter_files(arguments: Sequence[str]) -> list[str]:
+    """Returns the parameter files that a command line names.
+
+    Args:
+        arguments: The command line, with ``--ros-args``.
+    """
+    return [text for option, text in _ros_options(arguments) if option == "--params-file"]
 
 
 def files_for_other_nodes(arguments: Sequence[str], node_name: str) -> dict[str, list[str]]:
@@ -62,20 +87,18 @@ def files_for_other_nodes(arguments: Sequence[str], node_name: str) -> dict[str,
         File -> names of the nodes that it has parameters for.
     """
     files = {}
-    for option, text in _ros_options(arguments):
-        if option != "--params-file":
-            continue
+    for text in parameter_files(arguments):
         try:
-            entries = dict(_entries(yaml.load(Path(text).read_text(encoding="utf-8"), _Loader)))
-        except (yaml.YAMLError, OSError, UnicodeDecodeError):
+            patterns = [pattern for pattern, _ in read_parameter_file(text)]
+        except ParameterFileError:
             continue
-        if entries and not any(_is_for(pattern, node_name) for pattern in entries):
-            files[text] = list(entries)
+        if patterns and not any(matches(pattern, node_name) for pattern in patterns):
+            files[text] = patterns
     return files
 
 
 def _ros_options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The options about parameters, each with its value."""
+    """The options about parameters and names, each in its short form and with its value."""
     in_ros = False
     words = iter(arguments)
     for word in words:
@@ -83,41 +106,5 @@ def _ros_options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
             in_ros = True
         elif word == "--":
             in_ros = False
-        elif in_ros and word in ("-p", "--param", "--params-file"):
-            yield "--params-file" if word == "--params-file" else "-p", next(words, "")
-
-
-def _of_file(content: Any, node_name: str) -> dict[str, Any]:
-    values = {}
-    for pattern, parameters in _entries(content):
-        if _is_for(pattern, node_name):
-            values.update(_flat(parameters))
-    return values
-
-
-def _entries(content: Any, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """The names of nodes in a parameter file, also in nested namespaces, with their parameters."""
-    if not isinstance(content, dict):
-        return
-    for name, value in content.items():
-        if name == "ros__parameters" and isinstance(value, dict):
-            yield prefix, value
-        else:
-            yield from _entries(value, f"{prefix}/{str(name).lstrip('/')}")
-
-
-def _flat(parameters: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    values = {}
-    for name, value in parameters.items():
-        if isinstance(value, dict):
-            values.update(_flat(value, f"{prefix}{name}."))
-        else:
-            values[f"{prefix}{name}"] = value
-    return values
-
-
-def _is_for(pattern: str, node_name: str) -> bool:
-    """Whether a name in a parameter file, where ``**`` stands for any names and ``*`` for one, is that of a node."""
-    tokens = re.split(r"(/\*\*|/\*)", "/" + pattern.lstrip("/"))
-    expressions = {"/**": r"(/\w+)*", "/*": r"/\w+"}
-    return re.fullmatch("".join(expressions.get(token, re.escape(token)) for token in tokens), node_name) is not None
+        elif in_ros and word in _OPTIONS:
+            yield _OPTIONS[word], next(words, "")

@@ -196,7 +196,8 @@ _IMAGES = (
     Declaration(
         "image_transport",
         "auto",
-        "Images to subscribe to: raw (topic image), compressed (topic image/compressed) or auto (both).",
+        "Images to subscribe to: raw (topic image), compressed (topic image/compressed) or auto (the one that brings images, "
+        "raw before compressed; both until that is known and after a loss).",
         choices=("auto", "raw", "compressed"),
     ),
     Declaration(
@@ -454,6 +455,8 @@ SECTIONS = {
 
 DECLARATIONS = tuple(declaration for section in SECTIONS.values() for declaration in section)
 _BY_NAME = {declaration.name: declaration for declaration in DECLARATIONS}
+_SIM_TIME = Declaration("use_sim_time", False, "Use the time of /clock.")
+"""The parameter that every node has."""
 
 DEPRECATED_NAMES = {
     "agreement": "gate_probability",
@@ -497,6 +500,8 @@ def declare(node: Node, configured: Callable[[], bool], arguments: Sequence[str]
         if fault:
             raise ParameterError(fault)
         node.declare_parameter(declaration.name, value, declaration.descriptor(), ignore_override=True)
+    if "use_sim_time" in given:  # which rclpy has declared already
+        node.set_parameters([Parameter("use_sim_time", value=_SIM_TIME.converted(given["use_sim_time"]))])
     _warn_unknown(node, given, arguments)
     node.add_on_set_parameters_callback(lambda parameters: _check(parameters, configured()))
     if hasattr(node, "add_pre_set_parameters_callback"):  # not in Humble
@@ -630,6 +635,11 @@ This page is made by `nre_ros node --parameters > docs/parameters.md` from the d
 shows as well. Parameters with * can be set while the node runs; the others are read when the node is configured. Every
 parameter can be given in a parameter file (`config/localize.yaml` has all of them) or on the command line:
 `--ros-args -p name:=value`.
+
+Of several values of a parameter the last one counts. A number without a fraction is accepted in place of a whole number or
+a decimal one, 0 and 1 in place of false and true, and one text in place of a list. A value of any other type ends the start
+with a message. Text that YAML would read as another value needs quotes of its own: `-p map_file:='"1"'`. An unknown name is
+ignored with a warning.
 """
 
 

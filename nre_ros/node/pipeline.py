@@ -23,7 +23,7 @@ from nre_ros.errors import ImageError, MapError, NreError
 from nre_ros.gate.decision import Decision, State
 from nre_ros.gate.gate import Gate
 from nre_ros.gate.observation import Observation
-from nre_ros.geometry import Camera, map_to_odom
+from nre_ros.geometry import Camera, camera_warnings, map_to_odom
 from nre_ros.images import check_image_size
 from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.localization.result import LocalizationResult
@@ -48,6 +48,8 @@ from nre_ros.node.worker import Worker
 
 _ODOMETRY_PATIENCE = 0.05
 """Seconds to wait for odometry before an image is localized: the next reading is on its way, at 20 Hz or more."""
+_SINGLE = "~/localize_image"
+"""Stands for the name of a camera whose image came with a call; no camera of the robot can have it."""
 
 
 @dataclass(eq=False)
@@ -107,6 +109,7 @@ class ImagePipeline:
         self._epoch = 0  # how often the pose has been forgotten
         self._forget_reason = ""
         self._cameras: dict[str, Camera] = {}  # camera name -> intrinsics of the image before
+        self._device_lost = self._closed = False
 
     # --- 1. an image arrives (executor's thread) ----------------------------------------------------
 
@@ -165,6 +168,8 @@ class ImagePipeline:
             status = self._status(observation, result, decision)
         result, decision, status = self._publish(observation, result, decision, status, pose)
         self._check_frame(observation.camera_frame)
+        if self._closed:  # the displays are gone
+            return
         try:
             self._displays.update(observation, result, decision, self._engine.store)
         except Exception as error:  # the pose and the status are out: a picture that fails takes nothing back
@@ -209,6 +214,7 @@ class ImagePipeline:
                 result = self._drop(observation, ImageDrop.UNREADABLE_MAP, str(error))
             except DeviceError as error:
                 observation.device_fault = str(error)
+                self._report_lost_device(str(error))
                 result = self._drop(observation, ImageDrop.LOST_DEVICE, str(error))
             except NreError as error:
                 result = self._drop(observation, ImageDrop.INVALID_IMAGE, str(error))
@@ -252,6 +258,8 @@ class ImagePipeline:
         # the camera object of the image before, where nothing has changed: it keeps what it has computed
         if camera != self._cameras.get(observation.camera_name):
             self._cameras[observation.camera_name] = camera
+            if observation.camera_name != _SINGLE:
+                self._report_intrinsics(observation.camera_name, camera)
         camera = self._cameras[observation.camera_name]
         check_image_size(image, camera)
         decoded = time.perf_counter()
@@ -273,7 +281,8 @@ class ImagePipeline:
         Raises:
             NreError: Image, intrinsics or map cannot be used.
         """
-        return self._estimate(Observation(stamp_nanoseconds(image.header.stamp), message=image), info, None)
+        stamp = stamp_nanoseconds(image.header.stamp)
+        return self._estimate(Observation(stamp, camera_name=_SINGLE, message=image), info, None)
 
     # --- 4. gate ------------------------------------------------------------------------------------
 
@@ -393,7 +402,21 @@ class ImagePipeline:
         warning = self._optical_frames.check(camera_frame)
         if warning:
             self._logger.warning(warning)
-            self._displays.diagnostics.warn(warning)
+            self._displays.diagnostics.warn(f"frame {camera_frame}", warning)
+
+    def _report_intrinsics(self, camera_name: str, camera: Camera) -> None:
+        """Reports what is unusual about new intrinsics, and probably wrong."""
+        name = f"camera {camera_name}" if camera_name else "the camera"
+        warnings = "; ".join(camera_warnings(camera))
+        if warnings:
+            self._log.warning(f"intrinsics of {name} are unusual: {warnings}")
+        self._displays.diagnostics.warn(f"intrinsics of {name}", warnings)
+
+    def _report_lost_device(self, fault: str) -> None:
+        """Logs once that the device is lost; no later image can change that."""
+        if not self._device_lost:
+            self._logger.error(fault)
+        self._device_lost = True
 
     def _log_state(self, before: State, status: LocalizationStatus) -> None:
         if not status.pose_valid:
@@ -445,7 +468,7 @@ class ImagePipeline:
         """Lets nothing leave any more; an image that is being localized gets no pose."""
         with self._lock:
             self._epoch += 1
-            self._forget_reason = "the node was deactivated"
+            self._forget_reason, self._closed = "the node was deactivated", True
 
 
 def _finite(result: LocalizationResult) -> LocalizationResult:

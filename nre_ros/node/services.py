@@ -41,8 +41,25 @@ class Services:
         active: The parts of the active node, None while it is inactive.
     """
 
-    def __init__(self, node: LifecycleNode, engine: Engine, gate: Gate, frames: Frames) -> None:
+    def __init__(
+        self,
+        node: LifecycleNode,
+        engine: Engine,
+        gate: Gate,
+        frames: Frames,
+        on_map_loaded: Callable[[str], None] = lambda map_file: None,
+    ) -> None:
+        """Offers the services.
+
+        Args:
+            node: The node.
+            engine: Map and network.
+            gate: The validation gate.
+            frames: Names of the frames.
+            on_map_loaded: Called with the map that ~/load_map has opened, on the executor's thread.
+        """
         self._node, self._engine, self._gate, self._frames = node, engine, gate, frames
+        self._on_map_loaded = on_map_loaded
         self.active: ActiveNode | None = None
         self._pending: set[Future] = set()  # work that is not done
         self._calls: set[Future] = set()  # calls that are not answered
@@ -130,7 +147,10 @@ class Services:
             self._forget(f"{request.map_file} has been loaded")
             return f"{request.map_file}: {self._engine}"
 
-        return await self._answered(load, response)
+        await self._answered(load, response)
+        if response.success:
+            self._on_map_loaded(request.map_file)
+        return response
 
     async def _save_map(self, request: SaveMap.Request, response: SaveMap.Response) -> SaveMap.Response:
         def save() -> str:

@@ -8,15 +8,17 @@ node does not depend on which.  Times are integer nanoseconds, motions [4, 4] ``
 
 from __future__ import annotations
 
+import importlib
 import math
+import re
 import threading
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -39,15 +41,18 @@ from nre_ros.node.conversions import (
     translation_rotation,
 )
 from nre_ros.node.interfaces import RosInterfaces
-from nre_ros.node.logs import ThrottledLogger
+from nre_ros.node.logs import ThrottledLogger, one_line
 from nre_ros.node.parameters import value_of
 
-try:
-    import tf2_ros
-except ImportError:  # there is no wheel of it
-    tf2_ros = None
-
-__all__ = ["FrameLookups", "Frames", "MapOdomBroadcaster", "TransformError", "Transforms", "open_transforms"]
+__all__ = [
+    "TRANSFORM_LIBRARY",
+    "FrameLookups",
+    "Frames",
+    "MapOdomBroadcaster",
+    "TransformError",
+    "Transforms",
+    "open_transforms",
+]
 
 _POLL_SECONDS = 0.005
 """Between two tries of a look-up in tf2_ros, which does not report that a transform has arrived."""
@@ -139,6 +144,20 @@ class Transforms(ABC):
         """Waits until a transform may have arrived, ``seconds`` at most."""
 
 
+def _import_tf2() -> tuple[Any, str]:
+    """tf2_ros, and why it cannot be imported although it is installed; None where it is absent: it has no wheel."""
+    try:
+        return importlib.import_module("tf2_ros"), ""
+    except Exception as error:  # a compiled module of another Python raises more than ImportError
+        absent = isinstance(error, ModuleNotFoundError) and error.name == "tf2_ros"
+        return None, "" if absent else f"{type(error).__name__}: {one_line(error)}"
+
+
+tf2_ros, _TF2_FAULT = _import_tf2()
+TRANSFORM_LIBRARY = "tf2_ros" if tf2_ros else "nre_ros"
+"""The package whose buffer looks transforms up."""
+
+
 class Tf2Transforms(Transforms):
     """Transforms by tf2_ros."""
 
@@ -158,8 +177,7 @@ class Tf2Transforms(Transforms):
         self._buffer.clear()
 
     def frame_names(self) -> list[str]:
-        children = yaml.safe_load(self._buffer.all_frames_as_yaml()) or {}  # each with its parent, without the root
-        return sorted({*children, *(entry["parent"] for entry in children.values())}) if children else []
+        return _names_of_frames(self._buffer.all_frames_as_yaml())
 
     def broadcast(self, T: npt.NDArray[np.float64], parent: str, child: str, stamp: int) -> None:
         self._broadcaster.sendTransform(transform_message(T, parent, child, stamp))
@@ -185,6 +203,16 @@ class Tf2Transforms(Transforms):
 
     def _wait(self, seconds: float) -> None:
         self._stopped.wait(min(seconds, _POLL_SECONDS))
+
+
+def _names_of_frames(text: str) -> list[str]:
+    """The frames in tf2's list of all frames: each child at the start of a line, its parent below it, no root.
+
+    A parser of YAML takes a tenth of a second for a robot of some hundred frames.
+    """
+    children = re.findall(r"^([^\s{\[].*?):\s*$", text, re.MULTILINE)
+    parents = re.findall(r"^\s+parent: *(.+?)\s*$", text, re.MULTILINE)
+    return sorted({name.strip("'\"") for name in (*children, *parents)})
 
 
 class OwnTransforms(Transforms):
@@ -259,7 +287,13 @@ def open_transforms(node: Node) -> Transforms:
     Returns:
         Transforms by tf2_ros where it is installed, else by our own buffer.
     """
-    return Tf2Transforms(node) if tf2_ros else OwnTransforms(node)
+    if tf2_ros:
+        return Tf2Transforms(node)
+    if _TF2_FAULT:
+        node.get_logger().warning(
+            f"tf2_ros is installed but cannot be imported, transforms come from nre_ros's own buffer: {_TF2_FAULT}"
+        )
+    return OwnTransforms(node)
 
 
 @dataclass(frozen=True)

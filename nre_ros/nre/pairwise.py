@@ -20,6 +20,7 @@ import torch
 from nre_ros.errors import ImageError
 from nre_ros.features.base import sample_descriptors
 from nre_ros.geometry import PINHOLE, RADIAL_TANGENTIAL, Camera, invert, transform
+from nre_ros.images import decode_image
 from nre_ros.keyframes.types import KeyframeStack
 from nre_ros.nre.estimator import NREEstimator
 from nre_ros.nre.problem import PoseProblem
@@ -125,9 +126,13 @@ def _stack(
 def _image(image: ImageLike) -> npt.NDArray[np.uint8]:
     if isinstance(image, np.ndarray):
         return image
-    pixels = cv2.imread(str(Path(image)), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if pixels is None:
-        raise ImageError(f"image {image}: it cannot be read")
+    try:
+        data = Path(image).read_bytes()
+    except OSError as error:
+        raise ImageError(f"image {image} cannot be read: {error.strerror}") from error
+    pixels: npt.NDArray[np.uint8] = decode_image(
+        data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, f"image {image}"
+    )
     return np.asarray(pixels, dtype=np.uint8)
 
 

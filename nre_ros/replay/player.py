@@ -12,17 +12,23 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
+import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nre_ros import ros_environment
+from nre_ros.errors import NreError
+from nre_ros.packages import BAGS, ROS, require
 
 if TYPE_CHECKING:
     from rclpy.node import Node
     from rclpy.publisher import Publisher
 
+_INTERRUPTED = 130
+"""Exit code after a signal."""
 _CLOCK_PERIOD = 0.025
 """Seconds: 40 Hz, as `ros2 bag play --clock` does by default."""
 _DISCOVERY_SECONDS = 60.0
@@ -40,15 +46,31 @@ def main() -> int:
         "--wait-for", nargs="*", default=[], metavar="TOPIC", help="start when these topics have subscribers"
     )
     arguments = parser.parse_args()
-    ros_environment.prepare()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(_INTERRUPTED))  # there is nothing to close
+    try:
+        ros_environment.prepare()
+        require(*BAGS, *ROS)
+        return _run(arguments)
+    except NreError as error:
+        print(f"bag player: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(arguments: argparse.Namespace) -> int:
     import rclpy
     from rclpy.executors import ExternalShutdownException
+    from rclpy.impl.implementation_singleton import rclpy_implementation
 
     rclpy.init(args=[])
     try:
         return _play(arguments)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        return 130
+    except ExternalShutdownException:
+        return _INTERRUPTED
+    except rclpy_implementation.RCLError:
+        if rclpy.ok():
+            raise
+        return _INTERRUPTED  # a message was about to go out when a signal shut the context down
     finally:
         rclpy.try_shutdown()
 
@@ -63,11 +85,17 @@ def _play(arguments: argparse.Namespace) -> int:
     with open_bag(arguments.bag) as reader:
         # a recorded /clock would contradict the player's own
         played = [connection for connection in reader.connections if connection.topic != "/clock"]
+        _check_topics(arguments, {connection.topic: connection.msgtype for connection in played})
         publishers = {c.topic: p for c in played if (p := _create_publisher(node, c.topic, c.msgtype)) is not None}
+        if arguments.image not in publishers:
+            raise NreError(f"bag {arguments.bag}: topic {arguments.image} cannot be played")
         timeline = _Timeline(node, reader.start_time, arguments.rate)
-        if not _wait_for_subscribers([publishers[topic] for topic in arguments.wait_for if topic in publishers]):
-            print(f"{', '.join(arguments.wait_for)}: no subscriber after {_DISCOVERY_SECONDS:.0f} s", file=sys.stderr)
-            return 1
+        awaited = [topic for topic in arguments.wait_for if topic in publishers]
+        missing = _wait_for_subscribers({topic: publishers[topic] for topic in awaited})
+        if missing:
+            raise NreError(
+                f"no subscriber to {', '.join(missing)} after {_DISCOVERY_SECONDS:.0f} s: nothing was played"
+            )
         timeline.start()
         for connection, stamp, raw in reader.messages():
             timeline.wait_until(stamp)
@@ -81,15 +109,26 @@ def _play(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _wait_for_subscribers(publishers: Iterable[Publisher]) -> bool:
-    """Waits until each publisher has a subscriber; returns False when the time is over."""
+def _check_topics(arguments: argparse.Namespace, found: Mapping[str, str]) -> None:
+    """Raises ``NreError`` if the bag lacks the image topic or all the topics to wait for: nobody would listen."""
+    from nre_ros.messages.bag import topic_listing
+
+    for wanted in ([arguments.image], arguments.wait_for):
+        if wanted and not found.keys() & set(wanted):
+            raise NreError(
+                f"bag {arguments.bag} has no topic {', '.join(wanted)}; it has: {topic_listing(dict(found))}"
+            )
+
+
+def _wait_for_subscribers(publishers: Mapping[str, Publisher]) -> list[str]:
+    """Waits until each topic has a subscriber; returns the topics without one when the time is over."""
     deadline = time.monotonic() + _DISCOVERY_SECONDS
-    while not all(publisher.get_subscription_count() for publisher in publishers):
+    while missing := [topic for topic, publisher in publishers.items() if not publisher.get_subscription_count()]:
         if time.monotonic() > deadline:
-            return False
+            return missing
         time.sleep(0.02)
     time.sleep(_SETTLE_SECONDS)
-    return True
+    return []
 
 
 class _Timeline:

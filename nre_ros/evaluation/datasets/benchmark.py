@@ -111,6 +111,8 @@ def can_reuse_map(path: Path, source: str, force: bool) -> bool:
             earlier = json.loads(store.metadata().get("source") or "{}")
     except (NreError, ValueError):
         earlier = {}
+    if not isinstance(earlier, dict):
+        earlier = {}
     now = json.loads(source)
     different = [key for key in sorted({*earlier, *now}) if earlier.get(key) != now.get(key)]
     if different and not force:

@@ -31,11 +31,10 @@ from nre_ros.evaluation.inputs import DatasetInput
 from nre_ros.geometry import Camera, check_camera
 from nre_ros.keyframes.importers.image_files import read_image
 from nre_ros.keyframes.importers.pose_checks import pose_from_wxyz
-from nre_ros.keyframes.importers.text_files import check_folder, digest, read_lines
+from nre_ros.keyframes.importers.text_files import check_folder, digest, is_number, read_lines
 from nre_ros.keyframes.importers.triangulated_source import TriangulatedSource
 
 _SCENES = ("GreatCourt", "KingsCollege", "OldHospital", "ShopFacade", "StMarysChurch")
-_HEADER_LINES = 3
 
 
 class CambridgeSource(TriangulatedSource):
@@ -55,13 +54,15 @@ class CambridgeSource(TriangulatedSource):
         path = self.folder / f"dataset_{split}.txt"
         self.poses: dict[str, tuple[npt.NDArray[np.float64], list[float]]] = {}
         self._path = path
-        for line in read_lines(path)[_HEADER_LINES - _count_blank_header_lines(path) :]:
-            name, *numbers = line.split()
-            try:
-                x, y, z, *quaternion = map(float, numbers)
-            except ValueError:
-                raise ImportSourceError(f"{path}: expected 'image x y z qw qx qy qz', got {line[:80]!r}") from None
-            self.poses[name] = np.array([x, y, z]), quaternion
+        lines = read_lines(path)
+        first = next((index for index, line in enumerate(lines) if _numbers(line) is not None), 0)
+        for line in lines[first:]:  # behind the header
+            numbers = _numbers(line)
+            if numbers is None:
+                raise ImportSourceError(f"{path}: expected 'image x y z qw qx qy qz', got {line[:80]!r}")
+            self.poses[line.split()[0]] = np.array(numbers[:3]), numbers[3:]
+        if not self.poses:
+            raise ImportSourceError(f"{path} names no image")
         self._focal = _focal_lengths(self.folder / "reconstruction.nvm")
         self._sizes: dict[str, tuple[int, int]] = {}
 
@@ -143,10 +144,10 @@ def _scene(folder: Path) -> Scene:
     )
 
 
-def _count_blank_header_lines(path: Path) -> int:
-    """Number of empty header lines, which ``read_lines`` leaves out."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return sum(not line.strip() for _, line in zip(range(_HEADER_LINES), file))
+def _numbers(line: str) -> list[float] | None:
+    """The 7 numbers behind the image's name; None for another line."""
+    fields = line.split()[1:]
+    return [float(field) for field in fields] if len(fields) == 7 and all(map(is_number, fields)) else None
 
 
 def _focal_lengths(path: Path) -> dict[str, float]:

@@ -9,7 +9,6 @@ poses in the reference frame at 200 Hz. T_BS of cam0 is the camera's pose in the
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,14 @@ from typing import Any
 import numpy as np
 import yaml
 
-from nre_ros.errors import CameraError, EvaluationError, ImportSourceError, NreError
+from nre_ros.errors import CameraError, EvaluationError, ImportSourceError, NreError, PoseError
 from nre_ros.evaluation.datasets.dataset import Scene, TrajectoryDataset
 from nre_ros.evaluation.inputs import DatasetInput
-from nre_ros.geometry import EQUIDISTANT, RADIAL_TANGENTIAL, Camera, check_camera
+from nre_ros.geometry import EQUIDISTANT, RADIAL_TANGENTIAL, Camera, check_camera, fitting_coefficients
 from nre_ros.keyframes.building.culling import VIDEO
 from nre_ros.keyframes.importers.image_files import read_image
-from nre_ros.keyframes.importers.pose_checks import rigid_motion
-from nre_ros.keyframes.importers.text_files import check_folder, digest
+from nre_ros.keyframes.importers.pose_checks import pose_from_wxyz, rigid_motion
+from nre_ros.keyframes.importers.text_files import check_folder, digest, numbered_entries, split_fields, without_header
 from nre_ros.keyframes.importers.trajectory import Trajectory
 from nre_ros.keyframes.importers.triangulated_source import TriangulatedSource
 
@@ -53,8 +52,12 @@ class EurocSource(TriangulatedSource):
         self._camera, self._T_body_cam = _read_sensor(camera / "sensor.yaml")
         self.stamps = {name.strip(): stamp for stamp, name in _rows(camera / "data.csv", "timestamp,filename", str)}
         self._trajectory = Trajectory(_MAX_GROUND_TRUTH_GAP)
-        for stamp, x, y, z, qw, qx, qy, qz in _rows(truth, "timestamp,x,y,z,qw,qx,qy,qz", float):
-            self._trajectory.add(stamp, [x, y, z], [qx, qy, qz, qw])
+        for stamp, *position, qw, qx, qy, qz in _rows(truth, "timestamp,x,y,z,qw,qx,qy,qz", float):
+            try:
+                pose_from_wxyz((qw, qx, qy, qz), position)
+                self._trajectory.add(stamp, position, [qx, qy, qz, qw])
+            except PoseError as error:
+                raise ImportSourceError(f"{truth}: pose at {stamp}: {error}") from None
         self._digest = digest(camera / "data.csv", camera / "sensor.yaml", truth)
 
     def names(self) -> list[str]:
@@ -108,7 +111,7 @@ def _read_sensor(path: Path) -> tuple[Camera, np.ndarray]:
         if model is None:
             unknown = values["distortion_model"]
             raise CameraError(f"{path}: unknown distortion_model {unknown!r}, known: {', '.join(_MODELS)}")
-        return check_camera(Camera(width, height, fx, fy, cx, cy, model, distortion)), T
+        return check_camera(Camera(width, height, fx, fy, cx, cy, model, fitting_coefficients(model, distortion))), T
     except OSError as error:
         raise ImportSourceError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
@@ -119,22 +122,14 @@ def _read_sensor(path: Path) -> tuple[Camera, np.ndarray]:
 
 
 def _rows(path: Path, columns: str, convert: Callable[[str], Any]) -> Iterator[tuple[Any, ...]]:
-    """The first columns of a CSV file: a stamp in nanoseconds, and values. Lines that begin with # are ignored."""
+    """The first columns of a CSV file: a stamp in nanoseconds, and values; lines of a header are left out."""
     count = columns.count(",") + 1
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            for number, row in enumerate(csv.reader(file), start=1):
-                if row and not row[0].startswith("#"):
-                    try:
-                        stamp, *values = int(row[0]), *map(convert, row[1:count])
-                    except ValueError:
-                        values = []
-                    if len(values) != count - 1:
-                        raise ImportSourceError(
-                            f"{path}: line {number}: expected '{columns}', got {','.join(row)[:80]!r}"
-                        )
-                    yield stamp, *values
-    except OSError as error:
-        raise ImportSourceError(f"{path} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ImportSourceError(f"{path} is not a text file") from error
+    for number, line in without_header(numbered_entries(path)):
+        row = split_fields(line)
+        try:
+            stamp, *values = int(row[0]), *map(convert, row[1:count])
+        except (ValueError, IndexError):
+            values = []
+        if len(values) != count - 1:
+            raise ImportSourceError(f"{path}: line {number}: expected '{columns}', got {line[:80]!r}")
+        yield stamp, *values

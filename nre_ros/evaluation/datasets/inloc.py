@@ -100,7 +100,7 @@ class InlocSource(MapSource):
         path = self.root / f"{name}.mat"
         try:
             return np.asarray(loadmat(path, variable_names=["XYZcut"])["XYZcut"], dtype=np.float64)
-        except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        except Exception as error:  # scipy raises anything for a damaged file
             raise ImportSourceError(f"{path} contains no XYZcut: {' '.join(str(error).split())}") from error
 
 

@@ -24,6 +24,7 @@ from nre_ros.keyframes.importers.map_source import MapSource
 from nre_ros.keyframes.importers.parallel_import import import_images
 from nre_ros.keyframes.importers.resume_file import open_resume_file, remove_map, resume_path, source_fingerprint
 from nre_ros.keyframes.retrieval.descriptor_index import update_index
+from nre_ros.keyframes.storage.map_file import check_replaceable
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.tools.info import describe_map
 
@@ -54,13 +55,13 @@ def build_map(
         What became of every image.
 
     Raises:
-        MapError: The map exists and ``force`` is not set, or the resume file of another import is in the way.
+        MapError: The map exists and ``force`` is not set, there is a file that is no map, or the resume file of another
+            import is in the way.
         ImportSourceError: No image could be imported.
     """
     started = time.monotonic()
     path = Path(path)
-    if path.is_dir():
-        raise MapError(f"map {path} is a folder")
+    check_replaceable(path)
     if path.exists() and not force:
         raise MapError(f"map {path} exists already, give --force to replace it")
     listed = source.names()

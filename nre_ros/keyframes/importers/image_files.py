@@ -108,4 +108,6 @@ def _decode(path: Path, flags: int) -> npt.NDArray[Any]:
         data = path.read_bytes()
     except OSError as error:
         raise ImageError(f"image {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a name that no file can have
+        raise ImageError(f"image {str(path)!r} cannot be read: {error}") from error
     return decode_image(data, flags, f"image {path}")

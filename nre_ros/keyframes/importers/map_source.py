@@ -69,6 +69,9 @@ class MapSource(ABC):
     def describe(self) -> dict[str, Any]:
         """Returns what the keyframes depend on (folders, files, options), as plain JSON values."""
 
+    def close(self) -> None:  # noqa: B027  # most sources have nothing to close
+        """Closes the files that the source keeps open; a source without such files needs no closing."""
+
     def pose_and_camera(self, name: str) -> tuple[npt.NDArray[np.float64], Camera] | None:
         """Returns pose and camera of an image, if they are known without its features.
 

@@ -46,6 +46,8 @@ def pose_from_wxyz(quaternion: npt.ArrayLike, position: npt.ArrayLike) -> npt.ND
     Raises:
         PoseError: A number is not finite, or the quaternion has not unit length.
     """
+    if np.shape(quaternion) != (4,):
+        raise PoseError(f"a quaternion has 4 numbers, got {np.size(quaternion)}")
     w, *xyz = (float(value) for value in np.asarray(quaternion))
     T = pose_matrix(position, (*xyz, w))
     check_quaternion((w, *xyz))

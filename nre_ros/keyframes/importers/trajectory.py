@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from nre_ros.errors import ImportSourceError
+from nre_ros.errors import ImportSourceError, PoseError
 from nre_ros.geometry import interpolate_poses, pose_matrix
 
 
@@ -36,7 +36,11 @@ class Trajectory:
             stamp: Nanoseconds.
             position: [3].
             quaternion: [4] x y z w.
+
+        Raises:
+            PoseError: The stamp does not fit into 64 bits.
         """
+        _check_stamp(stamp)
         self._stamps.append(stamp)
         self._values.extend([*position, *quaternion])
         self._sorted = None
@@ -52,7 +56,9 @@ class Trajectory:
 
         Raises:
             ImportSourceError: There is no pose at the stamp and none on both sides within the largest gap.
+            PoseError: The stamp does not fit into 64 bits.
         """
+        _check_stamp(stamp)
         stamps, values = self._arrays()
         i = int(np.searchsorted(stamps, stamp))
         if i < len(stamps) and stamps[i] == stamp:
@@ -70,3 +76,8 @@ class Trajectory:
             order = np.argsort(stamps, kind="stable")
             self._sorted = stamps[order], np.array(self._values).reshape(-1, 7)[order]
         return self._sorted
+
+
+def _check_stamp(stamp: int) -> None:
+    if not -(2**63) <= stamp < 2**63:
+        raise PoseError(f"time stamp is out of range: {str(stamp)[:40]}")

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 
 from nre_ros.keyframes.global_descriptor import GLOBAL_DESCRIPTOR
+from nre_ros.keyframes.retrieval.inverted_lists import InvertedLists, read_serialized_lists
 from nre_ros.keyframes.retrieval.pose_prior import viewpoints_of
 from nre_ros.keyframes.storage.blobs import decode_array, dequantise, encode_array
 from nre_ros.keyframes.storage.change_log import Position
@@ -30,7 +31,9 @@ _LOG = logging.getLogger(__name__)
 
 SMALL_MAP = 4000
 """Maps of up to so many keyframes get no index: an exhaustive search takes a millisecond and misses none."""
-_INDEX_MAGIC = b"nre-index-1\n"
+_INDEX_MAGIC = b"nre-index-2\n"
+_SERIALIZED_MAGIC = b"nre-index-1\n"
+"""Indices of older versions, whose lists faiss has serialized."""
 _COMPONENTS = 256
 _PROBED_LISTS = 32
 """Lists that a query searches (docs/maps.md has recall and time)."""
@@ -98,18 +101,18 @@ class DescriptorIndex:
             The serialized index.
         """
         name = np.frombuffer(descriptor_name.encode(), np.int8)
-        lists = _faiss().serialize_index(self.lists).view(np.int8)
+        lists = InvertedLists.from_faiss(self.lists, _faiss())
         arrays = {
-            "|i1": [name, lists],
-            "<i8": [np.array(self.position), self.ids],
-            "<f4": [self.viewpoints, self.mean, self.components],
+            "|i1": [name, lists.codes.view(np.int8)],
+            "<i8": [np.array(self.position), self.ids, lists.sizes, lists.rows],
+            "<f4": [self.viewpoints, self.mean, self.components, lists.centroids, lists.ranges],
         }
         parts = [encode_array(array, dtype) for dtype, group in arrays.items() for array in group]
         return _INDEX_MAGIC + b"".join(struct.pack("<Q", len(part)) + part for part in parts)
 
     @classmethod
     def from_bytes(cls, data: bytes, descriptor_name: str, channels: int) -> DescriptorIndex:
-        """Reads what ``to_bytes`` wrote.
+        """Reads what ``to_bytes`` wrote, in this or an older version.
 
         Args:
             data: The serialized index.
@@ -119,36 +122,61 @@ class DescriptorIndex:
         Raises:
             IndexUnavailableError: The index is damaged or does not fit.
         """
+        faiss = _faiss()
         try:
-            name, lists, position, ids, viewpoints, mean, components = _parts(data)
-            if name.tobytes().decode() != descriptor_name:
-                raise ValueError(f"it is of {name.tobytes().decode()!r}, not of {descriptor_name!r}")
-            faiss_index = _faiss().deserialize_index(lists.view(np.uint8))
-            shapes = (ids.shape, viewpoints.shape, position.shape, mean.shape, components.shape)
-            count, components_kept = faiss_index.ntotal, faiss_index.d
-            expected = ((count,), (count, 6), (2,), (channels,), (components_kept, channels))
-            if shapes != expected:
-                raise ValueError(f"it has arrays of shapes {shapes}, expected {expected}")
-        except (ValueError, RuntimeError, struct.error) as error:
+            arrays, lists = _read(data)
+            if (name := arrays["name"].tobytes().decode()) != descriptor_name:
+                raise ValueError(f"it is of {name!r}, not of {descriptor_name!r}")
+            count, kept = len(lists.rows), lists.components
+            expected = {
+                "position": ("<i8", (2,)),
+                "ids": ("<i8", (count,)),
+                "viewpoints": ("<f4", (count, 6)),
+                "mean": ("<f4", (channels,)),
+                "components": ("<f4", (kept, channels)),
+            }
+            found = {key: (arrays[key].dtype.str, arrays[key].shape) for key in expected}
+            if found != expected:
+                raise ValueError(f"it has arrays {found}, expected {expected}")
+            if not all(np.isfinite(arrays[key]).all() for key in expected):
+                raise ValueError("it has numbers that are not finite")
+            if (np.diff(arrays["ids"]) <= 0).any():
+                raise ValueError("its keyframes are not in order")
+        except ValueError as error:
             raise IndexUnavailableError(f"its index does not fit: {str(error).splitlines()[0]}") from error
-        revision, last_id = position.tolist()
+        revision, last_id = arrays["position"].tolist()
         # torch takes no read-only arrays
-        return cls((revision, last_id), ids, viewpoints, mean.copy(), components.copy(), faiss_index)
+        mean, components = arrays["mean"].copy(), arrays["components"].copy()
+        return cls((revision, last_id), arrays["ids"], arrays["viewpoints"], mean, components, lists.to_faiss(faiss))
 
 
-def _parts(data: bytes) -> list[npt.NDArray[Any]]:
-    """Splits a serialized index into its seven arrays; raises ``ValueError`` for other data."""
-    if not data.startswith(_INDEX_MAGIC):
+def _read(data: bytes) -> tuple[dict[str, npt.NDArray[Any]], InvertedLists]:
+    """Splits a serialized index into its arrays, by name, and its lists; raises ``ValueError`` for other data."""
+    magic = data[: len(_INDEX_MAGIC)]
+    keys: tuple[str, ...] = ("name", "codes", "position", "ids", "sizes", "rows")
+    if magic == _INDEX_MAGIC:
+        keys += ("viewpoints", "mean", "components", "centroids", "ranges")
+    elif magic == _SERIALIZED_MAGIC:
+        keys = ("name", "lists", "position", "ids", "viewpoints", "mean", "components")
+    else:
         raise ValueError("it is of another format")
-    parts, start = [], len(_INDEX_MAGIC)
-    view = memoryview(data)
+    parts, start = [], len(magic)
     while start < len(data):
+        if start + 8 > len(data):
+            raise ValueError("it is truncated")
         (length,) = struct.unpack_from("<Q", data, start)
-        parts.append(decode_array(bytes(view[start + 8 : start + 8 + length])))
+        parts.append(decode_array(data[start + 8 : start + 8 + length]))
         start += 8 + length
-    if len(parts) != 7:
+    if len(parts) != len(keys):
         raise ValueError(f"it has {len(parts)} parts")
-    return parts
+    arrays = dict(zip(keys, parts))
+    if magic == _SERIALIZED_MAGIC:
+        return arrays, read_serialized_lists(arrays["lists"].tobytes())
+    codes = arrays["codes"]
+    if codes.dtype != np.int8:
+        raise ValueError(f"its codes have type {codes.dtype}")
+    centroids, ranges, sizes, rows = (arrays[name] for name in ("centroids", "ranges", "sizes", "rows"))
+    return arrays, InvertedLists(centroids, ranges, sizes, rows, codes.view(np.uint8))
 
 
 def needs_index(count: int) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import struct
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -76,10 +77,10 @@ class MapDatabase:
 
     @contextmanager
     def decoding(self) -> Iterator[None]:
-        """Turns the ``ValueError`` of a decoder into a ``MapFormatError`` that names the file."""
+        """Turns what a decoder raises for values of other types or sizes into a ``MapFormatError``."""
         try:
             yield
-        except ValueError as error:
+        except (ValueError, TypeError, OverflowError, struct.error) as error:
             raise MapFormatError(f"map {self.path} is damaged: {error}") from error
 
     @contextmanager

@@ -19,6 +19,7 @@ from typing import Any
 
 from nre_ros.errors import MapError, MapFormatError
 from nre_ros.keyframes.storage.schema import APPLICATION_ID, check_schema, create_schema, upgrade_schema
+from nre_ros.untrusted_sqlite import UNTRUSTED_FILE_PRAGMAS
 
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _SQLITE_HEADER_BYTES = 100
@@ -42,6 +43,8 @@ def map_errors(path: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
             raise MapError(f"map {path} is being written by another process") from error
+        if "UTF-8" in str(error):
+            raise MapFormatError(f"map {path} is damaged: a text that is not UTF-8") from error
         if not path.exists():
             raise MapError(f"map {path} was removed while it was open ({error})") from error
         raise MapError(f"map {path}: {error}") from error
@@ -271,7 +274,10 @@ def _read_mode(path: Path, header: bytes) -> str:
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
     # Path.as_uri escapes ? # and %, which would end the file's name
     uri = f"{path.resolve().as_uri()}?mode={mode}"
-    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS)
+    db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS)
+    for pragma in UNTRUSTED_FILE_PRAGMAS:
+        db.execute(pragma)
+    return db
 
 
 def _prepare_writer(db: sqlite3.Connection, exclusive: bool) -> None:

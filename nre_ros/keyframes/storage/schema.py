@@ -15,6 +15,7 @@ from typing import Any
 
 from nre_ros.errors import MapFormatError
 from nre_ros.keyframes.storage.blobs import row_checksum
+from nre_ros.untrusted_sqlite import SCHEMA_QUERY, active_schema_entry
 
 APPLICATION_ID = 0x4E52454D
 """``PRAGMA application_id`` of a map ("NREM")."""
@@ -118,7 +119,8 @@ def check_schema(db: sqlite3.Connection, path: Path) -> None:
         path: The file, for the error message.
 
     Raises:
-        MapFormatError: The file belongs to another program, is of a newer version or lacks a table.
+        MapFormatError: The file belongs to another program, is of a newer version, lacks a table, or contains what no
+            map has: SQLite would run a trigger, or compute a view or a virtual table.
     """
     application_id = db.execute("PRAGMA application_id").fetchone()[0]
     version = schema_version(db)
@@ -128,7 +130,10 @@ def check_schema(db: sqlite3.Connection, path: Path) -> None:
         raise MapFormatError(
             f"map {path} has format version {version}, this nre_ros reads up to {SCHEMA_VERSION}: update nre_ros"
         )
-    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    entries = db.execute(SCHEMA_QUERY).fetchall()
+    if active := active_schema_entry(entries):
+        raise MapFormatError(f"map {path} is damaged or malicious: it contains {active}")
+    tables = {name for kind, name, _ in entries if kind == "table"}
     missing = (_TABLES_2 if version > 1 else _TABLES_1) - tables
     if missing:
         raise MapFormatError(f"map {path} is damaged: it lacks the tables {sorted(missing)}")

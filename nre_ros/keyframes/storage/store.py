@@ -44,7 +44,7 @@ from nre_ros.keyframes.storage.rows import (
     point_columns,
 )
 from nre_ros.keyframes.storage.schema import ORIGIN_VERSION, raise_version
-from nre_ros.keyframes.storage.validation import DIMENSIONS, check_keyframe, check_name
+from nre_ros.keyframes.storage.validation import DIMENSIONS, check_keyframe, check_name, is_metadata
 from nre_ros.keyframes.types import Keyframe
 
 _LOG = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class KeyframeStore:
             backbone_name: Name of the features.
             weights_hash: SHA-256 of the network's weights.
             frame_id: Name of the map's frame.
-            overwrite: Whether to replace an existing file.
+            overwrite: Whether to replace an existing map; a file of another kind is never replaced.
             retrieval: Name of the global descriptor.
             source: Where the map comes from, as free text or JSON.
             exclusive: Whether to keep other processes from opening the map meanwhile.
@@ -108,11 +108,12 @@ class KeyframeStore:
             The empty map; the caller closes the store.
 
         Raises:
-            MapError: The file exists and ``overwrite`` is not set, or it cannot be written.
+            MapError: The file exists and ``overwrite`` is not set, is no map, or cannot be written.
         """
         path = Path(path)
         if path.exists() and not overwrite:
             raise MapError(f"map {path} exists already, it is not overwritten")
+        check_replaceable(path)
         try:
             for old in (path, *sidecars(path)):
                 old.unlink(missing_ok=True)
@@ -194,6 +195,11 @@ class KeyframeStore:
         missing = _REQUIRED_METADATA - found.keys()
         if missing:
             raise MapFormatError(f"map {self.path} is damaged: its metadata lacks {sorted(missing)}")
+        wrong = [key for key, value in found.items() if not is_metadata(key, value)]
+        if wrong:
+            raise MapFormatError(
+                f"map {self.path} is damaged: its metadata {wrong[0]!r} is {str(found[wrong[0]])[:40]!r}"
+            )
         return found
 
     def set_warning(self, text: str) -> None:
@@ -344,7 +350,10 @@ class KeyframeStore:
         keyframe_id = int(keyframe_id)  # SQLite takes a numpy integer for a blob
         if not self.database.rows("SELECT 1 FROM thumbnails WHERE keyframe_id = ?", (keyframe_id,)):
             return b""
-        return bytes(self.database.row("thumbnails", "keyframe_id", keyframe_id)[1])
+        jpeg = self.database.row("thumbnails", "keyframe_id", keyframe_id)[1]
+        if not isinstance(jpeg, bytes):
+            raise MapFormatError(f"map {self.path} is damaged: the thumbnail of keyframe {keyframe_id} is no blob")
+        return jpeg
 
     def coarse_descriptors(self, keyframe_id: int, count: int) -> npt.NDArray[np.float32]:
         """Returns the coarse descriptors of a keyframe's first points and decodes nothing else.

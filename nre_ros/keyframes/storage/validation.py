@@ -44,6 +44,18 @@ def check_keyframe(keyframe: Keyframe) -> dict[str, int]:
     }
 
 
+def is_metadata(key: str, value: object) -> bool:
+    """Returns whether a value of a map's metadata is a text, and a whole number where one is expected.
+
+    Args:
+        key: Its key.
+        value: The value.
+    """
+    if key in (*DIMENSIONS, "keyframes"):
+        return isinstance(value, str) and len(value) < 19 and value.isascii() and value.isdecimal()
+    return isinstance(value, str)
+
+
 def check_name(name: str) -> None:
     """Checks that a keyframe's name is a text and not empty.
 

@@ -17,7 +17,7 @@ from nre_ros.errors import MapError, MapFormatError
 from nre_ros.keyframes.storage.change_log import START
 from nre_ros.keyframes.storage.database import MapDatabase, Row
 from nre_ros.keyframes.storage.store import KeyframeStore
-from nre_ros.keyframes.storage.validation import DIMENSIONS, check_keyframe
+from nre_ros.keyframes.storage.validation import DIMENSIONS, check_keyframe, is_metadata
 from nre_ros.keyframes.tools.derived_map import KeyframeCopy, copy_keyframes, derived_map
 from nre_ros.keyframes.types import Keyframe
 
@@ -175,7 +175,8 @@ def _intact_metadata(database: MapDatabase) -> dict[str, str]:
     for row in database.readable_rows("SELECT key, value, checksum FROM metadata"):
         try:
             key, value = database.verified(row, "metadata")
-            found[key] = value
+            if is_metadata(key, value):
+                found[key] = value
         except MapFormatError:
             pass
     return found

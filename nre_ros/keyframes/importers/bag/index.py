@@ -23,6 +23,7 @@ from nre_ros.keyframes.importers.pose_checks import check_quaternion
 from nre_ros.keyframes.importers.pose_frames import extrinsics_option
 from nre_ros.keyframes.importers.trajectory import Trajectory
 from nre_ros.messages.damaged_bag import readable_messages
+from nre_ros.messages.frame_ids import frame_name
 from nre_ros.messages.optical_frames import is_optical, is_optical_of_body
 from nre_ros.messages.stamps import header_stamp, stamp_in_recording, stamp_nanoseconds
 from nre_ros.messages.transform_buffer import TransformBuffer
@@ -89,7 +90,7 @@ class BagIndexer:
     """
 
     def __init__(self, reader: AnyReader, topics: ImportTopics, frames: tuple[str, ...], pose_of: str) -> None:
-        self._reader, self._topics, self._frames, self._pose_of = reader, topics, frames, pose_of
+        self._reader, self._topics, self._frames, self._pose_of = reader, topics, frames, frame_name(pose_of)
         self._buffer = TransformBuffer(_CACHE_SECONDS)
         self._trajectory = Trajectory(_MAX_POSE_TOPIC_GAP)
         self._pose_frame = self._pose_child = ""
@@ -151,19 +152,20 @@ class BagIndexer:
     def _insert_transforms(self, message: Any, static: bool, log_time: int = 0) -> None:
         for item in message.transforms:
             t, q = item.transform.translation, item.transform.rotation
+            parent, child = frame_name(item.header.frame_id), frame_name(item.child_frame_id)
             refusal = self._buffer.insert(
                 stamp_nanoseconds(item.header.stamp) or log_time,
-                item.header.frame_id,
-                item.child_frame_id,
+                parent,
+                child,
                 [t.x, t.y, t.z],
                 [q.x, q.y, q.z, q.w],
                 static,
             )
             if refusal:  # of each kind and frame one example
-                self._refusals.setdefault(f"{refusal.split()[0]} {item.child_frame_id}", refusal)
-            elif self._parents.get(item.child_frame_id) != item.header.frame_id:
-                self._parents[item.child_frame_id] = item.header.frame_id
-                self._check_loop(item.child_frame_id)
+                self._refusals.setdefault(f"{refusal.split()[0]} {child}", refusal)
+            elif self._parents.get(child) != parent:
+                self._parents[child] = parent
+                self._check_loop(child)
 
     def _check_loop(self, frame: str) -> None:
         chain = [frame]
@@ -175,7 +177,7 @@ class BagIndexer:
 
     def _add_pose(self, message: Any, kind: str, log_time: int) -> None:
         self._pose_frame = _frame(message)
-        self._pose_child = self._pose_of or getattr(message, "child_frame_id", "").removeprefix("/")
+        self._pose_child = self._pose_of or frame_name(getattr(message, "child_frame_id", ""))
         pose = message.pose if kind == POSE_TYPES[0] else message.pose.pose
         position = [pose.position.x, pose.position.y, pose.position.z]
         quaternion = [pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w]
@@ -238,6 +240,5 @@ class BagIndexer:
 
 
 def _frame(message: Any) -> str:
-    """The frame in a message's header, without the leading slash of older drivers."""
-    frame: str = message.header.frame_id.removeprefix("/")
-    return frame
+    """The frame in a message's header."""
+    return frame_name(message.header.frame_id)

@@ -17,12 +17,13 @@ from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.depth_registration import register_depth
 from nre_ros.keyframes.importers.bag.index import BagIndexer
 from nre_ros.keyframes.importers.bag.options import BagOptions
-from nre_ros.keyframes.importers.bag.topics import choose_topics
+from nre_ros.keyframes.importers.bag.topics import TF_TYPE, choose_topics
 from nre_ros.keyframes.importers.image_files import check_depth_scale, check_depth_size, nearest_stamp
 from nre_ros.messages.bag import topic_listing
 from nre_ros.messages.camera_history import CameraHistory
 from nre_ros.messages.damaged_bag import open_readable, readable_messages
 from nre_ros.messages.depth_images import depth_array, encoded_depth_scale
+from nre_ros.messages.frame_ids import frame_name
 from nre_ros.messages.images import image_array
 from nre_ros.messages.stamps import seconds_text, stamp_in_recording
 
@@ -36,6 +37,7 @@ class BagRecording:
     """A bag's images with their camera, pose and, where there is one, depth.
 
     The bag is read once for the stamps and poses; images are read when they are needed. Threads may share a recording.
+    The caller closes it.
 
     Args:
         bag: Folder of a rosbag2, or one of its files.
@@ -55,10 +57,26 @@ class BagRecording:
     def __init__(self, bag: Path | str, options: BagOptions = BagOptions()) -> None:
         self.path = Path(bag)
         self._lock = Lock()  # of the reader
+        self._closed = False
         self._reader, problem = open_readable(self.path)
+        try:
+            self._read(options, problem)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Closes the bag's files; images and depth cannot be read any more. Closing twice is allowed."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._reader.close()
+
+    def _read(self, options: BagOptions, problem: str) -> None:
+        """Chooses topics, and reads stamps, poses and cameras."""
         self.topics = choose_topics(self._reader, self.path, options)
         self._depth_scale = None if options.depth_scale is None else check_depth_scale(options.depth_scale)
-        frames = (options.frame,) if options.frame else () if self.topics.poses else _USUAL_FRAMES
+        frames = (frame_name(options.frame),) if options.frame else () if self.topics.poses else _USUAL_FRAMES
         self._index = BagIndexer(self._reader, self.topics, frames, options.pose_of).run()
         self.frame_id = self._map_frame()
         stamps = sorted(self._index.images)
@@ -235,9 +253,12 @@ class BagRecording:
             if any(frame in entry.poses for entry in entries):
                 return frame
         found = {connection.topic: connection.msgtype for connection in self._reader.connections}
+        static = any(kind == TF_TYPE and topic.endswith("_static") for topic, kind in found.items())
+        cure = "" if static else "the bag has no /tf_static, which is sent only once: record it from the start; "
         raise ImportSourceError(
-            f"no image of {self.topics.image} has a pose: {entries[-1].errors[self._index.frames[-1]]}; name --poses "
-            f"or --frame; the bag has: {topic_listing(found)}"
+            f"no image of {self.topics.image} of bag {self.path} has a pose: "
+            f"{entries[-1].errors[self._index.frames[-1]]}; {cure}name --poses or --frame; the bag has: "
+            f"{topic_listing(found)}"
         )
 
 

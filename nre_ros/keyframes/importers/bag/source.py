@@ -38,6 +38,10 @@ class _BagSource(PosedImageSource):
         self.recording, self.notes, self.frame_id = recording, recording.notes, recording.frame_id
         self.counts = recording.counts
 
+    def close(self) -> None:
+        """Closes the bag; see ``MapSource``."""
+        self.recording.close()
+
     def names(self) -> list[str]:
         """Returns the names of the images; see ``MapSource``."""
         return list(self.recording.names)
@@ -83,7 +87,7 @@ def bag_source(bag: Path | str, options: BagOptions = BagOptions()) -> BagDepthS
         options: Topics and frames that the user named.
 
     Returns:
-        The source.
+        The source; the caller closes it.
 
     Raises:
         ImportSourceError: The bag cannot be read, or topics, camera or poses are missing.

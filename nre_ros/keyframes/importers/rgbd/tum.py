@@ -136,6 +136,8 @@ def _stamped_files(path: Path) -> list[tuple[int, str]]:
     entries = []
     for _, line in without_header(numbered_entries(path)):
         fields = split_fields(line)
+        if len(fields) > 2 and fields == line.split():  # a name with spaces
+            fields = line.split(maxsplit=1)
         if len(fields) != 2:
             raise ImportSourceError(f"{path}: not 'timestamp filename': {line[:80]!r}")
         try:
