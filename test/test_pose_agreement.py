@@ -115,8 +115,8 @@ def test_poses_with_the_noise_of_slam_agree(verdict):
     "poses, mistake, cure",
     [
         (invert(POSES), INVERSE, "the other --pose-direction"),
-        (with_quaternions(POSES, [3, 0, 1, 2]), W_FIRST, "--poses-format wxyz"),
-        (with_quaternions(POSES, [1, 2, 3, 0]), W_LAST, "--poses-format tum"),
+        (with_quaternions(POSES, [3, 0, 1, 2]), W_FIRST, "--pose-format wxyz"),
+        (with_quaternions(POSES, [1, 2, 3, 0]), W_LAST, "--pose-format tum"),
         (body(), "a body frame", "--pose-frame body (as measured)"),
         (POSES @ np.diag([1.0, -1.0, -1.0, 1.0]), "an OpenGL camera", "--pose-frame opengl (as measured)"),
         (np.roll(POSES, 1, axis=0), "the pose of the image before", None),
