@@ -18,7 +18,8 @@ _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _JPEG_SCAN, _JPEG_FRAMES = 0xDA, (0xC0, 0xC1, 0xC2)
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]", re.DOTALL)
 """A marker with a segment of its own, or the end: none of those inside a scan."""
-_JPEG_RESTARTS = [bytes([0xFF, 0xD0 + k]) + b"\x55" * 64 for k in range(8)]
+_JPEG_FILLS = (b"\x55", b"\x92", b"\xfe")
+"""Bytes in whose place a JPEG's missing ones would decode to other pixels."""
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 
 
@@ -87,9 +88,15 @@ def _has_whole_scans(data: bytes) -> bool:
     if frame not in _JPEG_FRAMES[:2] or scanned < components:  # later scans would refine the pixels, or add colour
         return False
     # the pixels are all there if nothing that follows changes them
-    ends = (_JPEG_END, b"\x55" * 1024 + b"".join(_JPEG_RESTARTS) + _JPEG_END)
-    first, second = (_decode(data + end, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) for end in ends)
-    return first is not None and second is not None and np.array_equal(first, second)
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    image = _decode(data + _JPEG_END, flags)
+    others = (_decode(data + _jpeg_filling(fill) + _JPEG_END, flags) for fill in _JPEG_FILLS)
+    return image is not None and all(other is not None and np.array_equal(image, other) for other in others)
+
+
+def _jpeg_filling(fill: bytes) -> bytes:
+    """What a scan that is not complete may go on with, also behind a restart marker."""
+    return fill * 1024 + b"".join(bytes([0xFF, 0xD0 + k]) + fill * 64 for k in range(8))
 
 
 def _has_png_end(data: bytes) -> bool:

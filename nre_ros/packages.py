@@ -32,7 +32,6 @@ _CURES = {
     "numpy": "apt install python3-numpy, or pip install numpy",
     "plotly": "pip install plotly",
     "skimage": "pip install scikit-image",
-    "pycolmap": "pip install pycolmap",
     "PIL": "apt install python3-pil, or pip install pillow",
     "rclpy": "source /opt/ros/DISTRO/setup.bash, or `make setup` without a ROS installation",
 }

@@ -402,3 +402,18 @@ def test_interpolated_ground_truth_equals_scipys_interpolation():
         np.testing.assert_allclose(T[:3, :3], slerp(t).as_matrix(), atol=1e-7)
     assert np.isnan(found[4:]).all()  # before the first and after the last
     assert np.isnan(truth.at(START + np.array([33_000_000]), max_gap=0.05)).all()  # too far apart
+
+
+def test_a_record_whose_values_have_other_types_is_refused(tmp_path):
+    from nre_ros.errors import EvaluationError
+    from nre_ros.evaluation.records import read_records
+
+    good = {"image": "a.jpg", "success": False, "milliseconds": {"features": 2.0}}
+    path = tmp_path / "records.jsonl"
+    path.write_text(json.dumps(good) + "\n")
+    assert list(read_records(path)) == [good]
+    changes = ({"milliseconds": "2"}, {"stamp": None}, {"keyframes": ["a"]}, {"success": True}, {"confidence": [0.5]})
+    for change in changes:
+        path.write_text(json.dumps({**good, **change}) + "\n")
+        with pytest.raises(EvaluationError, match="line 1 is not an evaluation record"):
+            list(read_records(path))

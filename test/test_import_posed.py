@@ -199,6 +199,13 @@ def test_records_that_cannot_be_used_are_reported_one_by_one(tmp_path, name, err
         source.keyframe(name, KeyframeBuilder(None))
 
 
+def test_a_camera_of_infinite_size_is_left_out(tmp_path):
+    sensors = SENSORS + "vast, , camera, SIMPLE_PINHOLE, inf, 24, 30, 16, 12\n"
+    source = KaptureSource(kapture_folder(tmp_path, sensors=sensors, records_camera="20, vast, v.jpg\n"))
+    with pytest.raises(CameraError, match="camera vast: "):
+        source.camera("v.jpg")
+
+
 def test_a_loop_of_rigs_is_reported(tmp_path):
     rigs = "a, left, 1, 0, 0, 0, 0, 0, 0\nb, a, 1, 0, 0, 0, 0, 0, 0\na, b, 1, 0, 0, 0, 0, 0, 0\n"
     with pytest.raises(PoseError, match="loop"):

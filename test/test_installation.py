@@ -27,6 +27,7 @@ KEYS = {
     "cv2": "python3-opencv",
     "torch": "python3-pytorch-pip",
     "rosbags": "python3-rosbags-pip",
+    "apsw": "python3-rosbags-pip",  # rosbags depends on it
     "tf2_ros": "tf2_ros_py",
     **{name: f"python3-{name}" for name in ("matplotlib", "numpy", "scipy", "tqdm", "yaml")},
 }

@@ -388,7 +388,7 @@ def test_replay_refuses_what_it_cannot_play(installation, small_bag):
     folder = installation.folder
     for changed, reason in (
         ({"bag": str(folder / "no_such_bag")}, "no_such_bag does not exist"),
-        ({"bag": str(folder)}, "cannot be read"),
+        ({"bag": str(folder)}, "walk in it may be meant"),
         ({"image": "/rear/image"}, "has no image topic /rear/image; it has: .*/front/image/compressed"),
         ({"camera_info": "/rear/info"}, "has no camera_info topic /rear/info; it has: .*/front/camera_info"),
         ({"rate": "fast"}, "rate is 'fast'"),

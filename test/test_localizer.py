@@ -19,7 +19,10 @@ from nre_ros.geometry import pose_error
 from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.localizer import Localizer
+from nre_ros.localization.result import LocalizationResult
 from nre_ros.nre import EstimatorConfig
+from nre_ros.pictures.debug import draw_debug
+from nre_ros.pictures.point_colours import point_colours
 
 
 def write_map(path, keyframes, backbone, weights_hash=None, name=None):
@@ -193,6 +196,21 @@ def test_a_map_of_random_features_gives_a_reason(room, tmp_path):
         localizer.warm_up()
         result = localizer.localize(room.view(*QUERIES[0])[0], CAMERA)
     assert not result.success and result.reason
+
+
+@pytest.mark.parametrize("thumbnail", [b"x" * 40, b"\x89PNG" + bytes(1 << 20)])
+def test_a_thumbnail_that_is_no_small_picture_does_no_harm(room, tmp_path, thumbnail, monkeypatch):
+    strange = [replace(keyframe, thumbnail=thumbnail) for keyframe in room.keyframes[:1]]
+    if len(thumbnail) > 1000:
+        monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded what may become gigabytes"))
+    with Localizer(write_map(tmp_path / "strange.db", strange, room.backbone), "cpu") as localizer:
+        localizer.warm_up()
+        assert (point_colours(localizer.store.get(1)) == 160).all()
+        assert draw_debug(
+            np.zeros((240, 320, 3), np.uint8),
+            LocalizationResult(reason="dark", keyframes=(1,)),
+            localizer.store.thumbnail,
+        ).size
 
 
 def test_maps_of_other_features_are_refused(room, tmp_path):

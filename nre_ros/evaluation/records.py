@@ -74,13 +74,13 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 record = json.loads(line)
                 _check_record(record)
-            except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
                 raise EvaluationError(f"{path}: line {number} is not an evaluation record: {line[:60]!r}") from None
             yield record
 
 
 def _check_record(record: dict[str, Any]) -> None:
-    """Raises ``ValueError``, ``TypeError`` or ``KeyError`` for what ``collect_results`` cannot read."""
+    """Raises an error of Python for what ``collect_results`` cannot read."""
     if not (isinstance(record["image"], str) and isinstance(record["success"], bool)):
         raise TypeError
     numbers: list[Any] = [record.get("points_used", 0), *(record.get("milliseconds") or {}).values()]

@@ -33,6 +33,7 @@ from nre_ros.keyframes.global_descriptor import global_descriptor
 from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.keyframes.retrieval.retriever import Retriever
 from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.keyframes.thumbnail import decode_thumbnail
 from nre_ros.keyframes.types import stack_keyframes
 from nre_ros.localization.confidence import load_model
 from nre_ros.localization.result import LocalizationResult
@@ -152,11 +153,10 @@ class Localizer:
         if not len(ids):
             return
         keyframe = self.store.get(int(ids[0]))
-        if not keyframe.thumbnail:
+        thumbnail = decode_thumbnail(keyframe.thumbnail)
+        if thumbnail is None:
             return
         size = (keyframe.camera.width, keyframe.camera.height)
-        thumbnail = cv2.imdecode(np.frombuffer(keyframe.thumbnail, np.uint8), cv2.IMREAD_COLOR)
-        assert thumbnail is not None
         image = cv2.resize(thumbnail, size, interpolation=cv2.INTER_CUBIC)
         self.localize(image.astype(np.uint8, copy=False), keyframe.camera)
 

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from nre_ros.keyframes.thumbnail import decode_thumbnail
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.pictures.query import draw_query, text_bar
 
@@ -49,7 +50,7 @@ def _column(height: int, ids: Sequence[int], thumbnail: Callable[[int], bytes]) 
     for i, keyframe_id in enumerate(ids):
         cell = column[i * cell_height : (i + 1) * cell_height]
         inner = cell[_MARGIN : cell_height - _MARGIN, _MARGIN : cell_width - _MARGIN]
-        picture = _decode(thumbnail(keyframe_id))
+        picture = decode_thumbnail(thumbnail(keyframe_id))
         if inner.size and picture is not None:
             scale = min(inner.shape[0] / picture.shape[0], inner.shape[1] / picture.shape[1])
             size = [max(1, int(scale * side)) for side in picture.shape[1::-1]]
@@ -59,9 +60,3 @@ def _column(height: int, ids: Sequence[int], thumbnail: Callable[[int], bytes]) 
         place = 2 * _MARGIN, cell_height - 2 * _MARGIN
         cv2.putText(cell, str(keyframe_id), place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 220, 255), 1, cv2.LINE_AA)
     return column
-
-
-def _decode(jpeg: bytes) -> npt.NDArray[np.uint8] | None:
-    """Decodes a JPEG; None if there is none, or if it is damaged."""
-    picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR) if jpeg else None
-    return None if picture is None else picture.astype(np.uint8, copy=False)

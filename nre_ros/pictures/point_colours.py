@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from nre_ros.geometry import invert
+from nre_ros.keyframes.thumbnail import decode_thumbnail
 from nre_ros.keyframes.types import Keyframe
 
 _GREY = 160
@@ -22,9 +22,9 @@ def point_colours(keyframe: Keyframe) -> npt.NDArray[np.uint8]:
         keyframe: The keyframe.
     """
     grey = np.full((len(keyframe.points), 3), _GREY, np.uint8)
-    if not keyframe.thumbnail or not len(grey):
+    if not len(grey):
         return grey
-    picture = cv2.imdecode(np.frombuffer(keyframe.thumbnail, np.uint8), cv2.IMREAD_COLOR)
+    picture = decode_thumbnail(keyframe.thumbnail)
     if picture is None:
         return grey
     T_cam_map = invert(keyframe.T_map_cam)

@@ -136,7 +136,7 @@ def _read_sensors(path: Path) -> dict[str, Camera | CameraError]:
         try:
             model, width, height, *values = parameters
             cameras[sensor] = camera_from_colmap(model, round(float(width)), round(float(height)), values)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:  # infinity is no size
             reason = error if isinstance(error, NreError) else f"its parameters are no numbers: {parameters}"
             cameras[sensor] = CameraError(f"camera {sensor}: {reason}")
     return cameras
