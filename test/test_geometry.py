@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rigid motions and cameras against OpenCV, SciPy and finite differences."""
 
+import re
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -14,6 +17,8 @@ from nre_ros.geometry import (
     PINHOLE,
     RADIAL_TANGENTIAL,
     Camera,
+    camera_warnings,
+    check_camera,
     invert,
     left_update,
     pose_error,
@@ -169,3 +174,42 @@ def test_pose_error_is_distance_and_angle():
 def test_impossible_poses_are_refused(position, quaternion):
     with pytest.raises(PoseError):
         pose_matrix(position, quaternion)
+
+
+@pytest.mark.parametrize(
+    "changes, match",
+    [
+        ({"fx": 0.82, "fy": 1.09, "cx": 0.5, "cy": 0.5}, "focal length fx = 0.82"),
+        ({"fx": 5e5, "fy": 5e5}, "focal length fx = 500000"),
+        ({"fx": 1500.0}, "differ by a factor of 3"),
+        ({"cx": -9000.0}, "principal point cx = -9000"),
+        ({"cy": 52000.0}, "principal point cy = 52000"),
+    ],
+)
+def test_useless_intrinsics_are_refused(changes, match):
+    usual = Camera(640, 480, 500.0, 500.0, 319.5, 239.5)
+    assert check_camera(usual) is usual and camera_warnings(usual) == []
+    with pytest.raises(CameraError, match=match):
+        check_camera(replace(usual, **changes))
+
+
+@pytest.mark.parametrize(
+    "changes, match",
+    [
+        ({"fx": 100.0, "fy": 100.0}, "focal length fx = 100"),
+        ({"fy": 620.0}, "differ by a factor of 1.24"),
+        ({"cx": 639.0}, "principal point cx = 639 .* another resolution"),
+        ({"model": "radial_tangential", "distortion": (-1.5, 0.0, 0.0, 0.0)}, "not one-to-one within the image"),
+    ],
+)
+def test_unusual_intrinsics_are_found_and_not_refused(changes, match):
+    camera = check_camera(replace(Camera(640, 480, 500.0, 500.0, 319.5, 239.5), **changes))
+    assert any(re.search(match, warning) for warning in camera_warnings(camera)), camera_warnings(camera)
+
+
+def test_the_cameras_of_data_sets_are_not_unusual():
+    from nre_ros.demo import CAMERA
+    from nre_ros.keyframes.importers.rgbd import seven_scenes, tum
+
+    cameras = [CAMERA, seven_scenes.COLOUR_CAMERA, seven_scenes.DEPTH_CAMERA, *tum.CAMERAS.values(), *CAMERAS.values()]
+    assert [camera_warnings(check_camera(camera)) for camera in cameras] == [[]] * len(cameras)

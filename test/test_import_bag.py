@@ -15,7 +15,7 @@ from keyframe_samples import PlaceBackbone, pixels_of
 from scipy.spatial.transform import Rotation
 
 from nre_ros.cli import main
-from nre_ros.errors import ImageError, ImportSourceError, NreError, PoseError
+from nre_ros.errors import CameraError, ImageError, ImportSourceError, NreError, PoseError
 from nre_ros.gallery import Gallery, build_room, mapping_poses
 from nre_ros.geometry import Camera, pose_matrix
 from nre_ros.keyframes.building.builder import KeyframeBuilder
@@ -380,6 +380,110 @@ def test_the_command_builds_a_map_and_reports_its_topics(tmp_path, frames, capsy
     table = {label.strip(): value for label, value in rows}
     assert (table["keyframes"], table["duplicates left out"], table["skipped"]) == ("4", "1", "1")
     assert any(line.startswith("skipped") and "cannot be decoded" in line for line in err.splitlines())
+
+
+def test_each_image_has_the_intrinsics_of_its_stamp(tmp_path, gallery, frames):
+    """The camera zooms after the second image; CameraInfo arrives before and after its image."""
+    from nre_ros.evaluation.bag_input import BagInput
+    from nre_ros.replay.bag import read_cameras
+
+    zoomed = Camera(160, 120, 182.0, 183.0, 79.5, 59.5)
+    used = [CAMERA, CAMERA, zoomed, zoomed]
+    views = [gallery.render(camera, T) for camera, T in zip(used, POSES)]
+    taken = [
+        (stamp, cv2.imencode(".jpg", view.image)[1].tobytes(), view.depth, T)
+        for (stamp, _, _, T), view in zip(frames, views)
+    ]
+    messages = without(messages_of(taken), "/camera/color/camera_info")
+    for (stamp, *_), camera, delay in zip(taken, used, (40_000_000, 0, 40_000_000, 0)):
+        info = camera_info_message(stamp, OPTICAL, camera)
+        messages.append((stamp + delay, "/camera/color/camera_info", "info", info))
+    bag = write_messages(tmp_path / "bag", messages)
+    source = bag_source(bag)
+    assert [source.camera(name) for name in source.names()] == used
+    assert "/camera/color/camera_info has 2 different cameras: each image has that of its stamp" in source.notes
+    assert dict(source.counts) == {"cameras": "2 different ones, each image with that of its stamp"}
+    for name, T in zip(source.names()[2:], POSES[2:]):
+        keyframe = source.keyframe(name, builder())
+        local = (keyframe.points.astype(float) - T[:3, 3]) @ T[:3, :3]
+        x, y = np.rint(pixels_of(keyframe.fine)).astype(int).T
+        assert np.median(np.abs(local[:, 2] / gallery.render(zoomed, T).depth[y, x] - 1)) < 0.005
+    queries = BagInput(bag, "/camera/color/image_raw/compressed", "/camera/color/camera_info").queries()
+    assert [query.load()[1] for query in queries] == used
+    cameras = read_cameras(bag, "/camera/color/camera_info")
+    assert [cameras.at(stamp, stamp) for stamp, *_ in taken] == used
+
+
+def test_cameras_without_stamps_are_those_of_the_time_of_recording():
+    from nre_ros.messages.camera_history import CameraHistory
+
+    history, other = CameraHistory(), Camera(160, 120, 182.0, 183.0, 79.5, 59.5)
+    with pytest.raises(CameraError, match="no camera_info message"):
+        history.at(START, START)
+    unusable = camera_info_message(0, OPTICAL, CAMERA)
+    unusable.k[:] = 0
+    history.add(unusable, START - 1)
+    history.add(camera_info_message(0, OPTICAL, CAMERA), START)
+    history.add(camera_info_message(0, OPTICAL, other), START + 10)
+    assert [history.at(7, START + after) for after in (-5, 0, 9, 10, 99)] == [CAMERA, CAMERA, CAMERA, other, other]
+    assert [line.split(":")[0] for line in history.notes("/info")] == [
+        "/info has 2 different cameras",
+        "1 messages of /info are no camera and are ignored",
+    ]
+
+
+def test_images_without_stamps_are_placed_by_the_time_of_recording_and_counted(tmp_path, gallery, frames):
+    messages = []
+    for log_time, topic, kind, message in messages_of(frames):
+        if kind in ("compressed", "info"):
+            message.header.stamp.sec = message.header.stamp.nanosec = 0
+        messages.append((log_time, topic, kind, message))
+    bag = write_messages(tmp_path / "bag", messages)
+    source = bag_source(bag)
+    recorded = [stamp + 1_000_000 for stamp, *_ in frames]
+    assert source.names() == [f"{stamp // 10**9}.{stamp % 10**9:09d}" for stamp in recorded]
+    assert dict(source.counts) == {"without a stamp": "4 images, placed by the time of their recording"}
+    for name, (_, _, _, T) in zip(source.names(), frames):
+        assert_on_the_surface(source.keyframe(name, builder()), gallery, T)
+
+
+def test_images_with_the_stamp_of_another_are_counted(tmp_path, frames):
+    again = encoded_message(frames[0][0], OPTICAL, frames[0][1])
+    image = "/camera/color/image_raw/compressed"
+    bag = write_messages(tmp_path / "bag", [*messages_of(frames), (frames[1][0], image, "compressed", again)])
+    source = bag_source(bag)
+    assert len(source.names()) == 4
+    assert dict(source.counts) == {"same stamp as another": "1 images, left out"}
+
+
+def test_depth_in_another_unit_is_read_with_its_scale_and_refused_without(tmp_path, gallery, frames):
+    millimetres = [(stamp, jpeg, 1000 * depth, T) for stamp, jpeg, depth, T in frames]
+    bag = write_messages(tmp_path / "bag", messages_of(millimetres, depth_encoding="32FC1"))
+    source = bag_source(bag)
+    assert source.depth_unit() == 1.0
+    with pytest.raises(ImageError, match="median depth of .* probably in another unit"):
+        source.keyframe(source.names()[0], builder())
+    source = bag_source(bag, BagOptions(depth_scale=1000.0))
+    assert source.depth_unit() == 1000.0
+    assert_on_the_surface(source.keyframe(source.names()[0], builder()), gallery, frames[0][3])
+    with pytest.raises(ImportSourceError, match="depth scale -1"):
+        bag_source(bag, BagOptions(depth_scale=-1.0))
+
+
+def test_images_that_carry_the_frame_of_a_body_beside_an_optical_one_are_reported(tmp_path, frames):
+    link, T_link_optical = "camera_link", pose_matrix([0.02, 0.0, 0.0], [-0.5, 0.5, -0.5, 0.5])
+    messages = messages_of(frames)
+    for _, _, kind, message in messages:
+        if kind in ("compressed", "info"):
+            message.header.frame_id = link
+    static = [("base", link, T_BASE_CAM), (link, "camera_optical_frame", T_link_optical)]
+    messages.append((frames[0][0] - 10**9, "/tf_static", "tf", tf_message(frames[0][0], static)))
+    notes = bag_source(write_messages(tmp_path / "bag", messages), BagOptions(use_depth=False)).notes
+    (warning,) = (note for note in notes if note.startswith("warning"))
+    assert "the images carry frame camera_link" in warning and "the optical axis of camera_optical" in warning
+    assert "give --pose-frame body" in warning
+    notes = bag_source(write_messages(tmp_path / "good", messages_of(frames))).notes
+    assert not any(note.startswith("warning") for note in notes)
 
 
 # --- bags of unknown origin --------------------------------------------------------------------------

@@ -18,11 +18,13 @@ from keyframe_samples import CAMERA, PlaceBackbone, random_keyframe, random_pose
 from nre_ros.cli import map as map_command
 from nre_ros.errors import ImportSourceError, MapError
 from nre_ros.geometry import position_quaternion
-from nre_ros.keyframes.building.builder import KeyframeBuilder
+from nre_ros.keyframes.building.builder import WITHOUT_SUPPORT, KeyframeBuilder
 from nre_ros.keyframes.importers.build_map import build_map
 from nre_ros.keyframes.importers.colmap.cameras import write_cameras_txt
 from nre_ros.keyframes.importers.map_source import MapSource
+from nre_ros.keyframes.importers.pose_agreement.check import PoseCheck
 from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.keyframes.tools.info import describe_map
 
 
 class RandomSource(MapSource):
@@ -252,6 +254,52 @@ def test_map_build_and_info(rgbd_folder, capsys):
     assert (info["keyframes"], info["points"], info["frame_id"], info["schema_version"]) == (2, 100, "map", 2)
     with pytest.raises(MapError, match="does not exist"):
         command("map", "info", folder / "none.db")
+
+
+def test_many_points_without_support_are_a_warning_in_the_map_and_of_the_command(tmp_path):
+    class Unsupported(RandomSource):
+        def keyframe(self, name, builder):
+            builder.tally[WITHOUT_SUPPORT] += self.unsupported
+            return super().keyframe(name, builder)
+
+    for unsupported, count, warned in [(2, 6, False), (4, 6, True), (4, 4, False)]:
+        source = Unsupported(count)
+        source.unsupported = unsupported
+        report = build(source, tmp_path / f"{unsupported}_{count}.db")
+        text = "40% of the points are without support by another view (good maps: up to 30%)"
+        assert report.support_warning() == (text if warned else "")
+        with KeyframeStore.open(report.path) as store:
+            assert describe_map(store).warning == (text if warned else "")
+
+
+def test_names_that_a_source_has_more_than_once_are_counted(tmp_path):
+    class Twice(RandomSource):
+        def names(self):
+            return [*super().names(), "frame-2"]
+
+    report = build(Twice(4), tmp_path / "m.db")
+    assert (report.keyframes, report.repeated) == (4, 1)
+
+
+def test_poses_that_disagree_with_the_images_stop_the_build_unless_accepted(rgbd_folder, capsys, monkeypatch):
+    refused = PoseCheck(8, 0, camera_warnings=("camera of 0.jpg: odd",))
+    monkeypatch.setattr("nre_ros.keyframes.importers.pose_agreement.check.check_poses", lambda *_: refused)
+    words = ["map", "build", "rgbd", "--images", rgbd_folder / "rgb", "--depth", rgbd_folder / "depth"]
+    words += ["--poses", rgbd_folder / "poses.txt", "--list", rgbd_folder / "list.txt"]
+    words += ["--camera", rgbd_folder / "cameras.txt", "--points", 20]
+    monkeypatch.setattr("sys.argv", ["nre_ros", *map(str, words), "-o", "m.db", "--force"])
+    output = ["-o", rgbd_folder / "m.db"]
+    with pytest.raises(ImportSourceError, match=r"is not written: .*only 0 of 8 .* --points 20 --diagnose\)"):
+        command(*words, *output)
+    assert not (rgbd_folder / "m.db").exists()
+    err = capsys.readouterr().err
+    assert "warning: camera of 0.jpg: odd" in err and "warning: likely causes: poses of other images" in err
+    assert command(*words, "--diagnose") == 1
+    assert "only 0 of 8 image pairs agree" in capsys.readouterr().out
+    assert command(*words, *output, "--accept-poses") == 0
+    assert "pose check" in capsys.readouterr().out
+    with KeyframeStore.open(rgbd_folder / "m.db") as store:
+        assert "only 0 of 8 image pairs agree" in describe_map(store).warning
 
 
 def test_the_old_names_of_the_culling_options_work_with_a_warning(capsys):

@@ -34,8 +34,8 @@ LIKELY_CAUSES = (
 )
 _CURES = {
     INVERSE: "the other --pose-direction (rgbd), or inverse poses",
-    W_FIRST: "--poses-format wxyz (rgbd), or quaternions with w at the end",
-    W_LAST: "--poses-format tum (rgbd), or quaternions with w at the beginning",
+    W_FIRST: "--pose-format wxyz (rgbd), or quaternions with w at the end",
+    W_LAST: "--pose-format tum (rgbd), or quaternions with w at the beginning",
 }
 
 

@@ -181,6 +181,11 @@ _SHIFTS = {
 }
 
 
+_BODY, _OPENGL = POSE_FRAMES["body"][0], POSE_FRAMES["opengl"][0]
+_OTHER_MOUNTINGS = (invert(_BODY), invert(_BODY) @ _OPENGL, invert(_OPENGL) @ _BODY)
+"""Poses of the camera in the wrong frame that the user named; of OpenGL's in place of the camera's: as the reverse."""
+
+
 def _shifted(poses: _Poses, shift: int) -> _Poses:
     """The poses of the images if each has the pose of the image ``shift`` before it."""
     out = np.full_like(poses, np.nan)
@@ -202,6 +207,9 @@ def _pose_hypotheses(
             if name != "camera":
                 text = f"the poses are those of {what}, not of the camera's optical frame"
                 yield Hypothesis((*mistakes, *shifted, text), read @ T_pose_cam, T_pose_cam=T_pose_cam)
+        for T in _OTHER_MOUNTINGS:
+            text = "the poses are those of another frame than --pose-frame names"
+            yield Hypothesis((*mistakes, *shifted, text), read @ T, T_pose_cam=T)
         R = _fitted_mounting(pairs, measured, read)
         if R is not None:
             T = np.eye(4)
