@@ -56,9 +56,9 @@ setup: $(STAMPS)/package
 demo: setup
 	$(BIN)/nre_ros demo $(ARGS)
 
-# In two processes, because many tests wait for other processes; the tests of a file share what they build.
+# In two processes, because many tests wait for others (test/conftest.py groups them).
 test: setup
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
 
 bench: setup
 	$(BIN)/python benchmarks/run.py $(if $(ARGS),$(ARGS),accuracy speed --queries 21 --write-docs)

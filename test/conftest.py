@@ -14,6 +14,7 @@ from domain_lock import DomainLock
 from time_limits import pytest_unconfigure  # noqa: F401 - a hook of pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+FILES_WITH_NODES = ("test_node", "test_replay", "test_launch", "test_camera_input")
 
 
 def pytest_configure(config):
@@ -25,6 +26,16 @@ def pytest_configure(config):
 
     prepare()
     set_prefix_path()
+
+
+def pytest_collection_modifyitems(items):
+    """With pytest-xdist, the tests of a file stay in one process, and so do all tests that wait for nodes.
+
+    Two nodes at the same time would share two cores, and localize less often than these tests expect.
+    """
+    for item in items:
+        name = item.path.stem
+        item.add_marker(pytest.mark.xdist_group("nodes" if name.startswith(FILES_WITH_NODES) else name))
 
 
 @pytest.fixture(scope="session")
