@@ -20,6 +20,7 @@ FILES_WITH_NODES = ("test_node", "test_replay", "test_launch", "test_camera_inpu
 def pytest_configure(config):
     """Tests that use rclpy in pytest's own process neither hear nor disturb another ROS system."""
     config.addinivalue_line("markers", "packaging: builds the package through one of its front doors (slow)")
+    config.addinivalue_line("markers", "xdist_group(name): of pytest-xdist, which need not be installed")
     os.environ.update(_isolation(DomainLock()))  # locked until the process ends
     from nre_ros.process import prepare
     from nre_ros.ros_environment import set_prefix_path
