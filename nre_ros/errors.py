@@ -48,3 +48,7 @@ class EvaluationError(NreError):
 
 class WeightsError(NreError):
     """Weights of a network are absent or damaged, hold code, or are those of another network."""
+
+
+class TrainingError(NreError):
+    """Features cannot be trained: the input is unusable, losses are not finite, or a checkpoint does not fit."""

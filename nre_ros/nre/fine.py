@@ -154,7 +154,7 @@ def fine_maps(
     for match in matches:
         sharpness = match.sharpness[rows].to(scores)
         matched = torch.nonzero(sharpness > 0)[:, 0]
-        cosines = _window_correlations(
+        cosines = window_correlations(
             match.descriptors[rows[matched]], match.features.data, centre[matched], half, enlarge
         )
         scores.index_add_(0, matched, cosines * sharpness[matched, None, None])
@@ -177,13 +177,22 @@ def _coarse_mass(problem: PoseProblem, rows: torch.Tensor, cells: torch.Tensor) 
     return probability.sum((-1, -2)).clamp(1e-12, 1.0)
 
 
-def _window_correlations(
+def window_correlations(
     descriptors: torch.Tensor, features: torch.Tensor, centre: torch.Tensor, half: int, enlarge: int
 ) -> torch.Tensor:
-    """Dot products of descriptors [M, C] with the enlarged features [C, H, W] around cells [M, 2].
+    """Computes dot products of descriptors with the enlarged features around cells.
 
-    Returns [M, S, S] with S = 2 half enlarge + 1. Enlarging is linear, so the correlations are enlarged instead of the
-    features: 1 channel instead of C.
+    Enlarging is linear, so the correlations are enlarged instead of the features: 1 channel instead of C.
+
+    Args:
+        descriptors: ``[M, C]``.
+        features: ``[C, H, W]``.
+        centre: ``[M, 2]`` integer cells (x, y), at least ``half`` cells inside the map.
+        half: Cells of the map from the centre of a window to its sides.
+        enlarge: Fine cells per cell of the map.
+
+    Returns:
+        ``[M, S, S]`` with S = 2 half enlarge + 1, rows y and columns x.
     """
     reach = half + _CUBIC_REACH
     padded = F.pad(features[None], (_CUBIC_REACH,) * 4, mode="replicate")[0]
