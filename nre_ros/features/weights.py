@@ -76,13 +76,22 @@ def import_weights(source: str | Path, allow_unpublished: bool = False) -> tuple
     path = weights_path(checkpoint.level)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_atomically(path, checkpoint.data)
+        write_atomically(path, checkpoint.data)
     except OSError as error:
         raise WeightsError(f"cannot write {path}: {error.strerror}") from None
     return checkpoint, path
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a file so that at any time either the earlier file or the complete new one is there.
+
+    Args:
+        path: The file.
+        data: Its content.
+
+    Raises:
+        OSError: The file cannot be written; the earlier one is still there.
+    """
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with open(descriptor, "wb") as file:

