@@ -187,13 +187,10 @@ class FineNRELoss(torch.nn.Module):
         _check_finite(prior=prior)
         _, height, width = features.shape
         half = self.window_size // (2 * self.enlarge)
-        centre = prior.detach().round()
-        margin = centre.new_tensor([width - 1, height - 1]) - centre
-        inside = (centre >= half) & (margin >= half) & ((cells - centre).abs() <= half)
-        rows = torch.nonzero(inside.all(-1))[:, 0]
+        rows = torch.nonzero(self.has_window(cells, prior, height, width))[:, 0]
         if not len(rows):
             raise TrainingError(f"none of {len(cells)} points has its window inside the map of {width}x{height} cells")
-        centre = centre[rows].long()
+        centre = prior[rows].detach().round().long()
         scores = window_correlations(descriptors[rows], features, centre, half, self.enlarge) / temperature
         truth = (cells[rows] - (centre - half)) * self.enlarge
         loss = -F.log_softmax(scores.flatten(1), dim=1).reshape(scores.shape)
@@ -201,6 +198,23 @@ class FineNRELoss(torch.nn.Module):
         offset = self._expected_offset(scores, truth.to(scores))
         total = nre.mean() + self.subpixel_weight * offset.square().sum(-1).mean()
         return FineLoss(total, nre, offset, rows)
+
+    def has_window(self, cells: torch.Tensor, prior: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """Returns which points take part: their windows lie in the map and hold the true place.
+
+        Args:
+            cells: ``[N, 2]`` true places, in cells of the feature map (x, y).
+            prior: ``[N, 2]`` where the windows are centred.
+            height: Of the feature map, in cells.
+            width: Of the feature map, in cells.
+
+        Returns:
+            ``[N]`` bool.
+        """
+        half = self.window_size // (2 * self.enlarge)
+        centre = prior.detach().round()
+        margin = centre.new_tensor([width - 1, height - 1]) - centre
+        return ((centre >= half) & (margin >= half) & ((cells - centre).abs() <= half)).all(-1)
 
     def _expected_offset(self, scores: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         """Expected place less true place [M, 2] of windows [M, S, S], true places [M, 2] in the windows' cells."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
-from functools import lru_cache
 from typing import Protocol
 
 import cv2
@@ -162,7 +162,7 @@ class GalleryPairs:
         self._pairs_per_room, self._rooms_at_once = pairs_per_room, rooms_at_once
         self._max_distance, self._max_rotation, self._min_overlap = max_distance, max_rotation, min_overlap
         self._pixels_per_metre = pixels_per_metre
-        self._room = lru_cache(maxsize=rooms_at_once)(self._build)
+        self._rooms: dict[tuple[int, int], tuple[Gallery, npt.NDArray[np.float64]]] = {}
 
     def room_number(self, index: int) -> int:
         """Returns the number of the room that a pair is rendered in.
@@ -198,6 +198,16 @@ class GalleryPairs:
         raise TrainingError(
             f"{pair.source}: of {_MAX_TRIES} pairs of views none overlaps by {self._min_overlap:.0%} (best {best:.0%})"
         )
+
+    def _room(self, seed: int, number: int) -> tuple[Gallery, npt.NDArray[np.float64]]:
+        """A room and its size; those that were built last are kept."""
+        found = self._rooms.pop((seed, number), None)
+        if found is None:
+            found = self._build(seed, number)
+            while len(self._rooms) >= self._rooms_at_once:
+                del self._rooms[next(iter(self._rooms))]
+        self._rooms[seed, number] = found
+        return found
 
     def _build(self, seed: int, number: int) -> tuple[Gallery, npt.NDArray[np.float64]]:
         rng = np.random.default_rng([seed, number, 3])
@@ -261,6 +271,16 @@ class TrainingPairs(torch.utils.data.IterableDataset[TrainingPair]):
         self._limits = np.cumsum(shares) / sum(shares)
         self._augmentation = augmentation
         self.seed, self.first = seed, first
+
+    def starting_at(self, first: int) -> TrainingPairs:
+        """Returns the same pairs from another number on.
+
+        Args:
+            first: Number of the first pair.
+        """
+        pairs = copy(self)
+        pairs.first = first
+        return pairs
 
     def pair(self, index: int) -> TrainingPair:
         """Makes one pair.
