@@ -263,7 +263,9 @@ def test_an_error_in_the_progress_view_loses_nothing(same, tmp_path):
     assert resumed(same, tmp_path)[0].step == 2
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("x"), RuntimeError("can't allocate memory")])
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.cuda.OutOfMemoryError("CUDA out of memory."), RuntimeError("can't allocate memory")]
+)
 def test_exhausted_memory_is_a_clear_error_and_nothing_is_lost(error, same, tmp_path):
     def at(call, losses):
         if call == 3:

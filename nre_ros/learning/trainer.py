@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import signal
 import threading
 import time
@@ -38,6 +39,8 @@ _MAX_FAULTS = 10
 """So many steps in a row may have losses that are not finite."""
 _MAX_EMPTY = 20
 """So many steps in a row may have no pair with enough points."""
+_OUT_OF_MEMORY = re.compile("out of memory|allocate memory")
+"""What torch says on a GPU and on a CPU."""
 _LAST_RATE = 0.05
 """Learning rate of the last step, as a fraction of the largest."""
 
@@ -220,7 +223,7 @@ class Trainer:
                     if self.step % self._config.checkpoint_every == 0 and not faults:
                         self._save()
         except (MemoryError, RuntimeError) as error:
-            if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            if not isinstance(error, MemoryError) and _OUT_OF_MEMORY.search(str(error)) is None:
                 raise
             raise TrainingError(
                 f"step {self.step}: out of memory (try smaller images, fewer points or fewer pairs a step)"
@@ -347,15 +350,17 @@ def _ignore_interrupts(worker: int) -> None:
 def _deterministic() -> Iterator[None]:
     """Lets torch choose algorithms that give the same sums every time, where it has such algorithms."""
     settings = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    # a property of the module; filling takes a fifth of the time and changes no result
-    fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]  # not in the stub
+    module: Any = getattr(torch.utils, "deterministic", None)  # from torch 2.2 on
+    fills = getattr(module, "fill_uninitialized_memory", False)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # not in the stub
+    if fills:
+        module.fill_uninitialized_memory = False  # it takes a fifth of the time and changes no result
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(settings[0], warn_only=settings[1])
-        torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]  # not in the stub
+        if fills:
+            module.fill_uninitialized_memory = True
 
 
 @contextmanager
