@@ -90,9 +90,9 @@ def test_the_loss_of_the_fine_head_falls_and_the_trained_head_can_be_saved(xfeat
         return float(np.mean([float(losses["total"]) for losses in found if losses is not None]))
 
     before = loss_of_unseen_pairs()
-    config = replace(CONFIG, steps=25, pairs_per_step=2, warm_up=3)
+    config = replace(CONFIG, steps=15, pairs_per_step=2, warm_up=3)
     result = Trainer(objective, pairs, config, tmp_path).run()
-    assert (result.step, result.interrupted, result.skipped) == (25, False, 0)
+    assert (result.step, result.interrupted, result.skipped) == (15, False, 0)
     after = loss_of_unseen_pairs()
     assert after < before - 1
     objective.head.save(tmp_path / "head.safetensors", xfeat.network_hash)
@@ -122,6 +122,29 @@ def test_worker_processes_change_nothing(xfeat, pairs, tmp_path):
         Trainer(objective, pairs, replace(CONFIG, steps=3), tmp_path / str(workers), workers=workers).run()
         found.append(weights(objective))
     assert equal(*found)
+
+
+class Failing(SamePair):
+    """Fails at one pair, or ends its process there."""
+
+    how = "error"
+
+    def pair(self, index):
+        if index == 2 and self.how == "error":
+            raise TrainingError("room 7: no overlap")
+        if index == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self._pair
+
+
+@pytest.mark.parametrize("how, message", [("error", "^room 7: no overlap$"), ("killed", "a process .* has ended")])
+def test_an_error_in_a_worker_process_is_one_line_and_loses_nothing(how, message, same, tmp_path):
+    failing = Failing(same.pair(0))
+    failing.how = how
+    with pytest.raises(TrainingError, match=message) as caught:
+        Trainer(Bowl(), failing, CONFIG, tmp_path, workers=1).run()
+    assert "\n" not in str(caught.value)
+    assert resumed(same, tmp_path)[0].step <= 2  # the killed process may take the pairs before with it
 
 
 def test_a_pair_with_few_common_points_has_no_loss(xfeat, pairs):

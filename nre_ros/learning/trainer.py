@@ -266,11 +266,20 @@ class Trainer:
     def _pairs_from(self, first: int) -> Iterator[TrainingPair]:
         pairs = self._pairs.starting_at(first)
         if self._workers == 0:
-            return iter(pairs)
+            yield from pairs
         loader = torch.utils.data.DataLoader(
             pairs, batch_size=None, num_workers=self._workers, worker_init_fn=_ignore_interrupts
         )
-        return iter(loader)
+        try:
+            yield from loader
+        except TrainingError as error:  # whose message is the whole traceback of the worker
+            raise TrainingError(str(error).strip().splitlines()[-1].partition(": ")[2]) from error
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise TrainingError(
+                f"a process that makes pairs has ended: {' '.join(str(error).split())} (out of memory? try fewer workers)"
+            ) from error
 
     def _save(self) -> None:
         content = {
