@@ -112,6 +112,13 @@ def test_a_tum_image_without_pose_or_depth_is_reported(tum):
         rgbd_folder_source(tum).depth(source.names()[0])
 
 
+def test_repeated_lines_of_a_tum_sequence_are_counted(tum):
+    assert not rgbd_folder_source(tum).counts
+    with (tum / "rgb.txt").open("a") as file:
+        file.write(f"1305031103.5 rgb/{STAMPS[0]}.png\n")
+    assert rgbd_folder_source(tum).counts == (("repeated lines", "1 of rgb.txt, the last line of an image is used"),)
+
+
 def test_a_tum_folder_of_another_name_needs_a_camera(tum, tmp_path):
     other = tmp_path / "mine"
     tum.rename(other)
