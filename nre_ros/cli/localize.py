@@ -91,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from tqdm import tqdm
 
+    from nre_ros.geometry import describe_unusual_cameras
     from nre_ros.keyframes.importers.colmap.cameras import read_cameras_txt
     from nre_ros.keyframes.importers.text_files import check_folder, image_names
     from nre_ros.localization.localizer import Localizer
@@ -99,6 +100,8 @@ def run(arguments: argparse.Namespace) -> int:
     folder = check_folder(arguments.images)
     names = image_names(folder, arguments.list)
     cameras = list(read_cameras_txt(arguments.camera).values())
+    for line in describe_unusual_cameras((arguments.camera, camera) for camera in cameras):
+        print(f"warning: {line}", file=sys.stderr)
     config = load_config(arguments.config) if arguments.config else EstimatorConfig()
     seconds: list[float] = []
     poses: dict[str, npt.NDArray[np.float64]] = {}

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nre_ros.errors import NreError
-from nre_ros.geometry import Camera, camera_warnings
+from nre_ros.geometry import Camera, describe_unusual_cameras
 from nre_ros.keyframes.building.builder import DEPTH_RANGE
 from nre_ros.keyframes.importers.map_source import MapSource, PosedImageSource
 from nre_ros.keyframes.importers.pose_agreement.agreement import AGREEING, agreements
@@ -125,9 +125,7 @@ def check_poses(source: MapSource, anchors: int = ANCHORS) -> PoseCheck:
     """
     names = list(dict.fromkeys(source.names()))
     poses, cameras = _poses_and_cameras(source, names)
-    warnings = tuple(
-        f"camera of {name}: {warning}" for camera, name in cameras.items() for warning in camera_warnings(camera)
-    )
+    warnings = tuple(describe_unusual_cameras((name, camera) for camera, name in cameras.items()))
     if np.isfinite(poses).all((1, 2)).sum() < 2:
         return PoseCheck(0, 0, why_not="fewer than two images have a pose", camera_warnings=warnings)
     check = judge(PairFinder(source, names, poses).find(anchors), poses)
