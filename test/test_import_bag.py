@@ -432,6 +432,16 @@ def test_cameras_without_stamps_are_those_of_the_time_of_recording():
     ]
 
 
+def test_an_image_without_a_stamp_has_the_camera_of_its_time_of_recording():
+    from nre_ros.messages.camera_history import CameraHistory
+
+    history, other = CameraHistory(), Camera(160, 120, 182.0, 183.0, 79.5, 59.5)
+    for second, camera in enumerate((CAMERA, other)):  # stamps of simulated time
+        history.add(camera_info_message((second + 1) * 10**9, OPTICAL, camera), START + second * 10**9)
+    assert [history.at(0, START + half * 10**9 // 2) for half in (0, 1, 2)] == [CAMERA, CAMERA, other]
+    assert [history.at(stamp * 10**9, START) for stamp in (1, 2)] == [CAMERA, other]
+
+
 def test_images_without_stamps_are_placed_by_the_time_of_recording_and_counted(tmp_path, gallery, frames):
     messages = []
     for log_time, topic, kind, message in messages_of(frames):

@@ -16,6 +16,7 @@ from child_process import child_process
 from keyframe_samples import CAMERA, PlaceBackbone, random_keyframe, random_pose
 
 from nre_ros.cli import map as map_command
+from nre_ros.cli import map_build
 from nre_ros.errors import ImportSourceError, MapError
 from nre_ros.geometry import position_quaternion
 from nre_ros.keyframes.building.builder import WITHOUT_SUPPORT, KeyframeBuilder
@@ -300,6 +301,14 @@ def test_poses_that_disagree_with_the_images_stop_the_build_unless_accepted(rgbd
     assert "pose check" in capsys.readouterr().out
     with KeyframeStore.open(rgbd_folder / "m.db") as store:
         assert "only 0 of 8 image pairs agree" in describe_map(store).warning
+
+
+@pytest.mark.parametrize(
+    "words", ["-o m.db --force", "-om.db", "--output m.db --accept-poses", "--output=m.db", "--out m.db --accept"]
+)
+def test_the_command_that_diagnoses_names_no_map(words, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["nre_ros", *f"map build bag rec {words} --points 20".split()])
+    assert map_build._diagnosis_command() == "map build bag rec --points 20 --diagnose"
 
 
 def test_the_old_names_of_the_culling_options_work_with_a_warning(capsys):

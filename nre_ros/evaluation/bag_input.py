@@ -170,7 +170,7 @@ class BagInput(EvaluationInput):
                 message: Any = reader.deserialize(raw, connection.msgtype)
                 self._without_stamp += header_stamp(message) == 0
                 stamp = stamp_in_recording(message, log_time)
-                yield stamp, message, partial(cameras.at, stamp, log_time)
+                yield stamp, message, partial(cameras.at, header_stamp(message), log_time)
 
     def _time_span(self, reader: AnyReader) -> tuple[int, int, str]:
         """Stamp of the first image, approximate stamp of the last one, and the frame of the images."""

@@ -133,7 +133,8 @@ class BagRecording:
             name: Name of the image.
         """
         stamp = self._stamps[name]
-        return self._cameras.at(stamp, self._index.images[stamp].log_time)
+        entry = self._index.images[stamp]
+        return self._cameras.at(stamp if entry.has_stamp else 0, entry.log_time)
 
     def image(self, name: str) -> npt.NDArray[np.uint8]:
         """Returns the pixels of an image.
@@ -166,7 +167,10 @@ class BagRecording:
         depth_stamp = int(self._depth_stamps[nearest_stamp(self._depth_stamps, stamp, MAX_DEPTH_OFFSET)])
         log_time, frame = self._index.depths[depth_stamp]
         depth = depth_array(self._message(self.topics.depth, log_time, depth_stamp), self._depth_scale)
-        depth_camera = None if self._depth_cameras is None else self._depth_cameras.at(depth_stamp, log_time)
+        info_stamp = (
+            0 if depth_stamp == log_time else depth_stamp
+        )  # without a stamp the time of recording stands for it
+        depth_camera = None if self._depth_cameras is None else self._depth_cameras.at(info_stamp, log_time)
         return self._registered(depth, frame, depth_camera, self._index.images[stamp].frame, self.camera(name))
 
     def depth_scale(self) -> float | None:
