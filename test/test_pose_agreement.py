@@ -184,3 +184,10 @@ def test_few_pairs_are_warned_about_and_not_refused():
     assert PoseCheck(3, 0).refused
     assert not PoseCheck(10, 7).good and not PoseCheck(10, 7).refused
     assert PoseCheck(0, 0, why_not="one image").summary() == "not possible: one image"
+
+
+def test_images_that_cannot_be_compared_are_named_and_not_taken_for_wrong_poses(views):
+    half = Views(views.images, [depth[::2, ::2] for depth in views.depths])
+    check = check_poses(half)
+    assert check.good and not check.lines()
+    assert "10 images cannot be compared, the first: 0: depth of 160x120 pixels" in check.summary()

@@ -128,7 +128,12 @@ def check_poses(source: MapSource, anchors: int = ANCHORS) -> PoseCheck:
     warnings = tuple(describe_unusual_cameras((name, camera) for camera, name in cameras.items()))
     if np.isfinite(poses).all((1, 2)).sum() < 2:
         return PoseCheck(0, 0, why_not="fewer than two images have a pose", camera_warnings=warnings)
-    check = judge(PairFinder(source, names, poses).find(anchors), poses)
+    finder = PairFinder(source, names, poses)
+    check = judge(finder.find(anchors), poses)
+    if not check.pairs and finder.unusable:
+        name, reason = next(iter(finder.unusable.items()))
+        why_not = f"{len(finder.unusable)} images cannot be compared, the first: {name}: {reason}"
+        check = replace(check, why_not=why_not)
     T_pose_cam = source.T_pose_cam if isinstance(source, PosedImageSource) else None
     return replace(check, depth_unit=source.depth_unit(), T_pose_cam=T_pose_cam, camera_warnings=warnings)
 
