@@ -137,6 +137,8 @@ def test_the_cameras_place_on_the_robot_is_measured(verdict):
     np.testing.assert_allclose(check.cause.T_pose_cam[:3, :3], T_BODY_CAM[:3, :3], atol=1e-9)
     np.testing.assert_allclose(check.cause.T_pose_cam[:3, 3], [0.2, 0.0, 0.6], atol=0.05)
     assert any("--pose-frame body --extrinsics '0.2" in line or "--extrinsics '0.1" in line for line in check.lines())
+    without_options = replace(check, has_pose_frame=False).lines()  # a COLMAP model
+    assert without_options[-1] == "to correct it: poses of the camera's optical frame"
 
 
 @pytest.mark.parametrize("scale", [0.001, 0.1, 0.2, 5.0, 10.0, 1000.0])
