@@ -377,10 +377,10 @@ def _build_map(args: argparse.Namespace, sources: ExitStack) -> int:
         return 130
     _print_report(report, source, check)
     if support_warning := report.support_warning():
-        print(
-            f"warning: {support_warning}. Likely causes: {LIKELY_CAUSES}. To find out: nre_ros {_diagnosis_command()}",
-            file=sys.stderr,
-        )
+        causes = f"Likely causes: {LIKELY_CAUSES}"
+        if check.pairs and check.good:
+            causes = "The poses agree with the images that were compared: these may be few, far apart or not in order"
+        print(f"warning: {support_warning}. {causes}. To find out: nre_ros {_diagnosis_command()}", file=sys.stderr)
     return 0
 
 
