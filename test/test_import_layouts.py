@@ -206,6 +206,14 @@ def test_files_that_are_no_pose_are_reported(scene, text, match):
         rgbd_folder_source(scene, sequences="test").pose("seq-02/frame-000000.color.png")
 
 
+def test_an_impossible_depth_scale_is_refused_in_every_layout(tum, scene, tmp_path, gallery, poses):
+    own = tmp_path / "rgbd"
+    write_rgbd(own, gallery, Camera(160, 120, 150.0, 150.0, 79.5, 59.5), poses[:1])
+    for folder, match in ((tum, "not positive"), (scene, "no depth scale"), (own, "not positive")):
+        with pytest.raises(ImportSourceError, match=match):
+            rgbd_folder_source(folder, depth_scale=0.0)
+
+
 def test_a_folder_of_the_demo_is_recognised_and_an_unknown_one_refused(tmp_path, gallery, poses):
     camera = Camera(160, 120, 130.0, 131.0, 79.5, 59.5)
     write_rgbd(tmp_path / "own", gallery, camera, poses[:2])
