@@ -17,6 +17,7 @@ from nre_ros.errors import MapError
 from nre_ros.keyframes.storage.blobs import encode_array, row_checksum
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.tools.info import describe_map
+from nre_ros.keyframes.tools.info import describe_map
 from nre_ros.keyframes.tools.merge import merge_maps
 from nre_ros.keyframes.tools.verify import repair_map, verify_map
 
@@ -188,6 +189,16 @@ def test_verify_from_the_command_line(path, tmp_path, capsys):
 
 
 # merging
+
+
+def test_a_merged_map_has_the_warnings_of_all_maps_once(tmp_path):
+    paths = [write_map(tmp_path / f"{i}.db", [sample(i)]) for i in range(4)]
+    for path, text in zip(paths[1:], ("poses disagree", "few points", "poses disagree")):
+        with KeyframeStore.open(path, readonly=False) as store:
+            store.set_warning(text)
+    merge_maps(paths, tmp_path / "all.db", progress=False)
+    with KeyframeStore.open(tmp_path / "all.db") as store:
+        assert describe_map(store).warning == "poses disagree; few points"
 
 
 def test_maps_are_merged_as_they_are_stored(tmp_path):
