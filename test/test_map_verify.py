@@ -17,7 +17,6 @@ from nre_ros.errors import MapError
 from nre_ros.keyframes.storage.blobs import encode_array, row_checksum
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.tools.info import describe_map
-from nre_ros.keyframes.tools.info import describe_map
 from nre_ros.keyframes.tools.merge import merge_maps
 from nre_ros.keyframes.tools.verify import repair_map, verify_map
 
