@@ -415,6 +415,8 @@ def _open_source(args: argparse.Namespace) -> MapSource:
         source.T_pose_cam = camera_in_pose_frame(args.pose_frame, args.extrinsics)
     for note in source.notes:
         print(note, file=sys.stderr)
+    if isinstance(source, PosedImageSource) and source.frame_warning and source.T_pose_cam is None:
+        print(f"warning: {source.frame_warning}", file=sys.stderr)
     return source
 
 

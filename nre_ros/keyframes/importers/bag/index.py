@@ -234,7 +234,7 @@ class BagIndexer:
                     continue
                 if is_optical_of_body(T):
                     return (
-                        f"warning: the images carry frame {frame}, which by TF is no optical frame: its x axis looks along "
+                        f"the images carry frame {frame}, which by TF is no optical frame: its x axis looks along "
                         f"the optical axis of {name}. If the images are those of {name}, poses are turned by 120 degrees: "
                         f"give {extrinsics_option(T)}"
                     )

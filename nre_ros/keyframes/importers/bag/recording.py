@@ -49,6 +49,7 @@ class BagRecording:
         topics: The topics that are used.
         counts: What happened to how many images: rows for the closing table.
         notes: What the user should know, one line each.
+        frame_warning: Which optical frame the images should carry in place of the frame of a body; empty if none.
 
     Raises:
         ImportSourceError: The bag cannot be read, or topics, camera or poses are missing.
@@ -90,10 +91,10 @@ class BagRecording:
             self.topics.note(),
             f"{len(self.names)} images, poses in frame {self.frame_id}",
             *(f"bag {self.path}: {line}" for line in (*problems, *self._index.damage)),
-            *([self._index.frame_warning] if self._index.frame_warning else []),
             *(line for topic, history in self._histories() for line in history.notes(topic)),
         )
         self.counts = self._image_counts()
+        self.frame_warning = self._index.frame_warning
 
     def describe(self) -> dict[str, Any]:
         """Returns what the images and their poses depend on, as plain JSON values."""
