@@ -29,6 +29,7 @@ def pytest_configure(config):
     set_prefix_path()
 
 
+@pytest.hookimpl(tryfirst=True)  # ahead of pytest-xdist, which reads the groups
 def pytest_collection_modifyitems(items):
     """With pytest-xdist, the tests of a file stay in one process, and so do all tests that wait for nodes.
 
