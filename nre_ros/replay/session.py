@@ -66,7 +66,7 @@ def run_session(
         topics: Topics of the bag.
         folder: Where logs and records are written.
         rate: Speed, as a multiple of real time.
-        parameters: Parameters of the node, in addition to its parameter file.
+        parameters: Parameters of the node, name -> value.
         progress: Whether to show a progress bar.
 
     Returns:
