@@ -16,6 +16,8 @@ ROS = ("rclpy",)
 """Modules that need a ROS installation or its wheels."""
 PICTURES = ("matplotlib", "tqdm")
 """Modules of the pictures, reports and progress bars."""
+VIEWS_3D = ("matplotlib", "plotly")
+"""Modules of the pages in 3D and the pictures beside them."""
 
 _INSTALLATION = "docs/installation.md has the ways for apt, CUDA and Jetson"
 _CURES = {

