@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from nre_ros.cli.arguments import Subparsers, add_command, add_localizer_options
 from nre_ros.errors import CameraError, ImageError, NreError
-from nre_ros.packages import ESTIMATOR
+from nre_ros.packages import ESTIMATOR, VIEWS_3D, require
 
 if TYPE_CHECKING:
     from nre_ros.geometry import Camera
@@ -89,6 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
     Returns:
         The exit code, 0 when every image was processed, with or without a pose.
     """
+    if arguments.draw or arguments.show:
+        require(*VIEWS_3D)
     from tqdm import tqdm
 
     from nre_ros.geometry import describe_unusual_cameras
