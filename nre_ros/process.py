@@ -1,11 +1,12 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of OpenMP and of the C library for a process that localizes image after image."""
+"""Settings of OpenMP, of the C library and of signals for a process that localizes image after image."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -18,6 +19,12 @@ def prepare() -> None:
     """Makes idle threads sleep and freed memory stay; an entry point calls it before torch is first imported."""
     wait_passively()
     keep_memory()
+
+
+def exit_at_signals() -> None:
+    """Makes SIGINT and SIGTERM end the process with exit code 0, until the node has handlers of its own."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(0))
 
 
 def wait_passively() -> None:

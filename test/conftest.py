@@ -29,14 +29,13 @@ def pytest_configure(config):
     set_prefix_path()
 
 
-def pytest_collection_modifyitems(items):
+def pytest_itemcollected(item):
     """With pytest-xdist, the tests of a file stay in one process, and so do all tests that wait for nodes.
 
     Two nodes at the same time would share two cores, and localize less often than these tests expect.
     """
-    for item in items:
-        name = item.path.stem
-        item.add_marker(pytest.mark.xdist_group("nodes" if name.startswith(FILES_WITH_NODES) else name))
+    name = item.path.stem
+    item.add_marker(pytest.mark.xdist_group("nodes" if name.startswith(FILES_WITH_NODES) else name))
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,10 @@ class DomainLock:
 
 
 def _open(path: Path) -> int:
-    """Opens a lock file; the kernel lets nobody create a file that another user has made (fs.protected_regular)."""
+    """Opens a lock file, which may belong to another user.
+
+    With ``O_CREAT`` the kernel refuses another user's file in a shared folder (``fs.protected_regular``).
+    """
     try:
         return os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
     except PermissionError:

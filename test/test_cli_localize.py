@@ -202,6 +202,12 @@ def test_bad_arguments_are_one_line_and_exit_code_two(folder, capsys, change, na
     assert named in error and error.count("\n") == 1 and error.startswith("nre_ros: ")
 
 
+def test_unusual_intrinsics_are_warned_about(folder, tmp_path, capsys):
+    (tmp_path / "cameras.txt").write_text("1 PINHOLE 320 240 40 40 160 120\n")
+    assert main(arguments(folder, camera=tmp_path / "cameras.txt", map="/nonexistent.db")) == 2
+    assert "warning: camera of" in capsys.readouterr().err
+
+
 def test_an_empty_image_list_is_reported(folder, tmp_path, capsys):
     (tmp_path / "list.txt").write_text("# nothing\n")
     assert main(arguments(folder, list=tmp_path / "list.txt")) == 2

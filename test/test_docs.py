@@ -102,7 +102,7 @@ def constants(folder) -> list[str]:
 
 
 def test_messages_in_troubleshooting_are_those_of_the_program():
-    texts = "\n".join(constants(ROOT / "nre_ros"))
+    texts = "\n".join(constants(ROOT / "nre_ros") + constants(ROOT / "launch"))
     page = (ROOT / "docs/troubleshooting.md").read_text()
     tables = re.findall(r"^\| (?:message|`\w+`) contains .*\n\| ---.*\n((?:\|.*\n)+)", page, re.MULTILINE)
     assert len(tables) == 5

@@ -139,3 +139,26 @@ def test_docstrings_of_public_functions_describe_every_argument(
         name = f"{owner.name}.{node.name}" if owner is not None else node.name
         problems += [f"nre_ros/{file}:{node.lineno}: {name} {fault}" for fault in faults(function)]
     assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize(
+    "docstring, expected",
+    [
+        (None, ["has no docstring"]),
+        ("Adds two numbers.", ["has no section 'Args:'"]),
+        ("Adds two numbers.\n\nArgs:\n    a: The first.\n    b: The second.", []),
+        ("Adds two numbers.\n\nArgs:\n    a: The first.", ["'Args:' does not describe b"]),
+        (
+            "Adds two numbers\n\nArgs:\n    a: The first.\n    b: The second.\n    c: The third.",
+            ["its first paragraph does not end with a full stop", "'Args:' describes c, which is no argument"],
+        ),
+    ],
+)
+def test_what_a_docstring_lacks_is_found(docstring: str | None, expected: list[str]) -> None:
+    method = ast.parse("def add(self, a, b, _cache=None): pass").body[0]
+    if docstring is not None:
+        method.body.insert(0, ast.Expr(ast.Constant(docstring)))
+    private = ast.parse("class _Hidden:\n    def add(self, a): pass\n\ndef _add(a): pass").body
+    owner = ast.ClassDef(name="Numbers", bases=[], keywords=[], body=[method], decorator_list=[])
+    (found,) = public_functions([owner, *private])
+    assert faults(found) == expected

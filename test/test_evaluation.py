@@ -4,6 +4,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -215,6 +216,20 @@ def test_a_run_described_without_weights_and_confidence_model_is_continued_once(
         prepare_output_folder(tmp_path, {"seed": 0, "weights_hash": "a", "confidence_model": "c"})
 
 
+def test_unusual_intrinsics_are_noted(folder, tmp_path):
+    images = folder / "list"
+    assert not ImageListInput(images, images / "list.txt", images / "cameras.txt").notes
+    (tmp_path / "cameras.txt").write_text("1 PINHOLE 320 240 40 40 160 120\n")
+    (note,) = ImageListInput(images, images / "list.txt", tmp_path / "cameras.txt").notes
+    assert note.startswith(f"camera of {tmp_path}/cameras.txt: focal length fx = 40")
+    odd = replace(CAMERA, cx=CAMERA.width - 1.0)
+    messages = [(START, INFO, "info", camera_info_message(START, "camera", odd))]
+    messages.append((START, IMAGE, "compressed", encoded_message(START, "camera", b"")))
+    source = BagInput(write_messages(tmp_path / "bag", messages))
+    list(source.queries())
+    assert any(f"camera of {INFO}: principal point cx" in line for line in source.damage)
+
+
 def test_another_list_of_the_same_length_is_refused(folder, tmp_path, capsys):
     images = folder / "list"
     for k, name in enumerate(("0.jpg", "1.jpg")):
@@ -249,7 +264,8 @@ def test_an_image_without_a_stamp_gets_the_time_of_its_recording(tmp_path):
     source = BagInput(write_messages(tmp_path / "bag", messages))
     for _ in range(2):
         assert [query.stamp for query in source.queries()] == [START + PERIOD, START + 2 * PERIOD, START]
-        assert len(source.damage) == 1 and "1 images have the same stamp as another image" in source.damage[0]
+        without, repeated = source.damage
+        assert "2 images have no stamp" in without and "1 images have the same stamp as another image" in repeated
     assert source.first_stamp == START + PERIOD
 
 
@@ -315,6 +331,29 @@ def test_compare_reads_an_evaluation_of_version_0_1(done, tmp_path, capsys):
         assert figures[name] == pytest.approx(stored[name], rel=1e-9)
     assert main(["compare", str(folder), str(done), "-o", str(tmp_path / "both.html")]) == 0
     assert "evaluation_0_1 compared with run" in (tmp_path / "both.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda summary: summary.pop("about"),
+        lambda summary: summary.pop("findings"),
+        lambda summary: summary.update(shares=None),
+        lambda summary: summary.update(notes=[3]),
+        lambda summary: summary.update(reasons=["none"]),
+        lambda summary: summary["latency_ms"].update(total=1.0),
+        lambda summary: summary["about"].update(input="bag"),
+        lambda summary: summary["about"]["map"].update(path=7),
+    ],
+)
+def test_compare_refuses_a_damaged_summary_in_one_line(done, tmp_path, capsys, damage):
+    other = tmp_path / "other"
+    shutil.copytree(done, other)
+    summary = json.loads((other / "summary.json").read_text())
+    damage(summary)
+    (other / "summary.json").write_text(json.dumps(summary))
+    assert main(["compare", str(done), str(other), "-o", str(tmp_path / "x.html")]) == 2
+    assert capsys.readouterr().err.startswith("nre_ros: run other: its summary.json is damaged")
 
 
 @pytest.mark.parametrize("run, named", [("nowhere", "no evaluation found"), ("torn", "not a summary")])

@@ -469,6 +469,20 @@ def test_an_ambiguous_image_is_decided_by_odometry():
     assert decision.accepted and np.array_equal(decision.T_map_cam, motion())
 
 
+def test_a_pose_below_the_smallest_confidence_is_no_evidence_unless_odometry_chooses_it():
+    """Its share of 70% is above that of a candidate which counts for neither place, its confidence below 0.5."""
+    here, there = Alternative(motion(), 0.7, SURE), Alternative(motion([NEXT_ROOM, 0, 0]), 0.3, SURE)
+    ambiguous = LocalizationResult(reason="two places", confidence=0.45, alternatives=(here, there))
+    gate = Gate(GateSettings())
+    for i in range(10):
+        decision = gate.judge(at(i, motion()), ambiguous)
+        assert not decision.accepted and "min_confidence" in decision.reason
+    assert gate.state == State.UNLOCALIZED
+    elsewhere = localized(T=motion([2 * NEXT_ROOM, 0, 0]), T_odom=motion())
+    assert not any(elsewhere.judge(at(1 + i, motion()), ambiguous).accepted for i in range(10))
+    assert localized(T_odom=motion()).judge(at(1, motion()), ambiguous).accepted
+
+
 def test_one_of_several_poses_has_a_smallest_confidence_of_its_own():
     """With a limit of at least min_confidence, no pose below min_confidence is accepted."""
     here, there = Alternative(motion(), 0.55, SURE), Alternative(motion([NEXT_ROOM, 0, 0]), 0.45, SURE)

@@ -19,6 +19,7 @@ from nre_ros.geometry import (
     Camera,
     camera_warnings,
     check_camera,
+    describe_unusual_cameras,
     invert,
     left_update,
     pose_error,
@@ -205,6 +206,15 @@ def test_useless_intrinsics_are_refused(changes, match):
 def test_unusual_intrinsics_are_found_and_not_refused(changes, match):
     camera = check_camera(replace(Camera(640, 480, 500.0, 500.0, 319.5, 239.5), **changes))
     assert any(re.search(match, warning) for warning in camera_warnings(camera)), camera_warnings(camera)
+
+
+def test_unusual_cameras_are_described_one_by_one_and_many_are_counted():
+    usual = Camera(640, 480, 500.0, 500.0, 319.5, 239.5)
+    odd = replace(usual, fx=100.0, fy=100.0)
+    (line,) = describe_unusual_cameras([("a.png", usual), ("b.png", odd)])
+    assert line.startswith("camera of b.png: focal length fx = 100") and "focal length fy = 100" in line
+    lines = describe_unusual_cameras((f"{k}.png", odd) for k in range(40))
+    assert len(lines) == 6 and lines[-1] == "35 further cameras are unusual, too"
 
 
 def test_the_cameras_of_data_sets_are_not_unusual():

@@ -432,6 +432,16 @@ def test_cameras_without_stamps_are_those_of_the_time_of_recording():
     ]
 
 
+def test_an_image_without_a_stamp_has_the_camera_of_its_time_of_recording():
+    from nre_ros.messages.camera_history import CameraHistory
+
+    history, other = CameraHistory(), Camera(160, 120, 182.0, 183.0, 79.5, 59.5)
+    for second, camera in enumerate((CAMERA, other)):  # stamps of simulated time
+        history.add(camera_info_message((second + 1) * 10**9, OPTICAL, camera), START + second * 10**9)
+    assert [history.at(0, START + half * 10**9 // 2) for half in (0, 1, 2)] == [CAMERA, CAMERA, other]
+    assert [history.at(stamp * 10**9, START) for stamp in (1, 2)] == [CAMERA, other]
+
+
 def test_images_without_stamps_are_placed_by_the_time_of_recording_and_counted(tmp_path, gallery, frames):
     messages = []
     for log_time, topic, kind, message in messages_of(frames):
@@ -470,7 +480,7 @@ def test_depth_in_another_unit_is_read_with_its_scale_and_refused_without(tmp_pa
         bag_source(bag, BagOptions(depth_scale=-1.0))
 
 
-def test_images_that_carry_the_frame_of_a_body_beside_an_optical_one_are_reported(tmp_path, frames):
+def test_images_that_carry_the_frame_of_a_body_beside_an_optical_one_are_reported(tmp_path, frames, capsys):
     link, T_link_optical = "camera_link", pose_matrix([0.02, 0.0, 0.0], [-0.5, 0.5, -0.5, 0.5])
     messages = messages_of(frames)
     for _, _, kind, message in messages:
@@ -478,12 +488,14 @@ def test_images_that_carry_the_frame_of_a_body_beside_an_optical_one_are_reporte
             message.header.frame_id = link
     static = [("base", link, T_BASE_CAM), (link, "camera_optical_frame", T_link_optical)]
     messages.append((frames[0][0] - 10**9, "/tf_static", "tf", tf_message(frames[0][0], static)))
-    notes = bag_source(write_messages(tmp_path / "bag", messages), BagOptions(use_depth=False)).notes
-    (warning,) = (note for note in notes if note.startswith("warning"))
+    bag = write_messages(tmp_path / "bag", messages)
+    warning = bag_source(bag, BagOptions(use_depth=False)).frame_warning
     assert "the images carry frame camera_link" in warning and "the optical axis of camera_optical" in warning
     assert "give --pose-frame body" in warning
-    notes = bag_source(write_messages(tmp_path / "good", messages_of(frames))).notes
-    assert not any(note.startswith("warning") for note in notes)
+    assert not bag_source(write_messages(tmp_path / "good", messages_of(frames))).frame_warning
+    for options, warned in (([], True), (["--pose-frame", "body"], False)):
+        main(["map", "build", "bag", str(bag), "--mono", "--diagnose", *options])
+        assert ("warning: the images carry frame" in capsys.readouterr().err) == warned
 
 
 # --- bags of unknown origin --------------------------------------------------------------------------

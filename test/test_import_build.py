@@ -16,11 +16,13 @@ from child_process import child_process
 from keyframe_samples import CAMERA, PlaceBackbone, random_keyframe, random_pose
 
 from nre_ros.cli import map as map_command
+from nre_ros.cli import map_build
 from nre_ros.errors import ImportSourceError, MapError
 from nre_ros.geometry import position_quaternion
 from nre_ros.keyframes.building.builder import WITHOUT_SUPPORT, KeyframeBuilder
 from nre_ros.keyframes.importers.build_map import build_map
 from nre_ros.keyframes.importers.colmap.cameras import write_cameras_txt
+from nre_ros.keyframes.importers.import_report import ImportReport
 from nre_ros.keyframes.importers.map_source import MapSource
 from nre_ros.keyframes.importers.pose_agreement.check import PoseCheck
 from nre_ros.keyframes.storage.store import KeyframeStore
@@ -300,6 +302,28 @@ def test_poses_that_disagree_with_the_images_stop_the_build_unless_accepted(rgbd
     assert "pose check" in capsys.readouterr().out
     with KeyframeStore.open(rgbd_folder / "m.db") as store:
         assert "only 0 of 8 image pairs agree" in describe_map(store).warning
+
+
+@pytest.mark.parametrize(
+    "check, cause", [(PoseCheck(8, 8), "The poses agree with the images that were"), (PoseCheck(8, 5), "Likely causes")]
+)
+def test_the_cause_of_points_without_support_follows_from_the_pose_check(
+    rgbd_folder, tmp_path, capsys, monkeypatch, check, cause
+):
+    monkeypatch.setattr("nre_ros.keyframes.importers.pose_agreement.check.check_poses", lambda *_: check)
+    monkeypatch.setattr(ImportReport, "support_warning", lambda _: "90% of the points are without support")
+    words = ["map", "build", "rgbd", "--images", rgbd_folder / "rgb", "--depth", rgbd_folder / "depth"]
+    words += ["--poses", rgbd_folder / "poses.txt", "--list", rgbd_folder / "list.txt"]
+    assert command(*words, "--camera", rgbd_folder / "cameras.txt", "--points", 20, "-o", tmp_path / "m.db") == 0
+    assert f"warning: 90% of the points are without support. {cause}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", ["-o m.db --force", "-om.db", "--output m.db --accept-poses", "--output=m.db", "--out m.db --accept"]
+)
+def test_the_command_that_diagnoses_names_no_map(words, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["nre_ros", *f"map build bag rec {words} --points 20".split()])
+    assert map_build._diagnosis_command() == "map build bag rec --points 20 --diagnose"
 
 
 def test_the_old_names_of_the_culling_options_work_with_a_warning(capsys):

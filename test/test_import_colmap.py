@@ -357,6 +357,18 @@ def test_poses_come_from_frames_and_rigs_as_colmaps_do_and_a_difference_is_repor
         assert f"{1 if binary else 2} of 2 images have another pose" in note and "as by COLMAP" in note
 
 
+@pytest.mark.parametrize("other", ["1 0 0 0 -500001 -4000001 0", "0.99 0 0.14 0 -500000 -4000000 0"])
+def test_poses_that_differ_are_reported_in_utm_coordinates_too(tmp_path, other):
+    same = "1 0 0 0 -500000 -4000000 0"
+    images = f"1 {same} 3 b.png\n\n2 {same} 3 c.png\n\n"
+    frames = f"1 1 {other} 1 CAMERA 3 1\n2 1 {same} 1 CAMERA 3 2\n"
+    sparse = rig_model(tmp_path / "rig", images=images, rigs="1 1 CAMERA 3\n", frames=frames)
+    (note,) = ColmapPosesSource(sparse, tmp_path).notes
+    assert "1 of 2 images have another pose in frames.txt" in note
+    (sparse / "frames.txt").write_text(f"1 1 {same} 1 CAMERA 3 1\n2 1 {same} 1 CAMERA 3 2\n")
+    assert not ColmapPosesSource(sparse, tmp_path).notes
+
+
 @pytest.mark.parametrize(
     "files, name, words",
     [

@@ -112,6 +112,13 @@ def test_a_tum_image_without_pose_or_depth_is_reported(tum):
         rgbd_folder_source(tum).depth(source.names()[0])
 
 
+def test_repeated_lines_of_a_tum_sequence_are_counted(tum):
+    assert not rgbd_folder_source(tum).counts
+    with (tum / "rgb.txt").open("a") as file:
+        file.write(f"1305031103.5 rgb/{STAMPS[0]}.png\n")
+    assert rgbd_folder_source(tum).counts == (("repeated lines", "1 of rgb.txt, the last line of an image is used"),)
+
+
 def test_a_tum_folder_of_another_name_needs_a_camera(tum, tmp_path):
     other = tmp_path / "mine"
     tum.rename(other)
@@ -197,6 +204,14 @@ def test_files_that_are_no_pose_are_reported(scene, text, match):
     (scene / "seq-02/frame-000000.pose.txt").write_text(text)
     with pytest.raises(PoseError, match=match):
         rgbd_folder_source(scene, sequences="test").pose("seq-02/frame-000000.color.png")
+
+
+def test_an_impossible_depth_scale_is_refused_in_every_layout(tum, scene, tmp_path, gallery, poses):
+    own = tmp_path / "rgbd"
+    write_rgbd(own, gallery, Camera(160, 120, 150.0, 150.0, 79.5, 59.5), poses[:1])
+    for folder, match in ((tum, "not positive"), (scene, "no depth scale"), (own, "not positive")):
+        with pytest.raises(ImportSourceError, match=match):
+            rgbd_folder_source(folder, depth_scale=0.0)
 
 
 def test_a_folder_of_the_demo_is_recognised_and_an_unknown_one_refused(tmp_path, gallery, poses):

@@ -180,6 +180,15 @@ def test_a_folder_without_rigs_and_a_list(tmp_path):
         source.pose("r/20.jpg")
 
 
+def test_repeated_lines_of_kapture_are_counted(tmp_path):
+    assert not KaptureSource(kapture_folder(tmp_path)).counts
+    again = {"records_camera": RECORDS + "30, left, l/10.jpg\n", "trajectories": TRAJECTORIES + TRAJECTORIES}
+    assert KaptureSource(kapture_folder(tmp_path, **again)).counts == (
+        ("repeated lines", "3 of trajectories.txt, the last of a device and time is used"),
+        ("repeated lines", "1 of records_camera.txt, the latest of an image is used"),
+    )
+
+
 @pytest.mark.parametrize(
     "name, error, words",
     [

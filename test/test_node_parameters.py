@@ -100,6 +100,8 @@ def test_a_value_of_a_neighbouring_type_is_converted(node, word, name, value, fi
         ("max_rate:=fast", "max_rate is 'fast', expected a number"),
         ("max_rate:=true", "max_rate is True, expected a number"),
         ("max_rate:=.nan", "max_rate is nan, expected a finite number"),
+        (f"max_rate:={'9' * 400}", "max_rate is inf, expected a finite number"),
+        (f"seed:={'9' * 5000}", "seed is inf, expected a whole number"),
         ("map_file:=1", "map_file is 1, expected text, in the quotes of YAML"),
         ("odom_frame:=no", "odom_frame is False, expected text, in the quotes of YAML"),
         ("cameras:=[1,2]", "cameras is [1, 2], expected a list of text"),

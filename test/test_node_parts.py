@@ -185,6 +185,24 @@ def test_beside_a_stream_of_images_the_other_transport_is_given_up_and_tried_aga
     assert camera.received == 18 and camera.drops.totals() == {}
 
 
+def test_no_image_of_the_next_round_is_a_duplicate_of_a_transport_that_was_given_up(camera, monkeypatch):
+    """A looped bag: its stamps come again, long after the other transport has brought them."""
+    now = [100.0]
+    monkeypatch.setattr("nre_ros.node.camera_input.time", SimpleNamespace(monotonic=lambda: now[0]))
+    for k in range(5):
+        for make in (jpeg_image, raw_image):
+            arrives(camera, make(GREY, (100 + k) * S // 10))
+        now[0] += 0.1
+    camera._choose_transport()
+    assert camera.destroyed == ["image/compressed"]
+    camera.drops = camera._drops = DropCounter()
+    for round_ in range(2):
+        for k in range(30):
+            arrives(camera, raw_image(GREY, (100 + k) * S // 10 if round_ else (105 + k) * S // 10))
+            now[0] += 0.1
+    assert camera.drops.totals() == {}
+
+
 def test_of_two_streams_the_raw_one_stays(camera):
     for k in range(1, 6):
         arrives(camera, jpeg_image(GREY, k * S))

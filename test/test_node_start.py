@@ -215,6 +215,31 @@ def test_two_signals_within_milliseconds_end_the_node_at_any_moment(world, tmp_p
         assert "Traceback" not in node.output and "localizing in" not in node.output or moment == "end", node.output
 
 
+COMMAND_INTERRUPTED = """
+import os, signal, sys
+from importlib.abc import MetaPathFinder
+
+class Interrupter(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == sys.argv[-1]:
+            os.kill(os.getpid(), int(sys.argv[-2]))
+
+sys.meta_path.insert(0, Interrupter())
+from nre_ros.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["nre_ros.cli.node", "nre_ros.node.localize_node"])
+def test_a_signal_while_the_command_imports_its_modules_is_no_error(ros_environment, number, moment):
+    command = [sys.executable, "-c", COMMAND_INTERRUPTED, "node", "--map", "missing.db", "--ros-args"]
+    run = subprocess.run(
+        [*command, str(int(number)), moment], env=ros_environment, cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
 RESTARTED = """
 import os, signal, sys
 from nre_ros import ros_environment

@@ -137,6 +137,8 @@ def test_the_cameras_place_on_the_robot_is_measured(verdict):
     np.testing.assert_allclose(check.cause.T_pose_cam[:3, :3], T_BODY_CAM[:3, :3], atol=1e-9)
     np.testing.assert_allclose(check.cause.T_pose_cam[:3, 3], [0.2, 0.0, 0.6], atol=0.05)
     assert any("--pose-frame body --extrinsics '0.2" in line or "--extrinsics '0.1" in line for line in check.lines())
+    without_options = replace(check, has_pose_frame=False).lines()  # a COLMAP model
+    assert without_options[-1] == "to correct it: poses of the camera's optical frame"
 
 
 @pytest.mark.parametrize("scale", [0.001, 0.1, 0.2, 5.0, 10.0, 1000.0])
@@ -184,3 +186,10 @@ def test_few_pairs_are_warned_about_and_not_refused():
     assert PoseCheck(3, 0).refused
     assert not PoseCheck(10, 7).good and not PoseCheck(10, 7).refused
     assert PoseCheck(0, 0, why_not="one image").summary() == "not possible: one image"
+
+
+def test_images_that_cannot_be_compared_are_named_and_not_taken_for_wrong_poses(views):
+    half = Views(views.images, [depth[::2, ::2] for depth in views.depths])
+    check = check_poses(half)
+    assert check.good and not check.lines()
+    assert "10 images cannot be compared, the first: 0: depth of 160x120 pixels" in check.summary()

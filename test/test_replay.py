@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bags played over DDS to the node, in processes of their own: the real kitchen, and the demo's room."""
 
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from child_process import child_process
 from PIL import Image
 from scipy.spatial.transform import Rotation, Slerp
 
@@ -167,6 +169,31 @@ def test_a_session_whose_node_cannot_start_reports_the_reason(tmp_path, kitchen)
 
     with pytest.raises(NreError, match="none.db"):
         run_session(tmp_path / "none.db", kitchen / "bag", find_topics(kitchen / "bag"), tmp_path, progress=False)
+
+
+SESSION_THAT_WAITS = """
+import sys, time
+from nre_ros.replay import session
+from nre_ros.replay.bag import BagTopics
+
+def wait(child, text):
+    print(child.process.pid, flush=True)
+    time.sleep(60)
+
+session._ChildProcess.wait_for = wait
+session.run_session("none.db", "bag", BagTopics("image", False, "camera_info", "", 1), sys.argv[1], progress=False)
+"""
+
+
+def test_a_session_that_is_ended_by_sigterm_leaves_no_process_behind(tmp_path, ros_environment):
+    command = [sys.executable, "-c", SESSION_THAT_WAITS, str(tmp_path)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with child_process(command, env=ros_environment, **pipes) as running:
+        child = int(running.stdout.readline())
+        running.terminate()
+        assert running.wait(60)
+        with pytest.raises(ProcessLookupError):
+            os.kill(child, 0)
 
 
 def test_images_are_read_by_their_stamps(kitchen):

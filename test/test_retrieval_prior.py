@@ -93,7 +93,7 @@ def test_the_spread_of_a_prior_is_that_of_poses_drawn_from_it():
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, message",
     [
         (dict(T_map_cam=np.full((4, 4), np.nan)), "finite"),
         (dict(T_map_cam=2 * np.eye(4)), "rotation"),
@@ -104,6 +104,6 @@ def test_the_spread_of_a_prior_is_that_of_poses_drawn_from_it():
         (dict(covariance=np.triu(np.ones((6, 6)))), "symmetric"),
     ],
 )
-def test_an_invalid_prior_is_refused(change, told):
-    with pytest.raises(PoseError, match=told):
+def test_an_invalid_prior_is_refused(change, message):
+    with pytest.raises(PoseError, match=message):
         PosePrior(**{"T_map_cam": np.eye(4), "covariance": np.eye(6), **change})

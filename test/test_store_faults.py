@@ -159,7 +159,7 @@ def test_a_demo_removes_only_what_a_demo_has_made(tmp_path):
     precious = tmp_path / "bag" / "mine.mcap"
     precious.parent.mkdir()
     precious.write_bytes(b"hours of driving")
-    with pytest.raises(NreError, match="bag was not made by a demo"):
+    with pytest.raises(NreError, match="bag exists and is not known to be of an earlier demo"):
         _clear(tmp_path)
     assert precious.exists()
     made = tmp_path / "demo"

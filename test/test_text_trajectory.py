@@ -80,6 +80,14 @@ LINES = {
     "header of a ROS topic": "time,field.pose.position.x,field.pose.position.y,field.pose.position.z,"
     "field.pose.orientation.x,field.pose.orientation.y,field.pose.orientation.z,field.pose.orientation.w\n"
     + ",".join([str(STAMP), *numbers(*POSE, *QUATERNION)]),
+    "header of an odometry topic": "timestamp,pose.position.x,pose.position.y,pose.position.z,pose.orientation.x,"
+    "pose.orientation.y,pose.orientation.z,pose.orientation.w,twist.linear.x,twist.linear.y,twist.linear.z\n"
+    + ",".join([str(STAMP), *numbers(*POSE, *QUATERNION), "0", "0", "0"]),
+    "rostopic echo -p": "%time,field.header.seq,field.header.stamp,field.header.frame_id,field.pose.position.x,"
+    "field.pose.position.y,field.pose.position.z,field.pose.orientation.x,field.pose.orientation.y,"
+    "field.pose.orientation.z,field.pose.orientation.w\n"
+    + ",".join([str(STAMP), "7", str(STAMP), "map", *numbers(*POSE, *QUATERNION)]),
+    "more columns in nanoseconds without a header": ",".join([str(STAMP), *numbers(*POSE, *QUATERNION), *"000000"]),
     "commas and a header": "timestamp,x,y,z,qx,qy,qz,qw\n" + ",".join([SECONDS, *numbers(*POSE, *QUATERNION)]),
     "semicolons": "; ".join([SECONDS, *numbers(*POSE, *QUATERNION)]) + ";",
     "a column too many": "#timestamp x y z qx qy qz qw id\n" + " ".join([SECONDS, *numbers(*POSE, *QUATERNION), "1"]),
@@ -89,7 +97,7 @@ LINES = {
     "v_RS_R_x [m s^-1], v_RS_R_y [m s^-1], v_RS_R_z [m s^-1], b_w_RS_S_x [rad s^-1], b_w_RS_S_y [rad s^-1], "
     "b_w_RS_S_z [rad s^-1], b_a_RS_S_x [m s^-2], b_a_RS_S_y [m s^-2], b_a_RS_S_z [m s^-2]\n"
     + ",".join([str(STAMP), *numbers(*POSE, *w_first()), *["0.5"] * 9]),
-    "EuRoC without a header": ",".join([str(STAMP), *numbers(*POSE, *w_first()), "0", "0", "0"]),
+    "EuRoC without a header": ",".join([str(STAMP), *numbers(*POSE, *w_first()), *"000000000"]),
     "the quaternion first without a header": " ".join([SECONDS, *numbers(*w_first(), *POSE)]),
     "microseconds": " ".join([SECONDS.replace(".", "")[:16] + ".584", *numbers(*POSE, *QUATERNION)]),
 }
@@ -127,8 +135,7 @@ def test_the_columns_are_described_with_the_reason(tmp_path):
     (tmp_path / "poses.txt").write_text(LINES["EuRoC without a header"] + "\n")
     found = read_text_trajectory(tmp_path / "poses.txt").columns
     assert found.describe() == (
-        "t x y z qw qx qy qz and 3 more in nanoseconds, camera-to-map "
-        "(EuRoC's columns: nanoseconds and more than 8 columns)"
+        "t x y z qw qx qy qz and 9 more in nanoseconds, camera-to-map (EuRoC's columns: nanoseconds and 17 columns)"
     )
     assert not found.is_tum and PoseColumns().is_tum
 
@@ -157,3 +164,28 @@ def test_the_commands_offer_the_formats_and_directions_that_are_known():
     add_pose_convention(parser, "--format", "--direction", "the poses")
     choices = {action.dest: action.choices for action in parser._actions}
     assert (choices["format"], choices["direction"]) == (POSE_FORMATS, POSE_DIRECTIONS)
+
+
+KITTI = "1 0 0 0.5 0 1 0 0 0 0 1 2"
+
+
+@pytest.mark.parametrize(
+    "text, match",
+    [
+        (KITTI, "matrices of 12 numbers"),
+        (f"7 {KITTI}", "matrices of 12 numbers"),
+        (f"{KITTI} 0 0 0 1", "matrices of 16 numbers"),
+        (f"{STAMP} {KITTI} 0 0 0 1", "matrices of 16 numbers"),
+        ("sec,nanosec,x,y,z,qx,qy,qz,qw\n1,500000000,0,0,0,0,0,0,1", "stamps in two columns"),
+    ],
+)
+def test_matrices_and_stamps_in_two_columns_are_refused(tmp_path, text, match):
+    (tmp_path / "poses.txt").write_text(text + "\n")
+    with pytest.raises(ImportSourceError, match=f"poses.txt: .*{match}"):
+        read_text_trajectory(tmp_path / "poses.txt")
+
+
+def test_a_line_with_another_number_of_columns_than_most_is_refused_with_that_number(tmp_path):
+    line = " ".join(["1", *numbers(*POSE, *QUATERNION)])
+    (tmp_path / "poses.txt").write_text(f"{line} 0\n{line} 0\n{line}\n")
+    assert "8 numbers, expected 9 as in most lines" in str(read_text_trajectory(tmp_path / "poses.txt").lines[2].error)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from nre_ros import __version__
 from nre_ros.errors import NreError
 from nre_ros.packages import missing_package, require
-from nre_ros.process import prepare
+from nre_ros.process import exit_at_signals, prepare
 
 _USAGE = "nre_ros [-h] [--version] COMMAND ..."
 _DESCRIPTION = """\
@@ -77,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code, that of the command; 2 after an error or without a command, 130 when interrupted.
     """
     prepare()
+    if argv is None and sys.argv[1:2] == ["node"]:
+        exit_at_signals()  # Ctrl-C during the imports is no error of a node
     try:
         return _run(argv)
     except NreError as error:

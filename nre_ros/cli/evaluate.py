@@ -90,8 +90,8 @@ def _add_ground_truth(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="TOPIC|TUM.txt",
         help="topic of type PoseStamped, PoseWithCovarianceStamped or Odometry, or a file of lines "
-        "'t x y z qx qy qz qw' or with a header; with --images, line i is the pose of image i (default: the bag's /ground_truth, or its "
-        "only PoseStamped topic)",
+        "'t x y z qx qy qz qw' or with a header; with --images, line i is the pose of image i (default: the bag's "
+        "/ground_truth, or its only PoseStamped topic)",
     )
     add_pose_convention(group, "--truth-format", "--truth-direction", "the poses of a ground-truth file")
     group.add_argument(

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from nre_ros.cli.arguments import Subparsers, add_command, add_localizer_options
 from nre_ros.errors import CameraError, ImageError, NreError
-from nre_ros.packages import ESTIMATOR
+from nre_ros.packages import ESTIMATOR, VIEWS_3D, require
 
 if TYPE_CHECKING:
     from nre_ros.geometry import Camera
@@ -89,8 +89,11 @@ def run(arguments: argparse.Namespace) -> int:
     Returns:
         The exit code, 0 when every image was processed, with or without a pose.
     """
+    if arguments.draw or arguments.show:
+        require(*VIEWS_3D)
     from tqdm import tqdm
 
+    from nre_ros.geometry import describe_unusual_cameras
     from nre_ros.keyframes.importers.colmap.cameras import read_cameras_txt
     from nre_ros.keyframes.importers.text_files import check_folder, image_names
     from nre_ros.localization.localizer import Localizer
@@ -99,6 +102,8 @@ def run(arguments: argparse.Namespace) -> int:
     folder = check_folder(arguments.images)
     names = image_names(folder, arguments.list)
     cameras = list(read_cameras_txt(arguments.camera).values())
+    for line in describe_unusual_cameras((arguments.camera, camera) for camera in cameras):
+        print(f"warning: {line}", file=sys.stderr)
     config = load_config(arguments.config) if arguments.config else EstimatorConfig()
     seconds: list[float] = []
     poses: dict[str, npt.NDArray[np.float64]] = {}

@@ -372,26 +372,35 @@ def _build_map(args: argparse.Namespace, sources: ExitStack) -> int:
             warning="" if check.good else check.summary(),
         )
     except KeyboardInterrupt:
-        print(f"interrupted; the same command continues {args.output}.partial", file=sys.stderr)
+        continued = "" if args.diagnose else f"; the same command continues {args.output}.partial"
+        print(f"interrupted{continued}", file=sys.stderr)
         return 130
     _print_report(report, source, check)
     if support_warning := report.support_warning():
-        print(
-            f"warning: {support_warning}. Likely causes: {LIKELY_CAUSES}. To find out: nre_ros {_diagnosis_command()}",
-            file=sys.stderr,
-        )
+        causes = f"Likely causes: {LIKELY_CAUSES}"
+        if check.pairs and check.good:
+            causes = "The poses agree with the images that were compared: these may be few, far apart or not in order"
+        print(f"warning: {support_warning}. {causes}. To find out: nre_ros {_diagnosis_command()}", file=sys.stderr)
     return 0
 
 
 def _diagnosis_command() -> str:
     """This command with --diagnose in place of what concerns the map file."""
-    left_out = ("--force", "--accept-poses", "--output=")
-    kept = [argument for argument in sys.argv[1:] if not argument.startswith(left_out)]
-    for option in ("-o", "--output"):
-        if option in kept:
-            place = kept.index(option)
-            kept = kept[:place] + kept[place + 2 :]
+    arguments, kept = iter(sys.argv[1:]), []
+    for argument in arguments:
+        option = argument.partition("=")[0] if len(argument) > 2 else ""
+        if argument == "-o" or argument == option and _abbreviates(option, "--output"):
+            next(arguments, None)  # the map file
+        elif not (
+            _abbreviates(option, "--output", "--force", "--accept-poses")
+            or (argument.startswith("-o") and not argument.startswith("--"))
+        ):
+            kept.append(argument)
     return shlex.join([*kept, "--diagnose"])
+
+
+def _abbreviates(text: str, *options: str) -> bool:
+    return len(text) > 2 and any(option.startswith(text) for option in options)
 
 
 def _open_source(args: argparse.Namespace) -> MapSource:
@@ -406,6 +415,8 @@ def _open_source(args: argparse.Namespace) -> MapSource:
         source.T_pose_cam = camera_in_pose_frame(args.pose_frame, args.extrinsics)
     for note in source.notes:
         print(note, file=sys.stderr)
+    if isinstance(source, PosedImageSource) and source.frame_warning and source.T_pose_cam is None:
+        print(f"warning: {source.frame_warning}", file=sys.stderr)
     return source
 
 

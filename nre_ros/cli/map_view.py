@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nre_ros.cli.arguments import Subparsers, add_seed_option
 from nre_ros.cli.output import print_table
+from nre_ros.packages import VIEWS_3D
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -28,23 +29,20 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("-o", "--output", default="view.html", metavar="VIEW.html", help="default: view.html")
     add_seed_option(parser, "the choice of points")
     parser.add_argument("--show", action="store_true", help="open it in the web browser")
-    parser.set_defaults(func=_view)
+    parser.set_defaults(func=_view, packages=VIEWS_3D)
 
 
 def _view(args: argparse.Namespace) -> int:
     from nre_ros.errors import NreError
     from nre_ros.keyframes.storage.store import KeyframeStore
+    from nre_ros.pictures.map_view import sample_map, write_map_html, write_map_png
 
     page = Path(args.output)
     try:
-        from nre_ros.pictures.map_view import sample_map, write_map_html, write_map_png
-
         with KeyframeStore.open(args.map) as store:
             sample = sample_map(store, args.seed)
             write_map_html(page, store, sample)
         write_map_png(page.with_suffix(".png"), Path(args.map).name, sample)
-    except ImportError as error:
-        raise NreError(f"map view needs plotly and matplotlib ({error}): pip install plotly matplotlib") from error
     except OSError as error:
         raise NreError(f"{page} cannot be written: {error.strerror}") from error
     print_table(("map", args.map), ("shown", sample.title), ("page", page), ("from above", page.with_suffix(".png")))

@@ -26,7 +26,7 @@ from nre_ros.evaluation.ground_truth import (
 )
 from nre_ros.evaluation.inputs import EvaluationInput, Query
 from nre_ros.evaluation.options import EvaluationOptions
-from nre_ros.geometry import Camera
+from nre_ros.geometry import Camera, describe_unusual_cameras
 from nre_ros.images import check_image_size
 from nre_ros.keyframes.importers.bag.topics import sibling_info
 from nre_ros.messages.bag import CAMERA_INFO_TYPE, IMAGE_TYPES, choose_topic, ground_truth_topic
@@ -162,14 +162,15 @@ class BagInput(EvaluationInput):
             for connection, log_time, raw in readable_messages(reader, infos, []):
                 info: Any = reader.deserialize(raw, connection.msgtype)
                 cameras.add(info, log_time)
-            notes = [f"bag {self.path}: {line}" for line in cameras.notes(self.camera_info)]
+            unusual = describe_unusual_cameras((self.camera_info, camera) for camera in cameras.cameras)
+            notes = [f"bag {self.path}: {line}" for line in (*cameras.notes(self.camera_info), *unusual)]
             self.damage += [note for note in notes if note not in self.damage]
             connections = [c for c in reader.connections if c.topic == self.image]
             for connection, log_time, raw in readable_messages(reader, connections, self.damage):
                 message: Any = reader.deserialize(raw, connection.msgtype)
                 self._without_stamp += header_stamp(message) == 0
                 stamp = stamp_in_recording(message, log_time)
-                yield stamp, message, partial(cameras.at, stamp, log_time)
+                yield stamp, message, partial(cameras.at, header_stamp(message), log_time)
 
     def _time_span(self, reader: AnyReader) -> tuple[int, int, str]:
         """Stamp of the first image, approximate stamp of the last one, and the frame of the images."""

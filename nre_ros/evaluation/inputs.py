@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from nre_ros.errors import EvaluationError, NreError
 from nre_ros.evaluation.ground_truth import NO_GROUND_TRUTH, GroundTruthAssociation, read_tum_of_list
-from nre_ros.geometry import Camera
+from nre_ros.geometry import Camera, describe_unusual_cameras
 from nre_ros.keyframes.importers.colmap.cameras import camera_of_size, read_cameras_txt
 from nre_ros.keyframes.importers.image_files import read_image
 from nre_ros.keyframes.importers.map_source import PosedImageSource
@@ -140,6 +140,7 @@ class ImageListInput(EvaluationInput):
         if len(set(self.names)) != len(self.names):
             repeated = next(name for name in self.names if self.names.count(name) > 1)
             raise EvaluationError(f"{list_path}: image {repeated} is listed more than once")
+        self.notes = describe_unusual_cameras((str(cameras), camera) for camera in self.cameras)
 
     def __len__(self) -> int:
         return -(-len(self.names) // self.every)

@@ -204,29 +204,32 @@ class Gate:
             reading, odometry_remark = self._track.read(observation.stamp, body_odometry(observation))
             self._update_lost(observation.stamp, reading)
             hypotheses = list(hypotheses_of(observation, result, reading, self._settings))
-            decision = self._weigh(hypotheses, largest_alternative_share(result))
+            decision = self._weigh(hypotheses, largest_alternative_share(result), not result.success)
             remarks = [remark for remark in (time_remark, odometry_remark) if remark]
             return replace(decision, reason="; ".join([decision.reason, *remarks])) if remarks else decision
 
     # --- comparison with the prediction -------------------------------------------------------------
 
-    def _weigh(self, hypotheses: list[PoseHypothesis], share: float) -> Decision:
+    def _weigh(self, hypotheses: list[PoseHypothesis], share: float, undecided: bool) -> Decision:
         """Compares the poses of an image with the prediction, and accepts one or collects evidence.
 
         Args:
             hypotheses: The first pose of the image, and the alternatives that can be judged.
             share: Share of the most probable alternative.
+            undecided: Whether the image has several poses and none of its own, because the first one is not confident
+                enough.  Odometry may choose one of them; without odometry they are no evidence.
         """
         first = hypotheses[0]
         if self._accepted is None:
-            return self._collect(share, first, False, None, "no pose has been accepted yet")
+            return self._collect(share, first, False, None, "no pose has been accepted yet", undecided=undecided)
         prediction = predict(self._accepted, first.body.stamp, first.body.reading, self._settings.motion)
         gaps = [difference(prediction, h.body.T_map_base, h.body.covariance) for h in hypotheses]
         best = min(range(len(gaps)), key=lambda i: gaps[i].mahalanobis)
         best = 0 if gaps[0].mahalanobis <= self._threshold else best
         gap, hypothesis = gaps[best], hypotheses[best]
         if gap.mahalanobis > self._threshold:
-            return self._collect(share, first, True, gaps[0], self._comparison(prediction, gaps[0]), prediction)
+            reason = self._comparison(prediction, gaps[0])
+            return self._collect(share, first, True, gaps[0], reason, prediction, undecided)
         reason = self._comparison(prediction, gap)
         if self._state == State.LOST or prediction.stddev > self._settings.max_prediction_stddev:
             # a pose far from an uncertain prediction is as good as a jump
@@ -248,9 +251,13 @@ class Gate:
         gap: PoseDifference | None,
         reason: str,
         prediction: Prediction | None = None,
+        undecided: bool = False,
     ) -> Decision:
         """Adds a pose to the run of those that agree with each other, and accepts it if they are enough."""
         body, settings = hypothesis.body, self._settings
+        if undecided:
+            reason = f"not accepted yet: {reason}; none of the image's poses has the confidence min_confidence"
+            return self._decision(False, gap, jump, reason)
         if share > settings.max_alternative_share:
             reason = f"not accepted yet: {reason}; an alternative pose of the image has a share of {share:.0%}"
             return self._decision(False, gap, jump, reason)

@@ -41,7 +41,7 @@ class Observation:
         odometry_fault: Why ``T_odom_cam`` is not known although the robot has odometry; empty otherwise.
         arrival: Time of arrival, seconds of the monotonic clock.
         images_received: Number of images of this camera so far, this one included.
-        epoch: How often the node had forgotten its state when the image was taken up.
+        epoch: How often the node had forgotten its pose when the image arrived.
         map_fault: Why the map cannot be read, empty if it can.
         device_fault: Why the device cannot compute any more, empty if it can.
     """

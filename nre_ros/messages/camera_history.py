@@ -58,8 +58,8 @@ class CameraHistory:
         """Finds the camera of an image: that of the same stamp, else the newest before the image, else the first.
 
         Args:
-            stamp: Stamp of the image in nanoseconds.
-            log_time: Nanoseconds when the image was recorded; it decides where a CameraInfo has no stamp.
+            stamp: Stamp of the image in nanoseconds; 0 if it has none.
+            log_time: Nanoseconds when the image was recorded; it decides where a CameraInfo or the image has no stamp.
 
         Returns:
             The camera.
@@ -73,7 +73,7 @@ class CameraHistory:
             self._stamped.sort()
             self._recorded.sort()
             self._sorted = True
-        entries, time = (self._stamped, stamp) if self._has_stamps else (self._recorded, log_time)
+        entries, time = (self._stamped, stamp) if self._has_stamps and stamp else (self._recorded, log_time)
         place = bisect_right(entries, (time, len(self._index)))
         return self.cameras[entries[max(place - 1, 0)][1]]
 

@@ -31,8 +31,8 @@ def camera_from_info(info: CameraInfoMessage, rectified: bool = False) -> Camera
         The camera model, with its principal point in the image's pixels.
 
     Raises:
-        CameraError: The camera is not calibrated, has a model that is not supported or impossible intrinsics, or the images are rectified ones
-            of the second camera of a stereo pair.
+        CameraError: The camera is not calibrated, has a model that is not supported or impossible intrinsics, or the
+            images are rectified ones of the second camera of a stereo pair.
     """
     matrix = np.reshape(info.p, (3, 4))[:, :3] if rectified else np.reshape(info.k, (3, 3))
     name = "P" if rectified else "K"

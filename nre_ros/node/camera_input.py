@@ -24,9 +24,9 @@ _CAMERA_INFOS = 60
 _LATCHED_INFOS = 10
 """Latched CameraInfo messages that are asked for: several publishers may share a topic."""
 _LATCHED_SECONDS = 0.2
-"""Between two looks for latched publishers of CameraInfo, before the first one has come."""
+"""Between two checks for latched publishers of CameraInfo, before the first one has come."""
 _CHOICE_SECONDS = 0.5
-"""Between two looks at which transports bring images."""
+"""Between two checks which transports bring images."""
 _STREAM_IMAGES, _STREAM_SECONDS = 5, 2.0
 """So many images in this time are a stream: the other transport is not needed.  Fewer cost little by both."""
 _LOSS_SECONDS = 1.0
@@ -143,8 +143,7 @@ class CameraInput:
         self._arrivals[transport].append(time.monotonic())
         stamp = image.stamp
         same = stamp == self._newest.get(transport)
-        late = any(0 <= newest - stamp < 1e9 for other, newest in self._newest.items() if other != transport)
-        if stamp and (same or late):
+        if stamp and (same or any(self._has_brought(other, stamp) for other in self._newest if other != transport)):
             self._drops.add(self.name, ImageDrop.DUPLICATE)
             return
         self._newest[transport] = stamp
@@ -153,6 +152,15 @@ class CameraInput:
             self._drops.add(self.name, ImageDrop.RATE_LIMIT)
             return
         self._on_image(self, image)
+
+    def _has_brought(self, transport: str, stamp: int) -> bool:
+        """Whether a transport has brought an image of this stamp or soon after it, in the last seconds.
+
+        Before that it may have been another round of a looped bag, which has the same stamps.
+        """
+        arrivals = self._arrivals[transport]
+        recent = bool(arrivals) and time.monotonic() - arrivals[-1] < _STREAM_SECONDS
+        return recent and 0 <= self._newest[transport] - stamp < 1e9
 
     def _is_due(self) -> bool:
         """Whether ``max_rate`` allows another image now."""

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from nre_ros.packages import missing_package
+
 if TYPE_CHECKING:
     from rclpy.executors import Executor
 
@@ -91,6 +93,11 @@ def main(args: list[str] | None = None) -> int:
         code = _run(arguments, signals)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
+    except ImportError as error:  # of a package that is needed before check_start
+        missing = missing_package(error)
+        if missing is None:
+            raise
+        code = _refuse(missing)
     if signals.node is not None:
         _end(signals.node)
     # Everything is closed except for an estimator at work, which cannot be interrupted and would keep Python from

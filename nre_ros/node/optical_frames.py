@@ -66,7 +66,7 @@ class OpticalFrameCheck:
             return ""
         return (
             f"{camera_frame} is no optical frame, but images carry it: its x axis looks along the optical axis of "
-            f"{min(found)[1]}.  Poses are turned by 120 degrees; set camera_frame to {min(found)[1]}"
+            f"{min(found)[1]}. Poses are turned by 120 degrees; set camera_frame to {min(found)[1]}"
         )
 
     def _upright(self, camera_frame: str) -> str:

@@ -7,6 +7,7 @@ Imports neither ROS nor torch; the launch files use this module before they star
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,14 @@ class _Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
 
+    def construct_integer(self, node: yaml.ScalarNode) -> int | float:
+        """An integer, or a float where 64 bits do not suffice."""
+        try:
+            value = int(self.construct_yaml_int(node))
+            return value if abs(value) < 2**63 else float(value)
+        except (ValueError, OverflowError):  # hundreds of digits
+            return math.inf
+
 
 for _kind, _pattern, _first in (
     ("bool", "y|Y|yes|Yes|YES|n|N|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF", "yYnNtTfFoO"),
@@ -36,6 +45,7 @@ for _kind, _pattern, _first in (
 _Loader.add_constructor(
     "tag:yaml.org,2002:bool", lambda loader, node: node.value[:2].lower() in ("y", "ye", "tr", "on")
 )
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_integer)
 
 
 def parse_yaml(text: str) -> Any:

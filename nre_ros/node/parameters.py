@@ -518,7 +518,7 @@ def _take_deprecated(node: Node, old: str, value: Any, values: dict[str, Value])
     """Puts the value of a deprecated name, with a warning, under the present name."""
     _warn_deprecated(node, old)
     declaration = _BY_NAME[DEPRECATED_NAMES[old]]
-    # a value in the default parameter file is no reason to ignore the old name on the command line
+    # a default in a copy of config/localize.yaml is no reason to ignore the old name on the command line
     if values[declaration.name] != declaration.default:
         node.get_logger().warning(f"parameter {old} is ignored: its present name, {declaration.name}, is set as well")
         return

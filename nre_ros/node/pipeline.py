@@ -359,10 +359,13 @@ class ImagePipeline:
         status: LocalizationStatus,
         pose: _OutgoingPose | None,
     ) -> tuple[LocalizationResult, Decision, LocalizationStatus]:
-        """Publishes pose, transform and status; without the pose if it has been forgotten since the decision."""
+        """Publishes pose, transform and status; if the pose has been forgotten since the decision, the status alone."""
         with self._lock:
-            if pose is not None and observation.epoch != self._epoch:
-                result, decision, status = self._forgotten(observation)
+            if observation.epoch != self._epoch:
+                if pose is not None:
+                    result, decision, status = self._forgotten(observation)
+                decision = replace(decision, state=self._gate.state)
+                status.state = int(decision.state)
             elif pose is not None:
                 try:
                     self._publish_pose(observation, pose, status)

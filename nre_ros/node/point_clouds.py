@@ -35,9 +35,9 @@ class PointClouds:
     """Publishes point clouds where somebody subscribes; they cost nothing otherwise.
 
     ``map_points`` is latched and has no stamp, so that RViz shows it at any time.  It has the fields x, y, z (metres, in
-    the frame of ``DisplayFrame``) and rgb.  ``fix_points`` has the map points in view of the last image whose pose was accepted; its
-    field ``residual`` is the point's Neural Reprojection Error as a fraction of ln|Omega|: 0 is a perfect match and 1 is
-    no match.  An image without an accepted pose gives an empty cloud.
+    the frame of ``DisplayFrame``) and rgb.  ``fix_points`` has the map points in view of the last image whose pose was
+    accepted; its field ``residual`` is the point's Neural Reprojection Error as a fraction of ln|Omega|: 0 is a perfect
+    match and 1 is no match.  An image without an accepted pose gives an empty cloud.
 
     For the thread that may use the map.
     """

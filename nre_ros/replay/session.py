@@ -9,9 +9,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -65,7 +66,7 @@ def run_session(
         topics: Topics of the bag.
         folder: Where logs and records are written.
         rate: Speed, as a multiple of real time.
-        parameters: Parameters of the node, in addition to its parameter file.
+        parameters: Parameters of the node, name -> value.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -83,6 +84,7 @@ def run_session(
         node_arguments += ["-p", f"{name}:={value}"]
     events = folder / _EVENTS_FILE
     with ExitStack() as stack:
+        stack.enter_context(_interrupted_by_sigterm())
 
         def start(name: str, module: str, *arguments: str) -> _ChildProcess:
             return stack.enter_context(_ChildProcess(name, ["-m", module, *arguments], folder, environment))
@@ -131,6 +133,19 @@ def _environment(folder: Path) -> dict[str, str]:
     if profile is not None and "FASTRTPS_DEFAULT_PROFILES_FILE" not in os.environ:
         changes["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(profile)
     return clean_environment(**changes)
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Makes SIGTERM end this process as SIGINT does: its children are ended before."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _watch(

@@ -66,8 +66,10 @@ def write_comparison(path: Path, runs: dict[str, QueryResults], summaries: dict[
         summaries: Run name to summary.
 
     Raises:
-        EvaluationError: The file cannot be written.
+        EvaluationError: A summary lacks figures, or the file cannot be written.
     """
+    for name, summary in summaries.items():
+        _check_summary(name, summary)
     first = next(iter(summaries.values()))
     view: MapTopView | None
     try:
@@ -87,6 +89,20 @@ def write_comparison(path: Path, runs: dict[str, QueryResults], summaries: dict[
         *_common_parts(runs, summaries, view),
     ]
     _write(path, page.page(" compared with ".join(runs), "Comparison of evaluations", parts))
+
+
+def _check_summary(name: str, summary: dict[str, Any]) -> None:
+    """Raises ``EvaluationError`` unless a summary has all figures that a comparison shows."""
+    try:
+        for rows in (tables.main_rows, tables.calibration_rows, tables.latency_rows):
+            rows({name: summary})
+        texts = [*summary["notes"], *summary["findings"], *summary["reasons"].keys(), summary["about"]["map"]["path"]]
+        whole = all(isinstance(text, str) for text in texts)
+        _short_images(summary), summary["about"]["seed"]
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise EvaluationError(f"run {name}: its summary.json is damaged or of another version: evaluate again")
 
 
 def _common_parts(

@@ -54,16 +54,24 @@ class KaptureSource(TriangulatedSource):
             del files["rigs"]  # cameras without a rig need none
         self.images = sensors / "records_data"
         self.cameras = _read_sensors(files["sensors"])
-        self.poses = {
-            (_stamp(stamp, files["trajectories"]), device): pose
+        poses = [
+            ((_stamp(stamp, files["trajectories"]), device), pose)
             for stamp, device, *pose in _rows(files["trajectories"], 9)
-        }
+        ]
+        self.poses = dict(poses)
         self.rigs: dict[str, list[tuple[str, list[str]]]] = {}
         for rig, sensor, *pose in _rows(files["rigs"], 9) if "rigs" in files else ():
             self.rigs.setdefault(sensor, []).append((rig, pose))
         records = files["records_camera"]
         rows = [(_stamp(stamp, records), device, image) for stamp, device, image, *_ in _rows(records, 3)]
         self.records = {name: (stamp, device) for stamp, device, name in sorted(rows)}
+        repeated = (
+            ("trajectories.txt", "the last of a device and time", len(poses) - len(self.poses)),
+            ("records_camera.txt", "the latest of an image", len(rows) - len(self.records)),
+        )
+        self.counts = tuple(
+            ("repeated lines", f"{count} of {file}, {used} is used") for file, used, count in repeated if count
+        )
         self.list = None if list_path is None else read_list(list_path)
         self._digest = digest(*files.values())
 

@@ -123,9 +123,11 @@ class PosedImageSource(MapSource):
 
     Attributes:
         T_pose_cam: [4, 4] pose of the camera's optical frame in the frame whose poses the source has.
+        frame_warning: Why the poses are probably not those of the optical frame; for users who have not said of what.
     """
 
     T_pose_cam: npt.NDArray[np.float64] | None = None
+    frame_warning: str = ""
 
     @abstractmethod
     def pose(self, name: str) -> tuple[int, npt.NDArray[np.float64]]:

@@ -38,11 +38,20 @@ _SMALLEST = (("ns", 1e17), ("us", 1e14), ("ms", 1e11))
 """Stamps of at least this size are in the unit: as seconds they would be later than the year 5000."""
 _DECISIVE = 0.9
 """Share of the lines that must agree with a column order."""
+_EUROC_COLUMNS = 17
+"""Columns of EuRoC's ground truth: stamp, pose, velocity and two biases."""
+_MATRIX_NUMBERS = (12, 16)
+"""Numbers of a matrix of 3 or 4 rows of 4, as KITTI writes poses."""
 
 _STAMP_WORD = re.compile(r"(?:t|time|timestamp|time_stamp|stamp|sec|secs|seconds)(?:_?(s|sec|ns|nsec|us|ms))?")
-_PREFIX, _MIDDLE = r"(?:.*[._/])?", r"[._]?(?:[a-z]+[._])*"
-_QUATERNION_WORD = re.compile(rf"{_PREFIX}(?:quaternion|quat|q|orientation|rotation|rot){_MIDDLE}([xyzw])")
-_POSITION_WORD = re.compile(rf"(?:{_PREFIX}(?:position|translation|trans|pos|p|t){_MIDDLE})?([xyz])")
+_NANOSECONDS_WORD = re.compile(r"(?:.*[._/])?(?:nsecs?|nanosecs?|nanoseconds?)")
+_PREFIX, _MIDDLE, _BEHIND_LETTER = r"(?:.*[._/])?", r"[._]?(?:[a-z]+[._])*", r"(?:[._](?:[a-z]+[._])*)?"
+_QUATERNION_WORD = re.compile(
+    rf"{_PREFIX}(?:(?:quaternion|quat|orientation|rotation|rot){_MIDDLE}|q{_BEHIND_LETTER})([xyzw])"
+)
+_POSITION_WORD = re.compile(
+    rf"(?:{_PREFIX}(?:(?:position|translation|trans|pos){_MIDDLE}|[pt]{_BEHIND_LETTER}))?([xyz])"
+)
 
 
 @dataclass(frozen=True)
@@ -120,6 +129,9 @@ def recognise_columns(
 
     Returns:
         The columns. TUM's, if nothing shows another order.
+
+    Raises:
+        ImportSourceError: The lines contain matrices, or stamps in two columns.
     """
     inverse = convention.direction == MAP_TO_CAMERA
     lengths = [len(row) for row in rows]
@@ -135,8 +147,9 @@ def recognise_columns(
         order, unit = named
         reason = "by the header"
     elif len(numbers):
-        order, reason = _columns_by_numbers(rows, numbers)
-    unit = unit or _unit_by_size(numbers, order[0])
+        _refuse_matrices(numbers)
+        order, reason = _columns_by_numbers(numbers)
+    unit = unit or _unit_by_size([row[order[0]] for row in rows if len(row) == count >= 8])
     return PoseColumns(order, count if count >= 8 else 8, unit, inverse, reason)
 
 
@@ -159,14 +172,32 @@ def _numbers(rows: Sequence[Sequence[str]], count: int) -> npt.NDArray[np.float6
     return finite
 
 
+def _refuse_matrices(numbers: npt.NDArray[np.float64]) -> None:
+    """Raises ``ImportSourceError`` if lines consist of a matrix, with or without a stamp ahead of its numbers."""
+    count = numbers.shape[1]
+    size = next((size for size in _MATRIX_NUMBERS if size <= count <= size + 1), None)
+    if size is None:
+        return
+    R = numbers[:, -size:][:, :12].reshape(-1, 3, 4)[:, :, :3]
+    rotations = np.abs(R @ R.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2)) <= 2 * QUATERNION_LENGTH_TOLERANCE
+    if rotations.mean() >= _DECISIVE:
+        raise ImportSourceError(
+            f"the poses are matrices of {size} numbers (as KITTI's), expected lines of t x y z qx qy qz qw"
+        )
+
+
 def _columns_by_header(headers: Sequence[str], count: int) -> tuple[tuple[int, ...], str] | None:
     """Order and unit of the stamps, from the nearest line that names all columns once; unit empty if it names none."""
     for line in reversed(headers):
-        line = line.strip().lstrip("#").lower()
+        line = line.strip().lstrip("#%").lower()  # %: rostopic echo -p
         unit = re.search(r"[\[(](ns|us|ms|s)[\])]", line)
         words = split_fields(re.sub(r"[\[(].*?[\])]", " ", line))
         found = [_column_name(word) for word in words]
         if len(words) == count and all(found.count(name) == 1 for name in _NAMES):
+            if any(map(_NANOSECONDS_WORD.fullmatch, words)):
+                raise ImportSourceError(
+                    f"stamps in two columns are not supported, write one of nanoseconds: {line[:80]!r}"
+                )
             suffix = _STAMP_WORD.fullmatch(words[found.index("t")])
             named = (suffix and suffix[1] or "").replace("sec", "s")
             return tuple(found.index(name) for name in _NAMES), named or (unit[1] if unit else "")
@@ -184,12 +215,12 @@ def _column_name(word: str) -> str:
     return match[1] if match else "qw" if word == "w" else ""
 
 
-def _columns_by_numbers(rows: Sequence[Sequence[str]], numbers: npt.NDArray[np.float64]) -> tuple[tuple[int, ...], str]:
+def _columns_by_numbers(numbers: npt.NDArray[np.float64]) -> tuple[tuple[int, ...], str]:
     """The order that the numbers show, and how; TUM's and an empty reason if they show none."""
     if _share_of_unit_length(numbers[:, 4:8]) < _DECISIVE <= _share_of_unit_length(numbers[:, 1:5]):
         return _ROTATION_FIRST, "the unit quaternion is ahead of the position"
-    if numbers.shape[1] > 8 and np.median(numbers[:, 0]) >= _SMALLEST[0][1]:
-        return _W_FIRST, "EuRoC's columns: nanoseconds and more than 8 columns"
+    if numbers.shape[1] == _EUROC_COLUMNS and np.median(numbers[:, 0]) >= _SMALLEST[0][1]:
+        return _W_FIRST, f"EuRoC's columns: nanoseconds and {_EUROC_COLUMNS} columns"
     position, quaternion = numbers[0, 1:4], numbers[0, 4:8]
     if np.abs(position).max() < 1e-6 and np.abs(np.abs(quaternion) - [1, 0, 0, 0]).max() < 1e-6:
         return _W_FIRST, "the first pose is the identity with w first"
@@ -200,7 +231,9 @@ def _share_of_unit_length(quaternions: npt.NDArray[np.float64]) -> float:
     return float((np.abs(np.linalg.norm(quaternions, axis=1) - 1) <= QUATERNION_LENGTH_TOLERANCE).mean())
 
 
-def _unit_by_size(numbers: npt.NDArray[np.float64], column: int) -> str:
+def _unit_by_size(stamps: Sequence[str]) -> str:
     """The unit in which the middle stamp lies in this century, or ``s``."""
-    middle = float(np.median(np.abs(numbers[:, column]))) if len(numbers) else 0.0
+    values = np.array([float(stamp) for stamp in stamps if is_number(stamp)])
+    values = np.abs(values[np.isfinite(values)])
+    middle = float(np.median(values)) if len(values) else 0.0
     return next((unit for unit, smallest in _SMALLEST if middle >= smallest), "s")

@@ -77,13 +77,16 @@ def read_text_trajectory(path: Path | str, convention: PoseConvention = PoseConv
         direction of the file.
 
     Raises:
-        ImportSourceError: The file cannot be read.
+        ImportSourceError: The file cannot be read, or its lines contain matrices, or stamps in two columns.
     """
     entries = without_header(numbered_entries(path))
     first = entries[0][0] if entries else 0
     headers = [text for number, text in numbered_lines(path) if number < first]
     rows = [split_fields(text) for _, text in entries]
-    columns = recognise_columns(rows, headers, convention)
+    try:
+        columns = recognise_columns(rows, headers, convention)
+    except ImportSourceError as error:
+        raise ImportSourceError(f"{path}: {error}") from None
     lines = []
     for (number, text), fields in zip(entries, rows):
         try:
@@ -114,7 +117,8 @@ def parse_tum_pose(line: str) -> tuple[int, npt.NDArray[np.float64]]:
 def _parse_fields(fields: Sequence[str], line: str, columns: PoseColumns) -> tuple[int, npt.NDArray[np.float64]]:
     """Stamp in nanoseconds, and [7] x y z qx qy qz qw of the camera in the map; raises as ``parse_tum_pose``."""
     if len(fields) != columns.count:
-        raise ImportSourceError(f"pose has {len(fields)} numbers, expected t x y z qx qy qz qw: {line[:80]!r}")
+        expected = "t x y z qx qy qz qw" if columns.count == 8 else f"{columns.count} as in most lines"
+        raise ImportSourceError(f"pose has {len(fields)} numbers, expected {expected}: {line[:80]!r}")
     try:
         values = np.array([float(fields[column]) for column in columns.order[1:]])
     except ValueError:

@@ -77,7 +77,9 @@ def merge_maps(
         _check_compatible(stores)
         copies, same, clashes = _choose_keyframes(stores, on_clash)
         source = {"importer": "map merge", "maps": [provenance(store) for store in stores]}
-        with derived_map(output, stores[0].metadata(), source, force) as merged:
+        warnings = dict.fromkeys(filter(None, (store.metadata().get("warning") for store in stores)))
+        metadata = {**stores[0].metadata(), "warning": "; ".join(warnings)}
+        with derived_map(output, metadata, source, force) as merged:
             copy_keyframes(merged, tqdm(copies, unit="keyframe", desc="merge", disable=not progress))
     return MergeReport(Path(output), len(copies), same, tuple(clashes))
 

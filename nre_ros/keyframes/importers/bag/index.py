@@ -43,12 +43,14 @@ class RecordedImage:
     Attributes:
         log_time: Nanoseconds when the message was recorded.
         frame: Its frame.
+        has_stamp: Whether its stamp is its own; otherwise the time of its recording.
         poses: Frame that may be the map's -> pose of the camera [4, 4] in it.
         errors: Frame that may be the map's -> why there is no pose in it.
     """
 
     log_time: int
     frame: str
+    has_stamp: bool = True
     poses: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
 
@@ -140,7 +142,7 @@ class BagIndexer:
                 if stamp in self._index.images:
                     self._index.repeated += 1
                 else:
-                    self._index.images[stamp] = RecordedImage(log_time, _frame(message))
+                    self._index.images[stamp] = RecordedImage(log_time, _frame(message), header_stamp(message) != 0)
                     waiting.append(stamp)
             else:
                 self._index.depths[stamp_in_recording(message, log_time)] = log_time, _frame(message)
@@ -232,7 +234,7 @@ class BagIndexer:
                     continue
                 if is_optical_of_body(T):
                     return (
-                        f"warning: the images carry frame {frame}, which by TF is no optical frame: its x axis looks along "
+                        f"the images carry frame {frame}, which by TF is no optical frame: its x axis looks along "
                         f"the optical axis of {name}. If the images are those of {name}, poses are turned by 120 degrees: "
                         f"give {extrinsics_option(T)}"
                     )

@@ -49,6 +49,7 @@ class BagRecording:
         topics: The topics that are used.
         counts: What happened to how many images: rows for the closing table.
         notes: What the user should know, one line each.
+        frame_warning: Which optical frame the images should carry in place of the frame of a body; empty if none.
 
     Raises:
         ImportSourceError: The bag cannot be read, or topics, camera or poses are missing.
@@ -90,10 +91,10 @@ class BagRecording:
             self.topics.note(),
             f"{len(self.names)} images, poses in frame {self.frame_id}",
             *(f"bag {self.path}: {line}" for line in (*problems, *self._index.damage)),
-            *([self._index.frame_warning] if self._index.frame_warning else []),
             *(line for topic, history in self._histories() for line in history.notes(topic)),
         )
         self.counts = self._image_counts()
+        self.frame_warning = self._index.frame_warning
 
     def describe(self) -> dict[str, Any]:
         """Returns what the images and their poses depend on, as plain JSON values."""
@@ -133,7 +134,8 @@ class BagRecording:
             name: Name of the image.
         """
         stamp = self._stamps[name]
-        return self._cameras.at(stamp, self._index.images[stamp].log_time)
+        entry = self._index.images[stamp]
+        return self._cameras.at(stamp if entry.has_stamp else 0, entry.log_time)
 
     def image(self, name: str) -> npt.NDArray[np.uint8]:
         """Returns the pixels of an image.
@@ -166,7 +168,10 @@ class BagRecording:
         depth_stamp = int(self._depth_stamps[nearest_stamp(self._depth_stamps, stamp, MAX_DEPTH_OFFSET)])
         log_time, frame = self._index.depths[depth_stamp]
         depth = depth_array(self._message(self.topics.depth, log_time, depth_stamp), self._depth_scale)
-        depth_camera = None if self._depth_cameras is None else self._depth_cameras.at(depth_stamp, log_time)
+        info_stamp = (
+            0 if depth_stamp == log_time else depth_stamp
+        )  # without a stamp the time of recording stands for it
+        depth_camera = None if self._depth_cameras is None else self._depth_cameras.at(info_stamp, log_time)
         return self._registered(depth, frame, depth_camera, self._index.images[stamp].frame, self.camera(name))
 
     def depth_scale(self) -> float | None:

@@ -36,7 +36,7 @@ class _BagSource(PosedImageSource):
     def __init__(self, recording: BagRecording) -> None:
         super().__init__()
         self.recording, self.notes, self.frame_id = recording, recording.notes, recording.frame_id
-        self.counts = recording.counts
+        self.counts, self.frame_warning = recording.counts, recording.frame_warning
 
     def close(self) -> None:
         """Closes the bag; see ``MapSource``."""

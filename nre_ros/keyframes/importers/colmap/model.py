@@ -27,7 +27,10 @@ from nre_ros.keyframes.importers.text_files import check_folder
 
 _SUFFIXES = (".bin", ".txt")
 _SAME_POSE = 1e-3
-"""Poses whose matrices differ by less than this, relative to the distance from the origin, are the same."""
+"""Poses are the same if their rotations differ by less than this (matrices), and their positions by less than this share of
+the model's extent, or by rounding (``_ROUNDING``)."""
+_ROUNDING = 1e-8
+"""Of positions, relative to the distance from the origin."""
 
 
 @dataclass(frozen=True)
@@ -220,16 +223,21 @@ def _values_or_none(poses: RigPoses, image: ModelImage) -> npt.NDArray[np.float6
 
 def _differences(values: Mapping[str, npt.NDArray[np.float64]], images: Mapping[str, ModelImage]) -> tuple[int, float]:
     """Number of images whose pose differs from the one in ``images``, and the largest distance of the positions."""
-    count, farthest = 0, 0.0
+    pairs = []
     for name in values.keys() & images.keys():
         try:
-            a, b = _matrix(values[name]), _matrix(images[name].values)
+            pairs.append((_matrix(values[name]), _matrix(images[name].values)))
         except PoseError:
             continue  # reported when the image itself is imported
-        if np.abs(a - b).max() > _SAME_POSE * max(1.0, float(np.abs(a[:3, 3]).max())):
-            count += 1
-            farthest = max(farthest, float(np.linalg.norm(a[:3, 3] - b[:3, 3])))
-    return count, farthest
+    if not pairs:
+        return 0, 0.0
+    a, b = np.array(pairs).swapaxes(0, 1)
+    places = b[:, :3, 3]
+    extent = float(np.linalg.norm(places - np.median(places, axis=0), axis=1).max())
+    apart = np.linalg.norm(a[:, :3, 3] - places, axis=1)
+    limits = np.maximum(_SAME_POSE * max(extent, 1.0), _ROUNDING * np.linalg.norm(places, axis=1))
+    differing = (np.abs(a - b)[:, :3, :3].max(axis=(1, 2)) > _SAME_POSE) | (apart > limits)
+    return int(differing.sum()), float(apart[differing].max(initial=0.0))
 
 
 def _matrix(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nre_ros.errors import NreError
-from nre_ros.geometry import Camera, camera_warnings
+from nre_ros.geometry import Camera, describe_unusual_cameras
 from nre_ros.keyframes.building.builder import DEPTH_RANGE
 from nre_ros.keyframes.importers.map_source import MapSource, PosedImageSource
 from nre_ros.keyframes.importers.pose_agreement.agreement import AGREEING, agreements
@@ -51,6 +51,7 @@ class PoseCheck:
         median_depth: Median depth of the matches in metres; nan without depth.
         depth_unit: Depth value of one metre as the source was read; None if the user cannot choose it.
         T_pose_cam: [4, 4] pose of the camera in the frame of the poses, as the user gave it; None if not.
+        has_pose_frame: Whether the user can say what the poses are of (``--pose-frame``, ``--extrinsics``).
         camera_warnings: What is unusual about the cameras, one line each.
     """
 
@@ -61,6 +62,7 @@ class PoseCheck:
     median_depth: float = float("nan")
     depth_unit: float | None = None
     T_pose_cam: npt.NDArray[np.float64] | None = None
+    has_pose_frame: bool = True
     camera_warnings: tuple[str, ...] = ()
 
     @property
@@ -104,7 +106,8 @@ class PoseCheck:
         found = [cure for mistake, cure in _CURES.items() if mistake in cause.mistakes]
         if cause.T_pose_cam is not None:
             T = cause.T_pose_cam if self.T_pose_cam is None else self.T_pose_cam @ cause.T_pose_cam
-            found.append(f"{extrinsics_option(T)} (as measured); or poses of the camera's optical frame")
+            option = f"{extrinsics_option(T)} (as measured); or " if self.has_pose_frame else ""
+            found.append(f"{option}poses of the camera's optical frame")
         if cause.depth_scale != 1.0:
             unit, factor = self.depth_unit, 1 / cause.depth_scale
             found.append(
@@ -125,14 +128,22 @@ def check_poses(source: MapSource, anchors: int = ANCHORS) -> PoseCheck:
     """
     names = list(dict.fromkeys(source.names()))
     poses, cameras = _poses_and_cameras(source, names)
-    warnings = tuple(
-        f"camera of {name}: {warning}" for camera, name in cameras.items() for warning in camera_warnings(camera)
-    )
+    warnings = tuple(describe_unusual_cameras((name, camera) for camera, name in cameras.items()))
     if np.isfinite(poses).all((1, 2)).sum() < 2:
         return PoseCheck(0, 0, why_not="fewer than two images have a pose", camera_warnings=warnings)
-    check = judge(PairFinder(source, names, poses).find(anchors), poses)
-    T_pose_cam = source.T_pose_cam if isinstance(source, PosedImageSource) else None
-    return replace(check, depth_unit=source.depth_unit(), T_pose_cam=T_pose_cam, camera_warnings=warnings)
+    finder = PairFinder(source, names, poses)
+    check = judge(finder.find(anchors), poses)
+    if not check.pairs and finder.unusable:
+        name, reason = next(iter(finder.unusable.items()))
+        why_not = f"{len(finder.unusable)} images cannot be compared, the first: {name}: {reason}"
+        check = replace(check, why_not=why_not)
+    return replace(
+        check,
+        depth_unit=source.depth_unit(),
+        T_pose_cam=source.T_pose_cam if isinstance(source, PosedImageSource) else None,
+        has_pose_frame=isinstance(source, PosedImageSource),
+        camera_warnings=warnings,
+    )
 
 
 def judge(pairs: Sequence[ImagePair], poses: npt.NDArray[np.float64], explain: bool = True) -> PoseCheck:

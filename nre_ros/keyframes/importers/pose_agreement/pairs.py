@@ -21,6 +21,7 @@ from nre_ros.errors import NreError
 from nre_ros.geometry import Camera, rotation_angle
 from nre_ros.images import check_image_size
 from nre_ros.keyframes.building.multiview.views import grey_image, likely_neighbours
+from nre_ros.keyframes.importers.image_files import check_depth_size
 from nre_ros.keyframes.importers.map_source import MapSource
 from nre_ros.sampling import evenly_spaced_indices
 
@@ -90,10 +91,14 @@ class PairFinder:
         source: Where the images come from.
         names: Names of the images, in the source's order.
         poses: [V, 4, 4] their poses; nan for an image without a pose.
+
+    Attributes:
+        unusable: Name of an image that cannot be compared -> the reason.
     """
 
     def __init__(self, source: MapSource, names: Sequence[str], poses: npt.NDArray[np.float64]) -> None:
         self._source, self._names, self._poses = source, names, poses
+        self.unusable: dict[str, str] = {}
         self._keypoints: OrderedDict[int, _Keypoints | None] = OrderedDict()
         self._sift = cv2.SIFT.create(nfeatures=_MAX_KEYPOINTS)
 
@@ -189,8 +194,9 @@ class PairFinder:
         if index not in self._keypoints:
             try:
                 self._keypoints[index] = self._detect(self._names[index])
-            except NreError:
+            except NreError as error:
                 self._keypoints[index] = None
+                self.unusable[self._names[index]] = str(error)
             while len(self._keypoints) > _CACHED:
                 self._keypoints.popitem(last=False)
         return self._keypoints[index]
@@ -201,6 +207,8 @@ class PairFinder:
         camera, image = known[1], self._source.image_to_check(name)
         check_image_size(image, camera)
         depth = self._source.depth_to_check(name)
+        if depth is not None:
+            check_depth_size(depth, camera.width, camera.height, "its camera has")
         grey = grey_image(image)
         scale = min(1.0, _MAX_SIDE / max(grey.shape))
         if scale < 1:

@@ -44,7 +44,7 @@ def rgbd_folder_source(
     seven_scenes = is_seven_scenes(folder)
     if sequences and not seven_scenes:
         raise ImportSourceError(f"{folder} is not in the layout of 7-Scenes, which alone has sequences ({sequences!r})")
-    if depth_scale and seven_scenes:
+    if depth_scale is not None and seven_scenes:
         raise ImportSourceError(f"{folder} is in the layout of 7-Scenes, whose depth is in millimetres: no depth scale")
     if convention != PoseConvention() and seven_scenes:
         raise ImportSourceError(f"{folder} is in the layout of 7-Scenes, whose poses are matrices: no pose format")
@@ -54,7 +54,7 @@ def rgbd_folder_source(
         return SevenScenesSource(folder, sequences or "train", cameras)
     if all((folder / name).exists() for name in _PLAIN_FOLDER):
         images, depth, poses, names, own_cameras = (folder / name for name in _PLAIN_FOLDER)
-        scale = depth_scale or 1000.0
+        scale = 1000.0 if depth_scale is None else depth_scale
         return RgbdFolderSource(images, depth, poses, names, cameras or own_cameras, scale, convention)
     raise ImportSourceError(
         f"{folder} is neither a TUM RGB-D sequence ({', '.join(tum.FILES)}) nor 7-Scenes (seq-01, ...) nor has it "

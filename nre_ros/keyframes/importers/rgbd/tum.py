@@ -74,7 +74,10 @@ class TumSource(DepthSource):
         self.folder = Path(folder)
         self.only_camera = _camera_of(self.folder) if cameras is None else only_camera(cameras)
         self.depth_scale = check_depth_scale(DEPTH_SCALE if depth_scale is None else depth_scale)
-        self.stamps = {name: stamp for stamp, name in _stamped_files(self.folder / "rgb.txt")}
+        images = _stamped_files(self.folder / "rgb.txt")
+        self.stamps = {name: stamp for stamp, name in images}
+        if repeated := len(images) - len(self.stamps):
+            self.counts = (("repeated lines", f"{repeated} of rgb.txt, the last line of an image is used"),)
         depths = sorted(_stamped_files(self.folder / "depth.txt"))
         self._depth_stamps = np.array([stamp for stamp, _ in depths], dtype=np.int64)
         self._depth_names = [name for _, name in depths]
