@@ -351,6 +351,7 @@ class Trainer:
             "identity": self._objective.identity,
             "config": asdict(self._config),
             "pairs_seed": self._pairs.seed,
+            "data": self._pairs.identity,
             "step": self.step,
             "objective": self._objective.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -372,6 +373,7 @@ class Trainer:
         expected = {
             "identity": self._objective.identity,
             "pairs_seed": self._pairs.seed,
+            "data": self._pairs.identity,
             "validation": _identity(self._validation),
         }
         for name, value in expected.items():
