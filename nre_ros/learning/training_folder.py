@@ -218,7 +218,7 @@ def draw_losses(losses: Mapping[str, npt.NDArray[np.float64]], path: Path) -> No
         return
     steps = losses["step"]
     figure = Figure(figsize=(10, 3.2 * math.ceil(len(names) / 2)), layout="constrained")
-    axes = figure.subplots(math.ceil(len(names) / 2), 2, squeeze=False).flat
+    axes = list(figure.subplots(math.ceil(len(names) / 2), 2, squeeze=False).flat)
     for axis in axes:
         axis.set_visible(False)
     for axis, name in zip(axes, names):
