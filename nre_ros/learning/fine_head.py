@@ -9,22 +9,15 @@ and ends with a 1x1 convolution. The fine early maps know where an edge lies; th
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 
-from nre_ros.errors import WeightsError
 from nre_ros.features import FeatureMap
 from nre_ros.features.xfeat import FirstPass
-from nre_ros.learning.tensor_file import read_tensors, write_tensors
+from nre_ros.learning.head import Head
 
 STACKED_CHANNELS = 4 * 8 + 24 + 24 + 64 + 64
 """Channels of ``stack_maps``."""
-_FORMAT = "nre_ros fine head 1"
-_START_TEMPERATURE = 0.1
-_WIDEST = 1024
 
 
 def stack_maps(maps: FirstPass) -> torch.Tensor:
@@ -44,7 +37,7 @@ def stack_maps(maps: FirstPass) -> torch.Tensor:
     return stacked[:, :, :rows, :columns].contiguous()
 
 
-class FineHead(torch.nn.Module):
+class FineHead(Head):
     """The head, on the maps of ``stack_maps``.
 
     Args:
@@ -52,29 +45,19 @@ class FineHead(torch.nn.Module):
         width: Channels between the convolutions.
         seed: Decides the weights at the start.
 
-    Attributes:
-        log_temperature: Logarithm of the temperature of the softmax, learned with the weights.
-
     Raises:
         WeightsError: A number of channels is out of its range.
     """
 
+    kind = "fine head"
+
     def __init__(self, channels: int = 32, width: int = 32, seed: int = 0):
-        super().__init__()
-        if not (1 <= channels <= _WIDEST and 1 <= width <= _WIDEST):
-            raise WeightsError(f"a fine head of {channels} channels and width {width}: 1 to {_WIDEST} are possible")
-        self.channels, self.width = channels, width
+        super().__init__(channels, width)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.reduce = torch.nn.Conv2d(STACKED_CHANNELS, width, 1)
             self.residuals = torch.nn.ModuleList(torch.nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
             self.expand = torch.nn.Conv2d(width, channels, 1)
-        self.log_temperature = torch.nn.Parameter(torch.tensor(math.log(_START_TEMPERATURE)))
-
-    @property
-    def temperature(self) -> torch.Tensor:
-        """Temperature of the softmax over the dot products of these features, without dimensions."""
-        return self.log_temperature.exp()
 
     def forward(self, stacked: torch.Tensor) -> torch.Tensor:
         """Computes the features of images of one size.
@@ -102,70 +85,3 @@ class FineHead(torch.nn.Module):
             ``[channels, rows, columns]`` features with cells of 4 pixels of the network's input.
         """
         return FeatureMap(self(stack_maps(maps))[0], maps.grid)
-
-    def save(self, path: Path | str, network_hash: str, description: str = "") -> None:
-        """Writes the weights; an earlier file stays until the new one is complete.
-
-        Args:
-            path: The file (safetensors).
-            network_hash: ``XFeatBackbone.network_hash`` of the network that the head was trained on.
-            description: How the weights were made.
-
-        Raises:
-            WeightsError: A weight is not finite, or the file cannot be written.
-        """
-        metadata = {
-            "format": _FORMAT,
-            "network": network_hash,
-            "channels": str(self.channels),
-            "width": str(self.width),
-            "description": description,
-        }
-        write_tensors(path, self.state_dict(), metadata)
-
-    @classmethod
-    def load(cls, path: Path | str, network_hash: str) -> FineHead:
-        """Reads weights from a file that may be anything.
-
-        Args:
-            path: The file.
-            network_hash: ``XFeatBackbone.network_hash`` of the network that the head is to be used on.
-
-        Returns:
-            The head, on the CPU.
-
-        Raises:
-            WeightsError: The file cannot be read, holds no fine head or damaged weights, or the head was trained on
-                another network.
-        """
-        state, metadata = read_tensors(path)
-        if metadata.get("format") != _FORMAT:
-            raise WeightsError(f"{path} holds no fine head: its format is {metadata.get('format', '')[:60]!r}")
-        if metadata.get("network") != network_hash:
-            found = metadata.get("network", "")[:16]
-            raise WeightsError(f"{path} was trained on other weights of XFeat ({found!r}, not {network_hash[:16]!r})")
-        head = cls(_number(metadata, "channels", path), _number(metadata, "width", path))
-        expected = head.state_dict()
-        for what, keys in (
-            ("lacks", expected.keys() - state.keys()),
-            ("has an unknown", state.keys() - expected.keys()),
-        ):
-            if keys:
-                raise WeightsError(f"{path} {what} tensor {min(keys)!r} (and {len(keys) - 1} more)")
-        for key, tensor in state.items():
-            if tensor.shape != expected[key].shape:
-                raise WeightsError(
-                    f"{path}: tensor {key!r} is {list(tensor.shape)}, expected {list(expected[key].shape)}"
-                )
-        head.load_state_dict(state)
-        temperature = float(head.temperature.detach())
-        if not 1e-4 <= temperature <= 1e4:
-            raise WeightsError(f"{path}: a temperature of {temperature:.3g} is none of unit-length features")
-        return head
-
-
-def _number(metadata: dict[str, str], name: str, path: Path | str) -> int:
-    text = metadata.get(name, "")
-    if not (text.isascii() and text.isdigit() and len(text) <= 4):
-        raise WeightsError(f"{path}: {name} is {text[:20]!r}, expected a number")
-    return int(text)
