@@ -10,7 +10,7 @@ import torch
 
 from nre_ros.features.base import sample_descriptors
 from nre_ros.features.xfeat import XFeatBackbone
-from nre_ros.learning.fine_head import FineHead
+from nre_ros.features.fine_head import FineHead
 from nre_ros.learning.losses import PRIOR_REACH, FineLoss, FineNRELoss, draw_priors
 from nre_ros.learning.pairs import TrainingPair
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from nre_ros.errors import WeightsError
 from nre_ros.features import FeatureMap
 from nre_ros.features.xfeat import FirstPass
-from nre_ros.learning.tensor_file import read_tensors, write_tensors
+from nre_ros.features.tensor_file import read_tensors, write_tensors
 
 STACKED_CHANNELS = 4 * 8 + 24 + 24 + 64 + 64
 """Channels of ``stack_maps``."""
