@@ -12,14 +12,14 @@ from skimage import data
 
 from nre_ros.errors import TrainingError, WeightsError
 from nre_ros.features import FeatureGrid, FeatureMap
+from nre_ros.features.coarse_head import CoarseHead, coarse_maps
+from nre_ros.features.fine_head import FineHead
+from nre_ros.features.tensor_file import write_tensors
 from nre_ros.features.xfeat import XFeatBackbone
-from nre_ros.learning.coarse_head import CoarseHead, coarse_maps
-from nre_ros.learning.fine_head import FineHead
 from nre_ros.learning.losses import CoarseNRELoss
 from nre_ros.learning.objectives import CoarseHeadObjective, coarse_pair_losses
 from nre_ros.learning.pair_sources import PhotographPairs, TrainingPairs
 from nre_ros.learning.pairs import TrainingPair
-from nre_ros.learning.tensor_file import write_tensors
 from nre_ros.learning.trainer import Trainer, TrainingConfig
 
 NETWORK = "ab" * 32

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from checkpoint_samples import checkpoint, formula_network
+from nre_ros.cli.main import main
 from skimage import data
 
-from nre_ros.cli.main import main
 from nre_ros.errors import TrainingError, WeightsError
 from nre_ros.features.checkpoint import parse_checkpoint, read_checkpoint
 from nre_ros.features.inception import fuse_batch_norms

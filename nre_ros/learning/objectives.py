@@ -13,9 +13,9 @@ import torch
 from nre_ros.errors import TrainingError
 from nre_ros.features import FeatureMap
 from nre_ros.features.base import sample_descriptors
+from nre_ros.features.coarse_head import CoarseHead
+from nre_ros.features.fine_head import FineHead
 from nre_ros.features.xfeat import XFeatBackbone
-from nre_ros.learning.coarse_head import CoarseHead
-from nre_ros.learning.fine_head import FineHead
 from nre_ros.learning.losses import PRIOR_REACH, CoarseNRELoss, FineLoss, FineNRELoss, draw_priors
 from nre_ros.learning.pairs import TrainingPair
 

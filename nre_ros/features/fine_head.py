@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from nre_ros.features import FeatureMap
+from nre_ros.features.head import Head
 from nre_ros.features.xfeat import FirstPass
-from nre_ros.learning.head import Head
 
 STACKED_CHANNELS = 4 * 8 + 24 + 24 + 64 + 64
 """Channels of ``stack_maps``."""

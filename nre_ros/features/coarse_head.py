@@ -14,10 +14,12 @@ import torch.nn.functional as F
 
 from nre_ros.errors import WeightsError
 from nre_ros.features import FeatureMap
-from nre_ros.features.xfeat import FirstPass, XFeatBackbone
-from nre_ros.learning.head import Head
+from nre_ros.features.head import Head
+from nre_ros.features.xfeat import FirstPass
 
-_CHANNELS = XFeatBackbone.coarse_channels
+_CHANNELS = 64
+_START_TEMPERATURE = 0.03
+"""Those of XFeat's own coarse map."""
 _DILATIONS = (1, 2, 4)
 
 
@@ -36,7 +38,7 @@ class CoarseHead(Head):
     kind = "coarse head"
 
     def __init__(self, channels: int = _CHANNELS, width: int = 64, seed: int = 0):
-        super().__init__(channels, width, XFeatBackbone.coarse_temperature)
+        super().__init__(channels, width, _START_TEMPERATURE)
         if channels != _CHANNELS:
             raise WeightsError(f"a coarse head of {channels} channels: XFeat's coarse map has {_CHANNELS}")
         with torch.random.fork_rng(devices=[]):

@@ -11,7 +11,7 @@ from typing import ClassVar, TypeVar
 import torch
 
 from nre_ros.errors import WeightsError
-from nre_ros.learning.tensor_file import read_tensors, write_tensors
+from nre_ros.features.tensor_file import read_tensors, write_tensors
 
 _WIDEST = 1024
 HeadType = TypeVar("HeadType", bound="Head")
