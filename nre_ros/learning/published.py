@@ -32,6 +32,7 @@ from nre_ros.learning.pairs import TrainingPair
 
 _MAX_SIDE = 1600
 _WINDOW_SIZE = 16
+_MEASURED_CELLS = 500
 _PRIOR_REACH = 4.0
 """Fine cells: half a coarse cell of the published networks."""
 
@@ -127,8 +128,8 @@ def random_network(
 ) -> InceptionNetwork:
     """Makes a network with random weights, from which training can begin.
 
-    The statistics of the batch normalisations are measured on images, layer after layer. The last scale is chosen so
-    that dot products of features of different places have a standard deviation near 1: they are the logits of a softmax.
+    The statistics of the batch normalisations are measured on images, layer after layer. Then the last scale is chosen
+    so that dot products of an image's features have a standard deviation of 1: they are the logits of a softmax.
 
     Args:
         level: ``coarse`` or ``fine``.
@@ -156,12 +157,21 @@ def random_network(
     network.to(device).train()
     norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
-    torch.nn.init.constant_(norms[-1].weight, network.channels**-0.25)
-    for norm in norms:
-        norm.momentum = None  # the mean over all images
+    inputs = [normalised_rgb(check_image(image), device) for image in images]
     with torch.no_grad():
-        for image in images:
-            network(normalised_rgb(check_image(image), device))
-    for norm, momentum in zip(norms, momenta):
-        norm.momentum = momentum
-    return network.eval()
+        for norm in norms:
+            norm.momentum = None  # the mean over all images
+        for rgb in inputs:
+            network(rgb)
+        for norm, momentum in zip(norms, momenta):
+            norm.momentum = momentum
+        network.eval()
+        products = [(cells := _few_cells(network(rgb))).T @ cells for rgb in inputs]
+        norms[-1].weight /= torch.cat([product.flatten() for product in products]).std().clamp_min(1e-6).sqrt()
+    return network
+
+
+def _few_cells(features: torch.Tensor) -> torch.Tensor:
+    """Some cells [C, N] of features [1, C, H, W], evenly distributed."""
+    cells = features[0].flatten(1)
+    return cells[:, :: 1 + cells.shape[1] // _MEASURED_CELLS]
