@@ -63,7 +63,7 @@ class CoarseHead(Head):
         x = F.relu(self.reduce(maps))
         for convolution in self.residuals:
             x = F.relu(x + convolution(x))
-        return F.normalize(maps[:, -_CHANNELS:] + self.expand(x), dim=1)
+        return F.normalize(maps[:, -_CHANNELS:] + self.expand(x).float(), dim=1)
 
     def feature_map(self, maps: FirstPass) -> FeatureMap:
         """Computes the coarse features of one image.

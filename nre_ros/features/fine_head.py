@@ -72,7 +72,7 @@ class FineHead(Head):
         x = F.relu(self.reduce(stacked))
         for convolution in self.residuals:
             x = F.relu(x + convolution(x))
-        x = self.expand(x)
+        x = self.expand(x).float()  # of mixed precision
         return F.normalize(x - x.mean((2, 3), keepdim=True), dim=1)
 
     def feature_map(self, maps: FirstPass) -> FeatureMap:

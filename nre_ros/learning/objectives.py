@@ -8,6 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from nre_ros.errors import TrainingError
@@ -46,6 +47,17 @@ class Objective(torch.nn.Module, ABC):
             Name -> loss without dimensions; ``total`` is minimised, and the others are shown. ``total`` is NaN where
             the network's features are not finite. None where too few points take part.
         """
+
+
+def pair_generator(seed: int, index: int) -> torch.Generator:
+    """Returns the random numbers of one pair of one training.
+
+    Args:
+        seed: Of the training.
+        index: Number of the pair.
+    """
+    state = np.random.SeedSequence([seed, index, 4]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state) >> 1)
 
 
 class FineHeadObjective(Objective):

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 
 from nre_ros.errors import TrainingError, WeightsError
-from nre_ros.features.base import check_image
+from nre_ros.features.base import FeatureMap, check_image
 from nre_ros.features.checkpoint import checkpoint_bytes
 from nre_ros.features.inception import InceptionNetwork
 from nre_ros.features.nre_backbone import image_side, network_features, normalised_rgb
@@ -91,10 +91,11 @@ class PublishedObjective(Objective):
         return self
 
     def pair_losses(self, pair: TrainingPair, generator: torch.Generator) -> dict[str, torch.Tensor] | None:
-        maps = [
+        found = [
             network_features(self.network, normalised_rgb(image, self._device), self._max_side)
             for image in (pair.image_a, pair.image_b)
         ]
+        maps = [FeatureMap(features.data.float(), features.grid) for features in found]  # of mixed precision
         if isinstance(self.loss, CoarseNRELoss):
             return coarse_pair_losses(self.loss, maps, pair, 1.0, self._outside_weight, generator, unit_length=False)
         return fine_pair_losses(self.loss, maps, pair, 1.0, self._prior_reach, generator, unit_length=False)
