@@ -11,9 +11,9 @@ import torch
 from skimage import data
 
 from nre_ros.errors import WeightsError
+from nre_ros.features.fine_head import STACKED_CHANNELS, FineHead, stack_maps
+from nre_ros.features.tensor_file import parse_tensors, read_tensors, write_tensors
 from nre_ros.features.xfeat import XFeatBackbone
-from nre_ros.learning.fine_head import STACKED_CHANNELS, FineHead, stack_maps
-from nre_ros.learning.tensor_file import parse_tensors, read_tensors, write_tensors
 
 NETWORK = "ab" * 32
 

@@ -65,6 +65,17 @@ class FirstPass:
     size: tuple[int, int]
     grid: FeatureGrid
 
+    @property
+    def coarse_size(self) -> tuple[int, int]:
+        """Rows and columns of the maps of H / 8 x W / 8 cells that lie in the image."""
+        rows, columns = self.size
+        return (rows + 1) // 2, (columns + 1) // 2
+
+    @property
+    def coarse_grid(self) -> FeatureGrid:
+        """Where the cells of these maps lie in the image."""
+        return _scaled(_COARSE, _FINE.stride / self.grid.stride)
+
 
 class XFeatBackbone(FeatureBackbone):
     """XFeat on one device.
