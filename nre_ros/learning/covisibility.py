@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from nre_ros.errors import TrainingError
 from nre_ros.sampling import evenly_spaced_indices
 
-MAX_POSE_MOTION = 1.5
+_MAX_POSE_MOTION = 1.5
 """Largest motion of a partner that is compared by its images: metres / depth + radians."""
 _MIN_FACING = 0.3
 """Least cosine between the optical axes of partners."""
@@ -74,7 +73,7 @@ def pose_candidates(
 
     Args:
         poses: ``[V, 4, 4]`` ``T_map_cam``.
-        scene_depth: Typical depth of the scene in metres; infinite if distances are to be ranked only.
+        scene_depth: Typical depth of the scene in metres.
         selection: The numbers of images.
 
     Returns:
@@ -86,12 +85,8 @@ def pose_candidates(
         relative = np.einsum("ij,vik->vjk", poses[i, :3, :3], poses[:, :3, :3])
         angle = np.arccos(np.clip((np.trace(relative, axis1=1, axis2=2) - 1) / 2, -1, 1))
         facing = poses[:, :3, 2] @ poses[i, :3, 2]
-        if math.isfinite(scene_depth):
-            motion = distance / scene_depth + angle
-            fit = (motion <= MAX_POSE_MOTION) & (motion >= selection.min_motion / 4)
-        else:
-            motion, fit = distance, distance > 0
-        fit &= facing >= _MIN_FACING
+        motion = distance / scene_depth + angle
+        fit = (motion <= _MAX_POSE_MOTION) & (motion >= selection.min_motion / 4) & (facing >= _MIN_FACING)
         fit[i] = False
         near = np.flatnonzero(fit)[np.argsort(motion[fit], kind="stable")]
         found += [(int(i), int(j)) for j in near[evenly_spaced_indices(len(near), 2 * selection.partners)]]
@@ -107,7 +102,7 @@ def choose_pairs(
     """Compares candidates and chooses the pairs to train on.
 
     Args:
-        candidates: Pairs of indices of images; those of one first image follow each other.
+        candidates: Pairs of indices of images; those of one first image from near ones to far ones.
         overlap_of: What two images share; None if one of them cannot be used.
         selection: The limits.
         name: Name of the recording, for messages.
@@ -120,14 +115,16 @@ def choose_pairs(
     """
     overlaps = {pair: overlap for pair in candidates if (overlap := overlap_of(*pair)) is not None}
     _check_depths(list(overlaps.values()), selection, name)
-    partners: dict[int, int] = {}
-    chosen: dict[tuple[int, int], None] = {}
+    good: dict[int, list[int]] = {}
     for (i, j), found in overlaps.items():
-        good = found.overlap >= selection.min_overlap and found.motion >= selection.min_motion
-        if good and found.agreement >= _MIN_AGREEMENT and partners.get(i, 0) < selection.partners:
-            partners[i] = partners.get(i, 0) + 1
-            if (j, i) not in chosen:
-                chosen[i, j] = None
+        if found.overlap >= selection.min_overlap and found.motion >= selection.min_motion:
+            if found.agreement >= _MIN_AGREEMENT:
+                good.setdefault(i, []).append(j)
+    chosen: dict[tuple[int, int], None] = {}
+    for i, others in good.items():
+        for k in evenly_spaced_indices(len(others), selection.partners):
+            if (others[k], i) not in chosen:
+                chosen[i, others[k]] = None
     if not chosen:
         best = max((found.overlap for found in overlaps.values()), default=0.0)
         most = max((found.motion for found in overlaps.values()), default=0.0)

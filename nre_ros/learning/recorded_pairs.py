@@ -14,8 +14,9 @@ import os
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -43,6 +44,9 @@ _POSE_ANCHORS = 6
 """Images, evenly spaced, whose matches with others are compared with the poses."""
 _GRID_POINTS = 24
 """Points along the longer side of an image by which the overlap of two depth images is measured."""
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Source = TypeVar("Source", bound=MapSource)
 _View = TypeVar("_View")
@@ -124,10 +128,35 @@ class RecordedPairs(ABC, Generic[Source]):
             first, second = second, first
         return self._make_pair(first, second, rng)
 
-    def describe(self) -> str:
-        """Returns one line about the recording, for the log."""
+    def describe(self) -> dict[str, Any]:
+        """Returns what the pairs depend on, as plain JSON values."""
+        return {**self.source.describe(), "image_pairs": len(self.image_pairs), "max_side": self._max_side}
+
+    def summary(self) -> str:
+        """Returns one line about the pairs, for the log."""
         images = len({i for pair in self.image_pairs for i in pair})
         return f"{self.name}: {len(self.image_pairs)} pairs of {images} images ({len(self.names)} have poses)"
+
+    def split(self, every: int = 10) -> tuple[Self, Self | None]:
+        """Holds out images for validation.
+
+        Args:
+            every: One of so many images is held out, evenly spaced among those of the pairs.
+
+        Returns:
+            The pairs of the other images, and the pairs of which at least one image is held out; None where either
+            would be empty.
+        """
+        used = sorted({i for pair in self.image_pairs for i in pair})
+        held_out = set(used[every // 2 :: every])
+        parts = [[pair for pair in self.image_pairs if held_out.isdisjoint(pair) == kept] for kept in (True, False)]
+        if not all(parts):
+            return self, None
+        training, validation = copy(self), copy(self)
+        for copied, pairs in zip((training, validation), parts):
+            copied.image_pairs = pairs
+            copied._reset_caches()
+        return training, validation
 
     @abstractmethod
     def _choose_pairs(self, selection: PairSelection) -> list[tuple[int, int]]:
