@@ -13,9 +13,9 @@ import torch
 from skimage import data
 
 from nre_ros.errors import TrainingError
+from nre_ros.features.fine_head import FineHead
 from nre_ros.features.xfeat import XFeatBackbone
 from nre_ros.learning import trainer as trainer_module
-from nre_ros.features.fine_head import FineHead
 from nre_ros.learning.losses import FineNRELoss
 from nre_ros.learning.objectives import FineHeadObjective, Objective
 from nre_ros.learning.pair_sources import PhotographPairs, TrainingPairs

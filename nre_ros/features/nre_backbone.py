@@ -61,7 +61,7 @@ class NREBackbone(FeatureBackbone):
         self.coarse = _prepared(coarse, device)
         self.fine = _prepared(fine, device)
         self.coarse_channels = self.coarse.channels
-        self.fine_map_channels = self.fine.channels
+        self.fine_channels = self.fine.channels
         self._mean = 255 * torch.tensor(_MEAN, device=device)[:, None, None]
         self._deviation = 255 * torch.tensor(_DEVIATION, device=device)[:, None, None]
 

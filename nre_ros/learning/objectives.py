@@ -9,8 +9,8 @@ from abc import ABC, abstractmethod
 import torch
 
 from nre_ros.features.base import sample_descriptors
-from nre_ros.features.xfeat import XFeatBackbone
 from nre_ros.features.fine_head import FineHead
+from nre_ros.features.xfeat import XFeatBackbone
 from nre_ros.learning.losses import PRIOR_REACH, FineLoss, FineNRELoss, draw_priors
 from nre_ros.learning.pairs import TrainingPair
 
@@ -56,7 +56,7 @@ class FineHeadObjective(Objective):
     ):
         super().__init__()
         self.head = head
-        self.loss = FineNRELoss() if loss is None else loss
+        self.loss = FineNRELoss(enlarge=head.enlarge) if loss is None else loss
         self._backbone, self._prior_reach = backbone, prior_reach
         settings = self.loss.window_size, self.loss.enlarge, self.loss.subpixel_weight, self.loss.sigma, prior_reach
         self.identity = f"fine head {head.channels} {head.width} on {backbone.network_hash}, loss {settings}"
