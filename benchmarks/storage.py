@@ -20,7 +20,7 @@ from nre_ros.keyframes.tools.info import describe_map
 from nre_ros.keyframes.types import Keyframe
 from nre_ros.localization.localizer import Localizer
 
-LIMIT = 96 * 1024
+LIMIT = 64 * 1024
 """Bytes a keyframe of 500 points may take, without its thumbnail."""
 _KEYFRAMES = 200
 
@@ -58,7 +58,7 @@ def _keyframe(number: int, seed: int) -> Keyframe:
         camera=Camera(640, 480, 525.0, 525.0, 319.5, 239.5),
         points=rng.normal(size=(500, 3)).astype(np.float32),
         coarse=unit(500, 64),
-        fine=unit(500, 88),
+        fine=unit(500, 32),
         background=unit(128, 64),
         background_cells=4800,
         global_descriptor=unit(2080),
@@ -83,7 +83,7 @@ def _sizes(path) -> Table:
     for name in ("points", "keyframes"):
         table.rows.append((f"table {name}", info.table_bytes[name] / info.keyframes))
     table.rows.append(("file, without thumbnails", info.bytes_per_keyframe))
-    table.rows.append(("limit (96 KiB)", LIMIT))
+    table.rows.append(("limit (64 KiB)", LIMIT))
     table.rows.append(("in memory, as float32", held))
     table.notes.append(f"Map of {info.keyframes} keyframes of random numbers; thumbnails of 5000 bytes are left out.")
     return table

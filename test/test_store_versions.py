@@ -60,7 +60,7 @@ def write_version_1(path):
         "created": "2026-11-22T10:00:00+00:00",
         "source": "",
         "coarse_channels": "64",
-        "fine_channels": "88",
+        "fine_channels": "32",
         "background": "8",
         "global_channels": "60",
     }

@@ -513,7 +513,7 @@ def test_the_validation_of_a_head_is_the_mean_over_its_pairs(xfeat, pairs):
 
 def test_the_network_computes_in_bfloat16_and_the_losses_in_float32(xfeat, same, tmp_path):
     objective, types = fine_objective(xfeat), {}
-    objective.head.reduce.register_forward_hook(lambda *call: types.update(head=call[2].dtype))
+    objective.head.expand.register_forward_hook(lambda *call: types.update(head=call[2].dtype))
     objective.loss.register_forward_hook(lambda *call: types.update(loss=call[2].nre.dtype))
     reports = []
     Trainer(objective, same, replace(CONFIG, precision="bfloat16"), tmp_path).run(reports.append)

@@ -181,8 +181,8 @@ def run(arguments: argparse.Namespace) -> int:
 
         require_tensorboard()
     from nre_ros.features import choose_device
+    from nre_ros.features.fine_head import FineHead
     from nre_ros.features.xfeat import XFeatBackbone
-    from nre_ros.learning.fine_head import FineHead
     from nre_ros.learning.objectives import FineHeadObjective
     from nre_ros.learning.run_training import RunOptions, run_training
     from nre_ros.learning.trainer import TrainingConfig
@@ -196,8 +196,8 @@ def run(arguments: argparse.Namespace) -> int:
         precision=arguments.precision,
     )
     device, data = choose_device(arguments.device), _data(arguments)
-    backbone = XFeatBackbone(device)
     head = FineHead(arguments.head_channels, arguments.head_width, arguments.seed).to(device)
+    backbone = XFeatBackbone(device, head=head)  # of which the head is a copy, and not trained
     done = run_training(
         FineHeadObjective(head, backbone),
         lambda path, description: head.save(path, backbone.network_hash, description),

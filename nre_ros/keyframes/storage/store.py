@@ -247,12 +247,19 @@ class KeyframeStore:
             FeatureMismatchError: The map was made with other features.
         """
         metadata = self.metadata()
-        made_with = (metadata["backbone"], metadata["weights_hash"])
-        if made_with != (backbone.name, backbone.weights_hash):
-            raise FeatureMismatchError(
-                f"map {self.path} was made with {made_with[0]} (weights {made_with[1][:12]}), not with "
-                f"{backbone.name} (weights {backbone.weights_hash[:12]}): build it again with these features"
+        name, weights_hash = metadata["backbone"], metadata["weights_hash"]
+        if (name, weights_hash) == (backbone.name, backbone.weights_hash):
+            return
+        cure = f"rebuild it with `nre_ros map rebuild {self.path} --images IMAGES -o NEW.db`"
+        if name == backbone.name and weights_hash in backbone.former_features:
+            made_with = f"{backbone.former_features[weights_hash]}, which this version does not have"
+        else:
+            made_with = (
+                f"{name} (weights {weights_hash[:12]}), not with {backbone.name} (weights {backbone.weights_hash[:12]})"
             )
+            if name == backbone.name:
+                cure = f"import the weights that made it (`nre_ros weights import FILE`), or {cure}"
+        raise FeatureMismatchError(f"map {self.path} was made with {made_with}: {cure}")
 
     def changes(self, since: Position = START) -> MapChanges:
         """Returns what this and other processes changed.
