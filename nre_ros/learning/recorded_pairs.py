@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import cv2
@@ -64,6 +65,7 @@ class RecordedPairs(ABC, Generic[Source]):
         points: Largest number of points a pair.
         selection: Which images make pairs.
         check: Whether matches between images are compared with the poses first, as ``map build`` does.
+        source: The recording, if it was opened before.
 
     Attributes:
         names: Names of the images with pose and camera.
@@ -83,12 +85,12 @@ class RecordedPairs(ABC, Generic[Source]):
         points: int = 400,
         selection: PairSelection = PairSelection(),
         check: bool = True,
+        source: Source | None = None,
     ):
         if max_side < 32 or points < 1:
             raise TrainingError(f"{name}: max_side={max_side} must be at least 32, points={points} at least 1")
         self._open, self.name, self._max_side, self._points = open_source, name, max_side, points
-        self._source: Source | None = None
-        self._process = 0
+        self._source, self._process = source, os.getpid()
         self._reset_caches()
         self.notes: tuple[str, ...] = self.source.notes
         self.names, self.poses, self.cameras = self._read_poses()
@@ -293,7 +295,7 @@ class DepthPairs(RecordedPairs[MapSource]):
         return chosen
 
     def _make_pair(self, first: int, second: int, rng: np.random.Generator) -> TrainingPair:
-        a, b = (self._views.get(i, lambda i=i: self._read_view(i)) for i in (first, second))
+        a, b = (self._views.get(i, partial(self._read_view, i)) for i in (first, second))
         a = replace(a, depth=smooth_depth(a.depth))
         pixels = choose_pixels(a.image, self._points, rng, a.depth > 0)
         places, visible = depth_correspondences(a, b, pixels, DEPTH_TOLERANCE)

@@ -27,7 +27,7 @@ from nre_ros.keyframes.building.multiview.triangulation import triangulate
 from nre_ros.keyframes.building.multiview.views import likely_neighbours
 from nre_ros.keyframes.importers.colmap.model_source import ColmapSource
 from nre_ros.keyframes.importers.map_images import MapImagesSource
-from nre_ros.keyframes.importers.triangulated_source import TriangulatedSource
+from nre_ros.keyframes.importers.map_source import MapSource
 from nre_ros.learning.covisibility import PairSelection, ViewOverlap, choose_pairs, pose_candidates
 from nre_ros.learning.pairs import TrainingPair, inside_image
 from nre_ros.learning.recorded_pairs import RecordedPairs, ViewCache
@@ -189,7 +189,7 @@ class _MatchedView:
     keypoints: KeypointView
 
 
-class TriangulatedPairs(RecordedPairs[TriangulatedSource]):
+class TriangulatedPairs(RecordedPairs[MapSource]):
     """Two images of a recording with neither depth nor points: kapture, posed images, and bags without depth.
 
     SIFT keypoints are matched along the epipolar lines and triangulated; those whose point fits both images are the
