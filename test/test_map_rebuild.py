@@ -79,7 +79,7 @@ def test_poses_and_points_stay_and_descriptors_are_those_of_a_new_build(scene, t
             assert (before.fine.shape[1], after.fine.shape[1]) == (8, 4)
             # the points were lifted from pixels, so that they project there; PlaceBackbone's descriptors say where
             np.testing.assert_allclose(pixels_of(after.fine), pixels_of(before.fine), atol=0.05)
-            np.testing.assert_allclose(after.coarse, before.coarse, atol=0.6)
+            np.testing.assert_allclose(after.coarse, before.coarse, atol=0.03)
 
 
 def test_projections_are_opencvs(scene):
