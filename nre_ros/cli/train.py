@@ -28,7 +28,7 @@ from nre_ros.packages import ESTIMATOR, PICTURES
 
 if TYPE_CHECKING:
     from nre_ros.learning.run_training import TrainingRun
-    from nre_ros.learning.training_data import DataSource, TrainingData
+    from nre_ros.learning.training_data import TrainingData
 
 _DESCRIPTION = """\
 Trains a fine head, the small network that makes the features of the fine stage from XFeat's maps, and writes into DIR:
@@ -94,11 +94,28 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         "option may be given several times",
     )
     group.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="a recording with poses: folder of TUM RGB-D, 7-Scenes or `nre_ros demo`, COLMAP model, kapture folder, bag, "
+        "map, Cambridge, EuRoC; recognised by its files, or KIND:PATH. photographs: those of installed packages. The "
+        "option may be given several times",
+    )
+    group.add_argument("--images", metavar="DIR", help="folder of the images of COLMAP models and maps")
+    group.add_argument(
         "--size",
         type=image_size,
         default=(320, 240),
         metavar="WxH",
         help="size of the rendered images and of the views of photographs (default: 320x240)",
+    )
+    group.add_argument(
+        "--max-side",
+        type=positive_int,
+        default=640,
+        metavar="N",
+        help="larger images of recordings are reduced to this longer side (default: 640)",
     )
     group.add_argument(
         "--points", type=positive_int, default=400, metavar="N", help="largest number of points a pair (default: 400)"
@@ -222,18 +239,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _data(arguments: argparse.Namespace) -> TrainingData:
-    """The sources that the options name. A new kind of source is one more function that adds to this list."""
-    from nre_ros.learning.training_data import TrainingData, photograph_folder, rendered_rooms
+    """Opens the data that the options name, and prints what the user should know of them."""
+    from nre_ros.learning.open_pairs import PairOptions
+    from nre_ros.learning.training_data import TrainingData
 
-    sources: list[DataSource] = []
-    if arguments.room_share > 0:
-        sources.append(rendered_rooms(arguments.size, arguments.points, arguments.room_share))
-    for folder in arguments.photographs:
-        source, notes = photograph_folder(folder, arguments.size, arguments.points)
-        for note in notes:
-            print(f"skipped: {note}", file=sys.stderr)
-        sources.append(source)
-    return TrainingData(sources)
+    options = PairOptions(arguments.size, arguments.max_side, arguments.points, images=arguments.images)
+    names = [*(f"photographs:{folder}" for folder in arguments.photographs), *arguments.data]
+    data = TrainingData.open(names, options, arguments.room_share)
+    for source in data.sources:
+        print(f"data: {source.opened.summary}", file=sys.stderr)
+        for note in source.opened.notes:
+            print(f"note: {note}", file=sys.stderr)
+    return data
 
 
 def _workers(given: int | None) -> int:

@@ -120,6 +120,7 @@ def run_training(
             **(about or {}),
             "config": asdict(config),
             "data": data.describe(),
+            "credits": [line for source in data.sources for line in source.opened.credits],
             "augmentation": asdict(data.augmentation),
             "validation": None if validation is None else validation.identity,
         },
@@ -139,8 +140,7 @@ def run_training(
 
     def save_present(step: int, loss: float | None) -> None:
         found = "" if loss is None else f", loss on held-out pairs {loss:.4f}"
-        sources = ", ".join(source.name for source in data.sources)
-        save(weights, f"step {step} of {config.steps}, {config.pairs_per_step} pairs a step, {sources}{found}")
+        save(weights, f"step {step} of {config.steps}, {config.pairs_per_step} pairs a step, {data.summary()}{found}")
 
     views = _views(folder, options, config, trainer)
     try:
