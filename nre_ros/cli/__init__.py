@@ -22,7 +22,7 @@ See it work:
 
 Make a map:
   map          build a map; look at, verify, merge, prune and export map files
-  weights      verify and import the published NRE networks (optional)
+  weights      verify, import and show weights of networks (optional)
 
 Localize:
   localize     localize image files, without ROS

@@ -250,6 +250,8 @@ def _data(arguments: argparse.Namespace) -> TrainingData:
         print(f"data: {source.opened.summary}", file=sys.stderr)
         for note in source.opened.notes:
             print(f"note: {note}", file=sys.stderr)
+    if arguments.validation_pairs and data.held_out_pairs(arguments.seed) is None:
+        print("note: too few images to hold some out: no validation, the last weights are kept", file=sys.stderr)
     return data
 
 

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -97,6 +99,16 @@ class Head(torch.nn.Module):
         if not 1e-4 <= temperature <= 1e4:
             raise WeightsError(f"{path}: a temperature of {temperature:.3g} is none of unit-length features")
         return head
+
+
+def head_kind(metadata: Mapping[str, str]) -> str:
+    """Returns which kind of head a file holds by its metadata, empty for another file.
+
+    Args:
+        metadata: Of ``read_tensors``.
+    """
+    found = re.fullmatch(_format("(.*)"), metadata.get("format", ""))
+    return "" if found is None else found[1]
 
 
 def _format(kind: str) -> str:

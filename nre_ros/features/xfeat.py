@@ -67,7 +67,7 @@ class XFeatBackbone(FeatureBackbone):
         self.device = device
         self.max_imsize = max_imsize
         content, state = _published_weights()
-        self.network_hash = hashlib.sha256(content).hexdigest()
+        self.network_hash = installed_network_hash()
         network = XFeatModel()
         network.load_state_dict(state)
         self.network = _ready(_fuse_batch_norms(network.eval()), device)
@@ -165,6 +165,11 @@ def _ready(module: Module, device: torch.device) -> Module:
     module = module.eval().requires_grad_(False).to(device)
     # with the channels innermost the convolutions take 0.6 of the time on a CPU
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # not in the stub
+
+
+def installed_network_hash() -> str:
+    """Returns ``XFeatBackbone.network_hash``, without making the network."""
+    return hashlib.sha256(_published_weights()[0]).hexdigest()
 
 
 def _resample(grey: torch.Tensor, scale: float) -> torch.Tensor:

@@ -120,6 +120,7 @@ def run_training(
             **(about or {}),
             "config": asdict(config),
             "data": data.describe(),
+            "pairs": {**asdict(data.options), "images": str(data.options.images or "")},
             "credits": [line for source in data.sources for line in source.opened.credits],
             "augmentation": asdict(data.augmentation),
             "validation": None if validation is None else validation.identity,

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nre_ros.errors import TrainingError
@@ -42,6 +42,7 @@ class TrainingData:
 
     Attributes:
         sources: At least one.
+        options: Settings of the pairs.
         augmentation: Of all images.
 
     Raises:
@@ -49,6 +50,7 @@ class TrainingData:
     """
 
     sources: Sequence[DataSource]
+    options: PairOptions = PairOptions()
     augmentation: Augmentation = Augmentation()
 
     def __post_init__(self) -> None:
@@ -70,7 +72,7 @@ class TrainingData:
         sources = [DataSource(name, open_pair_source(name, options)) for name in dict.fromkeys(names)]
         if room_share > 0:
             sources.insert(0, DataSource("rooms", open_pair_source("rooms", options), room_share))
-        return cls(sources)
+        return cls(sources, options)
 
     def training_pairs(self, seed: int) -> TrainingPairs:
         """Returns the pairs to train on.
@@ -81,7 +83,8 @@ class TrainingData:
         shares = [source.share for source in self.sources]
         pairs = TrainingPairs([source.opened.pairs for source in self.sources], shares, self.augmentation, seed)
         abouts = [{key: value for key, value in entry.items() if key != _FOLDER} for entry in self.describe()]
-        digest = hashlib.sha256(json.dumps([abouts, repr(self.augmentation)], sort_keys=True).encode()).hexdigest()
+        settings = repr((replace(self.options, images=None), self.augmentation))
+        digest = hashlib.sha256(json.dumps([abouts, settings], sort_keys=True).encode()).hexdigest()
         pairs.identity = f"{self.summary()} ({digest[:8]})"
         return pairs
 
