@@ -288,7 +288,11 @@ class DepthPairs(RecordedPairs[MapSource]):
 
         def overlap_of(first: int, second: int) -> ViewOverlap | None:
             a, b = sample(first), sample(second)
-            return None if a is None or b is None else a.overlap(b)
+            if a is None or b is None:
+                return None
+            found, back = a.overlap(b), b.overlap(a)
+            # a surface that is too far in one view hides points rightly, it seems, until the other view is asked
+            return replace(found, agreement=min(found.agreement, back.agreement))
 
         chosen = choose_pairs(candidates, overlap_of, selection, self.name)
         self._note_unusable(unusable, "have no usable depth", len(samples) - len(unusable))
