@@ -94,10 +94,10 @@ class RecordedPairs(ABC, Generic[Source]):
         self._reset_caches()
         self.notes: tuple[str, ...] = self.source.notes
         self.names, self.poses, self.cameras = self._read_poses()
+        if check:  # first, since it names the likely cause of a disagreement
+            self._check_poses()
         self.image_pairs = self._choose_pairs(selection)
         self._check_images()
-        if check:
-            self._check_poses()
 
     @property
     def source(self) -> Source:
