@@ -224,9 +224,10 @@ def _open_recording(kind: str, path: Path, options: PairOptions) -> RecordedPair
             raise TrainingError(f"{path}: a map contains no images; name the folder of the images it was built from")
         return MapPairs(partial(MapImagesSource, path, options.images), name, **settings)
     if kind in ("colmap", "posed"):
-        model, images = _model_folder(path), _images_folder(path, options.images)
+        model = _model_folder(path)
         if model is None:
             raise TrainingError(f"{path}: no COLMAP model (cameras and images, .bin or .txt)")
+        images = _images_folder(path, options.images)
         if kind == "colmap":
             return TrackPairs(partial(ColmapSource, model, images), name, **settings)
         return TriangulatedPairs(partial(ColmapPosesSource, model, images), name, **settings)

@@ -94,10 +94,10 @@ class RecordedPairs(ABC, Generic[Source]):
         self._reset_caches()
         self.notes: tuple[str, ...] = self.source.notes
         self.names, self.poses, self.cameras = self._read_poses()
+        if check:  # first, since it names the likely cause of a disagreement
+            self._check_poses()
         self.image_pairs = self._choose_pairs(selection)
         self._check_images()
-        if check:
-            self._check_poses()
 
     @property
     def source(self) -> Source:
@@ -288,7 +288,11 @@ class DepthPairs(RecordedPairs[MapSource]):
 
         def overlap_of(first: int, second: int) -> ViewOverlap | None:
             a, b = sample(first), sample(second)
-            return None if a is None or b is None else a.overlap(b)
+            if a is None or b is None:
+                return None
+            found, back = a.overlap(b), b.overlap(a)
+            # a surface that is too far in one view hides points rightly, it seems, until the other view is asked
+            return replace(found, agreement=min(found.agreement, back.agreement))
 
         chosen = choose_pairs(candidates, overlap_of, selection, self.name)
         self._note_unusable(unusable, "have no usable depth", len(samples) - len(unusable))
