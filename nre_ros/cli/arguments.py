@@ -52,6 +52,20 @@ def add_device_option(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_fine_head_option(parser: argparse._ActionsContainer) -> None:
+    """Adds ``--fine-head``.
+
+    Args:
+        parser: The parser of the command.
+    """
+    parser.add_argument(
+        "--fine-head",
+        metavar="FILE",
+        help="a fine head of your own for xfeat, in place of the one of the package; it is imported on this machine, and "
+        "other machines that use the map need `nre_ros weights import FILE`",
+    )
+
+
 def add_seed_option(parser: argparse._ActionsContainer, what: str) -> None:
     """Adds ``--seed``.
 

@@ -9,13 +9,16 @@ and ends with a 1x1 convolution. The fine early maps know where an edge lies; th
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 
-from nre_ros.features import FeatureMap
-from nre_ros.features.head import Head
-from nre_ros.features.xfeat import FirstPass
+from nre_ros.features.base import FeatureMap
+from nre_ros.features.head import FirstPass, Head
 
+PACKAGED_HEAD = Path(__file__).with_name("fine_head.safetensors")
+"""The head that ships with the package."""
 STACKED_CHANNELS = 4 * 8 + 24 + 24 + 64 + 64
 """Channels of ``stack_maps``."""
 
@@ -45,11 +48,15 @@ class FineHead(Head):
         width: Channels between the convolutions.
         seed: Decides the weights at the start.
 
+    Attributes:
+        enlarge: Fine cells per cell of the features: the correlations are enlarged by it, in training and in use.
+
     Raises:
         WeightsError: A number of channels is out of its range.
     """
 
     kind = "fine head"
+    enlarge = 2
 
     def __init__(self, channels: int = 32, width: int = 32, seed: int = 0):
         super().__init__(channels, width)
@@ -69,19 +76,35 @@ class FineHead(Head):
             ``[B, channels, rows, columns]``. The mean over the image, which follows the light, is subtracted, and then
             each cell's features have unit length.
         """
-        x = F.relu(self.reduce(stacked))
-        for convolution in self.residuals:
-            x = F.relu(x + convolution(x))
-        x = self.expand(x).float()  # of mixed precision
-        return F.normalize(x - x.mean((2, 3), keepdim=True), dim=1)
+        return self._finish(self.reduce(stacked))
 
     def feature_map(self, maps: FirstPass) -> FeatureMap:
-        """Computes the fine features of one image.
+        """Computes the fine features of one image: those of ``forward`` with the stacked maps.
+
+        The first convolution is 1x1 and linear, as is enlarging. The coarse maps are therefore reduced before they are
+        enlarged, and the maps are never stacked: a third of the time.
 
         Args:
             maps: Of ``XFeatBackbone.first_pass``.
 
         Returns:
-            ``[channels, rows, columns]`` features with cells of 4 pixels of the network's input.
+            ``[channels, rows, columns]`` features with cells of 4 pixels of the network's input. The channels are
+            innermost in memory.
         """
-        return FeatureMap(self(stack_maps(maps))[0], maps.grid)
+        rows, columns = maps.size
+        weight, (deep, shallow) = self.reduce.weight, (len(maps.middle[0]), len(maps.early[0]))
+        of_half, of_early, of_coarse = weight.split([4 * len(maps.half[0]), 2 * shallow, 2 * deep], dim=1)
+        coarse = F.conv2d(torch.cat([maps.middle, maps.coarse], dim=1), of_coarse)
+        x = F.interpolate(coarse, size=maps.early.shape[2:], mode="bilinear")
+        x = x + F.conv2d(torch.cat([maps.joined, maps.early], dim=1), of_early, self.reduce.bias)
+        # pixel_unshuffle puts the four cells of a block of each channel side by side: a convolution with stride 2
+        x = x + F.conv2d(maps.half, of_half.reshape(self.width, -1, 2, 2), stride=2)
+        return FeatureMap(self._finish(x[:, :, :rows, :columns])[0], maps.grid)
+
+    def _finish(self, x: torch.Tensor) -> torch.Tensor:
+        """What follows the first convolution."""
+        x = F.relu(x)
+        for convolution in self.residuals:
+            x = F.relu(x + convolution(x))
+        x = self.expand(x).float()  # of mixed precision
+        return F.normalize(x - x.mean((2, 3), keepdim=True), dim=1)

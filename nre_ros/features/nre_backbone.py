@@ -61,7 +61,7 @@ class NREBackbone(FeatureBackbone):
         self.coarse = _prepared(coarse, device)
         self.fine = _prepared(fine, device)
         self.coarse_channels = self.coarse.channels
-        self.fine_map_channels = self.fine.channels
+        self.fine_channels = self.fine.channels
 
     @torch.inference_mode()
     def extract(self, image: npt.NDArray[np.uint8], detect: bool = False, fine: bool = True) -> ImageFeatures:

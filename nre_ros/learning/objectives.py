@@ -75,7 +75,7 @@ class FineHeadObjective(Objective):
     ):
         super().__init__()
         self.head = head
-        self.loss = FineNRELoss() if loss is None else loss
+        self.loss = FineNRELoss(enlarge=head.enlarge) if loss is None else loss
         self._backbone, self._prior_reach = backbone, prior_reach
         settings = self.loss.window_size, self.loss.enlarge, self.loss.subpixel_weight, self.loss.sigma, prior_reach
         self.identity = f"fine head {head.channels} {head.width} on {backbone.network_hash}, loss {settings}"
