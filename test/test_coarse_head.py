@@ -130,11 +130,28 @@ def test_the_loss_of_the_coarse_head_falls_and_the_trained_head_can_be_saved(xfe
     assert not torch.equal(read(maps), CoarseHead()(maps))
 
 
+def test_a_backbone_uses_the_coarse_head_and_has_a_hash_of_its_own(xfeat, tmp_path):
+    head, image = CoarseHead(seed=3), photograph(96, 64)
+    with torch.no_grad():
+        head.expand.weight.normal_(0, 0.05, generator=draws())
+        head.log_temperature.fill_(math.log(0.04))
+    head.save(tmp_path / "head.safetensors", xfeat.network_hash)
+    backbone = XFeatBackbone(torch.device("cpu"), 256, coarse_head=tmp_path / "head.safetensors")
+    assert backbone.coarse_temperature == pytest.approx(0.04) and xfeat.coarse_temperature == 0.03
+    assert backbone.weights_hash != xfeat.weights_hash
+    features, plain = backbone.extract(image), xfeat.extract(image)
+    with torch.no_grad():
+        torch.testing.assert_close(features.coarse.data, head.feature_map(xfeat.first_pass(image)).data)
+    assert not torch.allclose(features.coarse.data, plain.coarse.data, atol=1e-2)
+    torch.testing.assert_close(features.fine.data, plain.fine.data)
+    untrained = XFeatBackbone(torch.device("cpu"), 256, coarse_head=CoarseHead())
+    torch.testing.assert_close(untrained.extract(image).coarse.data, plain.coarse.data, atol=1e-6, rtol=0)
+
+
 def test_pairs_without_common_points_take_no_part(xfeat, pairs):
     pair = pairs.pair(0)
-    assert CoarseHeadObjective(CoarseHead(), xfeat).pair_losses(
-        replace(pair, visible=np.zeros_like(pair.visible)), draws()
-    ) is None  # fmt: skip
+    apart = replace(pair, visible=np.zeros_like(pair.visible))
+    assert CoarseHeadObjective(CoarseHead(), xfeat).pair_losses(apart, draws()) is None
 
 
 def test_places_beyond_the_outermost_cells_take_no_part():

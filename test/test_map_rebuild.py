@@ -12,6 +12,7 @@ from keyframe_samples import PlaceBackbone, pixels_of
 
 from nre_ros.cli import main
 from nre_ros.errors import ImageError, ImportSourceError
+from nre_ros.features import FineHead, load_backbone
 from nre_ros.gallery import Gallery, build_room, camera_pose
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.builder import KeyframeBuilder
@@ -25,6 +26,7 @@ from nre_ros.keyframes.importers.rebuild_source import (
     recorded_images,
 )
 from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.localization.localizer import Localizer
 
 CAMERA = Camera(160, 120, 130.0, 131.0, 79.0, 60.0, "radial_tangential", (-0.05, 0.01, 0.001, -0.001))
 NAMES = ("a/0.png", "a/1.png", "b 2.png")
@@ -209,6 +211,23 @@ def test_the_command_rebuilds_a_map_and_reports_what_it_left_out(scene, tmp_path
     assert main([*command, "--images", str(scene)]) == 2
     assert "--force" in capsys.readouterr().err
     assert main([*command, "--images", str(scene), "--force"]) == 0
+
+
+def test_a_fine_head_of_the_users_own_is_used_and_imported(scene, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    head = FineHead(channels=16, seed=4)
+    backbone = load_backbone("xfeat", fine_head=head)
+    head.save(tmp_path / "head.safetensors", backbone.network_hash)
+    command = ["map", "rebuild", str(scene / "old.db"), "--images", str(scene), "--device", "cpu"]
+    own = ["--fine-head", str(tmp_path / "head.safetensors")]
+    assert main([*command, "-o", str(tmp_path / "no.db"), "--features", "nre", *own]) == 2
+    assert "a fine head is for xfeat" in capsys.readouterr().err
+    assert main([*command, "-o", str(tmp_path / "new.db"), *own]) == 0
+    with Localizer(tmp_path / "new.db", "cpu") as localizer:
+        assert localizer.backbone.weights_hash == backbone.weights_hash == localizer.store.metadata()["weights_hash"]
+        assert localizer.store.get(1).fine.shape[1] == localizer.backbone.fine_channels == 16
+    assert main(["weights", "list"]) == 0
+    assert f"fine_head_{backbone.weights_hash[:16]}.safetensors" in capsys.readouterr().out
 
 
 def test_an_empty_map_is_refused(tmp_path, scene):

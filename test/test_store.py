@@ -77,7 +77,7 @@ def test_descriptors_of_any_length_come_back(tmp_path, factor):
         back = store.get(store.add(keyframe))
     for name in names:
         rows = getattr(keyframe, name)
-        step = np.abs(rows).max(axis=1, keepdims=True) / (127 if field == "global_descriptor" else 63)
+        step = np.abs(rows).max(axis=1, keepdims=True) / (127 if name == "global_descriptor" else 63)
         assert (np.abs(getattr(back, name) - rows) <= step).all()
 
 

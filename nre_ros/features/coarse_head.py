@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from nre_ros.errors import WeightsError
-from nre_ros.features import FeatureMap
-from nre_ros.features.fine_head import FirstPass
-from nre_ros.features.head import Head
+from nre_ros.features.base import FeatureMap
+from nre_ros.features.head import FirstPass, Head
 
 _CHANNELS = 64
 _START_TEMPERATURE = 0.03

@@ -9,47 +9,18 @@ and ends with a 1x1 convolution. The fine early maps know where an edge lies; th
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from nre_ros.features.base import FeatureGrid, FeatureMap
-from nre_ros.features.head import Head
+from nre_ros.features.base import FeatureMap
+from nre_ros.features.head import FirstPass, Head
 
 PACKAGED_HEAD = Path(__file__).with_name("fine_head.safetensors")
 """The head that ships with the package."""
 STACKED_CHANNELS = 4 * 8 + 24 + 24 + 64 + 64
 """Channels of ``stack_maps``."""
-
-
-@dataclass(frozen=True)
-class FirstPass:
-    """What the network computes on its way to the coarse map, with the cells of the padding.
-
-    Attributes:
-        half: ``[1, 8, H / 2, W / 2]``, the third layer.
-        joined: ``[1, 24, H / 4, W / 4]``, the first block and its shortcut.
-        early: ``[1, 24, H / 4, W / 4]``, the second block.
-        middle: ``[1, 64, H / 8, W / 8]``, the third block.
-        coarse: ``[1, 64, H / 8, W / 8]``, the network's result.
-        size: Rows and columns of the maps of H / 4 x W / 4 cells that lie in the image.
-        grid: Where the cells of these maps lie in the image.
-        coarse_size: Rows and columns of the maps of H / 8 x W / 8 cells that lie in the image.
-        coarse_grid: Where the cells of these maps lie in the image.
-    """
-
-    half: torch.Tensor
-    joined: torch.Tensor
-    early: torch.Tensor
-    middle: torch.Tensor
-    coarse: torch.Tensor
-    size: tuple[int, int]
-    grid: FeatureGrid
-    coarse_size: tuple[int, int]
-    coarse_grid: FeatureGrid
 
 
 def stack_maps(maps: FirstPass) -> torch.Tensor:
@@ -94,15 +65,6 @@ class FineHead(Head):
             self.reduce = torch.nn.Conv2d(STACKED_CHANNELS, width, 1)
             self.residuals = torch.nn.ModuleList(torch.nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
             self.expand = torch.nn.Conv2d(width, channels, 1)
-
-    @property
-    def weights_hash(self) -> str:
-        """SHA-256 of the weights, by name and shape."""
-        content = hashlib.sha256()
-        for name, tensor in sorted(self.state_dict().items()):
-            content.update(f"{name} {list(tensor.shape)}".encode())
-            content.update(tensor.detach().cpu().contiguous().numpy().astype("<f4").tobytes())
-        return content.hexdigest()
 
     def forward(self, stacked: torch.Tensor) -> torch.Tensor:
         """Computes the features of images of one size.

@@ -1,22 +1,52 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""What all heads on XFeat have in common: sizes, a temperature, and files of their weights."""
+"""What all heads on XFeat have in common: the maps they see, a temperature, and files of their weights."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
 import torch
 
 from nre_ros.errors import WeightsError
+from nre_ros.features.base import FeatureGrid
 from nre_ros.features.tensor_file import read_tensors, write_tensors
 
 _WIDEST = 1024
 HeadType = TypeVar("HeadType", bound="Head")
+
+
+@dataclass(frozen=True)
+class FirstPass:
+    """What XFeat's network computes on its way to the coarse map, with the cells of the padding.
+
+    Attributes:
+        half: ``[1, 8, H / 2, W / 2]``, the third layer.
+        joined: ``[1, 24, H / 4, W / 4]``, the first block and its shortcut.
+        early: ``[1, 24, H / 4, W / 4]``, the second block.
+        middle: ``[1, 64, H / 8, W / 8]``, the third block.
+        coarse: ``[1, 64, H / 8, W / 8]``, the network's result.
+        size: Rows and columns of the maps of H / 4 x W / 4 cells that lie in the image.
+        grid: Where the cells of these maps lie in the image.
+        coarse_size: Rows and columns of the maps of H / 8 x W / 8 cells that lie in the image.
+        coarse_grid: Where the cells of these maps lie in the image.
+    """
+
+    half: torch.Tensor
+    joined: torch.Tensor
+    early: torch.Tensor
+    middle: torch.Tensor
+    coarse: torch.Tensor
+    size: tuple[int, int]
+    grid: FeatureGrid
+    coarse_size: tuple[int, int]
+    coarse_grid: FeatureGrid
 
 
 class Head(torch.nn.Module):
@@ -50,6 +80,15 @@ class Head(torch.nn.Module):
     def temperature(self) -> torch.Tensor:
         """Temperature of the softmax over the dot products of these features, without dimensions."""
         return self.log_temperature.exp()
+
+    @property
+    def weights_hash(self) -> str:
+        """SHA-256 of the weights, by name and shape."""
+        content = hashlib.sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            content.update(f"{name} {list(tensor.shape)}".encode())
+            content.update(tensor.detach().cpu().contiguous().numpy().astype("<f4").tobytes())
+        return content.hexdigest()
 
     def save(self, path: Path | str, network_hash: str, description: str = "") -> None:
         """Writes the weights; an earlier file stays until the new one is complete.

