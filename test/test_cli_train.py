@@ -19,6 +19,7 @@ import torch
 from skimage import data
 
 from nre_ros.cli import main
+from nre_ros.features.coarse_head import CoarseHead
 from nre_ros.features.fine_head import FineHead
 from nre_ros.features.xfeat import installed_network_hash
 from nre_ros.learning import trainer as trainer_module
@@ -123,6 +124,12 @@ def test_without_validation_the_last_weights_are_kept(train, tmp_path):
     head = FineHead.load(tmp_path / "training/fine_head.safetensors", installed_network_hash())
     assert state["best"] is None
     assert all(torch.equal(tensor, state["objective"][f"head.{k}"]) for k, tensor in head.state_dict().items())
+
+
+def test_a_coarse_head_is_trained_by_the_same_command(train, tmp_path):
+    assert train("--head", "coarse") == 0
+    CoarseHead.load(tmp_path / "training/coarse_head.safetensors", installed_network_hash())
+    assert "validation_outside" in rows(tmp_path / "training")[0]
 
 
 def test_the_seed_decides_the_weights(train, whole, tmp_path):
