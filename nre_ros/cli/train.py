@@ -73,7 +73,10 @@ def add_parser(subparsers: Subparsers) -> None:
     _add_validation(parser)
     parser.set_defaults(func=run, usage_error=parser.error, packages=(*ESTIMATOR, *PICTURES))
     commands = parser.add_subparsers(
-        dest="train_command", metavar="COMMAND", help="evaluate: compare the weights by pose error"
+        dest="train_command",
+        metavar="COMMAND",
+        help="evaluate: compare trained heads by pose error",
+        prog="nre_ros train",
     )
     train_evaluate.add_parser(commands)
 
