@@ -154,7 +154,7 @@ def test_triangulated_matches_lie_where_the_depth_says(recording):
         depth = gallery.render(CAMERA, POSES[first]).depth[y, x]
         expected = true_places(pair.pixels_a, depth, POSES[first], POSES[second])
         errors.append(np.linalg.norm(pair.pixels_b - expected, axis=1))
-        assert pair.visible.all() and len(pair.visible) >= 24
+        assert pair.visible.all() and len(pair.visible) >= 40
     assert np.median(np.concatenate(errors)) < 0.3 and np.quantile(np.concatenate(errors), 0.9) < 1.0
     assert same(pickle.loads(pickle.dumps(pairs)).pair(0, 4), pairs.pair(0, 4))
 
@@ -165,7 +165,7 @@ def test_posed_images_that_show_different_things_are_refused(recording, tmp_path
     rng = np.random.default_rng(0)
     for file in (folder / "images").iterdir():
         cv2.imwrite(str(file), cv2.resize(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8), (240, 180)))
-    with pytest.raises(TrainingError, match=r"posed: no two images overlap: of 12 pairs that were matched none has 24"):
+    with pytest.raises(TrainingError, match=r"posed: no two images overlap: of 4 images .* none has 40 points"):
         TriangulatedPairs(partial(ColmapPosesSource, folder / "sparse", folder / "images"), "posed", check=False)
 
 
