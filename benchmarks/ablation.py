@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from unittest.mock import patch
 
+import cv2
 import numpy as np
 import torch
 from accuracy import summary
@@ -19,11 +20,12 @@ from common import Options, Table, timed
 from scenes import THIN, fountain, kitchen
 
 from nre_ros import features
+from nre_ros.features import FeatureGrid, FeatureMap
+from nre_ros.features.base import MAX_IMSIZE
 from nre_ros.features.xfeat import XFeatBackbone
 from nre_ros.geometry import invert
 from nre_ros.localization.localizer import Localizer
 from nre_ros.nre import consensus
-from nre_ros.nre import fine as fine_stage
 from nre_ros.nre.consensus import TripletSampler
 
 SCENES = {
@@ -35,23 +37,40 @@ SCENES = {
 """The sets of ``accuracy`` of the same names."""
 
 
-class SecondPassAlone(XFeatBackbone):
-    """Fine map: the whole network on the image enlarged twice."""
+class SecondPass(XFeatBackbone):
+    """Fine map: the whole network on the image enlarged twice, for four times the work."""
 
-    fine_map_channels, fine_temperature, second_pass_channels = 64, 0.02, 0
-
-    def extract(self, image, detect=False, fine=True):
-        found = super().extract(image, detect, fine)
-        return replace(found, fine=found.second_pass(), second_pass=None) if fine else found
-
-
-class SecondBlockAlone(XFeatBackbone):
-    """Fine map: the network's second block, in the one pass."""
-
-    fine_temperature, second_pass_channels = 0.05, 0  # best value for this block alone
+    def __init__(self, device, max_imsize=MAX_IMSIZE):
+        super().__init__(device, max_imsize)
+        self.fine_channels, self.fine_temperature, self.weights_hash = 64, 0.02, "second pass"
+        self.enlarged = XFeatBackbone(device, 2 * max_imsize)
 
     def extract(self, image, detect=False, fine=True):
-        return replace(super().extract(image, detect, fine), second_pass=None)
+        found = super().extract(image, detect, fine=False)
+        if not fine:
+            return found
+        twice = self.enlarged.extract(cv2.resize(image, None, fx=2, fy=2), fine=False).coarse
+        grid = FeatureGrid(twice.grid.stride / 2, (twice.grid.offset + 0.5) / 2 - 0.5)
+        return replace(found, fine=FeatureMap(centred(twice.data), grid))
+
+
+class SecondBlock(XFeatBackbone):
+    """Fine map: the network's second block, without a head."""
+
+    def __init__(self, device, max_imsize=MAX_IMSIZE):
+        super().__init__(device, max_imsize)
+        self.fine_channels, self.fine_temperature, self.weights_hash = 24, 0.05, "second block"  # best temperature
+
+    def extract(self, image, detect=False, fine=True):
+        found = super().extract(image, detect, fine=False)
+        maps = self.first_pass(image)
+        rows, columns = maps.size
+        return replace(found, fine=FeatureMap(centred(maps.early[0, :, :rows, :columns]), maps.grid))
+
+
+def centred(features: torch.Tensor) -> torch.Tensor:
+    """Features [C, H, W] less their mean over the image, of unit length."""
+    return torch.nn.functional.normalize(features - features.mean((1, 2), keepdim=True), dim=0)
 
 
 class SeveralPeaks(TripletSampler):
@@ -87,21 +106,18 @@ class Design:
         backbone: backbone of map and query.
         config: changes of the estimator's configuration.
         patches: changes of the module ``consensus``.
-        everywhere: whether all viewpoints count as compatible.
     """
 
     label: str
     backbone: type = XFeatBackbone
     config: dict = field(default_factory=dict)
     patches: dict = field(default_factory=dict)
-    everywhere: bool = False
 
 
 FINE = (
-    Design("second pass; for compatible viewpoints with the second block (used)"),
-    Design("both, from all viewpoints", everywhere=True),
-    Design("second pass alone", SecondPassAlone),
-    Design("second block alone", SecondBlockAlone),
+    Design("fine head (used)"),
+    Design("second block, without a head", SecondBlock),
+    Design("the whole network on the image enlarged twice", SecondPass),
 )
 HYPOTHESES = (
     Design("one peak a map, local optimisation (used)"),
@@ -134,20 +150,14 @@ def _compare(options: Options, title: str, designs, stage: str) -> Table:
     return table
 
 
-def _all_compatible(T, points, directions, camera, max_scale_ratio, min_cosine):
-    return torch.ones(len(points), dtype=torch.bool)
-
-
 def _measure(options: Options, design: Design, make, stage: str) -> tuple[float, float, float]:
     folder = options.folder / design.backbone.__name__
     folder.mkdir(exist_ok=True)
     options = replace(options, folder=folder)
     with ExitStack() as stack:
-        stack.enter_context(patch.dict(features.BACKBONES, xfeat=design.backbone))
+        stack.enter_context(patch.dict(features.BACKBONES, xfeat=lambda device, _: design.backbone(device)))
         for name, value in design.patches.items():
             stack.enter_context(patch.object(consensus, name, value))
-        if design.everywhere:
-            stack.enter_context(patch.object(fine_stage, "compatible_views", _all_compatible))
         scene = make(options)
         queries, outcomes = list(scene.queries()), []
         localizer = stack.enter_context(Localizer(scene.map_path, device=options.device, seed=options.seed))

@@ -18,7 +18,6 @@ from unittest import mock
 from common import Options, Table
 
 from nre_ros.features import load_backbone
-from nre_ros.features.base import ImageFeatures
 from nre_ros.keyframes.building import builder as builder_module
 from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.importers import depth_source
@@ -27,7 +26,7 @@ from nre_ros.keyframes.importers.colmap import model_source as colmap
 from nre_ros.keyframes.importers.rgbd import folder as rgbd
 from nre_ros.keyframes.storage.store import KeyframeStore
 
-_STAGES = ("image", "depth", "features", "support", "refinement", "second pass", "global descriptor", "store")
+_STAGES = ("image", "depth", "features", "support", "refinement", "global descriptor", "store")
 GOAL = 4.0
 """Keyframes a second of 640x480 on two cores."""
 
@@ -100,7 +99,6 @@ def _clocks(builder: KeyframeBuilder):
         for target, name, stage in (
             (builder.backbone, "extract", "features"),
             (builder_module, "global_descriptor", "global descriptor"),
-            (ImageFeatures, "sample_fine", "second pass"),
             (KeyframeStore, "add", "store"),
             (depth_source, "depth_support", "support"),
             (depth_source, "refine_depth", "refinement"),

@@ -24,7 +24,7 @@ class PlaceBackbone(FeatureBackbone):
     """
 
     name = "place"
-    coarse_channels = fine_map_channels = 4
+    coarse_channels = fine_channels = 4
     coarse_temperature = fine_temperature = 0.1
     weights_hash = "0" * 64
 
@@ -59,7 +59,7 @@ def unit(rows):
     return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def random_keyframe(name, seed, points=500, channels=64, background=128, dimensions=2080, **changes):
+def random_keyframe(name, seed, points=500, channels=64, background=128, dimensions=2080, fine=32, **changes):
     """A keyframe of random numbers with the sizes of the real ones."""
     rng = np.random.default_rng(seed)
     values = dict(
@@ -69,7 +69,7 @@ def random_keyframe(name, seed, points=500, channels=64, background=128, dimensi
         camera=CAMERA,
         points=rng.normal(size=(points, 3)).astype(np.float32),
         coarse=unit(rng.normal(size=(points, channels))),
-        fine=unit(rng.normal(size=(points, channels + 24))),
+        fine=unit(rng.normal(size=(points, fine))),
         background=unit(rng.normal(size=(background, channels))),
         background_cells=4800,
         global_descriptor=unit(rng.normal(size=dimensions)),

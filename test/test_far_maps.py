@@ -214,18 +214,18 @@ def test_a_baseline_localizes_in_utm(room):
 def test_a_map_near_the_origin_is_stored_as_before(tmp_path):
     keyframe = random_keyframe("a", 0, **SMALL)
     found, origin = read(path := write(tmp_path / "near.db", keyframe))
-    assert version(path) == 2 and origin == [0, 0, 0]
+    assert version(path) == schema.PACKED_VERSION and origin == [0, 0, 0]
     assert found["a"].points.dtype == np.float32
     np.testing.assert_array_equal(found["a"].points, keyframe.points)
     with KeyframeStore.open(path) as store:
-        assert "origin" not in store.metadata()
+        assert json.loads(store.metadata()["origin"]) == [0, 0, 0]
         assert store.database.row("points", "keyframe_id", 1)[1][:4] == b"<f4 "
 
 
 def test_the_first_keyframe_decides_on_the_origin(tmp_path):
     keyframes = [small("a"), small("b", 1), random_keyframe("c", 2, **SMALL)]
     found, origin = read(path := write(tmp_path / "far.db", *keyframes))
-    assert origin == ORIGIN and version(path) == schema.ORIGIN_VERSION
+    assert origin == ORIGIN and version(path) == schema.PACKED_VERSION
     for keyframe in keyframes[:2]:
         assert_equal(found[keyframe.name], keyframe)
     # a keyframe far from the origin keeps its precision, too
@@ -242,14 +242,14 @@ def test_the_first_keyframe_decides_on_the_origin(tmp_path):
 def test_placeholders_at_the_origin_cost_the_others_no_precision(tmp_path):
     """Images without a position come with zeros from some programs, and may come first."""
     found, origin = read(path := write(tmp_path / "m.db", random_keyframe("none", 0, **SMALL), small("a")))
-    assert origin == [0, 0, 0] and version(path) == 2
+    assert origin == [0, 0, 0] and version(path) == schema.PACKED_VERSION
     np.testing.assert_allclose(found["a"].points, small("a").points, rtol=0, atol=1e-8)
 
 
 def test_an_older_program_refuses_a_map_with_an_origin(tmp_path, monkeypatch):
     path = write(tmp_path / "far.db", small("a"))
     monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
-    with pytest.raises(MapFormatError, match="has format version 3, this nre_ros reads up to 2"):
+    with pytest.raises(MapFormatError, match="has format version 4, this nre_ros reads up to 2"):
         KeyframeStore.open(path)
 
 
@@ -340,7 +340,7 @@ def test_info_reports_the_origin(tmp_path, capsys):
     path = write(tmp_path / "far.db", small("a"))
     with KeyframeStore.open(path) as store:
         info = describe_map(store)
-    assert info.origin.tolist() == ORIGIN and info.schema_version == 3
+    assert info.origin.tolist() == ORIGIN and info.schema_version == 4
     np.testing.assert_allclose(info.positions[0], small("a").T_map_cam[:3, 3], rtol=0, atol=1e-9)
     assert main(["map", "info", str(path)]) == 0
     assert "500000 5400000 0" in capsys.readouterr().out

@@ -13,6 +13,7 @@ from skimage import data
 
 from nre_ros.errors import ImageError, NreError
 from nre_ros.features import choose_device, load_backbone
+from nre_ros.features.fine_head import PACKAGED_HEAD, FineHead
 from nre_ros.features.xfeat import XFeatBackbone
 
 IMAGES = ("astronaut", "coffee", "chelsea")
@@ -36,10 +37,8 @@ def test_maps_cover_images_of_any_size(xfeat, width, height):
         assert (columns - 1) * cell < width <= columns * cell and (rows - 1) * cell < height <= rows * cell
         torch.testing.assert_close(map_.data.norm(dim=0), torch.ones(rows, columns), atol=1e-5, rtol=0)
     assert features.detection.shape == (height, width) and features.detection.min() >= 0
-    assert (features.coarse.data.shape[0], features.fine.data.shape[0]) == (
-        xfeat.coarse_channels,
-        xfeat.fine_map_channels,
-    )
+    assert (len(features.coarse.data), len(features.fine.data)) == (xfeat.coarse_channels, xfeat.fine_channels)
+    assert xfeat.fine_channels == 32
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -83,14 +82,12 @@ def displacement(a, b, scale: float = 1.0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", IMAGES)
-@pytest.mark.parametrize("level", ["coarse", "fine", "second_pass"])
+@pytest.mark.parametrize("level", ["coarse", "fine"])
 def test_cells_lie_at_the_positions_of_the_grid(xfeat, name, level):
     """The image and its enlargement agree best at the same places; 0.25 here are 0.5 pixels of the network's input."""
     image = photograph(name)
     twice = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
     small, large = (getattr(xfeat.extract(i), level) for i in (image, twice))
-    if level == "second_pass":
-        small, large = small(), large()
     assert np.abs(displacement(small, large, 2.0)).max() < 0.25
 
 
@@ -108,15 +105,36 @@ def test_large_images_are_reduced_and_keep_their_places(xfeat, width, height, ma
     assert reduced.fine.grid.stride == pytest.approx(4 / scale) and reduced.detection.shape == (height, width)
 
 
-@pytest.mark.parametrize("width, height", [(333, 250), (320, 240), (2100, 701), (1224, 1024), (1024, 1224)])
-def test_both_fine_maps_have_the_same_cells(xfeat, width, height):
-    """To an eighth of a pixel."""
-    features = xfeat.extract(cv2.resize(photograph("coffee"), (width, height)))
-    second = features.second_pass()
-    assert second.data.shape[1:] == features.fine.data.shape[1:] and second.grid.stride == features.fine.grid.stride
-    assert abs(second.grid.offset - features.fine.grid.offset) <= second.grid.stride / 32
-    assert (len(features.fine.data), len(second.data)) == (xfeat.fine_map_channels, xfeat.second_pass_channels)
-    assert features.sample_fine(torch.tensor([[50.0, 60.0]]), True).shape == (1, xfeat.fine_channels) == (1, 88)
+def test_without_fine_features_the_head_is_not_run(xfeat, monkeypatch):
+    monkeypatch.setattr(FineHead, "feature_map", None)
+    assert xfeat.extract(photograph("coffee"), fine=False).coarse.data.shape == (64, 32, 40)
+
+
+def test_the_weights_hash_covers_the_fine_head(xfeat):
+    cpu = torch.device("cpu")
+    again, other = XFeatBackbone(cpu), XFeatBackbone(cpu, head=FineHead(seed=7))
+    assert again.weights_hash == xfeat.weights_hash != other.weights_hash
+    assert again.network_hash == other.network_hash
+    warmer = FineHead(seed=7)
+    with torch.no_grad():
+        warmer.log_temperature += 0.1  # another use of the same features
+    assert XFeatBackbone(cpu, head=warmer).weights_hash != other.weights_hash
+
+
+def test_a_backbone_keeps_its_own_copy_of_a_head():
+    """Training of the head goes on, the backbone's hash stays right."""
+    head = FineHead(seed=1)
+    backbone = XFeatBackbone(torch.device("cpu"), head=head)
+    before = backbone.extract(photograph("coffee", 64, 64)).fine.data
+    with torch.no_grad():
+        head.expand.weight += 1.0
+    assert torch.equal(backbone.extract(photograph("coffee", 64, 64)).fine.data, before)
+    assert all(parameter.requires_grad for parameter in head.parameters())
+    assert backbone.fine_temperature == pytest.approx(0.1) and backbone.fine_enlarge == 2
+
+
+def test_the_packaged_head_is_small():
+    assert PACKAGED_HEAD.stat().st_size < 2 << 20
 
 
 def test_grey_is_colour_with_equal_channels(xfeat):
@@ -190,7 +208,7 @@ def test_threads_that_share_a_backbone_do_not_disturb_each_other(xfeat):
 
     def features(image):
         found = xfeat.extract(image, detect=True)
-        return found.coarse.data, found.fine.data, found.second_pass().data, found.detection
+        return found.coarse.data, found.fine.data, found.detection
 
     alone = [features(image) for image in images]
     with ThreadPoolExecutor(3) as pool:

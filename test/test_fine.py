@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fine windows: where they lie, what they hold, and how they are enlarged, against closed forms and SciPy."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -12,11 +10,9 @@ from scipy.special import log_softmax
 from synthetic import CAMERA, CHANCE, GRID, as_maps, dips, opencv_pixels, points_in_view, true_pose
 
 from nre_ros.features import FeatureGrid, FeatureMap
-from nre_ros.features.base import network_focal_length
-from nre_ros.geometry import Camera, left_update
-from nre_ros.nre.fine import MAX_SCALE_RATIO, MIN_COSINE, FineMatch, fine_maps
+from nre_ros.geometry import left_update
+from nre_ros.nre.fine import fine_maps
 from nre_ros.nre.problem import PoseProblem
-from nre_ros.nre.viewpoints import compatible_views
 
 FINE = FeatureGrid(4.0, 1.25)
 ROWS, COLUMNS = 60, 80
@@ -51,15 +47,11 @@ class Scene:
 
     def windows(self, T=None, temperature: float = 0.02, window_size: int = 16, enlarge: int = 2):
         T = self.prior if T is None else T
-        return fine_maps(self.problem, T, [self.match(temperature)], window_size, enlarge)
+        return fine_maps(self.problem, T, fine_features(), self.descriptors, temperature, window_size, enlarge)
 
     @property
     def problem(self) -> PoseProblem:
         return PoseProblem(self.points, self.coarse, CAMERA)
-
-    def match(self, temperature: float, features: FeatureMap | None = None) -> FineMatch:
-        sharpness = torch.full((len(self.points),), 1 / temperature)
-        return FineMatch(fine_features() if features is None else features, self.descriptors, sharpness)
 
 
 def peaks(maps) -> np.ndarray:
@@ -165,62 +157,20 @@ def test_a_point_without_coarse_probability_there_has_no_weight():
 def test_a_feature_map_smaller_than_a_window_keeps_no_point():
     scene = Scene(10)
     tiny = FeatureMap(fine_features().data[:, :5, :5], FINE)
-    _, kept = fine_maps(scene.problem, scene.truth, [scene.match(0.02, tiny)])
+    _, kept = fine_maps(scene.problem, scene.truth, tiny, scene.descriptors, 0.02)
     assert len(kept) == 0
 
 
-def test_two_matches_multiply_their_probabilities():
-    """Each of half the sharpness, in the same features, is the one; a point may be looked for in one of them alone."""
-    scene = Scene(30)
-    one, _ = scene.windows(temperature=0.05)
-    half = scene.match(0.1)
-    second = replace(half, sharpness=torch.where(torch.arange(30) % 3 == 0, half.sharpness, 0.0))
-    both, kept = fine_maps(scene.problem, scene.prior, [half, second], 16, 2)
-    blunt, _ = scene.windows(temperature=0.1)
-    looked_for_twice = kept % 3 == 0
-    torch.testing.assert_close(both.values[0, looked_for_twice], one.values[0, looked_for_twice], atol=1e-4, rtol=0)
-    torch.testing.assert_close(both.values[0, ~looked_for_twice], blunt.values[0, ~looked_for_twice])
-
-
-def compatible(T, points, directions, camera):
-    """As the fine stage asks."""
-    return compatible_views(T, points, directions.float(), camera, MAX_SCALE_RATIO, MIN_COSINE)
-
-
-def test_the_scale_of_a_point_is_measured_in_the_image_that_the_network_gets():
-    """The same view by a camera of 640 pixels and by one of 2560: reduced to 1024, it is 1.6 times as large."""
-    points = torch.tensor([[0.0, 0.0, 4.0]], dtype=torch.float64)
-    for width, alike in ((640, True), (900, True), (1024, False), (2560, False)):
-        camera = Camera(width, width * 3 // 4, 0.8 * width, 0.8 * width, width / 2, width * 3 / 8)
-        found = compatible(torch.eye(4, dtype=torch.float64), points, points / (0.8 * 640), camera)
-        assert found.tolist() == [alike], width
-        as_in_query = points / network_focal_length(camera)
-        assert compatible(torch.eye(4, dtype=torch.float64), points, as_in_query, camera).tolist() == [True]
-
-
-@pytest.mark.parametrize(
-    "keyframe, focal, alike",
-    [
-        ((0.0, 0.0, 0.0), 260.0, True),  # from the same place
-        ((4.0 * np.tan(np.radians(20)), 0.0, 0.0), 260.0, True),
-        ((4.0 * np.tan(np.radians(30)), 0.0, 0.0), 260.0, False),
-        ((0.0, 0.0, 1.2), 260.0, True),
-        ((0.0, 0.0, 1.5), 260.0, False),  # nearer: 4 / 2.8 and 4 / 2.5 times as large
-        ((0.0, 0.0, -1.8), 260.0, True),
-        ((0.0, 0.0, -2.2), 260.0, False),  # further
-        ((0.0, 0.0, 0.0), 400.0, False),
-        ((0.0, 0.0, -2.0), 390.0, True),  # a longer lens, and one that makes up for it
-    ],
-)
-def test_views_are_compatible_from_a_similar_direction_and_at_a_similar_scale(keyframe, focal, alike):
-    """A point 4 m in front of a query with a focal length of 260 pixels."""
-    query = np.eye(4)
-    query[:3, 3] = (0.3, -0.2, 1.0)  # map to camera: the map's origin lies elsewhere
-    points = torch.tensor([[0.0, 0.0, 4.0]], dtype=torch.float64) - torch.from_numpy(query[:3, 3])
-    centre = torch.tensor(keyframe, dtype=torch.float64) - torch.from_numpy(query[:3, 3])
-    camera = Camera(320, 240, 260.0, 260.0, 160.0, 120.0)
-    found = compatible(torch.from_numpy(query), points, (points - centre) / focal, camera)
-    assert found.tolist() == [alike]
+def test_the_memory_layout_of_the_features_changes_nothing():
+    """XFeat's features have their channels innermost, those of the published networks outermost."""
+    scene, data = Scene(30), fine_features().data
+    outermost, innermost = data.contiguous(), data.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    assert innermost.stride() != outermost.stride()
+    found, expected = (
+        fine_maps(scene.problem, scene.prior, FeatureMap(each, FINE), scene.descriptors, 0.05, 16, 2)[0]
+        for each in (innermost, outermost)
+    )
+    torch.testing.assert_close(found.values, expected.values, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("window_size, enlarge", [(16, 3), (10, 2), (8, 8)])

@@ -11,9 +11,9 @@ import torch
 from skimage import data
 
 from nre_ros.errors import WeightsError
+from nre_ros.features.fine_head import STACKED_CHANNELS, FineHead, stack_maps
+from nre_ros.features.tensor_file import parse_tensors, read_tensors, write_tensors
 from nre_ros.features.xfeat import XFeatBackbone
-from nre_ros.learning.fine_head import STACKED_CHANNELS, FineHead, stack_maps
-from nre_ros.learning.tensor_file import parse_tensors, read_tensors, write_tensors
 
 NETWORK = "ab" * 32
 
@@ -44,10 +44,8 @@ def test_the_head_has_26_thousand_parameters():
 def test_the_first_pass_is_what_the_backbone_extracts(xfeat):
     image = photograph(150, 100)
     maps, features = xfeat.first_pass(image), xfeat.extract(image)
-    rows, columns = maps.size
-    early = maps.early[0, :, :rows, :columns]
-    early = torch.nn.functional.normalize(early - early.mean((1, 2), keepdim=True), dim=0)
-    assert torch.equal(early, features.fine.data) and maps.grid == features.fine.grid
+    torch.testing.assert_close(xfeat.head(stack_maps(maps))[0], features.fine.data, atol=1e-5, rtol=0)
+    assert maps.grid == features.fine.grid and maps.size == features.fine.data.shape[1:]
     coarse = torch.nn.functional.normalize(maps.coarse[0], dim=0)[:, : features.coarse.data.shape[1]]
     assert torch.equal(coarse[:, :, : features.coarse.data.shape[2]], features.coarse.data)
 

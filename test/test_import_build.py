@@ -253,7 +253,7 @@ def test_map_build_and_info(rgbd_folder, capsys):
     assert "place" in shown and "640x480 radial_tangential" in shown
     assert command("map", "info", folder / "m.db", "--json") == 0
     info = json.loads(capsys.readouterr().out)
-    assert (info["keyframes"], info["points"], info["frame_id"], info["schema_version"]) == (2, 100, "map", 2)
+    assert (info["keyframes"], info["points"], info["frame_id"], info["schema_version"]) == (2, 100, "map", 4)
     with pytest.raises(MapError, match="does not exist"):
         command("map", "info", folder / "none.db")
 

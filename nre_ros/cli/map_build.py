@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from nre_ros.cli.arguments import (
     add_deprecated_name,
     add_device_option,
+    add_fine_head_option,
     add_pose_convention,
     add_seed_option,
     non_negative_float,
@@ -99,6 +100,7 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_BACKBONE,
         help="xfeat (default), or nre: the published networks, after `nre_ros weights import`",
     )
+    add_fine_head_option(parser)
     add_device_option(parser)
     parser.add_argument(
         "--points", type=positive_int, default=500, metavar="N", help="points of a keyframe (default 500)"
@@ -339,6 +341,7 @@ def _build(args: argparse.Namespace) -> int:
 def _build_map(args: argparse.Namespace, sources: ExitStack) -> int:
     """Builds the map and prints the closing table."""
     from nre_ros.features import choose_device, load_backbone
+    from nre_ros.features.weights import import_fine_head
     from nre_ros.keyframes.building.builder import KeyframeBuilder
     from nre_ros.keyframes.importers.build_map import build_map
     from nre_ros.keyframes.importers.pose_agreement.check import LIKELY_CAUSES, check_poses
@@ -362,7 +365,10 @@ def _build_map(args: argparse.Namespace, sources: ExitStack) -> int:
                 f"map {args.output} is not written: {check.summary()}. Correct the source, compare more images (nre_ros "
                 f"{_diagnosis_command()}), or give --accept-poses"
             )
-        builder = KeyframeBuilder(load_backbone(args.features, choose_device(args.device)), args.points, seed=args.seed)
+        backbone = load_backbone(args.features, choose_device(args.device), args.fine_head)
+        if args.fine_head is not None:
+            import_fine_head(args.fine_head)
+        builder = KeyframeBuilder(backbone, args.points, seed=args.seed)
         report = build_map(
             source,
             builder,

@@ -5,11 +5,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
 
 import torch
 
-from nre_ros.errors import NreError
+from nre_ros.errors import NreError, WeightsError
 from nre_ros.features.base import FeatureBackbone, FeatureGrid, FeatureMap, ImageFeatures
+from nre_ros.features.fine_head import PACKAGED_HEAD, FineHead
+from nre_ros.features.weights import fine_head_path
 
 __all__ = [
     "BACKBONES",
@@ -17,37 +21,50 @@ __all__ = [
     "FeatureBackbone",
     "FeatureGrid",
     "FeatureMap",
+    "FineHead",
+    "FineHeadSource",
     "ImageFeatures",
     "choose_device",
     "load_backbone",
 ]
 
 
-def _xfeat(device: torch.device) -> FeatureBackbone:
+FineHeadSource: TypeAlias = "FineHead | Path | str | None"
+"""A fine head, its file, or None for the packaged one."""
+
+
+def _xfeat(device: torch.device, fine_head: FineHeadSource) -> FeatureBackbone:
     from nre_ros.features.xfeat import XFeatBackbone
 
-    return XFeatBackbone(device)
+    return XFeatBackbone(device, head=PACKAGED_HEAD if fine_head is None else fine_head)
 
 
-def _nre(device: torch.device) -> FeatureBackbone:
+def _nre(device: torch.device, fine_head: FineHeadSource) -> FeatureBackbone:
     from nre_ros.features.nre_backbone import NREBackbone
 
+    if fine_head is not None:
+        raise WeightsError("the features nre have a fine network of their own: a fine head is for xfeat")
     return NREBackbone(device)
 
 
 DEFAULT_BACKBONE = "xfeat"
 """The backbone of new maps, where none is named."""
 
-BACKBONES: dict[str, Callable[[torch.device], FeatureBackbone]] = {"xfeat": _xfeat, "nre": _nre}
-"""Name -> constructor that takes a device. The network's package is imported by the constructor."""
+BACKBONES: dict[str, Callable[[torch.device, FineHeadSource], FeatureBackbone]] = {"xfeat": _xfeat, "nre": _nre}
+"""Name -> constructor that takes a device and a fine head. The network's package is imported by the constructor."""
 
 
-def load_backbone(name: str, device: str | torch.device = "cpu") -> FeatureBackbone:
+def load_backbone(
+    name: str, device: str | torch.device = "cpu", fine_head: FineHeadSource = None, weights_hash: str = ""
+) -> FeatureBackbone:
     """Loads a backbone.
 
     Args:
         name: One of ``BACKBONES``.
         device: Where its weights go.
+        fine_head: The fine head of ``xfeat``.
+        weights_hash: The hash that is wanted, for example a map's. Without ``fine_head``, an imported fine head that
+            gives this hash is preferred to the packaged one.
 
     Raises:
         ValueError: The name is unknown.
@@ -55,7 +72,13 @@ def load_backbone(name: str, device: str | torch.device = "cpu") -> FeatureBackb
     """
     if name not in BACKBONES:
         raise ValueError(f"unknown feature backbone {name!r}, known: {sorted(BACKBONES)}")
-    return BACKBONES[name](torch.device(device))
+    device = torch.device(device)
+    backbone = BACKBONES[name](device, fine_head)
+    if fine_head is None and name == "xfeat" and weights_hash not in ("", backbone.weights_hash):
+        imported = fine_head_path(weights_hash)
+        if imported.exists():
+            return BACKBONES[name](device, imported)
+    return backbone
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The interface between images and everything that works on features.
 
-A backbone turns one image into two dense maps (coarse and fine) and says, in its class attributes, what the estimator
+A backbone turns one image into two dense maps (coarse and fine) and says, in its attributes, what the estimator
 has to know about the maps. ``docs/new_backbone.md`` lists what a new backbone needs.
 """
 
@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
@@ -141,30 +142,14 @@ class ImageFeatures:
     Attributes:
         coarse: Map for retrieval and the coarse stage, of unit length along the channels if the backbone's features
             are.
-        fine: Map for the fine stage, from the first pass; of unit length likewise.
+        fine: Map for the fine stage, of unit length likewise.
         detection: ``[H, W]`` float32 at the image's resolution, how well a pixel can be found again; None unless asked
             for. Map points are chosen on it.
-        second_pass: Of backbones that have one, computes a second fine map from a pass over the enlarged image, with as
-            many cells as ``fine``. The pass takes place at the first call, and later calls return its result.
     """
 
     coarse: FeatureMap
     fine: FeatureMap
     detection: torch.Tensor | None = None
-    second_pass: Callable[[], FeatureMap] | None = None
-
-    def sample_fine(self, pixels: torch.Tensor, unit_length: bool) -> torch.Tensor:
-        """Samples the fine descriptors that a map stores: those of ``fine``, then those of the second pass.
-
-        Args:
-            pixels: ``[N, 2]`` (x, y).
-            unit_length: Whether each of the two has unit length.
-
-        Returns:
-            ``[N, fine_channels]`` (see ``FeatureBackbone.fine_channels``).
-        """
-        maps = [self.fine] + ([] if self.second_pass is None else [self.second_pass()])
-        return torch.cat([sample_descriptors(features, pixels, unit_length) for features in maps], dim=1)
 
 
 def sample_descriptors(features: FeatureMap, pixels: torch.Tensor, unit_length: bool) -> torch.Tensor:
@@ -186,39 +171,32 @@ class FeatureBackbone(ABC):
     """A network that turns an image into dense features.
 
     ``extract`` may be called from several threads at once: the node's estimator and its keyframe thread share one
-    backbone. It therefore must not change the backbone. One ``ImageFeatures`` belongs to one thread, for its second
-    pass is computed when it is first asked for. An object of this class stays on its device; another device needs
-    another object.
+    backbone. It therefore must not change the backbone. An object of this class stays on its device; another device
+    needs another object.
 
     Attributes:
         name: Name in ``BACKBONES`` and in the map file.
         weights_hash: Of the parameters and of how they are used; a map fits if name and hash are the same.
         coarse_channels: Length of a coarse descriptor.
         coarse_temperature: Of the softmax over the dot products of coarse features.
-        fine_map_channels: Channels of ``ImageFeatures.fine``.
-        fine_temperature: Of the softmax over the dot products of these features.
-        second_pass_channels: Channels of ``ImageFeatures.second_pass``, 0 without a second pass.
-        second_pass_temperature: Of the softmax over the dot products of these features.
-        fine_enlarge: Fine cells per cell of the fine maps; correlations are enlarged by it. ``window_size`` of the
+        fine_channels: Length of a fine descriptor.
+        fine_temperature: Of the softmax over the dot products of fine features.
+        fine_enlarge: Fine cells per cell of the fine map; correlations are enlarged by it. ``window_size`` of the
             estimator must be a multiple of twice this number.
         unit_length: Whether features and descriptors have unit length.
+        former_features: ``weights_hash`` of features that this backbone had in earlier versions -> what they were, for
+            messages about maps of those versions.
     """
 
     name: str
     weights_hash: str
     coarse_channels: int
     coarse_temperature: float
-    fine_map_channels: int
+    fine_channels: int
     fine_temperature: float
-    second_pass_channels: int = 0
-    second_pass_temperature: float = 1.0
     fine_enlarge: int = 1
     unit_length: bool = True
-
-    @property
-    def fine_channels(self) -> int:
-        """Length of a fine descriptor as a map stores it: the channels of the fine map and of the second pass."""
-        return self.fine_map_channels + self.second_pass_channels
+    former_features: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def extract(self, image: npt.NDArray[np.uint8], detect: bool = False, fine: bool = True) -> ImageFeatures:
@@ -227,7 +205,7 @@ class FeatureBackbone(ABC):
         Args:
             image: BGR ``[H, W, 3]`` or grey ``[H, W]``, uint8.
             detect: Whether the detection map is wanted.
-            fine: Whether the fine features are wanted. Without them ``fine`` and ``second_pass`` may hold anything.
+            fine: Whether the fine features are wanted. Without them ``fine`` may hold anything.
 
         Raises:
             ImageError: The image has another shape or type, or is too small.

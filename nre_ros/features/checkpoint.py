@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the checkpoints of the published networks, without PyTorch Lightning and without running what they hold.
+"""Reads and writes checkpoints of the published networks, without PyTorch Lightning and without running what they hold.
 
 A Lightning file is a pickle: besides ``state_dict`` and ``hyper_parameters`` it may name classes of Lightning and
 OmegaConf (containers of settings, callbacks). torch's restricted unpickler reads it. Classes of these two packages
@@ -34,6 +34,8 @@ PUBLISHED = {
 """Git's blob ids of weights/coarse.pth and weights/fine.pth in germain-hug/NRE (CC0)."""
 
 _MAX_BYTES = 2 << 30
+_MINIBATCH_SIZE = 50
+"""How many maps the published code computes at once; it asks for this setting."""
 _LIGHTNING = re.compile(r"(pytorch_lightning|lightning|lightning_fabric|omegaconf)\.[\w.]+")
 _READS_OTHERS_CLASSES = hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint")
 """torch 2.6 and newer accept another class in the place of a named one."""
@@ -146,6 +148,41 @@ def parse_checkpoint(data: bytes, name: str) -> Checkpoint:
     expected = _empty_network(level, layer, second_pool).state_dict()
     state = _checked_state(content["state_dict"], expected, name)
     return Checkpoint(level, layer, second_pool, resize, state, data)
+
+
+def checkpoint_bytes(network: InceptionNetwork, resize: int | None = None, step: int = 0) -> bytes:
+    """Packs a network in the published layout, with plain dictionaries as settings.
+
+    Args:
+        network: The network; its batch normalisations must not be folded into the convolutions.
+        resize: Side of the coarse feature map, in cells, for which the network was trained; None: no setting.
+        step: Number of training steps.
+
+    Returns:
+        The content of a file that ``read_checkpoint`` reads.
+
+    Raises:
+        WeightsError: A weight is not finite, or the network is not as it was built.
+    """
+    content = {
+        "epoch": 0,
+        "global_step": step,
+        "pytorch-lightning_version": "1.2.10",
+        "state_dict": {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()},
+        "hparams_name": "kwargs",
+        "hyper_parameters": {
+            "level": network.level,
+            "extraction_layer": network.extraction_layer,
+            "no_maxpool": not network.second_pool,
+            "image": {} if resize is None else {"resize": resize},
+            "minibatch_size": _MINIBATCH_SIZE,
+        },
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    data = buffer.getvalue()
+    parse_checkpoint(data, f"the {network.level} network")
+    return data
 
 
 def _empty_network(level: str, layer: str, second_pool: bool) -> InceptionNetwork:

@@ -200,6 +200,9 @@ class InceptionNetwork(nn.Module):
         second_pool: Whether there is max-pooling after Conv2d_4a (coarse only).
 
     Attributes:
+        level: ``coarse`` or ``fine``.
+        extraction_layer: Where the trunk is cut.
+        second_pool: Whether there is max-pooling after Conv2d_4a.
         channels: Of the features.
         stride: Of the features, in pixels of the input.
 
@@ -214,6 +217,7 @@ class InceptionNetwork(nn.Module):
         if extraction_layer not in layer_names(level):
             known = ", ".join(layer_names(level))
             raise ValueError(f"the {level} network has no layer {extraction_layer!r}, known: {known}")
+        self.level, self.extraction_layer, self.second_pool = level, extraction_layer, second_pool
         modules: list[nn.Module] = []
         self.stride = 1
         for layer in _layers(level, second_pool):

@@ -61,18 +61,17 @@ class NREBackbone(FeatureBackbone):
         self.coarse = _prepared(coarse, device)
         self.fine = _prepared(fine, device)
         self.coarse_channels = self.coarse.channels
-        self.fine_map_channels = self.fine.channels
-        self._mean = 255 * torch.tensor(_MEAN, device=device)[:, None, None]
-        self._deviation = 255 * torch.tensor(_DEVIATION, device=device)[:, None, None]
+        self.fine_channels = self.fine.channels
 
     @torch.inference_mode()
     def extract(self, image: npt.NDArray[np.uint8], detect: bool = False, fine: bool = True) -> ImageFeatures:
         image = check_image(image)
         detection = self._detect(image) if detect else None
-        colours = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
-        rgb = (torch.from_numpy(colours).to(self.device).permute(2, 0, 1) - self._mean) / self._deviation
-        coarse = _pass(self.coarse, rgb[None], self.max_coarse_imsize)
-        return ImageFeatures(coarse, _pass(self.fine, rgb[None], self.max_fine_imsize) if fine else coarse, detection)
+        rgb = normalised_rgb(image, self.device)
+        coarse = network_features(self.coarse, rgb, self.max_coarse_imsize)
+        return ImageFeatures(
+            coarse, network_features(self.fine, rgb, self.max_fine_imsize) if fine else coarse, detection
+        )
 
     def _detect(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
         """The smaller eigenvalue of the gradients' covariance (Shi and Tomasi, CVPR 1994).
@@ -81,6 +80,21 @@ class NREBackbone(FeatureBackbone):
         """
         grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
         return torch.from_numpy(cv2.cornerMinEigenVal(grey, blockSize=5, ksize=3)).to(self.device)
+
+
+def normalised_rgb(image: npt.NDArray[np.uint8], device: torch.device) -> torch.Tensor:
+    """Makes the input of the networks.
+
+    Args:
+        image: BGR ``[H, W, 3]`` or grey ``[H, W]``, uint8.
+        device: Where the input goes.
+
+    Returns:
+        ``[1, 3, H, W]`` RGB, normalised with the mean and the deviation of ImageNet's colours.
+    """
+    colours = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
+    mean, deviation = (255 * torch.tensor(values, device=device)[:, None, None] for values in (_MEAN, _DEVIATION))
+    return ((torch.from_numpy(colours).to(device).permute(2, 0, 1) - mean) / deviation)[None]
 
 
 def max_coarse_side(checkpoint: Checkpoint) -> int:
@@ -97,9 +111,21 @@ def max_coarse_side(checkpoint: Checkpoint) -> int:
     """
     if checkpoint.resize is None:
         return _MAX_COARSE_SIDE
-    network = checkpoint.network()
-    factor = network.stride * (2 if checkpoint.extraction_layer == "Mixed_7a" else 1)
-    return factor * (checkpoint.resize - 1) + 1
+    return image_side(checkpoint.network(), checkpoint.resize)
+
+
+def image_side(network: InceptionNetwork, resize: int) -> int:
+    """Computes ``max_coarse_side`` of a network and a setting.
+
+    Args:
+        network: The coarse network.
+        resize: Side of its feature map, in cells.
+
+    Returns:
+        Pixels.
+    """
+    factor = network.stride * (2 if network.extraction_layer == "Mixed_7a" else 1)
+    return factor * (resize - 1) + 1
 
 
 def _prepared(checkpoint: Checkpoint, device: torch.device) -> InceptionNetwork:
@@ -107,8 +133,14 @@ def _prepared(checkpoint: Checkpoint, device: torch.device) -> InceptionNetwork:
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in the stub
 
 
-def _pass(network: InceptionNetwork, rgb: torch.Tensor, max_side: int) -> FeatureMap:
-    """Features of an image [1, 3, H, W], reduced where its longer side is above ``max_side``."""
+def network_features(network: InceptionNetwork, rgb: torch.Tensor, max_side: int) -> FeatureMap:
+    """Computes the features of an image that is reduced where its longer side is above a limit.
+
+    Args:
+        network: The network.
+        rgb: ``[1, 3, H, W]`` of ``normalised_rgb``.
+        max_side: The limit, pixels.
+    """
     scale = min(1.0, max_side / max(rgb.shape[2:]))
     if scale < 1.0:
         rgb = F.interpolate(rgb, scale_factor=scale, mode="bilinear", antialias=True, recompute_scale_factor=False)

@@ -1,12 +1,14 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Where the published networks' weights lie on this machine, and how they are imported."""
+"""Where the published networks' weights and own fine heads lie on this machine, and how they are imported."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from pathlib import Path
+
+import torch
 
 from nre_ros.errors import WeightsError
 from nre_ros.features.checkpoint import Checkpoint, read_checkpoint
@@ -15,6 +17,9 @@ HOW_TO_GET = (
     "download weights/coarse.pth and weights/fine.pth of the GitHub repository germain-hug/NRE, "
     "then: nre_ros weights import coarse.pth fine.pth"
 )
+
+FINE_HEAD_SUFFIX = ".safetensors"
+_FINE_HEAD = "fine_head_"
 
 
 def weights_folder() -> Path:
@@ -32,6 +37,21 @@ def weights_path(level: str) -> Path:
         level: ``coarse`` or ``fine``.
     """
     return weights_folder() / f"{level}.pth"
+
+
+def fine_head_path(weights_hash: str) -> Path:
+    """Returns the path of an imported fine head.
+
+    Args:
+        weights_hash: ``XFeatBackbone.weights_hash`` with this head, as a map has it.
+    """
+    # a map may be of unknown origin: nothing but letters and digits becomes a part of the name
+    return weights_folder() / f"{_FINE_HEAD}{''.join(filter(str.isalnum, weights_hash))[:16]}{FINE_HEAD_SUFFIX}"
+
+
+def fine_heads() -> list[Path]:
+    """Returns the imported fine heads."""
+    return sorted(weights_folder().glob(f"{_FINE_HEAD}*{FINE_HEAD_SUFFIX}"))
 
 
 def load_weights(level: str) -> Checkpoint:
@@ -74,12 +94,35 @@ def import_weights(source: str | Path, allow_unpublished: bool = False) -> tuple
             "--allow-unpublished imports it all the same"
         )
     path = weights_path(checkpoint.level)
+    _write(path, checkpoint.data)
+    return checkpoint, path
+
+
+def import_fine_head(source: str | Path) -> Path:
+    """Copies a fine head for XFeat to the folder where maps that were made with it find it.
+
+    Args:
+        source: The head's file (safetensors).
+
+    Returns:
+        The path of the copy.
+
+    Raises:
+        WeightsError: The file holds no fine head for these weights of XFeat, or the copy cannot be written.
+    """
+    from nre_ros.features.xfeat import XFeatBackbone
+
+    path = fine_head_path(XFeatBackbone(torch.device("cpu"), head=source).weights_hash)
+    _write(path, Path(source).read_bytes())
+    return path
+
+
+def _write(path: Path, data: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, checkpoint.data)
+        write_atomically(path, data)
     except OSError as error:
         raise WeightsError(f"cannot write {path}: {error.strerror}") from None
-    return checkpoint, path
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -12,8 +12,11 @@ All places are cells (x, y) of the feature map that the module gets, and all los
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +27,30 @@ from nre_ros.nre.maps import correspondence_logits, sample_loss
 
 PRIOR_REACH = 2.5
 """Largest error of a coarse pose for which the fine features are trained, in cells of the fine feature map."""
+
+
+_Self = TypeVar("_Self", bound=torch.nn.Module)
+_Rest = ParamSpec("_Rest")
+_Result = TypeVar("_Result")
+_Forward = Callable[Concatenate[_Self, torch.Tensor, torch.Tensor, _Rest], _Result]
+
+
+def _in_full_precision(forward: _Forward[_Self, _Rest, _Result]) -> _Forward[_Self, _Rest, _Result]:
+    """Computes a loss in float32 (or more) where the network computes in mixed precision.
+
+    A correlation divided by a small temperature has an error of a tenth of a nat in bfloat16.
+    """
+
+    @functools.wraps(forward)
+    def compute(
+        self: _Self, descriptors: torch.Tensor, features: torch.Tensor, *args: _Rest.args, **settings: _Rest.kwargs
+    ) -> _Result:
+        with torch.autocast(features.device.type, enabled=False):
+            half = (torch.float16, torch.bfloat16)
+            descriptors, features = (x.float() if x.dtype in half else x for x in (descriptors, features))
+            return forward(self, descriptors, features, *args, **settings)
+
+    return compute
 
 
 class CoarseNRELoss(torch.nn.Module):
@@ -50,6 +77,7 @@ class CoarseNRELoss(torch.nn.Module):
         self.reciprocal = reciprocal
         self.outside_logit = torch.nn.Parameter(torch.zeros(())) if outside else None
 
+    @_in_full_precision
     def forward(
         self,
         descriptors: torch.Tensor,
@@ -158,6 +186,7 @@ class FineNRELoss(torch.nn.Module):
         self.window_size, self.enlarge = window_size, enlarge
         self.subpixel_weight, self.sigma = subpixel_weight, sigma
 
+    @_in_full_precision
     def forward(
         self,
         descriptors: torch.Tensor,

@@ -249,9 +249,14 @@ class TrainingPairs(torch.utils.data.IterableDataset[TrainingPair]):
         seed: Of all pairs.
         first: Number of the first pair of an iteration.
 
+    Attributes:
+        identity: What the pairs depend on besides the seed; a resumed training must have the same.
+
     Raises:
         TrainingError: There is no source, or a share is not positive.
     """
+
+    identity: str = ""
 
     def __init__(
         self,

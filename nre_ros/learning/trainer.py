@@ -5,6 +5,8 @@
 Everything that a step draws at random depends on the seed and the number of the step alone. A run that is stopped and
 resumed therefore ends with the weights of a run without a stop, on the same machine with the same number of threads. On
 a GPU the weights may differ in the last digits.
+
+With a validation, the weights with the smallest loss on its pairs are kept beside the present ones.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,13 +29,16 @@ import torch
 
 from nre_ros.errors import TrainingError
 from nre_ros.features.weights import write_atomically
-from nre_ros.learning.objectives import Objective
+from nre_ros.learning.objectives import Objective, pair_generator
 from nre_ros.learning.pair_sources import TrainingPairs
 from nre_ros.learning.pairs import TrainingPair
+from nre_ros.learning.validation import Validation
 
 CHECKPOINT = "checkpoint.pt"
 """Name of the checkpoint in a training folder."""
-_FORMAT = "nre_ros training checkpoint 1"
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Name -> type in which the networks compute. Weights and losses are float32 in each of them."""
+_FORMAT = "nre_ros training checkpoint 2"
 _MAX_BYTES = 2 << 30
 _MAX_FAULTS = 10
 """So many steps in a row may have losses that are not finite."""
@@ -43,6 +48,8 @@ _OUT_OF_MEMORY = re.compile("out of memory|allocate memory")
 """What torch says on a GPU and on a CPU."""
 _LAST_RATE = 0.05
 """Learning rate of the last step, as a fraction of the largest."""
+_FIRST_SCALE = 1024.0
+"""Factor on losses with float16 at the start; it is halved whenever a gradient overflows."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,7 @@ class TrainingConfig:
         max_gradient: Gradients with a larger norm are shortened to it.
         checkpoint_every: Steps between checkpoints.
         seed: Of what a step draws at random. The pairs and the network have seeds of their own.
+        precision: One of ``PRECISIONS``: ``float32``, or mixed precision with ``bfloat16`` or ``float16``.
 
     Raises:
         TrainingError: A value is out of its range.
@@ -69,6 +77,7 @@ class TrainingConfig:
     max_gradient: float = 1.0
     checkpoint_every: int = 100
     seed: int = 0
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("pairs_per_step", 1), ("warm_up", 0), ("checkpoint_every", 1), ("seed", 0)):
@@ -77,6 +86,8 @@ class TrainingConfig:
         for name in ("learning_rate", "max_gradient"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise TrainingError(f"{name}={getattr(self, name)} must be above 0")
+        if self.precision not in PRECISIONS:
+            raise TrainingError(f"precision={self.precision!r} is unknown, known: {', '.join(PRECISIONS)}")
 
     def rate(self, step: int) -> float:
         """Returns the learning rate of a step.
@@ -101,6 +112,8 @@ class StepReport:
         rate: Learning rate.
         seconds: Mean time of a step since the run began.
         updated: Whether the weights changed; not without a pair, nor with losses that are not finite.
+        validation: Name -> mean loss on the pairs of the validation; empty where none took place after this step.
+        best: Whether that is the smallest total so far.
     """
 
     step: int
@@ -109,6 +122,8 @@ class StepReport:
     rate: float
     seconds: float
     updated: bool
+    validation: dict[str, float] = field(default_factory=dict)
+    best: bool = False
 
     def line(self) -> str:
         """Formats the report as one line."""
@@ -116,6 +131,21 @@ class StepReport:
         skipped = "" if self.updated or not self.losses else "  (not finite: skipped)"
         remaining = (self.steps - self.step) * self.seconds
         return f"step {self.step}/{self.steps}  {losses}{skipped}  {self.seconds:.2f} s a step, {remaining:.0f} s left"
+
+
+@dataclass(frozen=True)
+class BestWeights:
+    """The weights with the smallest loss on the pairs of the validation.
+
+    Attributes:
+        step: Number of steps after which they were found.
+        loss: Their mean ``total`` on these pairs.
+        state: Copy of ``Objective.state_dict()``, on the CPU.
+    """
+
+    step: int
+    loss: float
+    state: dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -143,13 +173,15 @@ class Trainer:
         folder: Where the checkpoint lies; created where it is absent.
         resume: Whether to continue from the folder's checkpoint. Without a checkpoint training starts anew.
         workers: Processes that make pairs; 0: this process makes them.
+        validation: Pairs that are not trained on, and how often the losses on them are computed; None: never.
 
     Attributes:
         step: Number of finished steps.
+        best: The best weights so far; None before the first validation.
 
     Raises:
-        TrainingError: The folder has a checkpoint and ``resume`` is false, or the checkpoint is damaged or was made
-            with other settings.
+        TrainingError: The folder has a checkpoint and ``resume`` is false, the checkpoint is damaged or was made
+            with other settings, or the device does not compute in the precision.
     """
 
     def __init__(
@@ -160,12 +192,19 @@ class Trainer:
         folder: Path | str,
         resume: bool = False,
         workers: int = 0,
+        validation: Validation | None = None,
     ):
         self._objective, self._pairs, self._config, self._workers = objective, pairs, config, workers
+        self._validation = validation
         self._optimizer = torch.optim.Adam(objective.parameters(), lr=config.learning_rate)
+        self._device = next(objective.parameters()).device.type
+        if config.precision == "float16" and self._device != "cuda":
+            raise TrainingError(f"precision=float16 needs a GPU, not {self._device}: choose bfloat16 or float32")
+        self._scaler = _loss_scaler(config.precision == "float16")
         self._stop = threading.Event()
         self._whole = True  # no update is half done
-        self.step = self._saved_step = 0
+        self.step = self._saved_step = self._validated_step = 0
+        self.best: BestWeights | None = None
         self._path = Path(folder) / CHECKPOINT
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -173,7 +212,7 @@ class Trainer:
         except OSError as error:
             raise TrainingError(f"training folder {folder}: {error.strerror}") from None
         if exists and not resume:
-            raise TrainingError(f"{self._path} exists: resume that training, or choose another folder")
+            raise TrainingError(f"{self._path} exists: resume that training (--resume), or choose another folder")
         if exists:
             self._load()
 
@@ -203,8 +242,10 @@ class Trainer:
         pairs = self._pairs_from(self.step * self._config.pairs_per_step)
         try:
             with _stop_at_signals(self._stop), _deterministic():
+                self._validate()  # where an earlier run was interrupted before
                 while self.step < self._config.steps and not self._stop.is_set():
                     report = self._advance(pairs, begun)
+                    report = replace(report, **self._validate())
                     skipped += not report.updated
                     empty = empty + 1 if not report.losses else 0
                     faults = faults + 1 if report.losses and not report.updated else 0
@@ -241,27 +282,50 @@ class Trainer:
         self._optimizer.zero_grad(set_to_none=True)
         found: list[dict[str, float]] = []
         for index in range(self.step * config.pairs_per_step, (self.step + 1) * config.pairs_per_step):
-            losses = self._objective.pair_losses(next(pairs), _generator(config.seed, index))
+            pair = next(pairs)
+            with torch.autocast(self._device, PRECISIONS[config.precision], config.precision != "float32"):
+                losses = self._objective.pair_losses(pair, pair_generator(config.seed, index))
             if losses is not None:
                 if bool(torch.isfinite(losses["total"])):
-                    (losses["total"] / config.pairs_per_step).backward()
+                    self._scaler.scale(losses["total"] / config.pairs_per_step).backward()
                 found.append({name: float(value.detach()) for name, value in losses.items()})
         names = [name for name in found[0] if all(name in losses for losses in found)] if found else []
         means = {name: float(np.mean([losses[name] for losses in found])) for name in names}
         updated = False
         if found:
             parameters = [parameter for parameter in self._objective.parameters() if parameter.grad is not None]
+            if parameters:
+                self._scaler.unscale_(self._optimizer)
             norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_gradient)
             updated = math.isfinite(means["total"]) and bool(torch.isfinite(norm))
-        if updated:
-            for group in self._optimizer.param_groups:
-                group["lr"] = rate
             self._whole = False
-            self._optimizer.step()
+            if updated:
+                for group in self._optimizer.param_groups:
+                    group["lr"] = rate
+                self._scaler.step(self._optimizer)
+            if parameters:
+                self._scaler.update()
         self.step += 1
         self._whole = True
         seconds = (time.monotonic() - begun[1]) / (self.step - begun[0])
         return StepReport(self.step, config.steps, means, rate, seconds, updated)
+
+    def _validate(self) -> dict[str, Any]:
+        """Computes the losses on the validation's pairs where they are due, and keeps the best weights.
+
+        Returns what the step's report says about it.
+        """
+        due = self._validation is not None and self.step and self.step % self._validation.every == 0
+        due = due or (self._validation is not None and self.step == self._config.steps)
+        if self._validation is None or not due or self._validated_step == self.step:
+            return {}
+        losses = self._validation.losses(self._objective)
+        best = math.isfinite(losses["total"]) and (self.best is None or losses["total"] < self.best.loss)
+        if best:
+            state = {name: value.detach().cpu().clone() for name, value in self._objective.state_dict().items()}
+            self.best = BestWeights(self.step, losses["total"], state)
+        self._validated_step = self.step
+        return {"validation": losses, "best": best}
 
     def _pairs_from(self, first: int) -> Iterator[TrainingPair]:
         pairs = self._pairs.starting_at(first)
@@ -287,9 +351,14 @@ class Trainer:
             "identity": self._objective.identity,
             "config": asdict(self._config),
             "pairs_seed": self._pairs.seed,
+            "data": self._pairs.identity,
             "step": self.step,
             "objective": self._objective.state_dict(),
             "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "validation": _identity(self._validation),
+            "validated_step": self._validated_step,
+            "best": None if self.best is None else vars(self.best),
         }
         buffer = io.BytesIO()
         torch.save(content, buffer)
@@ -301,29 +370,55 @@ class Trainer:
 
     def _load(self) -> None:
         content = _read_checkpoint(self._path)
-        expected = {"identity": self._objective.identity, "pairs_seed": self._pairs.seed}
+        expected = {
+            "identity": self._objective.identity,
+            "pairs_seed": self._pairs.seed,
+            "data": self._pairs.identity,
+            "validation": _identity(self._validation),
+        }
         for name, value in expected.items():
             if content.get(name) != value:
                 raise TrainingError(f"checkpoint {self._path}: {name} is {content.get(name)!r}, expected {value!r}")
         config = content.get("config")
-        for field in fields(TrainingConfig):
-            made_with = config.get(field.name) if isinstance(config, dict) else None
-            if field.name != "checkpoint_every" and made_with != getattr(self._config, field.name):
+        for setting in fields(TrainingConfig):
+            made_with = config.get(setting.name) if isinstance(config, dict) else None
+            if setting.name != "checkpoint_every" and made_with != getattr(self._config, setting.name):
                 raise TrainingError(
-                    f"checkpoint {self._path} was made with {field.name}={made_with}, "
-                    f"not {getattr(self._config, field.name)}: resume with the same settings"
+                    f"checkpoint {self._path} was made with {setting.name}={made_with}, "
+                    f"not {getattr(self._config, setting.name)}: resume with the same settings"
                 )
-        step = content.get("step")
-        if type(step) is not int or not 0 <= step <= self._config.steps:
-            raise TrainingError(f"checkpoint {self._path}: its step is {step!r}")
+        step, validated = content.get("step"), content.get("validated_step")
+        if type(step) is not int or type(validated) is not int or not 0 <= validated <= step <= self._config.steps:
+            raise TrainingError(f"checkpoint {self._path}: its step is {step!r}, validated {validated!r}")
         try:
+            if content["best"] is not None:
+                best = BestWeights(**content["best"])
+                self._objective.load_state_dict(best.state)
+                self._check_weights()
+                self.best = replace(best, step=int(best.step), loss=float(best.loss))
             self._objective.load_state_dict(content["objective"])
             self._optimizer.load_state_dict(content["optimizer"])
+            self._scaler.load_state_dict(content["scaler"])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise TrainingError(f"checkpoint {self._path} is damaged: {' '.join(str(error).split())[:200]}") from error
+        self._check_weights()
+        self.step = self._saved_step = step
+        self._validated_step = validated
+
+    def _check_weights(self) -> None:
         if not all(bool(torch.isfinite(parameter).all()) for parameter in self._objective.parameters()):
             raise TrainingError(f"checkpoint {self._path}: a weight is not finite")
-        self.step = self._saved_step = step
+
+
+def _identity(validation: Validation | None) -> str:
+    return "" if validation is None else validation.identity
+
+
+def _loss_scaler(enabled: bool) -> Any:
+    """Scales losses so that small gradients do not vanish in float16; does nothing where it is not enabled."""
+    if hasattr(torch.amp, "GradScaler"):  # from torch 2.3 on
+        return torch.amp.GradScaler("cuda", init_scale=_FIRST_SCALE, enabled=enabled)
+    return torch.cuda.amp.GradScaler(init_scale=_FIRST_SCALE, enabled=enabled)
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
@@ -341,12 +436,6 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise TrainingError(f"checkpoint {path} is none of this program and version")
     return content
-
-
-def _generator(seed: int, index: int) -> torch.Generator:
-    """The random numbers of one pair of one training."""
-    state = np.random.SeedSequence([seed, index, 4]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state) >> 1)
 
 
 def _ignore_interrupts(worker: int) -> None:

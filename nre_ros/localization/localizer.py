@@ -25,7 +25,7 @@ import numpy.typing as npt
 import torch
 
 from nre_ros.errors import FeatureMismatchError, NreError
-from nre_ros.features import BACKBONES, FeatureBackbone, choose_device, load_backbone
+from nre_ros.features import BACKBONES, FeatureBackbone, FineHeadSource, choose_device, load_backbone
 from nre_ros.features.base import check_image
 from nre_ros.geometry import Camera, invert
 from nre_ros.images import check_image_size
@@ -54,6 +54,7 @@ class Localizer:
         retrieve: Number of keyframes that are retrieved for an image.
         min_confidence: A pose with a lower confidence is refused, in [0, 1].
         config: Settings of the estimator.
+        fine_head: The fine head that made the map, for a head that is neither packaged nor imported.
 
     Attributes:
         store: The open map, for reading.
@@ -71,11 +72,13 @@ class Localizer:
         retrieve: int = 5,
         min_confidence: float = 0.5,
         config: EstimatorConfig = EstimatorConfig(),
+        fine_head: FineHeadSource = None,
     ):
         self.seed = seed
         self.retrieve = retrieve
         self.min_confidence = min_confidence
         self._config = config
+        self._fine_head = fine_head
         self._estimator: NREEstimator | None = None
         self.store = KeyframeStore.open(map_file)  # before the network, so that a wrong path is reported at once
         try:
@@ -125,12 +128,14 @@ class Localizer:
             RuntimeError: The device has too little memory (torch's error).
         """
         device = torch.device(device)
-        name = self.store.metadata()["backbone"]
+        metadata = self.store.metadata()
+        name = metadata["backbone"]
         if name not in BACKBONES:
             raise FeatureMismatchError(
                 f"map {self.store.path} was made with the features {name!r}, known here: {', '.join(sorted(BACKBONES))}"
             )
-        self._estimator = NREEstimator(load_backbone(name, device), self._config)
+        backbone = load_backbone(name, device, self._fine_head, metadata["weights_hash"])
+        self._estimator = NREEstimator(backbone, self._config)
         self.device = device
 
     def release_device(self) -> None:

@@ -100,7 +100,7 @@ class NREEstimator:
         """Does what ``localize`` describes, in a frame whose origin is near the scene."""
         watch = Stopwatch(query.coarse.data.device)
         partial = Estimate(milliseconds=watch.milliseconds, keyframes=keyframes, camera=camera)
-        fault = input_fault(query, keyframes, self.backbone)
+        fault = input_fault(query, keyframes)
         if fault:
             return replace(partial, reason=fault)
         maps = self.maps(query, keyframes, self.config.use_re if use_re is None else use_re)

@@ -10,8 +10,6 @@ Unlike the published windows, these windows are centred on the coarse projection
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -24,29 +22,11 @@ from nre_ros.nre.config import EstimatorConfig
 from nre_ros.nre.gnc import LocalMaps, RefinedPose, newton_schedule, refine, sigma_schedule
 from nre_ros.nre.maps import outlier_loss
 from nre_ros.nre.problem import MIN_POINTS, PoseProblem
-from nre_ros.nre.viewpoints import compatible_views
 
 _CUBIC_REACH = 2
 """Cells that cubic interpolation needs on either side."""
-MAX_SCALE_RATIO, MIN_COSINE = 1.5, math.cos(math.radians(25.0))
-"""Within this ratio of scales and this angle, features with a small receptive field can be matched."""
 _FETCHED_AT_ONCE = 2_000_000
 """Numbers of the feature map fetched at once; bounds the memory, not the result."""
-
-
-@dataclass(frozen=True)
-class FineMatch:
-    """Fine features of the query and the descriptors that are matched with them.
-
-    Attributes:
-        features: Of the query.
-        descriptors: ``[N, C]`` of the points.
-        sharpness: ``[N]`` inverse temperature of each point's softmax; 0 for a point that is not matched here.
-    """
-
-    features: FeatureMap
-    descriptors: torch.Tensor
-    sharpness: torch.Tensor
 
 
 class FineStage:
@@ -54,9 +34,8 @@ class FineStage:
 
     Args:
         problem: Points and coarse maps.
-        query: Features of the query. Its second pass, where the backbone has one, is computed when a pose is refined
-            for the first time, and the pass's time counts as the fine stage's.
-        keyframes: The points' fine descriptors and viewing directions.
+        query: Features of the query.
+        keyframes: The points' fine descriptors.
         backbone: The backbone of both.
         config: Window size and scales.
 
@@ -86,8 +65,16 @@ class FineStage:
             The refined pose, None with fewer than ``MIN_POINTS`` points, and the number of points that lie far enough
             inside the image to take part.
         """
-        problem, config = self._problem, self._config
-        windows, rows = fine_maps(problem, T, self._matches(T), config.window_size, self._backbone.fine_enlarge)
+        problem, config, backbone = self._problem, self._config, self._backbone
+        windows, rows = fine_maps(
+            problem,
+            T,
+            self._query.fine,
+            self._keyframes.fine,
+            backbone.fine_temperature,
+            config.window_size,
+            backbone.fine_enlarge,
+        )
         if len(rows) < MIN_POINTS:
             return None, len(rows)
         points = problem.points[rows]
@@ -96,29 +83,15 @@ class FineStage:
         final_sigma = sigma_schedule(config.fine_sigma_max, config.fine_sigma_min)[-1]
         return RefinedPose(refined.T[0], float(refined.cost[0]), points, windows, final_sigma), len(rows)
 
-    def _matches(self, T: torch.Tensor) -> list[FineMatch]:
-        """Both fine maps of the query where the backbone has a second pass, else the only one.
-
-        The features of the first pass have a small receptive field. With a second pass they are used only for
-        points that the query sees as their keyframe did.
-        """
-        backbone, keyframes, query = self._backbone, self._keyframes, self._query
-        ones = torch.ones_like(keyframes.directions[:, 0])
-        first = keyframes.fine[:, : backbone.fine_map_channels]
-        if query.second_pass is None:
-            return [FineMatch(query.fine, first, ones / backbone.fine_temperature)]
-        compatible = compatible_views(
-            T, keyframes.points, keyframes.directions, self._problem.camera, MAX_SCALE_RATIO, MIN_COSINE
-        )
-        second = keyframes.fine[:, backbone.fine_map_channels :]
-        return [
-            FineMatch(query.second_pass(), second, ones / backbone.second_pass_temperature),
-            FineMatch(query.fine, first, compatible / backbone.fine_temperature),
-        ]
-
 
 def fine_maps(
-    problem: PoseProblem, T: torch.Tensor, matches: Sequence[FineMatch], window_size: int = 16, enlarge: int = 1
+    problem: PoseProblem,
+    T: torch.Tensor,
+    features: FeatureMap,
+    descriptors: torch.Tensor,
+    temperature: float,
+    window_size: int = 16,
+    enlarge: int = 1,
 ) -> tuple[LocalMaps, torch.Tensor]:
     """Computes fine loss maps in windows around the projections under one pose.
 
@@ -129,10 +102,11 @@ def fine_maps(
     Args:
         problem: Points and coarse maps.
         T: ``[4, 4]`` coarse pose ``T_cam_map``.
-        matches: One, or several whose probabilities are multiplied. Their feature maps have one size, and the grid of
-            the first one counts.
+        features: Fine features of the query.
+        descriptors: ``[N, C]`` fine descriptors of the points.
+        temperature: Of the softmax.
         window_size: In fine cells.
-        enlarge: Fine cells per cell of the feature maps.
+        enlarge: Fine cells per cell of the feature map.
 
     Returns:
         The windows of the M points that project at least half a window inside the image, and their indices ``[M]``.
@@ -143,21 +117,14 @@ def fine_maps(
     if window_size % (2 * enlarge):
         raise ValueError(f"window_size={window_size} must be a multiple of {2 * enlarge}, twice fine_enlarge={enlarge}")
     pixels, valid = problem.project(T)
-    fine = matches[0].features
-    _, height, width = fine.data.shape
+    _, height, width = features.data.shape
     half = window_size // (2 * enlarge)
-    centre = fine.grid.to_cells(pixels).round()
+    centre = features.grid.to_cells(pixels).round()
     margin = centre.new_tensor([width - 1, height - 1]) - centre
     rows = torch.nonzero(valid & (centre >= half).all(-1) & (margin >= half).all(-1))[:, 0]
     centre = centre[rows].long()
-    scores = fine.data.new_zeros(len(rows), window_size + 1, window_size + 1)
-    for match in matches:
-        sharpness = match.sharpness[rows].to(scores)
-        matched = torch.nonzero(sharpness > 0)[:, 0]
-        cosines = window_correlations(
-            match.descriptors[rows[matched]], match.features.data, centre[matched], half, enlarge
-        )
-        scores.index_add_(0, matched, cosines * sharpness[matched, None, None])
+    cosines = window_correlations(descriptors[rows], features.data, centre, half, enlarge)
+    scores = cosines * (1 / temperature)
     mass = _coarse_mass(problem, rows, problem.maps.grid.to_cells(pixels[rows]))
     log_probability = F.log_softmax(scores.flatten(1), dim=1).reshape(scores.shape)
     # The published code divides the probability by the window's size. The division moves no minimum, but it decides how
@@ -165,7 +132,7 @@ def fine_maps(
     log_weight = mass.log() - math.log(window_size)
     values = outlier_loss(height * enlarge, width * enlarge) + log_probability + log_weight[:, None, None]
     # fine cell j of the window is centred at cell (centre - half) + j / enlarge of the feature map
-    grid = FeatureGrid(fine.grid.stride / enlarge, fine.grid.offset)
+    grid = FeatureGrid(features.grid.stride / enlarge, features.grid.offset)
     return LocalMaps(values.clamp_min_(0)[None], ((centre - half) * enlarge)[None], grid), rows
 
 

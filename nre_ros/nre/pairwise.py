@@ -115,7 +115,7 @@ def _stack(
         ids=(0,),
         points=points[in_image].to(cells.device),
         coarse=sample_descriptors(features.coarse, where, backbone.unit_length),
-        fine=features.sample_fine(where, backbone.unit_length),
+        fine=sample_descriptors(features.fine, where, backbone.unit_length),
         counts=(int(in_image.sum()),),
         background=cells[:, drawn].T[None],
         background_cells=(cells.shape[1],),

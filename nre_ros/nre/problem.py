@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from nre_ros.features import FeatureBackbone, ImageFeatures
+from nre_ros.features import ImageFeatures
 from nre_ros.geometry import Camera, transform
 from nre_ros.keyframes.types import KeyframeStack
 from nre_ros.nre.gnc import LocalMaps, cut_windows, project_cells
@@ -120,13 +120,12 @@ class PoseProblem:
         return cut_windows(self.maps.loss, self.maps.outlier_loss, self.maps.grid, cells, radius, rows)
 
 
-def input_fault(query: ImageFeatures, keyframes: KeyframeStack, backbone: FeatureBackbone) -> str:
+def input_fault(query: ImageFeatures, keyframes: KeyframeStack) -> str:
     """Checks that features and keyframes fit together.
 
     Args:
         query: Features of the image.
         keyframes: The retrieved keyframes.
-        backbone: The backbone of both.
 
     Returns:
         Why no pose can be computed from them (too few points, shapes that do not fit, values that are not finite), in
@@ -136,13 +135,12 @@ def input_fault(query: ImageFeatures, keyframes: KeyframeStack, backbone: Featur
         return f"the retrieved keyframes have only {len(keyframes)} points"
     count, views = sum(keyframes.counts), len(keyframes.counts)
     coarse, fine = query.coarse.data, query.fine.data
-    second_pass = 0 if query.second_pass is None else backbone.second_pass_channels
     expected: dict[str, tuple[torch.Tensor, tuple[int | None, ...]]] = {
         "query features": (coarse, (None, None, None)),
         "fine query features": (fine, (None, None, None)),
         "keyframe points": (keyframes.points, (count, 3)),
         "keyframe descriptors": (keyframes.coarse, (count, len(coarse))),
-        "fine keyframe descriptors": (keyframes.fine, (count, len(fine) + second_pass)),
+        "fine keyframe descriptors": (keyframes.fine, (count, len(fine))),
         "keyframe directions": (keyframes.directions, (count, 3)),
         "background descriptors": (keyframes.background, (views, None, len(coarse))),
     }

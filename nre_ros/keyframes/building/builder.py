@@ -130,7 +130,7 @@ class KeyframeBuilder:
             points=compact_points(points).reshape(-1, 3),
             point_ids=point_ids,
             coarse=_float32_array(sample_descriptors(features.coarse, places, self.backbone.unit_length)),
-            fine=_float32_array(features.sample_fine(places, self.backbone.unit_length)),
+            fine=_float32_array(sample_descriptors(features.fine, places, self.backbone.unit_length)),
             background=self._background(name, features.coarse),
             background_cells=features.coarse.data[0].numel(),
             global_descriptor=global_descriptor(features.coarse),

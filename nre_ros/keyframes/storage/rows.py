@@ -11,7 +11,15 @@ import numpy.typing as npt
 
 from nre_ros.errors import MapError
 from nre_ros.geometry import Camera, move_origin
-from nre_ros.keyframes.storage.blobs import decode_array, decode_stack, dequantise, encode_array, quantise
+from nre_ros.keyframes.storage.blobs import (
+    PACKED,
+    PACKED_LIMIT,
+    decode_array,
+    decode_stack,
+    dequantise,
+    encode_array,
+    quantise,
+)
 from nre_ros.keyframes.storage.database import Row
 from nre_ros.keyframes.storage.map_origin import NO_ORIGIN, decode_points, encode_points, encode_pose
 from nre_ros.keyframes.types import Keyframe
@@ -93,8 +101,8 @@ def point_columns(keyframe: Keyframe, origin: npt.NDArray[np.float64] = NO_ORIGI
     """
     descriptors: list[bytes] = []
     for rows in (keyframe.coarse, keyframe.fine, keyframe.background):
-        values, scales = quantise(rows)
-        descriptors += [encode_array(values, "|i1"), _encode_scales(scales)]
+        values, scales = quantise(rows, PACKED_LIMIT)
+        descriptors += [encode_array(values, PACKED), _encode_scales(scales)]
     return (
         encode_points(keyframe.points, origin),
         _encode_ids(keyframe.point_ids),
@@ -233,7 +241,7 @@ def decode_camera(columns: Row) -> Camera:
 
 
 def _encode_scales(scales: npt.NDArray[np.float32]) -> bytes:
-    """Encodes in half precision, a twentieth of an int8's step, unless a scale lies outside its range."""
+    """Encodes in half precision, a fortieth of a descriptor's step, unless a scale lies outside its range."""
     least, most = (scales.min(), scales.max()) if len(scales) else (1.0, 1.0)
     half = np.finfo(np.float16)
     return encode_array(scales, "<f2" if half.tiny <= least and most <= half.max else "<f4")

@@ -19,12 +19,14 @@ from nre_ros.untrusted_sqlite import SCHEMA_QUERY, active_schema_entry
 
 APPLICATION_ID = 0x4E52454D
 """``PRAGMA application_id`` of a map ("NREM")."""
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """``PRAGMA user_version`` of the newest maps that can be read. It is raised with every change of the format."""
 _WRITTEN_VERSION = 2
 """Version to which a writer brings an older map, by the steps in ``UPGRADES``. All programs since read such a map."""
 ORIGIN_VERSION = 3
 """Version of a map with an origin (``map_origin``), which older programs must refuse. Its tables are those of version 2."""
+PACKED_VERSION = 4
+"""Version of a map with packed descriptors (``blobs``), which older programs must refuse. It has an origin, maybe zero."""
 
 _VERSION_1 = """
 CREATE TABLE metadata (key TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL);
@@ -65,7 +67,7 @@ def create_schema(db: sqlite3.Connection, metadata_rows: list[tuple[Any, ...]]) 
         db: Connection to an empty file.
         metadata_rows: Key, value and checksum of each entry.
     """
-    # rows have 2.4 and 92 kB: half the default page size wastes 3 kB less for each keyframe
+    # rows have 2.4 and 60 kB: half the default page size wastes 3 kB less for each keyframe
     db.execute("PRAGMA page_size = 2048")
     db.executescript(f"BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1; {_VERSION_1}")
     db.executemany("INSERT INTO metadata VALUES (?, ?, ?)", metadata_rows)

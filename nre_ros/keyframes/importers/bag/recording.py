@@ -16,6 +16,7 @@ from nre_ros.errors import ImageError, ImportSourceError, PoseError
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.depth_registration import register_depth
 from nre_ros.keyframes.importers.bag.index import BagIndexer
+from nre_ros.keyframes.importers.bag.named_images import message_at
 from nre_ros.keyframes.importers.bag.options import BagOptions
 from nre_ros.keyframes.importers.bag.topics import TF_TYPE, choose_topics
 from nre_ros.keyframes.importers.image_files import check_depth_scale, check_depth_size, nearest_stamp
@@ -25,7 +26,7 @@ from nre_ros.messages.damaged_bag import open_readable, readable_messages
 from nre_ros.messages.depth_images import depth_array, encoded_depth_scale
 from nre_ros.messages.frame_ids import frame_name
 from nre_ros.messages.images import image_array
-from nre_ros.messages.stamps import seconds_text, stamp_in_recording
+from nre_ros.messages.stamps import seconds_text
 
 MAX_DEPTH_OFFSET = 0.02
 """Seconds between an image and its depth image."""
@@ -207,17 +208,7 @@ class BagRecording:
 
     def _message(self, topic: str, log_time: int, stamp: int) -> Any:
         """The message of a stamp, found by its place in the recording."""
-        connections = [connection for connection in self._reader.connections if connection.topic == topic]
-        try:
-            with self._lock:
-                found = list(self._reader.messages(connections, start=log_time, stop=log_time + 1))
-            for connection, recorded, raw in found:
-                message: Any = self._reader.deserialize(raw, connection.msgtype)
-                if stamp_in_recording(message, recorded) == stamp:
-                    return message
-        except Exception as error:  # whatever the reader makes of damaged bytes
-            raise ImageError(f"message cannot be read: {' '.join(str(error).split())[:200]}") from error
-        raise ImageError("message cannot be found again in the bag")
+        return message_at(self._reader, self._lock, topic, log_time, stamp)
 
     def _camera_history(self, topic: str) -> CameraHistory:
         """The cameras of a topic; an error if none of its messages is a camera."""

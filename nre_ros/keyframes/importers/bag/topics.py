@@ -85,6 +85,22 @@ def choose_topics(reader: AnyReader, path: Path | str, wanted: BagOptions) -> Im
     return ImportTopics(image, camera_info, depth, depth_info, _choose_poses(path, found, wanted.poses))
 
 
+def choose_image_topic(reader: AnyReader, path: Path | str, wanted: str = "") -> str:
+    """Returns the topic of the images: the wanted one, or the only one without depth.
+
+    Args:
+        reader: The open bag.
+        path: The bag, for messages.
+        wanted: The topic that the user named; empty: none.
+
+    Raises:
+        ImportSourceError: The topic is missing, or the choice is not clear; the message lists the bag's topics.
+    """
+    found = {connection.topic: connection.msgtype for connection in reader.connections}
+    _, colours = _image_topics(reader, {wanted} - {""})
+    return _choose(path, found, colours, wanted, IMAGE_TYPES, "image")
+
+
 def sibling_info(topic: str, infos: Collection[str]) -> str:
     """Returns the camera_info topic in the namespace of an image topic.
 
