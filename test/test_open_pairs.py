@@ -67,7 +67,7 @@ def test_files_are_recognised_by_their_endings(tmp_path):
         ("colmap:{}", "no COLMAP model"),
         ("{}", "no recording that the importers read"),
         ("{}/file.txt", "neither a map"),
-        ("map:{}/sample.db", "a map contains no images"),
+        ("map:{}/sample.db", "sample.db"),
         ("photographs:{}", "no image"),
         ("bag:{}", "bag"),
         ("euroc:{}", "."),

@@ -10,13 +10,11 @@ from functools import partial
 import cv2
 import numpy as np
 import pytest
-from keyframe_samples import PlaceBackbone, pixels_of, random_keyframe
+from keyframe_samples import random_keyframe
 from recording_samples import CAMERA, POSES, model_folder, rgbd_folder, scene, true_places
 from scipy.spatial.transform import Rotation
 
 from nre_ros.errors import TrainingError
-from nre_ros.geometry import invert, pose_error
-from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.importers.colmap.model_source import ColmapSource
 from nre_ros.keyframes.importers.colmap.poses_source import ColmapPosesSource
 from nre_ros.keyframes.importers.map_images import MapImagesSource
@@ -154,7 +152,7 @@ def test_triangulated_matches_lie_where_the_depth_says(recording):
         depth = gallery.render(CAMERA, POSES[first]).depth[y, x]
         expected = true_places(pair.pixels_a, depth, POSES[first], POSES[second])
         errors.append(np.linalg.norm(pair.pixels_b - expected, axis=1))
-        assert pair.visible.all() and len(pair.visible) >= 24
+        assert pair.visible.all() and len(pair.visible) >= 40
     assert np.median(np.concatenate(errors)) < 0.3 and np.quantile(np.concatenate(errors), 0.9) < 1.0
     assert same(pickle.loads(pickle.dumps(pairs)).pair(0, 4), pairs.pair(0, 4))
 
@@ -165,7 +163,7 @@ def test_posed_images_that_show_different_things_are_refused(recording, tmp_path
     rng = np.random.default_rng(0)
     for file in (folder / "images").iterdir():
         cv2.imwrite(str(file), cv2.resize(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8), (240, 180)))
-    with pytest.raises(TrainingError, match=r"posed: no two images overlap: of 12 pairs that were matched none has 24"):
+    with pytest.raises(TrainingError, match=r"posed: no two images overlap: of 4 images .* none has 40 points"):
         TriangulatedPairs(partial(ColmapPosesSource, folder / "sparse", folder / "images"), "posed", check=False)
 
 
@@ -208,18 +206,9 @@ def test_points_of_a_map_are_visible_where_the_other_image_has_their_depth(recor
 
 def test_maps_whose_images_are_elsewhere_are_refused(map_file, tmp_path):
     opener = partial(MapImagesSource, map_file, tmp_path)
-    with pytest.raises(TrainingError, match=r"map: .* has none of the 8 images that map .*frame-000000.png"):
-        MapPairs(opener, "map")
-
-
-def test_a_map_and_its_images_give_the_same_keyframes_with_new_features(recording, map_file):
-    source = MapImagesSource(map_file, recording / "images")
-    with KeyframeStore.open(map_file) as store:
-        old = store.get(store.names()["frame-000002.png"])
-    keyframe = source.keyframe("frame-000002.png", KeyframeBuilder(PlaceBackbone(), 400))
-    np.testing.assert_array_equal(keyframe.points, old.points)
-    assert pose_error(keyframe.T_map_cam, old.T_map_cam) == pytest.approx((0, 0), abs=1e-9)
-    local = (old.points - old.T_map_cam[:3, 3]) @ invert(old.T_map_cam)[:3, :3].T
-    pixels = local[:, :2] / local[:, 2:] * (CAMERA.fx, CAMERA.fy) + (CAMERA.cx, CAMERA.cy)
-    inside = ((pixels > 12) & (pixels < (227, 160))).all(1)
-    np.testing.assert_allclose(pixels_of(keyframe.coarse)[inside], pixels[inside], atol=0.02)
+    with pytest.raises(
+        TrainingError, match="map: only 0 of 8 images can be used; 8 cannot be read, the first: frame-0"
+    ):
+        MapPairs(opener, "map", check=False)
+    with pytest.raises(TrainingError, match="map: .*: it names no images: give their folder or bag with --images"):
+        MapPairs(partial(MapImagesSource, map_file), "map")

@@ -43,7 +43,8 @@ class PairOptions:
         points: Largest number of points a pair.
         selection: Which images of a recording make pairs.
         check: Whether the poses of a recording are compared with its images first.
-        images: Folder of the images, for COLMAP models and maps.
+        images: Folder of the images of a COLMAP model (None: images/ beside it), or folder or bag of those of a map (None:
+            where they were when the map was built).
     """
 
     size: tuple[int, int] = (320, 240)
@@ -80,7 +81,7 @@ def open_pair_source(name: Path | str, options: PairOptions = PairOptions()) -> 
 
     ``rooms`` and ``photographs`` (those of installed packages) need no path. A path is recognised by its files: a folder
     of TUM RGB-D, of 7-Scenes or with the files that ``nre_ros demo`` writes; a COLMAP model with points, or without; a
-    kapture folder; a bag; a map file together with ``options.images``; a scene of Cambridge Landmarks; a sequence of
+    kapture folder; a bag; a map file whose images are at hand; a scene of Cambridge Landmarks; a sequence of
     EuRoC; any other folder of images is photographs. ``KIND:PATH`` says what a path is.
 
     Args:
@@ -220,8 +221,6 @@ def _open_recording(kind: str, path: Path, options: PairOptions) -> RecordedPair
         pairs = DepthPairs if isinstance(source, DepthSource) else TriangulatedPairs
         return pairs(partial(bag_source, path), name, source=source, **settings)
     if kind == "map":
-        if options.images is None:
-            raise TrainingError(f"{path}: a map contains no images; name the folder of the images it was built from")
         return MapPairs(partial(MapImagesSource, path, options.images), name, **settings)
     if kind in ("colmap", "posed"):
         model = _model_folder(path)

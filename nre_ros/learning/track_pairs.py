@@ -20,7 +20,7 @@ import torch
 from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
-from nre_ros.errors import ImageError, TrainingError
+from nre_ros.errors import TrainingError
 from nre_ros.geometry import Camera, invert
 from nre_ros.keyframes.building.multiview.keypoints import KeypointView, match_keypoints
 from nre_ros.keyframes.building.multiview.triangulation import triangulate
@@ -41,10 +41,14 @@ _MAX_WRONG = 0.5
 """A model is refused if more than this share of its observations is farther from the projections."""
 _SAME_DEPTH = 0.03
 """A map's points near each other in an image lie on one surface if their depths agree within this fraction."""
-_TRIED_PAIRS = 12
-"""Candidates, evenly spaced, that are matched before the training begins."""
+_MIN_TRIANGULATED = 40
+"""Smallest number of triangulated points that two images share; of fewer, many are wrong."""
+_MIN_VIEWS = 3
+"""Smallest number of views that confirm a triangulated point."""
+_TRIED_ANCHORS = 4
+"""Images, evenly spaced, that are matched with their partners before the training begins."""
 _MAX_TRIES = 25
-"""Candidates that are tried until two images have enough matches."""
+"""Pairs of images that are tried until two share enough points."""
 
 
 @dataclass(frozen=True)
@@ -192,14 +196,15 @@ class _MatchedView:
 class TriangulatedPairs(RecordedPairs[MapSource]):
     """Two images of a recording with neither depth nor points: kapture, posed images, and bags without depth.
 
-    SIFT keypoints are matched along the epipolar lines and triangulated; those whose point fits both images are the
-    correspondences. Candidates are chosen by their poses; one with too few matches is passed over when its turn comes.
-    Raises as ``RecordedPairs``.
+    SIFT keypoints of an image are matched with those of its partners along the epipolar lines, and triangulated. Points
+    that at least three views confirm are the correspondences; of points that only two views confirm, up to a third are
+    wrong. Partners are chosen by their poses; one with too few points is passed over when its turn comes. Raises as
+    ``RecordedPairs``.
     """
 
     def _reset_caches(self) -> None:
         self._views: ViewCache[_MatchedView] = ViewCache()
-        self._matches: dict[tuple[int, int], npt.NDArray[np.float64] | None] = {}
+        self._found: dict[int, dict[int, npt.NDArray[np.float64]]] = {}
 
     def pair(self, seed: int, index: int) -> TrainingPair:
         """Makes one pair (see ``PairSource``).
@@ -209,56 +214,72 @@ class TriangulatedPairs(RecordedPairs[MapSource]):
             index: Number of the pair.
 
         Raises:
-            TrainingError: An image cannot be read, or no two images have enough matches.
+            TrainingError: An image cannot be read, or no two images have enough points.
         """
         rng = np.random.default_rng([seed, index, 5])
         for _ in range(_MAX_TRIES):
             first, second = self.image_pairs[int(rng.integers(len(self.image_pairs)))]
-            if self._points_of(first, second) is not None:
+            if second in self._points_of(first):
                 return self._make_pair(first, second, rng)
         raise TrainingError(
-            f"{self.name}: of {_MAX_TRIES} pairs of images none has {_MIN_SHARED} matches that its poses confirm"
+            f"{self.name}: of {_MAX_TRIES} pairs of images none has {_MIN_TRIANGULATED} points that three views confirm"
         )
 
     def _choose_pairs(self, selection: PairSelection) -> list[tuple[int, int]]:
         self._min_motion = selection.min_motion
-        candidates: dict[tuple[int, int], None] = {}
+        self._partners: dict[int, list[int]] = {}
         for i in evenly_spaced_indices(len(self.names), selection.anchors):
             others = np.delete(np.arange(len(self.names)), i)
-            for j in likely_neighbours(self.poses[i], self.poses[others], selection.partners):
-                if (int(others[j]), int(i)) not in candidates:
-                    candidates[int(i), int(others[j])] = None
-        found = list(candidates)
-        if not found:
+            near = likely_neighbours(self.poses[i], self.poses[others], selection.partners)
+            if len(near) > 1:  # two partners and the image itself are three views
+                self._partners[int(i)] = [int(others[j]) for j in near]
+        if not self._partners:
             raise TrainingError(
-                f"{self.name}: no two of {len(self.names)} images look in a similar direction from different places"
+                f"{self.name}: no three of {len(self.names)} images look in a similar direction from different places"
             )
-        tried = [found[k] for k in evenly_spaced_indices(len(found), _TRIED_PAIRS)]
-        confirmed = sum(self._points_of(*pair) is not None for pair in tried)
+        anchors = list(self._partners)
+        tried = [anchors[k] for k in evenly_spaced_indices(len(anchors), _TRIED_ANCHORS)]
+        confirmed = sum(bool(self._points_of(i)) for i in tried)
         if not confirmed:
             raise TrainingError(
-                f"{self.name}: no two images overlap: of {len(tried)} pairs that were matched none has {_MIN_SHARED} "
-                "matches that its poses confirm (wrong poses or cameras?)"
+                f"{self.name}: no two images overlap: of {len(tried)} images that were matched with others none has "
+                f"{_MIN_TRIANGULATED} points that three views confirm (wrong poses or cameras?)"
             )
-        self.notes += (f"{self.name}: {confirmed} of {len(tried)} pairs that were matched have enough matches",)
+        if confirmed < len(tried):
+            self.notes += (f"{self.name}: {confirmed} of {len(tried)} images that were matched have enough points",)
+        return [(i, j) for i, partners in self._partners.items() for j in partners]
+
+    def _points_of(self, first: int) -> dict[int, npt.NDArray[np.float64]]:
+        """Partner -> the points [N, 3] that it shares with an image; without partners that share too little."""
+        if first not in self._found:
+            self._found[first] = self._triangulate(first)
+        return self._found[first]
+
+    def _triangulate(self, first: int) -> dict[int, npt.NDArray[np.float64]]:
+        view = self._view(first).keypoints
+        partners = self._partners[first]
+        others = [self._view(j).keypoints for j in partners]
+        matches = [match_keypoints(view, other) for other in others]
+        triangulated = triangulate(view, others, matches)
+        confirmed = triangulated.views >= _MIN_VIEWS
+        points, index = triangulated.points[confirmed], triangulated.index[confirmed]
+        own = _project(points, view.camera, view.T_map_cam)
+        found = {}
+        for j, other, pairs in zip(partners, others, matches):
+            places = np.full((len(view.pixels), 2), np.inf)
+            places[pairs[:, 0]] = other.pixels[pairs[:, 1]]
+            theirs = _project(points, other.camera, other.T_map_cam)
+            focal = (other.camera.fx * other.camera.fy) ** 0.5
+            shared = own.inside & theirs.inside
+            shared &= np.linalg.norm(theirs.pixels - places[index], axis=1) <= _MAX_ERROR * focal
+            if shared.sum() >= _MIN_TRIANGULATED:
+                motion = np.linalg.norm(own.pixels[shared] - theirs.pixels[shared], axis=1)
+                if np.median(motion) >= self._min_motion * view.camera.width:
+                    found[j] = points[shared]
         return found
 
-    def _points_of(self, first: int, second: int) -> npt.NDArray[np.float64] | None:
-        """The points [N, 3] of the matches of two images; None if these are too few or hardly move."""
-        if (first, second) not in self._matches:
-            a, b = self._view(first).keypoints, self._view(second).keypoints
-            points = triangulate(a, [b], [match_keypoints(a, b)]).points
-            motion = 0.0
-            if len(points) >= _MIN_SHARED:
-                places = [_project(points, view.camera, view.T_map_cam).pixels for view in (a, b)]
-                motion = float(np.median(np.linalg.norm(places[0] - places[1], axis=1))) / a.camera.width
-            enough = len(points) >= _MIN_SHARED and motion >= self._min_motion
-            self._matches[first, second] = points if enough else None
-        return self._matches[first, second]
-
     def _make_pair(self, first: int, second: int, rng: np.random.Generator) -> TrainingPair:
-        points = self._points_of(first, second)
-        assert points is not None  # since ``pair`` looked
+        points = self._points_of(first)[second]
         views = self._view(first), self._view(second)
         a, b = (_project(points, view.keypoints.camera, view.keypoints.T_map_cam) for view in views)
         known = a.inside & b.inside
@@ -268,10 +289,7 @@ class TriangulatedPairs(RecordedPairs[MapSource]):
     def _view(self, index: int) -> _MatchedView:
         def read() -> _MatchedView:
             image, camera = self._read_image(index)
-            try:
-                return _MatchedView(image, KeypointView.from_image(image, camera, self.poses[index]))
-            except ImageError as error:
-                raise TrainingError(f"{self.name}: image {self.names[index]}: {error}") from error
+            return _MatchedView(image, KeypointView.from_image(image, camera, self.poses[index]))
 
         return self._views.get(index, read)
 
