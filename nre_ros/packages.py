@@ -33,6 +33,7 @@ _CURES = {
     "yaml": "apt install python3-yaml, or pip install PyYAML",
     "numpy": "apt install python3-numpy, or pip install numpy",
     "plotly": "pip install plotly",
+    "tensorboardX": "pip install tensorboardX",
     "skimage": "pip install scikit-image",
     "PIL": "apt install python3-pil, or pip install pillow",
     "rclpy": "source /opt/ros/DISTRO/setup.bash, or `make setup` without a ROS installation",

@@ -22,7 +22,7 @@ See it work:
 
 Make a map:
   map          build a map; look at, verify, merge, prune and export map files
-  weights      verify and import the published NRE networks (optional)
+  weights      verify, import and show weights of networks (optional)
 
 Localize:
   localize     localize image files, without ROS
@@ -33,6 +33,9 @@ Evaluate:
   evaluate     compare the poses of a bag or of image files with ground truth, and write a report
   compare      compare evaluations with each other
   benchmark    run a public benchmark: 7-Scenes, Cambridge, Aachen, InLoc, TUM, EuRoC
+
+Train:
+  train        train features for your own domain, and evaluate them (optional)
 """
 _EPILOG = "`nre_ros COMMAND --help` explains a command and its options."
 
@@ -48,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
         a command there is no such attribute. The attribute ``packages``, where there is one, names the modules that
         have to be installed before anything is computed.
     """
-    from nre_ros.cli import benchmark, compare, demo, evaluate, localize, map, node, replay, weights
+    from nre_ros.cli import benchmark, compare, demo, evaluate, localize, map, node, replay, train, weights
 
     parser = argparse.ArgumentParser(
         prog="nre_ros",
@@ -60,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"nre_ros {__version__}")
     # the description lists the commands in groups, which argparse cannot do
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", help=argparse.SUPPRESS, prog="nre_ros")
-    for module in (demo, map, weights, localize, node, replay, evaluate, compare, benchmark):
+    for module in (demo, map, weights, localize, node, replay, evaluate, compare, benchmark, train):
         module.add_parser(subparsers)
     return parser
 

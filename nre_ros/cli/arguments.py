@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """What ``add_subparsers`` returns; the class itself is not public."""
+_SIDES = (64, 4096)
+"""Smallest and largest side of training images, pixels."""
 
 
 def add_command(
@@ -206,6 +209,43 @@ def positive_int(text: str) -> int:
     if value <= 0:
         raise argparse.ArgumentTypeError(f"{value} is not positive")
     return value
+
+
+def non_negative_int(text: str) -> int:
+    """Reads a whole number from 0, for argparse.
+
+    Args:
+        text: What the user typed.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: The text is no whole number.
+        argparse.ArgumentTypeError: The number is negative.
+    """
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is negative")
+    return value
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """Reads the size of an image, for argparse.
+
+    Args:
+        text: What the user typed, for example ``320x240``.
+
+    Returns:
+        Width and height in pixels.
+
+    Raises:
+        argparse.ArgumentTypeError: The text is no size, or a side has less than 64 or more than 4096 pixels.
+    """
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if found is None or not all(_SIDES[0] <= int(side) <= _SIDES[1] for side in found.groups()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size WxH with sides of {_SIDES[0]} to {_SIDES[1]} pixels")
+    return int(found[1]), int(found[2])
 
 
 def positive_float(text: str) -> float:

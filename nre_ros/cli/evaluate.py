@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from nre_ros.packages import ESTIMATOR, PICTURES
 if TYPE_CHECKING:
     from nre_ros.evaluation.evaluate import Evaluation
     from nre_ros.evaluation.inputs import EvaluationInput
+    from nre_ros.evaluation.options import EvaluationOptions
 
 _DESCRIPTION = """\
 Localizes the images of a rosbag2 (sqlite3 or MCAP, read from the file as fast as the machine allows) or of a list,
@@ -53,8 +55,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = add_command(subparsers, "evaluate", summary, _DESCRIPTION, _EXAMPLE)
     parser.add_argument("--map", required=True, metavar="MAP.db", help="map to localize in")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="output folder")
-    _add_inputs(parser)
-    _add_ground_truth(parser)
+    add_inputs(parser)
+    add_ground_truth(parser)
     _add_localizer(parser)
     _add_ros(parser)
     _add_baselines(parser)
@@ -68,7 +70,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.set_defaults(func=run, usage_error=parser.error, packages=(*ESTIMATOR, *PICTURES))
 
 
-def _add_inputs(parser: argparse.ArgumentParser) -> None:
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the query images, for ``query_source``.
+
+    Args:
+        parser: The parser of the command.
+    """
     group = parser.add_argument_group("images")
     group.add_argument("--bag", metavar="BAG", help="folder of a rosbag2, or one .mcap or .db3 file")
     group.add_argument("--image", default="", metavar="TOPIC", help="image topic of the bag (default: the only one)")
@@ -83,7 +90,12 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--every", type=positive_int, default=1, metavar="N", help="only every Nth image (default 1)")
 
 
-def _add_ground_truth(parser: argparse.ArgumentParser) -> None:
+def add_ground_truth(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the ground truth, for ``evaluation_options``.
+
+    Args:
+        parser: The parser of the command.
+    """
     group = parser.add_argument_group("ground truth: poses of the camera's optical frame in the map")
     group.add_argument(
         "--ground-truth",
@@ -165,13 +177,37 @@ def run(arguments: argparse.Namespace) -> int:
         The exit code.
     """
     from nre_ros.evaluation.evaluate import evaluate
+
+    baselines, source = _baselines(arguments), query_source(arguments)
+    options = replace(
+        evaluation_options(arguments),
+        through_ros=arguments.through_ros,
+        rate=arguments.rate,
+        parameters=dict(arguments.param),
+        baselines=baselines,
+        map_images=_path(arguments.map_images),
+        map_depth=_path(arguments.map_depth),
+    )
+    _print_summary(evaluate(source, options))
+    return 0
+
+
+def evaluation_options(arguments: argparse.Namespace) -> EvaluationOptions:
+    """Returns the options of an evaluation without ROS and without baselines.
+
+    Args:
+        arguments: Parsed arguments, with ``--map``, ``-o``, ``--config``, ``--worst``, ``--force`` and the options of
+            ground truth and localizer.
+
+    Raises:
+        NreError: The file of settings cannot be read.
+    """
     from nre_ros.evaluation.options import EvaluationOptions
     from nre_ros.keyframes.importers.pose_columns import PoseConvention
     from nre_ros.nre import EstimatorConfig, load_config
 
-    baselines, source = _baselines(arguments), _source(arguments)
     metres, degrees = arguments.wrong_beyond
-    options = EvaluationOptions(
+    return EvaluationOptions(
         map_file=Path(arguments.map),
         output=Path(arguments.output),
         ground_truth=arguments.ground_truth,
@@ -184,28 +220,29 @@ def run(arguments: argparse.Namespace) -> int:
         min_confidence=arguments.min_confidence,
         wrong_beyond=(metres, degrees),
         config=load_config(arguments.config) if arguments.config else EstimatorConfig(),
-        through_ros=arguments.through_ros,
-        rate=arguments.rate,
-        parameters=dict(arguments.param),
-        baselines=baselines,
-        map_images=_path(arguments.map_images),
-        map_depth=_path(arguments.map_depth),
         worst=max(arguments.worst, 0),
         force=arguments.force,
     )
-    _print_summary(evaluate(source, options))
-    return 0
 
 
-def _source(arguments: argparse.Namespace) -> EvaluationInput:
+def query_source(arguments: argparse.Namespace) -> EvaluationInput:
+    """Opens the query images that the options name.
+
+    Args:
+        arguments: Parsed arguments, with the options of ``add_inputs``.
+
+    Raises:
+        NreError: The images cannot be used.
+    """
     from nre_ros.evaluation.inputs import ImageListInput
 
+    through_ros = getattr(arguments, "through_ros", False)
     if (arguments.bag is None) == (arguments.images is None):
         arguments.usage_error("give either --bag BAG or --images DIR")
     if arguments.bag is not None:
         from nre_ros.evaluation.bag_input import BagInput
 
-        if arguments.through_ros and (arguments.config or arguments.every != 1):
+        if through_ros and (arguments.config or arguments.every != 1):
             option = "--config" if arguments.config else "--every"
             arguments.usage_error(
                 f"--through-ros and {option} exclude each other: the node receives all images and has its own estimator"
@@ -213,7 +250,7 @@ def _source(arguments: argparse.Namespace) -> EvaluationInput:
         return BagInput(arguments.bag, arguments.image, arguments.camera_info, arguments.every)
     if arguments.camera is None:
         arguments.usage_error("--images needs --camera CAMERAS.txt")
-    if arguments.through_ros:
+    if through_ros:
         arguments.usage_error("--through-ros needs --bag")
     return ImageListInput(arguments.images, arguments.list, arguments.camera, arguments.every)
 

@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from nre_ros.cli.arguments import Subparsers, add_command
+from nre_ros.cli.output import print_table
 from nre_ros.errors import WeightsError
 from nre_ros.features.checkpoint import PUBLISHED, Checkpoint, read_checkpoint
 from nre_ros.features.weights import (
@@ -39,11 +40,18 @@ Copies coarse or fine weights to the folder where the node and the other command
 A fine head for XFeat ({FINE_HEAD_SUFFIX}) goes there, too: maps that were made with it find it by its hash.
 """
 
+_INFO = """\
+Shows what a file of a trained head holds: its kind and size, the network that it was trained on, its channels and
+temperature, and how it was made.
+
+Exit codes: 0 the head fits the installed XFeat, 1 it was trained on other weights of XFeat, 2 the file holds no head.
+"""
+
 EXIT_OTHER_NETWORK = 1
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Registers ``nre_ros weights`` with its commands verify, import and list.
+    """Registers ``nre_ros weights`` with its commands verify, info, import and list.
 
     Args:
         subparsers: The commands of ``nre_ros``.
@@ -51,7 +59,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = add_command(
         subparsers,
         "weights",
-        "verify, import and list the published NRE networks",
+        "verify, import and list weights of networks; show what a trained head holds",
         _DESCRIPTION,
         "  nre_ros weights import coarse.pth fine.pth\n  nre_ros map build rgbd FOLDER -o office.db --features nre\n",
     )
@@ -59,6 +67,9 @@ def add_parser(subparsers: Subparsers) -> None:
     verify = add_command(commands, "verify", "report whether a file is a published one", _VERIFY)
     verify.add_argument("file", metavar="FILE", help="file of weights (.pth)")
     verify.set_defaults(func=_verify)
+    info = add_command(commands, "info", "show what a file of a trained head holds", _INFO)
+    info.add_argument("file", metavar="FILE", help="file of a head (.safetensors), for instance of `nre_ros train`")
+    info.set_defaults(func=_info)
     importing = add_command(commands, "import", "copy files to where the other commands find them", _IMPORT)
     importing.add_argument(
         "files",
@@ -87,6 +98,23 @@ def _verify(args: argparse.Namespace) -> int:
         print(f"  (the published one is {PUBLISHED[checkpoint.level]})")
     print(f"  sha256   {checkpoint.sha256}")
     return 0 if checkpoint.published else EXIT_OTHER_NETWORK
+
+
+def _info(args: argparse.Namespace) -> int:
+    from nre_ros.features.head_info import read_head_info
+
+    info = read_head_info(args.file)
+    head = info.head
+    print_table(
+        ("file", args.file),
+        ("holds", f"a {head.kind}, {info.parameters:,} parameters, {info.file_bytes / 2**10:.1f} KiB"),
+        ("channels", f"{head.channels} (width {head.width})"),
+        ("temperature", f"{float(head.temperature.detach()):.4g}"),
+        ("network", info.network_hash),
+        ("fits", "the installed XFeat" if info.fits else "other weights of XFeat than those installed here"),
+        ("description", info.description or None),
+    )
+    return 0 if info.fits else EXIT_OTHER_NETWORK
 
 
 def _import(args: argparse.Namespace) -> int:

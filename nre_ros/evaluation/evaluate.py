@@ -177,7 +177,9 @@ def _localize(source: EvaluationInput, options: EvaluationOptions) -> None:
     with RecordFile(path) as records:
         if len(records.done) >= len(source):
             return
-    with Localizer(options.map_file, options.device, options.seed, options.retrieve, 0.0, options.config) as localizer:
+    with Localizer(
+        options.map_file, options.device, options.seed, options.retrieve, 0.0, options.config, options.fine_head
+    ) as localizer:
         localizer.warm_up()
         localize_queries(nre_method(localizer), source.queries(), path, len(source), progress=options.progress)
 

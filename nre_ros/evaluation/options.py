@@ -30,6 +30,7 @@ class EvaluationOptions:
         min_confidence: Smallest confidence of an accepted pose.
         wrong_beyond: Error limits in metres and degrees; an accepted pose beyond either limit is wrong.
         config: Settings of the estimator.
+        fine_head: Fine head that made the map, for a head that is neither packaged nor imported.
         through_ros: Whether the bag is played over DDS to the node instead of read directly.
         rate: Playback speed relative to real time, with ``through_ros``.
         parameters: Parameters of the node, with ``through_ros``.
@@ -53,6 +54,7 @@ class EvaluationOptions:
     min_confidence: float = 0.5
     wrong_beyond: tuple[float, float] = (WRONG_METRES, WRONG_DEGREES)
     config: EstimatorConfig = EstimatorConfig()
+    fine_head: Path | None = None
     through_ros: bool = False
     rate: float = 1.0
     parameters: dict[str, str] = field(default_factory=dict)

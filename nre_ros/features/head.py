@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -136,6 +138,16 @@ class Head(torch.nn.Module):
         if not 1e-4 <= temperature <= 1e4:
             raise WeightsError(f"{path}: a temperature of {temperature:.3g} is none of unit-length features")
         return head
+
+
+def head_kind(metadata: Mapping[str, str]) -> str:
+    """Returns which kind of head a file holds by its metadata, empty for another file.
+
+    Args:
+        metadata: Of ``read_tensors``.
+    """
+    found = re.fullmatch(_format("(.*)"), metadata.get("format", ""))
+    return "" if found is None else found[1]
 
 
 def _format(kind: str) -> str:

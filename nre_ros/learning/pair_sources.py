@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import replace
 from typing import Protocol
 
 import cv2
@@ -250,9 +249,14 @@ class TrainingPairs(torch.utils.data.IterableDataset[TrainingPair]):
         seed: Of all pairs.
         first: Number of the first pair of an iteration.
 
+    Attributes:
+        identity: What the pairs depend on besides the seed; a resumed training must have the same.
+
     Raises:
         TrainingError: There is no source, or a share is not positive.
     """
+
+    identity: str = ""
 
     def __init__(
         self,
@@ -293,10 +297,7 @@ class TrainingPairs(torch.utils.data.IterableDataset[TrainingPair]):
         """
         rng = np.random.default_rng([self.seed, index, 0])
         chosen = min(int(np.searchsorted(self._limits, rng.uniform(), side="right")), len(self._sources) - 1)
-        pair = self._sources[chosen].pair(self.seed, index)
-        return replace(
-            pair, image_a=self._augmentation(pair.image_a, rng), image_b=self._augmentation(pair.image_b, rng)
-        )
+        return self._augmentation.change_pair(self._sources[chosen].pair(self.seed, index), rng)
 
     def __iter__(self) -> Iterator[TrainingPair]:
         worker = torch.utils.data.get_worker_info()

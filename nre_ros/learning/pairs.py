@@ -19,7 +19,7 @@ from nre_ros.errors import TrainingError
 from nre_ros.geometry import Camera, invert, transform
 
 DEPTH_TOLERANCE = 0.02
-"""A point is visible if the depth of the other view agrees with the point's within this fraction."""
+"""A point is visible if the exact depth of the other view agrees with the point's within this fraction."""
 _CELL = 8
 """Pixels of the cells of which each proposes its strongest corner."""
 
@@ -240,7 +240,7 @@ class PosedView:
 
 
 def depth_correspondences(
-    a: PosedView, b: PosedView, pixels: npt.NDArray[np.int64]
+    a: PosedView, b: PosedView, pixels: npt.NDArray[np.int64], tolerance: float = DEPTH_TOLERANCE
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
     """Finds the places of points of one view in another by depth and poses.
 
@@ -248,6 +248,7 @@ def depth_correspondences(
         a: The view of the points.
         b: The other view.
         pixels: ``[N, 2]`` pixels of ``a`` (x, y).
+        tolerance: Largest difference of the two views' depths of a visible point, as a fraction.
 
     Returns:
         Places ``[N, 2]`` in ``b``, finite everywhere, and ``[N]`` whether ``b`` shows the point: the depth is known,
@@ -268,7 +269,7 @@ def depth_correspondences(
     for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
         x, y = (corner[:, 0] + dx).clip(0, width - 1), (corner[:, 1] + dy).clip(0, height - 1)
         found = b.depth[y, x]
-        agrees |= (found > 0) & (np.abs(found - z) <= DEPTH_TOLERANCE * np.abs(z))
+        agrees |= (found > 0) & (np.abs(found - z) <= tolerance * np.abs(z))
     return places, visible & agrees
 
 

@@ -48,11 +48,11 @@ def rgbd_folder_source(
         raise ImportSourceError(f"{folder} is in the layout of 7-Scenes, whose depth is in millimetres: no depth scale")
     if convention != PoseConvention() and seven_scenes:
         raise ImportSourceError(f"{folder} is in the layout of 7-Scenes, whose poses are matrices: no pose format")
-    if all((folder / name).is_file() for name in tum.FILES):
+    if _is_tum(folder):
         return tum.TumSource(folder, cameras, depth_scale, convention)
     if seven_scenes:
         return SevenScenesSource(folder, sequences or "train", cameras)
-    if all((folder / name).exists() for name in _PLAIN_FOLDER):
+    if _is_plain(folder):
         images, depth, poses, names, own_cameras = (folder / name for name in _PLAIN_FOLDER)
         scale = 1000.0 if depth_scale is None else depth_scale
         return RgbdFolderSource(images, depth, poses, names, cameras or own_cameras, scale, convention)
@@ -60,3 +60,20 @@ def rgbd_folder_source(
         f"{folder} is neither a TUM RGB-D sequence ({', '.join(tum.FILES)}) nor 7-Scenes (seq-01, ...) nor has it "
         f"{', '.join(_PLAIN_FOLDER)}: give --images, --depth, --poses, --list and --camera"
     )
+
+
+def is_rgbd_folder(folder: Path) -> bool:
+    """Returns whether ``rgbd_folder_source`` knows the layout of a folder.
+
+    Args:
+        folder: The folder.
+    """
+    return _is_tum(folder) or is_seven_scenes(folder) or _is_plain(folder)
+
+
+def _is_tum(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in tum.FILES)
+
+
+def _is_plain(folder: Path) -> bool:
+    return all((folder / name).exists() for name in _PLAIN_FOLDER)
