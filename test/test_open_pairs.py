@@ -10,8 +10,9 @@ from test_import_posed import kapture_folder
 
 from nre_ros.errors import TrainingError
 from nre_ros.learning import open_pairs
+from nre_ros.learning.gallery_pairs import GalleryPairs
 from nre_ros.learning.open_pairs import KINDS, PairOptions, open_pair_source, recognise
-from nre_ros.learning.pair_sources import GalleryPairs, PhotographPairs
+from nre_ros.learning.pair_sources import PhotographPairs
 from nre_ros.learning.photographs import PackagedPhotograph, folder_photographs, packaged_photographs, read_photographs
 from nre_ros.learning.recorded_pairs import DepthPairs
 from nre_ros.learning.track_pairs import TriangulatedPairs

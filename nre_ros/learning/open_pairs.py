@@ -21,7 +21,8 @@ from nre_ros.keyframes.importers.rgbd.layouts import is_rgbd_folder, rgbd_folder
 from nre_ros.keyframes.importers.text_files import IMAGE_ENDINGS
 from nre_ros.keyframes.importers.triangulated_source import TriangulatedSource
 from nre_ros.learning.covisibility import PairSelection
-from nre_ros.learning.pair_sources import GalleryPairs, PairSource, PhotographPairs
+from nre_ros.learning.gallery_pairs import GalleryPairs
+from nre_ros.learning.pair_sources import PairSource, PhotographPairs
 from nre_ros.learning.photographs import folder_photographs, packaged_photographs, read_photographs
 from nre_ros.learning.recorded_pairs import DepthPairs, RecordedPairs
 from nre_ros.learning.track_pairs import MapPairs, TrackPairs, TriangulatedPairs
