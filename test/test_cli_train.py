@@ -19,6 +19,7 @@ import torch
 from skimage import data
 
 from nre_ros.cli import main
+from nre_ros.features.coarse_head import CoarseHead
 from nre_ros.features.fine_head import FineHead
 from nre_ros.features.xfeat import installed_network_hash
 from nre_ros.learning import trainer as trainer_module
@@ -125,6 +126,12 @@ def test_without_validation_the_last_weights_are_kept(train, tmp_path):
     assert all(torch.equal(tensor, state["objective"][f"head.{k}"]) for k, tensor in head.state_dict().items())
 
 
+def test_a_coarse_head_is_trained_by_the_same_command(train, tmp_path):
+    assert train("--head", "coarse") == 0
+    CoarseHead.load(tmp_path / "training/coarse_head.safetensors", installed_network_hash())
+    assert "validation_outside" in rows(tmp_path / "training")[0]
+
+
 def test_the_seed_decides_the_weights(train, whole, tmp_path):
     assert train() == 0 and head_bytes(tmp_path / "training") == head_bytes(whole)
     assert train("--seed", "1", folder="other") == 0
@@ -156,7 +163,8 @@ def test_an_interrupted_training_is_resumed_to_the_same_files(step, train, whole
     assert [run["first_step"] for run in runs] == [0, step] and [run["interrupted"] for run in runs] == [True, False]
 
 
-def test_ctrl_c_in_a_terminal_ends_the_command_and_its_workers(photographs, whole, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_ends_the_command_and_its_workers(number, photographs, tmp_path):
     words = (
         f"{sys.executable} -m nre_ros train -o {tmp_path}/training --room-share 0 --photographs {photographs} "
         "--size 96x80 --points 100 --steps 100000 --pairs 1 --workers 1 --validation-pairs 0 --device cpu"
@@ -166,7 +174,7 @@ def test_ctrl_c_in_a_terminal_ends_the_command_and_its_workers(photographs, whol
     deadline = time.monotonic() + 60
     while not (table.exists() and table.read_text().count("\n") > 3) and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, printed = process.communicate(timeout=60)
     assert process.returncode == 130 and "interrupted after step" in printed and "Traceback" not in printed
     assert (

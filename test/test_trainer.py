@@ -542,3 +542,30 @@ def test_a_precision_that_is_unknown_or_impossible_is_refused(same, tmp_path):
         replace(CONFIG, precision="half")
     with pytest.raises(TrainingError, match="precision=float16 needs a GPU, not cpu"):
         Trainer(Bowl(), same, replace(CONFIG, precision="float16"), tmp_path)
+
+
+def scaled(monkeypatch, scale: float) -> None:
+    """Lets losses be scaled as for float16 on a GPU, on the CPU."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    monkeypatch.setattr(trainer_module, "_loss_scaler", lambda enabled: scaler)
+
+
+@pytest.mark.skipif(not hasattr(torch.amp, "GradScaler"), reason="needs torch 2.3")
+def test_scaled_losses_give_the_same_weights_also_after_a_resume(same, undisturbed, tmp_path, monkeypatch):
+    scaled(monkeypatch, 2.0**10)  # a power of two changes no digit
+    trainer = Trainer(Bowl(), same, CONFIG, tmp_path)
+    trainer.run(lambda report: trainer.request_stop() if report.step == 3 else None)
+    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["scaler"]["scale"] == 2.0**10
+    trainer, bowl = resumed(same, tmp_path)
+    trainer.run()
+    assert equal(weights(bowl), undisturbed)
+
+
+@pytest.mark.skipif(not hasattr(torch.amp, "GradScaler"), reason="needs torch 2.3")
+def test_a_scaled_gradient_that_overflows_changes_no_weight_and_halves_the_scale(same, tmp_path, monkeypatch):
+    scaled(monkeypatch, 2.0**126)  # times the first gradients, 4 to 6, it is beyond float32
+    bowl, scales = Bowl(), []
+    trainer = Trainer(bowl, same, CONFIG, tmp_path)
+    result = trainer.run(lambda report: scales.append((report.updated, trainer._scaler.get_scale())))
+    assert scales[0] == (False, 2.0**125) and result.skipped == sum(not updated for updated, _ in scales) < 4
+    assert torch.isfinite(bowl.place).all() and scales[-1][0]

@@ -27,7 +27,10 @@ from nre_ros.cli.output import print_table
 from nre_ros.packages import ESTIMATOR, PICTURES
 
 if TYPE_CHECKING:
-    from nre_ros.learning.run_training import TrainingRun
+    import torch
+
+    from nre_ros.learning.objectives import Objective
+    from nre_ros.learning.run_training import SaveWeights, TrainingRun
     from nre_ros.learning.training_data import TrainingData
 
 _DESCRIPTION = """\
@@ -52,7 +55,6 @@ _EXAMPLE = """\
 _USAGE = "nre_ros train -o DIR [options]\n       nre_ros train evaluate FILE -o DIR [options]"
 _MAX_WORKERS = 8
 EXIT_INTERRUPTED = 130
-WEIGHTS = "fine_head.safetensors"
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -71,7 +73,10 @@ def add_parser(subparsers: Subparsers) -> None:
     _add_validation(parser)
     parser.set_defaults(func=run, usage_error=parser.error, packages=(*ESTIMATOR, *PICTURES))
     commands = parser.add_subparsers(
-        dest="train_command", metavar="COMMAND", help="evaluate: compare the weights by pose error"
+        dest="train_command",
+        metavar="COMMAND",
+        help="evaluate: compare trained heads by pose error",
+        prog="nre_ros train",
     )
     train_evaluate.add_parser(commands)
 
@@ -134,10 +139,20 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         help="largest learning rate of Adam, after the warm-up; it falls with half a cosine (default: 0.002)",
     )
     group.add_argument(
-        "--head-width", type=positive_int, default=32, metavar="N", help="channels inside the head (default: 32)"
+        "--head",
+        choices=("fine", "coarse"),
+        default="fine",
+        help="the head of the fine stage, or one that improves the map of the coarse stage (default: fine)",
     )
     group.add_argument(
-        "--head-channels", type=positive_int, default=32, metavar="N", help="channels of the features (default: 32)"
+        "--head-width", type=positive_int, metavar="N", help="channels inside the head (default: fine 32, coarse 64)"
+    )
+    group.add_argument(
+        "--head-channels",
+        type=positive_int,
+        default=32,
+        metavar="N",
+        help="channels of the fine features (default: 32)",
     )
     add_seed_option(group, "weights at the start, pairs and all random draws")
     add_device_option(group)
@@ -198,9 +213,6 @@ def run(arguments: argparse.Namespace) -> int:
 
         require_tensorboard()
     from nre_ros.features import choose_device
-    from nre_ros.features.fine_head import FineHead
-    from nre_ros.features.xfeat import XFeatBackbone
-    from nre_ros.learning.objectives import FineHeadObjective
     from nre_ros.learning.run_training import RunOptions, run_training
     from nre_ros.learning.trainer import TrainingConfig
 
@@ -213,12 +225,11 @@ def run(arguments: argparse.Namespace) -> int:
         precision=arguments.precision,
     )
     device, data = choose_device(arguments.device), _data(arguments)
-    head = FineHead(arguments.head_channels, arguments.head_width, arguments.seed).to(device)
-    backbone = XFeatBackbone(device, head=head)  # of which the head is a copy, and not trained
+    objective, save = _objective(arguments, device)
     done = run_training(
-        FineHeadObjective(head, backbone),
-        lambda path, description: head.save(path, backbone.network_hash, description),
-        WEIGHTS,
+        objective,
+        save,
+        f"{arguments.head}_head.safetensors",
         data,
         config,
         Path(arguments.output),
@@ -236,6 +247,26 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"interrupted after step {done.step}: the same command with --resume continues", file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0
+
+
+def _objective(arguments: argparse.Namespace, device: torch.device) -> tuple[Objective, SaveWeights]:
+    """What is trained, and how its weights are written."""
+    from nre_ros.features.coarse_head import CoarseHead
+    from nre_ros.features.fine_head import FineHead
+    from nre_ros.features.xfeat import XFeatBackbone
+    from nre_ros.learning.objectives import CoarseHeadObjective, FineHeadObjective
+
+    backbone = XFeatBackbone(device, head=FineHead())  # whose own head takes no part
+    width = {} if arguments.head_width is None else {"width": arguments.head_width}
+    head: FineHead | CoarseHead
+    objective: Objective
+    if arguments.head == "fine":
+        head = FineHead(arguments.head_channels, seed=arguments.seed, **width).to(device)
+        objective = FineHeadObjective(head, backbone)
+    else:
+        head = CoarseHead(seed=arguments.seed, **width).to(device)
+        objective = CoarseHeadObjective(head, backbone)
+    return objective, lambda path, description: head.save(path, backbone.network_hash, description)
 
 
 def _data(arguments: argparse.Namespace) -> TrainingData:

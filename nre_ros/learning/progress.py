@@ -48,6 +48,11 @@ class ProgressBar:
         self._validation = "" if best is None else f", best {best.loss:.3f} at step {best.step}"
 
     def show(self, report: StepReport) -> None:
+        """Moves the bar, and prints a line for each validation.
+
+        Args:
+            report: Of the step.
+        """
         if report.updated:
             total = report.losses["total"]
             self._mean = total if self._mean is None else _FORGETS * self._mean + (1 - _FORGETS) * total
@@ -66,6 +71,7 @@ class ProgressBar:
         self._bar.update()
 
     def close(self) -> None:
+        """Leaves the bar as it is."""
         self._bar.close()
 
 
@@ -84,12 +90,18 @@ class TensorBoardView:
         self._writer = _summary_writer(folder, step)
 
     def show(self, report: StepReport) -> None:
+        """Writes the values of a step.
+
+        Args:
+            report: Of the step.
+        """
         values = {f"loss/{name}": value for name, value in report.losses.items()}
         values |= {f"validation/{name}": value for name, value in report.validation.items()}
         for name, value in {**values, "learning_rate": report.rate, "seconds_a_step": report.seconds}.items():
             self._writer.add_scalar(name, value, report.step)
 
     def close(self) -> None:
+        """Writes what is waiting to be written."""
         self._writer.close()
 
 

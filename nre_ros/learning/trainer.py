@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import re
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -332,7 +334,7 @@ class Trainer:
         if self._workers == 0:
             yield from pairs
         loader = torch.utils.data.DataLoader(
-            pairs, batch_size=None, num_workers=self._workers, worker_init_fn=_ignore_interrupts
+            pairs, batch_size=None, num_workers=self._workers, worker_init_fn=_ignore_stops
         )
         try:
             yield from loader
@@ -438,10 +440,11 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def _ignore_interrupts(worker: int) -> None:
-    """Ctrl+C reaches all processes of a terminal; the trainer ends the workers itself."""
+def _ignore_stops(worker: int) -> None:
+    """Ctrl+C, timeout and service managers signal all processes of a group; the trainer ends the workers itself."""
     del worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
@@ -450,11 +453,14 @@ def _deterministic() -> Iterator[None]:
     settings = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     module: Any = getattr(torch.utils, "deterministic", None)  # from torch 2.2 on
     fills = getattr(module, "fill_uninitialized_memory", False)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # of which cuBLAS makes its sums reproducible
     torch.use_deterministic_algorithms(True, warn_only=True)
     if fills:
         module.fill_uninitialized_memory = False  # it takes a fifth of the time and changes no result
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*deterministic")  # for a GPU the module's text says so
+            yield
     finally:
         torch.use_deterministic_algorithms(settings[0], warn_only=settings[1])
         if fills:
