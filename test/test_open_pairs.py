@@ -108,6 +108,14 @@ def test_rooms_and_photographs_need_no_path(tmp_path, monkeypatch):
     assert any(line.startswith("coffee.png (scikit-image): Rachel Michetti, CC0-1.0") for line in photographs.credits)
 
 
+def test_rooms_with_photographs_name_their_authors(tmp_path, monkeypatch):
+    monkeypatch.setattr(open_pairs, "packaged_photographs", lambda: packaged_photographs(tmp_path)[:3])
+    rooms = open_pair_source("rooms:photographs", PairOptions(size=(80, 60)))
+    assert isinstance(rooms.pairs, GalleryPairs) and len(rooms.about["pictures"]) == len(rooms.credits) == 3
+    cv2.imwrite(str(tmp_path / "own.png"), np.full((60, 80, 3), 90, np.uint8))
+    assert open_pair_source(f"rooms:{tmp_path}", PairOptions(size=(80, 60))).about["pictures"] == ["own.png"]
+
+
 def test_one_photograph_in_ten_of_a_folder_is_held_out(tmp_path):
     rng = np.random.default_rng(0)
     for number in range(8):
