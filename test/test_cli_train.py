@@ -241,6 +241,12 @@ def test_a_training_is_not_resumed_with_other_settings(options, message, train, 
     assert files(tmp_path / "training") == before
 
 
+def test_photographs_may_be_moved_between_two_runs(whole, photographs, tmp_path):
+    shutil.copytree(whole, tmp_path / "training")
+    shutil.copytree(photographs, tmp_path / "moved")
+    assert main([*command(tmp_path / "training", tmp_path / "moved"), "--resume"]) == 0
+
+
 def fail_from(monkeypatch, step: int, fail) -> None:
     """Lets the losses of training pairs fail from a step on."""
     losses, calls = FineHeadObjective.pair_losses, []

@@ -91,6 +91,13 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         help="share of the rendered rooms, where every other source has 1; 0: no rooms (default: 1)",
     )
     group.add_argument(
+        "--room-pictures",
+        default="",
+        metavar="FOLDER",
+        help="photographs on the walls of the rooms; `photographs`: those of all installed packages (default: those of "
+        "the demo)",
+    )
+    group.add_argument(
         "--photographs",
         action="append",
         default=[],
@@ -276,7 +283,7 @@ def _data(arguments: argparse.Namespace) -> TrainingData:
 
     options = PairOptions(arguments.size, arguments.max_side, arguments.points, images=arguments.images)
     names = [*(f"photographs:{folder}" for folder in arguments.photographs), *arguments.data]
-    data = TrainingData.open(names, options, arguments.room_share)
+    data = TrainingData.open(names, options, arguments.room_share, arguments.room_pictures)
     for source in data.sources:
         print(f"data: {source.opened.summary}", file=sys.stderr)
         for note in source.opened.notes:
