@@ -142,14 +142,16 @@ def test_the_seed_decides_the_weights(train, whole, tmp_path):
 # interruptions
 
 
-@pytest.mark.parametrize("step", [1, 4])
-def test_an_interrupted_training_is_resumed_to_the_same_files(step, train, whole, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("step, number", [(1, signal.SIGINT), (4, signal.SIGTERM)])
+def test_an_interrupted_training_is_resumed_to_the_same_files(
+    step, number, train, whole, tmp_path, monkeypatch, capsys
+):
     show = ProgressBar.show
 
     def interrupted(self, report):
         show(self, report)
         if report.step == step:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
 
     monkeypatch.setattr(ProgressBar, "show", interrupted)
     folder = tmp_path / "training"
@@ -164,8 +166,7 @@ def test_an_interrupted_training_is_resumed_to_the_same_files(step, train, whole
     assert [run["first_step"] for run in runs] == [0, step] and [run["interrupted"] for run in runs] == [True, False]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_all_processes_ends_the_command_and_its_workers(number, photographs, tmp_path):
+def test_ctrl_c_in_a_terminal_ends_the_command_and_its_workers(photographs, tmp_path):
     words = (
         f"{sys.executable} -m nre_ros train -o {tmp_path}/training --room-share 0 --photographs {photographs} "
         "--size 96x80 --points 100 --steps 100000 --pairs 1 --workers 1 --validation-pairs 0 --device cpu"
@@ -176,7 +177,7 @@ def test_a_signal_to_all_processes_ends_the_command_and_its_workers(number, phot
     while not (table.exists() and table.read_text().count("\n") > 3) and time.monotonic() < deadline:
         time.sleep(0.05)
     workers = [int(pid) for path in Path(f"/proc/{process.pid}/task").iterdir() for pid in children(path)]
-    os.killpg(process.pid, number)
+    os.killpg(process.pid, signal.SIGINT)
     _, printed = process.communicate(timeout=60)
     assert process.returncode == 130 and "interrupted after step" in printed and "Traceback" not in printed
     step = torch.load(tmp_path / "training" / CHECKPOINT, weights_only=True)["step"]
