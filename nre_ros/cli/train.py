@@ -221,7 +221,7 @@ def run(arguments: argparse.Namespace) -> int:
         require_tensorboard()
     from nre_ros.features import choose_device
     from nre_ros.learning.run_training import RunOptions, run_training
-    from nre_ros.learning.trainer import TrainingConfig
+    from nre_ros.learning.trainer import TrainingConfig, check_training_folder
 
     config = TrainingConfig(
         steps=arguments.steps,
@@ -231,6 +231,7 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         precision=arguments.precision,
     )
+    check_training_folder(arguments.output, arguments.resume)  # before recordings are read, which takes long
     device, data = choose_device(arguments.device), _data(arguments)
     objective, save = _objective(arguments, device)
     done = run_training(

@@ -168,6 +168,29 @@ class TrainingResult:
     skipped: int
 
 
+def check_training_folder(folder: Path | str, resume: bool) -> bool:
+    """Checks that a training may begin or continue in a folder.
+
+    Args:
+        folder: The folder, which need not exist.
+        resume: Whether a training may be continued.
+
+    Returns:
+        Whether there is a checkpoint to continue from.
+
+    Raises:
+        TrainingError: There is a checkpoint and ``resume`` is false, or the folder cannot be used.
+    """
+    path = Path(folder) / CHECKPOINT
+    try:
+        exists = path.exists()
+    except OSError as error:
+        raise TrainingError(f"training folder {folder}: {error.strerror}") from None
+    if exists and not resume:
+        raise TrainingError(f"{path} exists: resume that training (--resume), or choose another folder")
+    return exists
+
+
 class Trainer:
     """Minimises an objective.
 
@@ -211,13 +234,11 @@ class Trainer:
         self.step = self._saved_step = self._validated_step = 0
         self.best: BestWeights | None = None
         self._path = Path(folder) / CHECKPOINT
+        exists = check_training_folder(folder, resume)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            exists = self._path.exists()
         except OSError as error:
             raise TrainingError(f"training folder {folder}: {error.strerror}") from None
-        if exists and not resume:
-            raise TrainingError(f"{self._path} exists: resume that training (--resume), or choose another folder")
         if exists:
             self._load()
 
