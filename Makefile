@@ -56,9 +56,9 @@ setup: $(STAMPS)/package
 demo: setup
 	$(BIN)/nre_ros demo $(ARGS)
 
-# In two processes, because many tests wait for others (test/conftest.py groups them).
+# In two processes, because many tests wait; test/conftest.py says which tests share one.
 test: setup
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope $(ARGS)
 
 bench: setup
 	$(BIN)/python benchmarks/run.py $(if $(ARGS),$(ARGS),accuracy speed --queries 21 --write-docs)

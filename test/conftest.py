@@ -20,7 +20,6 @@ FILES_WITH_NODES = ("test_node", "test_replay", "test_launch", "test_camera_inpu
 def pytest_configure(config):
     """Tests that use rclpy in pytest's own process neither hear nor disturb another ROS system."""
     config.addinivalue_line("markers", "packaging: builds the package through one of its front doors (slow)")
-    config.addinivalue_line("markers", "xdist_group(name): of pytest-xdist, which need not be installed")
     os.environ.update(_isolation(DomainLock()))  # locked until the process ends
     from nre_ros.process import prepare
     from nre_ros.ros_environment import set_prefix_path
@@ -29,13 +28,20 @@ def pytest_configure(config):
     set_prefix_path()
 
 
-def pytest_itemcollected(item):
-    """With pytest-xdist, the tests of a file stay in one process, and so do all tests that wait for nodes.
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which need not be installed
+def pytest_xdist_make_scheduler(config, log):
+    """The tests of a file stay in one process, and so do all tests that wait for nodes.
 
     Two nodes at the same time would share two cores, and localize less often than these tests expect.
     """
-    name = item.path.stem
-    item.add_marker(pytest.mark.xdist_group("nodes" if name.startswith(FILES_WITH_NODES) else name))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            name = Path(nodeid.partition("::")[0]).stem
+            return "nodes" if name.startswith(FILES_WITH_NODES) else name
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

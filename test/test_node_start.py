@@ -104,7 +104,8 @@ print({"torch", "rclpy"} & set(sys.modules))
 check_start(["node", "--ros-args", "-p", "map_file:=none.db", "-p", "autostart:=false"], "localize_node")
 check_start(["node", "--ros-args", "-p", "map_file:=none.db", "-p", "create_map:=true"], "localize_node")
 """
-    run = subprocess.run([sys.executable, "-c", code], env=ros_environment, cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, env=ros_environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert run.stdout.splitlines() == ["map none.db does not exist", "set()"], run.stderr
 
 

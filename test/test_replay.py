@@ -160,7 +160,7 @@ def test_a_path_that_is_no_bag_is_refused(tmp_path):
     with pytest.raises(ImportSourceError, match="does not exist"):
         find_topics(tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ImportSourceError, match="cannot be read"):
+    with pytest.raises(ImportSourceError, match="is no bag: it has neither metadata.yaml nor"):
         find_topics(tmp_path / "empty")
 
 
