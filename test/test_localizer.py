@@ -324,7 +324,7 @@ def test_moving_to_a_device_keeps_the_configuration(room, map_file):
 
 
 def test_a_move_that_fails_leaves_the_localizer_as_it_was(room, map_file, monkeypatch):
-    def out_of_memory(name, device):
+    def out_of_memory(*arguments):
         raise RuntimeError("CUDA out of memory")
 
     with Localizer(map_file, "cpu") as localizer:

@@ -47,8 +47,8 @@ class CoarseHead(Head):
                 torch.nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation) for dilation in _DILATIONS
             )
         self.expand = torch.nn.Conv2d(width, _CHANNELS, 1)
-        torch.nn.init.zeros_(self.expand.weight)
-        torch.nn.init.zeros_(self.expand.bias)
+        for parameter in self.expand.parameters():
+            torch.nn.init.zeros_(parameter)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Computes the features of images of one size.
