@@ -198,6 +198,18 @@ class GalleryPairs:
             f"{pair.source}: of {_MAX_TRIES} pairs of views none overlaps by {self._min_overlap:.0%} (best {best:.0%})"
         )
 
+    def views(self, seed: int, index: int, count: int, rng: np.random.Generator) -> list[PosedView]:
+        """Renders views of the room that a pair is rendered in.
+
+        Args:
+            seed: Of all pairs.
+            index: Number of the pair.
+            count: Number of views.
+            rng: Source of poses and cameras.
+        """
+        gallery, size = self._room(seed, self.room_number(index))
+        return [self._render(gallery, self._pose(size, rng), rng) for _ in range(count)]
+
     def _room(self, seed: int, number: int) -> tuple[Gallery, npt.NDArray[np.float64]]:
         """A room and its size; those that were built last are kept."""
         found = self._rooms.pop((seed, number), None)
