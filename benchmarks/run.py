@@ -80,6 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
                 args.sets,
                 args.methods,
                 args.write,
+                args.descriptor_head,
             )
             for name, module in modules.items():
                 _run(name, module, options, report["benchmarks"].setdefault(name, {"tables": []}))
@@ -180,6 +181,12 @@ def _parse(arguments):
     )
     parser.add_argument(
         "--write", action="store_true", help="confidence_fit: write the fitted numbers into the package"
+    )
+    parser.add_argument(
+        "--descriptor-head",
+        type=Path,
+        metavar="FILE",
+        help="retrieval: also compare this learned global descriptor (.safetensors)",
     )
     parser.add_argument(
         "--queries",

@@ -170,9 +170,11 @@ def coarse_pair_losses(
         a, b, visible = a[visible], b[visible], visible[visible]
     nre: list[torch.Tensor] = []
     outside: list[torch.Tensor] = []
+    first, second = maps
+    seen = visible[visible]
     for source, target, at_source, at_target, shown in (
-        (*maps, a, b, visible),
-        (*reversed(maps), b[visible], a[visible], visible[visible]),
+        (first, second, a, b, visible),
+        (second, first, b[visible], a[visible], seen),
     ):
         _, height, width = target.data.shape
         cells = target.grid.to_cells(at_target)
