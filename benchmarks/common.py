@@ -48,6 +48,7 @@ class Options:
         sets: names of the sets to run; empty for all.
         methods: names of the methods to run; empty for all.
         write: whether fitted numbers are written into the package.
+        descriptor_head: file of a learned global descriptor to compare.
     """
 
     shared: Path
@@ -59,6 +60,7 @@ class Options:
     sets: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     write: bool = False
+    descriptor_head: Path | None = None
 
     def data(self, name: str) -> Path:
         """Returns a file or folder below ``shared``; raises ``Skip`` if it is absent."""

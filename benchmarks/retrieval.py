@@ -4,20 +4,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from common import Options, Skip, Table, timed
-from rendered_rooms import rooms
+from rendered_rooms import Views, rooms
 from scenes import kitchen
 from scipy.spatial.transform import Rotation
 from view_overlap import ENOUGH, overlaps
 
 from nre_ros.features import load_backbone
 from nre_ros.features.base import FeatureGrid, FeatureMap
+from nre_ros.features.descriptor_head import DescriptorHead
+from nre_ros.features.xfeat import XFeatBackbone
 from nre_ros.geometry import pose_matrix
 from nre_ros.keyframes.global_descriptor import global_descriptor
 from nre_ros.keyframes.importers.image_files import read_depth
@@ -39,6 +41,7 @@ class Case:
         poses: true poses [Q, 4, 4] of the queries.
         overlap: how much each query sees of each keyframe [Q, M].
         columns: id of a keyframe -> its column in ``overlap``.
+        keyframe_features: makes the coarse features of the keyframes, in the order of the columns.
     """
 
     map_path: Path
@@ -46,6 +49,7 @@ class Case:
     poses: np.ndarray
     overlap: np.ndarray
     columns: dict[int, int]
+    keyframe_features: Callable[[], Iterator[FeatureMap]]
 
 
 SETS: dict[str, tuple[str, Callable[[Options], Case]]] = {
@@ -71,14 +75,35 @@ _WRONG = "used, prior at another query's pose"
 
 
 def run(options: Options):
-    """Yields one table for each set."""
-    temperature = load_backbone("xfeat", options.device).coarse_temperature
+    """Yields one table for each set, and one that compares a learned descriptor where its file is given."""
+    backbone = XFeatBackbone(torch.device(options.device))
+    head = None
+    if options.descriptor_head is not None:
+        head = DescriptorHead.load(options.descriptor_head, backbone.network_hash)
     for name in options.selected_sets(SETS):
         title, make = SETS[name]
         try:
-            yield _table(options, title, make(options), temperature)
+            case = make(options)
+            yield _table(options, title, case, backbone.coarse_temperature)
+            if head is not None:
+                yield _descriptor_table(title, case, head)
         except Skip as reason:
             print(f"{title} skipped: {reason}", flush=True)
+
+
+def _descriptor_table(title: str, case: Case, head: DescriptorHead) -> Table:
+    """Compares descriptors by similarity alone; all keyframes are searched."""
+    columns = f"one of {COUNT} overlaps [%]", "the first does [%]", f"of the {COUNT} do [%]"
+    table = Table(f"{title}: descriptors by similarity alone", ("descriptor", "queries", *columns))
+    enough = case.overlap >= ENOUGH
+    for name, describe in (("without training (used)", global_descriptor), ("learned", head.describe)):
+        queries = np.array([describe(features) for features in case.features])
+        keyframes = np.array([describe(features) for features in case.keyframe_features()])
+        nearest = np.argsort(-queries @ keyframes.T, axis=1, kind="stable")[:, :COUNT]
+        hits = np.take_along_axis(enough, nearest, axis=1)
+        shares = hits.any(1).mean(), hits[:, 0].mean(), hits.mean()
+        table.rows.append((name, len(hits), *(100 * float(share) for share in shares)))
+    return table
 
 
 def _table(options: Options, title: str, case: Case, temperature: float) -> Table:
@@ -158,16 +183,25 @@ def _kitchen(options: Options, every: int, degraded: bool = False) -> Case:
         np.array([query.T_map_cam for query in queries]),
         seen,
         {keyframe.id: column for column, keyframe in enumerate(keyframes)},
+        lambda: (backbone.extract(scene.image(keyframe.name), fine=False).coarse for keyframe in keyframes),
     )
 
 
 def _rooms(options: Options) -> Case:
     gallery = rooms(options)
     views = [[(T, d / 1e3) for T, d in zip(part.poses, part.depth)] for part in (gallery.keyframes, gallery.queries)]
-    features = [
-        FeatureMap(torch.from_numpy(np.array(coarse, np.float32)), FeatureGrid(8.0, 3.25))
-        for coarse in gallery.queries.coarse
-    ]
+
+    def features(views: Views) -> Iterator[FeatureMap]:
+        for coarse in views.coarse:
+            yield FeatureMap(torch.from_numpy(np.array(coarse, np.float32)), FeatureGrid(8.0, 3.25))
+
     with KeyframeStore.open(gallery.map_path) as store:
         columns = {keyframe_id: column for column, keyframe_id in enumerate(store.names().values())}
-    return Case(gallery.map_path, features, gallery.queries.poses, overlaps(*views, gallery.camera), columns)
+    return Case(
+        gallery.map_path,
+        list(features(gallery.queries)),
+        gallery.queries.poses,
+        overlaps(*views, gallery.camera),
+        columns,
+        lambda: features(gallery.keyframes),
+    )

@@ -114,15 +114,15 @@ def test_coarse_gradients_are_finite_differences(reciprocal):
         del outside  # the module's own parameter, moved by gradcheck in place
         return loss(descriptors, features, temperature, cells, visible, background, 10)
 
-    assert loss.outside_logit is not None
-    assert torch.autograd.gradcheck(value, (*inputs, unit(2, 4, seed=2).requires_grad_(), loss.outside_logit))
+    assert loss.outside_correlation is not None
+    assert torch.autograd.gradcheck(value, (*inputs, unit(2, 4, seed=2).requires_grad_(), loss.outside_correlation))
 
 
 def test_training_lowers_the_loss_of_a_point_that_is_not_visible_by_the_category():
     loss = CoarseNRELoss(reciprocal=False)
     value = loss(torch.ones(1, 1), torch.zeros(1, 3, 5), 0.1, torch.zeros(1, 2), NONE).sum()
     value.backward()
-    assert loss.outside_logit.grad.item() == pytest.approx(1 / 16 - 1)
+    assert loss.outside_correlation.grad.item() == pytest.approx((1 / 16 - 1) / 0.1)
 
 
 # the fine loss

@@ -23,9 +23,16 @@ CONFIG = TrainingConfig(steps=8, pairs_per_step=1, learning_rate=1e-3, warm_up=2
 LAYERS = {"coarse": "Conv2d_4a_3x3", "fine": "Conv2d_2b_3x3"}
 
 
+class TwoPairs(TrainingPairs):
+    """The same two pairs again and again."""
+
+    def pair(self, index):
+        return super().pair(index % 2)
+
+
 @pytest.fixture(scope="module")
 def pairs() -> TrainingPairs:
-    return TrainingPairs([PhotographPairs({"coffee": data.coffee(), "chelsea": data.chelsea()}, (112, 96), 120)])
+    return TwoPairs([PhotographPairs({"coffee": data.coffee(), "chelsea": data.chelsea()}, (112, 96), 120)])
 
 
 def draws(seed: int = 0) -> torch.Generator:
@@ -33,12 +40,12 @@ def draws(seed: int = 0) -> torch.Generator:
 
 
 def images(pairs) -> list[np.ndarray]:
-    return [pairs.pair(i).image_a for i in range(4)]
+    return [image for i in range(2) for image in (pairs.pair(i).image_a, pairs.pair(i).image_b)]
 
 
 def mean_loss(objective, pairs) -> float:
     with torch.no_grad():
-        found = [objective.pair_losses(pairs.pair(1000 + i), draws(i)) for i in range(4)]
+        found = [objective.pair_losses(pairs.pair(i), draws(i)) for i in range(2)]
     return float(np.mean([float(losses["nre"]) for losses in found]))
 
 

@@ -167,8 +167,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=("float32", "bfloat16", "float16"),
         default="float32",
-        help="in which the networks compute; losses and weights are always float32. bfloat16 and float16 are faster on "
-        "most GPUs; float16 needs a GPU (default: float32)",
+        help="in which the networks compute; losses and weights are always float32. float16 needs a GPU (default: float32)",
     )
     group.add_argument(
         "--workers",

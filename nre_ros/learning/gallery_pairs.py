@@ -136,6 +136,25 @@ class GalleryPairs:
         a, b = (self._view(room, place, int(i)) for i in (first, second))
         return posed_pair(a, b, self._points, rng, f"room {number} of seed {seed}")
 
+    def views(self, seed: int, index: int, count: int, rng: np.random.Generator) -> list[PosedView]:
+        """Renders views of the room that a pair is rendered in.
+
+        Args:
+            seed: Of all pairs.
+            index: Number of the pair.
+            count: Number of views.
+            rng: Source of poses and cameras.
+        """
+        number = self.room_number(index)
+        room = self._kept(self._rooms, (seed, number), lambda: self._build(seed, number))
+        found = []
+        for _ in range(count):
+            pose = self._pose(room.size, rng)
+            camera = self._cameras[int(rng.integers(len(self._cameras)))]
+            rendering = room.gallery.render(camera, pose)
+            found.append(PosedView(rendering.image, rendering.depth, camera, pose))
+        return found
+
     def __getstate__(self) -> dict[str, Any]:
         """No room is sent to another process."""
         return {**self.__dict__, "_rooms": {}, "_places": {}}

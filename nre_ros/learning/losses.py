@@ -59,23 +59,25 @@ class CoarseNRELoss(torch.nn.Module):
     With z_n(x) = <d_n, F(x)> / temperature, the correspondence map is C_n = softmax_x z_n(x). The reciprocal map also
     has the softmax in the other direction, as ``nre_ros.nre.maps.reciprocal_loss``: C_n = softmax_x (2 z_n(x) - r(x)).
 
-    The category 'not in the image' acts as one more cell, whose correlation with every descriptor of the keyframe is
-    one learned number. At its start, 0, a map that knows nothing gives each of the H W + 1 categories the same
+    The category 'not in the image' acts as one more cell, whose dot product with every descriptor of the keyframe is
+    one learned number. If it starts at 0, a map that knows nothing gives each of the H W + 1 categories the same
     probability, as the estimator's ln|Omega| does. A point that the query does not show is trained towards this
     category. The estimator does not use the learned number.
 
     Args:
         reciprocal: Whether to match in both directions.
         outside: Whether there is a category 'not in the image'. Without it, only visible points are accepted.
+        outside_start: The learned number at the start. Features whose dot products are far from 0 everywhere need more
+            than 0, or the category has no probability.
 
     Attributes:
-        outside_logit: The learned number; None without the category.
+        outside_correlation: The learned number; None without the category.
     """
 
-    def __init__(self, reciprocal: bool = True, outside: bool = True):
+    def __init__(self, reciprocal: bool = True, outside: bool = True, outside_start: float = 0.0):
         super().__init__()
         self.reciprocal = reciprocal
-        self.outside_logit = torch.nn.Parameter(torch.zeros(())) if outside else None
+        self.outside_correlation = torch.nn.Parameter(torch.tensor(outside_start)) if outside else None
 
     @_in_full_precision
     def forward(
@@ -109,7 +111,7 @@ class CoarseNRELoss(torch.nn.Module):
         _, height, width = features.shape
         if visible.shape != descriptors.shape[:1] or visible.dtype != torch.bool:
             raise TrainingError(f"visible is {visible.dtype} {list(visible.shape)}, expected bool [{len(descriptors)}]")
-        if self.outside_logit is None and not bool(visible.all()):
+        if self.outside_correlation is None and not bool(visible.all()):
             raise TrainingError("a point is not visible, but the loss has no category 'not in the image'")
         limit = cells.new_tensor([width, height]) - 0.5
         if bool((visible & ((cells < -0.5) | (cells > limit)).any(-1)).any()):
@@ -129,13 +131,15 @@ class CoarseNRELoss(torch.nn.Module):
                 columns.append(sampled + math.log(background_cells / len(background)))
                 keyframe_cells += background_cells
             logits = 2 * logits - torch.cat(columns).logsumexp(dim=0)
-        if self.outside_logit is not None:
+        if self.outside_correlation is not None:
             # as a cell with this correlation: 2 z - ln(cells e^z) in the reciprocal map
-            outside = self.outside_logit.to(logits) - (math.log(keyframe_cells) if self.reciprocal else 0.0)
+            outside = (self.outside_correlation / temperature).to(logits) - (
+                math.log(keyframe_cells) if self.reciprocal else 0.0
+            )
             logits = torch.cat([logits, outside.expand(len(logits), 1)], dim=1)
         loss = -F.log_softmax(logits, dim=1)
         at_truth = sample_loss(loss[:, : height * width].reshape(-1, height, width), cells[None], visible[None])[0]
-        return at_truth if self.outside_logit is None else torch.where(visible, at_truth, loss[:, -1])
+        return at_truth if self.outside_correlation is None else torch.where(visible, at_truth, loss[:, -1])
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ from nre_ros.learning.pairs import TrainingPair
 
 MIN_POINTS = 8
 """A pair with fewer points that take part is left out."""
+_OUTSIDE_START = 0.85
+"""Dot product of XFeat's coarse features of different places that are most alike in two images."""
 _MAX_BACKGROUND = 1024
 """Cells of a keyframe that are drawn for the reverse direction of matching."""
 
@@ -108,9 +110,9 @@ class CoarseHeadObjective(Objective):
     ):
         super().__init__()
         self.head = head
-        self.loss = (CoarseNRELoss() if loss is None else loss).to(backbone.device)
+        self.loss = (CoarseNRELoss(outside_start=_OUTSIDE_START) if loss is None else loss).to(backbone.device)
         self._backbone, self._outside_weight = backbone, checked_weight(outside_weight)
-        settings = self.loss.reciprocal, self.loss.outside_logit is not None, outside_weight
+        settings = self.loss.reciprocal, self.loss.outside_correlation is not None, outside_weight
         self.identity = f"coarse head {head.width} on {backbone.network_hash}, loss {settings}"
 
     def pair_losses(self, pair: TrainingPair, generator: torch.Generator) -> dict[str, torch.Tensor] | None:
@@ -166,13 +168,15 @@ def coarse_pair_losses(
         return {"total": torch.tensor(torch.nan)}
     device = maps[0].data.device
     a, b, visible = (torch.from_numpy(array).to(device) for array in (pair.pixels_a, pair.pixels_b, pair.visible))
-    if loss.outside_logit is None:
+    if loss.outside_correlation is None:
         a, b, visible = a[visible], b[visible], visible[visible]
     nre: list[torch.Tensor] = []
     outside: list[torch.Tensor] = []
+    first, second = maps
+    seen = visible[visible]
     for source, target, at_source, at_target, shown in (
-        (*maps, a, b, visible),
-        (*reversed(maps), b[visible], a[visible], visible[visible]),
+        (first, second, a, b, visible),
+        (second, first, b[visible], a[visible], seen),
     ):
         _, height, width = target.data.shape
         cells = target.grid.to_cells(at_target)

@@ -168,7 +168,8 @@ def random_network(
             norm.momentum = momentum
         network.eval()
         products = [(cells := _few_cells(network(rgb))).T @ cells for rgb in inputs]
-        norms[-1].weight /= torch.cat([product.flatten() for product in products]).std().clamp_min(1e-6).sqrt()
+        spread = torch.cat([product.flatten() for product in products]).std()
+        norms[-1].weight.div_(spread.clamp_min(1e-6).sqrt())
     return network
 
 

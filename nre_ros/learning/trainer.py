@@ -302,10 +302,12 @@ class Trainer:
                     "memory? try fewer workers)"
                 ) from error
         finally:
-            pairs.close()  # which ends the workers
             self._stop.clear()
-            if self._whole and not faults and self._saved_step != self.step:
-                self._save()
+            try:
+                if self._whole and not faults and self._saved_step != self.step:
+                    self._save()
+            finally:
+                pairs.close()  # which ends the workers and may take seconds
         return TrainingResult(self.step, self.step < self._config.steps, skipped)
 
     def _advance(self, pairs: Iterator[TrainingPair], begun: tuple[int, float]) -> StepReport:
