@@ -161,6 +161,8 @@ def test_a_map_of_an_older_version_far_from_the_origin_is_localized_in(
 def moved_map_of_older_version(source, path, T, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(store_module, "choose_origin", lambda position: np.zeros(3))
+        patch.setattr("nre_ros.keyframes.storage.rows.PACKED", "|i1")
+        patch.setattr(KeyframeStore, "_mark_packed", lambda store: None)
         patch.setattr(
             "nre_ros.keyframes.storage.map_origin.compact_points", lambda points: np.asarray(points, np.float32)
         )
