@@ -277,11 +277,8 @@ def test_keyframes_without_points_do_not_disturb_the_others(room, queries):
 
 
 def test_a_window_that_does_not_fit_the_backbone_is_refused(room):
-    class Enlarging(type(room.backbone)):
-        fine_enlarge = 3
-
     backbone = copy(room.backbone)
-    backbone.__class__ = Enlarging
+    backbone.fine_enlarge = 3
     with pytest.raises(NreError, match="window_size=16 must be a multiple of 6 for the features xfeat"):
         NREEstimator(backbone)
     NREEstimator(backbone, EstimatorConfig(window_size=12))

@@ -219,7 +219,7 @@ def test_a_thumbnail_that_is_no_small_picture_does_no_harm(room, tmp_path, thumb
 
 def test_maps_of_other_features_are_refused(room, tmp_path):
     other = write_map(tmp_path / "other.db", room.keyframes, room.backbone, weights_hash="f" * 64)
-    with pytest.raises(FeatureMismatchError, match=r"other\.db was made with xfeat .* `nre_ros weights import FILE`"):
+    with pytest.raises(FeatureMismatchError, match=r"other\.db was made with xfeat .*nre_ros weights import FILE"):
         Localizer(other, "cpu")
 
 
