@@ -27,6 +27,7 @@ BENCHMARKS = {
     "retrieval": "how often retrieval finds a keyframe that overlaps with the query, step by step",
     "map_scaling": "time and memory of opening, retrieval and a whole query, 1,000 to 100,000 keyframes",
     "storage": "bytes of a keyframe, time to add one, and accuracy with stored and float32 descriptors",
+    "training_pairs": "training pairs a second of each kind of data, and the errors of those without depth",
     "import_speed": "keyframes a second of the importers, and the time of their stages",
     "import_accuracy": "pose errors in maps from each kind of input: COLMAP, posed images, kapture",
     "pose_mistakes": "how many mistakes in poses, depth and intrinsics `map build` notices, and its false alarms",

@@ -129,13 +129,18 @@ def test_what_objects_hide_is_known_and_the_rest_is_unchanged():
 def test_hidden_points_leave_the_first_image_and_are_not_visible_in_the_second():
     black = np.zeros((120, 160, 3), np.uint8)  # objects are not black
     pair = pair_of(black, grid(160, 120, 3))
-    changed = replace(UNCHANGED, occlusion=0.6).change_pair(pair, rng(1))
-    values = [
-        image[pixels[:, 1].astype(int), pixels[:, 0].astype(int)].max(-1)
-        for image, pixels in ((changed.image_a, changed.pixels_a), (changed.image_b, changed.pixels_b))
-    ]
-    assert 100 < len(changed.pixels_a) < len(pair.pixels_a) and not values[0].any()
-    assert np.array_equal(changed.visible, values[1] == 0) and 0.2 < changed.visible.mean() < 1
+    shares = []
+    for seed in range(4):
+        changed = replace(UNCHANGED, occlusion=0.6).change_pair(pair, rng(seed))
+        values = [
+            image[pixels[:, 1].astype(int), pixels[:, 0].astype(int)].max(-1)
+            for image, pixels in ((changed.image_a, changed.pixels_a), (changed.image_b, changed.pixels_b))
+        ]
+        assert 100 < len(changed.pixels_a) <= len(pair.pixels_a) and not values[0].any()
+        assert not values[1][changed.visible].any()
+        assert changed.visible.all() or (values[1][~changed.visible] > 0).mean() > 0.9  # some paint is black
+        shares += [len(changed.pixels_a) / len(pair.pixels_a), changed.visible.mean()]
+    assert len(set(shares)) > 6 and 0.2 < min(shares) < 0.9
 
 
 def test_places_that_were_not_visible_stay_so():

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import types
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -141,14 +142,16 @@ def test_the_seed_decides_the_weights(train, whole, tmp_path):
 # interruptions
 
 
-@pytest.mark.parametrize("step", [1, 4])
-def test_an_interrupted_training_is_resumed_to_the_same_files(step, train, whole, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("step, number", [(1, signal.SIGINT), (4, signal.SIGTERM)])
+def test_an_interrupted_training_is_resumed_to_the_same_files(
+    step, number, train, whole, tmp_path, monkeypatch, capsys
+):
     show = ProgressBar.show
 
     def interrupted(self, report):
         show(self, report)
         if report.step == step:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
 
     monkeypatch.setattr(ProgressBar, "show", interrupted)
     folder = tmp_path / "training"
@@ -163,8 +166,7 @@ def test_an_interrupted_training_is_resumed_to_the_same_files(step, train, whole
     assert [run["first_step"] for run in runs] == [0, step] and [run["interrupted"] for run in runs] == [True, False]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_all_processes_ends_the_command_and_its_workers(number, photographs, tmp_path):
+def test_ctrl_c_in_a_terminal_ends_the_command_and_its_workers(photographs, tmp_path):
     words = (
         f"{sys.executable} -m nre_ros train -o {tmp_path}/training --room-share 0 --photographs {photographs} "
         "--size 96x80 --points 100 --steps 100000 --pairs 1 --workers 1 --validation-pairs 0 --device cpu"
@@ -174,14 +176,17 @@ def test_a_signal_to_all_processes_ends_the_command_and_its_workers(number, phot
     deadline = time.monotonic() + 60
     while not (table.exists() and table.read_text().count("\n") > 3) and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.killpg(process.pid, number)
+    workers = [int(pid) for path in Path(f"/proc/{process.pid}/task").iterdir() for pid in children(path)]
+    os.killpg(process.pid, signal.SIGINT)
     _, printed = process.communicate(timeout=60)
     assert process.returncode == 130 and "interrupted after step" in printed and "Traceback" not in printed
-    assert (
-        torch.load(tmp_path / "training" / CHECKPOINT, weights_only=True)["step"] == table.read_text().count("\n") - 1
-    )
-    with pytest.raises(ProcessLookupError):  # no worker is left
-        os.killpg(process.pid, 0)
+    step = torch.load(tmp_path / "training" / CHECKPOINT, weights_only=True)["step"]
+    assert step == table.read_text().count("\n") - 1
+    assert workers and not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def children(task: Path) -> list[str]:
+    return (task / "children").read_text().split()
 
 
 def test_rows_of_steps_after_the_last_checkpoint_are_removed_when_a_killed_training_is_resumed(
@@ -235,6 +240,12 @@ def test_a_training_is_not_resumed_with_other_settings(options, message, train, 
     assert train("--resume", *options) == 2
     assert message in one_line(capsys)
     assert files(tmp_path / "training") == before
+
+
+def test_photographs_may_be_moved_between_two_runs(whole, photographs, tmp_path):
+    shutil.copytree(whole, tmp_path / "training")
+    shutil.copytree(photographs, tmp_path / "moved")
+    assert main([*command(tmp_path / "training", tmp_path / "moved"), "--resume"]) == 0
 
 
 def fail_from(monkeypatch, step: int, fail) -> None:

@@ -15,8 +15,9 @@ from nre_ros.features.xfeat import XFeatBackbone
 from nre_ros.geometry import Camera, pose_matrix
 from nre_ros.keyframes.global_descriptor import global_descriptor
 from nre_ros.learning.augmentation import Augmentation
+from nre_ros.learning.gallery_pairs import GalleryPairs
 from nre_ros.learning.overlap import OverlapGroups, OverlapObjective, ViewGroup, ranking_loss, view_overlap
-from nre_ros.learning.pair_sources import GalleryPairs, PhotographPairs, TrainingPairs
+from nre_ros.learning.pair_sources import PhotographPairs, TrainingPairs
 from nre_ros.learning.pairs import PosedView
 from nre_ros.learning.trainer import Trainer, TrainingConfig
 

@@ -10,8 +10,9 @@ from test_import_posed import kapture_folder
 
 from nre_ros.errors import TrainingError
 from nre_ros.learning import open_pairs
+from nre_ros.learning.gallery_pairs import GalleryPairs
 from nre_ros.learning.open_pairs import KINDS, PairOptions, open_pair_source, recognise
-from nre_ros.learning.pair_sources import GalleryPairs, PhotographPairs
+from nre_ros.learning.pair_sources import PhotographPairs
 from nre_ros.learning.photographs import PackagedPhotograph, folder_photographs, packaged_photographs, read_photographs
 from nre_ros.learning.recorded_pairs import DepthPairs
 from nre_ros.learning.track_pairs import TriangulatedPairs
@@ -105,6 +106,14 @@ def test_rooms_and_photographs_need_no_path(tmp_path, monkeypatch):
     assert isinstance(photographs.pairs, PhotographPairs)
     assert photographs.pairs.pair(0, 0).image_a.shape == (60, 80, 3)
     assert any(line.startswith("coffee.png (scikit-image): Rachel Michetti, CC0-1.0") for line in photographs.credits)
+
+
+def test_rooms_with_photographs_name_their_authors(tmp_path, monkeypatch):
+    monkeypatch.setattr(open_pairs, "packaged_photographs", lambda: packaged_photographs(tmp_path)[:3])
+    rooms = open_pair_source("rooms:photographs", PairOptions(size=(80, 60)))
+    assert isinstance(rooms.pairs, GalleryPairs) and len(rooms.about["pictures"]) == len(rooms.credits) == 3
+    cv2.imwrite(str(tmp_path / "own.png"), np.full((60, 80, 3), 90, np.uint8))
+    assert open_pair_source(f"rooms:{tmp_path}", PairOptions(size=(80, 60))).about["pictures"] == ["own.png"]
 
 
 def test_one_photograph_in_ten_of_a_folder_is_held_out(tmp_path):

@@ -15,7 +15,8 @@ from nre_ros.errors import TrainingError
 from nre_ros.gallery import Gallery, Quad, Texture
 from nre_ros.geometry import RADIAL_TANGENTIAL, Camera
 from nre_ros.learning.augmentation import Augmentation
-from nre_ros.learning.pair_sources import GalleryPairs, PhotographPairs, TrainingPairs
+from nre_ros.learning.gallery_pairs import GalleryPairs
+from nre_ros.learning.pair_sources import PhotographPairs, TrainingPairs
 from nre_ros.learning.pairs import (
     PosedView,
     TrainingPair,
@@ -259,8 +260,27 @@ def gallery_pairs() -> GalleryPairs:
 def test_views_of_a_room_overlap_and_agree(gallery_pairs):
     for index in (0, 1):
         pair = gallery_pairs.pair(0, index)
-        assert pair.visible.mean() >= 0.25 and len(pair.pixels_a) > 100
+        assert pair.visible.mean() >= 0.2 and len(pair.pixels_a) > 100
         assert np.median(disagreement(pair)) < 6
+
+
+def test_a_few_views_of_a_place_make_all_the_pairs_that_they_can():
+    """Three views make three pairs; then the next place comes. Pairs that are made in another order are the same."""
+    source = GalleryPairs([CAMERA], 50, 6, 1, views_per_place=3, pixels_per_metre=40)
+    pairs = [source.pair(1, index) for index in range(6)]
+    images = [{pair.image_a.tobytes(), pair.image_b.tobytes()} for pair in pairs]
+    assert len(set.union(*images[:3])) == len(set.union(*images[3:])) == 3
+    assert len({frozenset(pair) for pair in images}) == 6 and not set.union(*images[:3]) & set.union(*images[3:])
+    again = GalleryPairs([CAMERA], 50, 6, 1, views_per_place=3, pixels_per_metre=40)
+    assert all(same(again.pair(1, index), pairs[index]) for index in (4, 1, 5, 0))
+
+
+def test_rooms_show_the_pictures_that_are_given():
+    red = np.zeros((60, 80, 3), np.uint8)
+    red[:, :, 2] = 250
+    source = GalleryPairs([CAMERA], 50, rooms_at_once=1, pixels_per_metre=40, pictures=[red])
+    images = [source.pair(0, index).image_a.astype(int) for index in range(4)]
+    assert max(((image[:, :, 2] > 100) & (image[:, :, 1] < 40)).mean() for image in images) > 0.05
 
 
 def test_rooms_take_turns_and_are_replaced(gallery_pairs):
@@ -273,7 +293,7 @@ def test_views_without_overlap_are_an_error():
     )
     assert far.pair(0, 0).visible.all()
     apart = GalleryPairs([CAMERA], 50, rooms_at_once=1, max_distance=60.0, min_overlap=0.99, pixels_per_metre=40)
-    with pytest.raises(TrainingError, match=r"room 0 of seed 0: of 25 pairs of views none overlaps by 99% \(best"):
+    with pytest.raises(TrainingError, match=r"room 0 of seed 0: at 25 places no 4 views overlap by 99% \(best"):
         apart.pair(0, 0)
 
 

@@ -7,12 +7,13 @@ import signal
 import threading
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from skimage import data
 
-from nre_ros.errors import TrainingError
+from nre_ros.errors import ImageError, TrainingError
 from nre_ros.features.fine_head import FineHead
 from nre_ros.features.xfeat import XFeatBackbone
 from nre_ros.learning import trainer as trainer_module
@@ -133,12 +134,27 @@ class Failing(SamePair):
     def pair(self, index):
         if index == 2 and self.how == "error":
             raise TrainingError("room 7: no overlap")
+        if index == 2 and self.how == "image":
+            raise ImageError("image a.png cannot be decoded")
+        if index == 2 and self.how == "numpy":
+            np.empty((2**40, 2**10))
+        if index == 2 and self.how == "opencv":
+            raise cv2.error("(-4:Insufficient memory) Failed to allocate 9 bytes")
         if index == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         return self._pair
 
 
-@pytest.mark.parametrize("how, message", [("error", "^room 7: no overlap$"), ("killed", "a process .* has ended")])
+@pytest.mark.parametrize(
+    "how, message",
+    [
+        ("error", "^room 7: no overlap$"),
+        ("image", "^image a.png cannot be decoded$"),
+        ("numpy", "^step 2: out of memory"),
+        ("opencv", "^step 2: out of memory"),
+        ("killed", "a process .* has ended"),
+    ],
+)
 def test_an_error_in_a_worker_process_is_one_line_and_loses_nothing(how, message, same, tmp_path):
     failing = Failing(same.pair(0))
     failing.how = how

@@ -91,6 +91,13 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         help="share of the rendered rooms, where every other source has 1; 0: no rooms (default: 1)",
     )
     group.add_argument(
+        "--room-pictures",
+        default="",
+        metavar="FOLDER",
+        help="photographs on the walls of the rooms; `photographs`: those of all installed packages (default: those of "
+        "the demo)",
+    )
+    group.add_argument(
         "--photographs",
         action="append",
         default=[],
@@ -160,8 +167,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=("float32", "bfloat16", "float16"),
         default="float32",
-        help="in which the networks compute; losses and weights are always float32. bfloat16 and float16 are faster on "
-        "most GPUs; float16 needs a GPU (default: float32)",
+        help="in which the networks compute; losses and weights are always float32. float16 needs a GPU (default: float32)",
     )
     group.add_argument(
         "--workers",
@@ -214,7 +220,7 @@ def run(arguments: argparse.Namespace) -> int:
         require_tensorboard()
     from nre_ros.features import choose_device
     from nre_ros.learning.run_training import RunOptions, run_training
-    from nre_ros.learning.trainer import TrainingConfig
+    from nre_ros.learning.trainer import TrainingConfig, check_training_folder
 
     config = TrainingConfig(
         steps=arguments.steps,
@@ -224,6 +230,7 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         precision=arguments.precision,
     )
+    check_training_folder(arguments.output, arguments.resume)  # before recordings are read, which takes long
     device, data = choose_device(arguments.device), _data(arguments)
     objective, save = _objective(arguments, device)
     done = run_training(
@@ -276,7 +283,7 @@ def _data(arguments: argparse.Namespace) -> TrainingData:
 
     options = PairOptions(arguments.size, arguments.max_side, arguments.points, images=arguments.images)
     names = [*(f"photographs:{folder}" for folder in arguments.photographs), *arguments.data]
-    data = TrainingData.open(names, options, arguments.room_share)
+    data = TrainingData.open(names, options, arguments.room_share, arguments.room_pictures)
     for source in data.sources:
         print(f"data: {source.opened.summary}", file=sys.stderr)
         for note in source.opened.notes:

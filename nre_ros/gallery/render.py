@@ -28,7 +28,7 @@ from nre_ros.errors import PoseError
 from nre_ros.gallery.scene import Quad, Texture
 from nre_ros.geometry import MIN_DEPTH, Camera, invert
 
-TILE = 32
+TILE = 64
 """Side of the square tiles, in rays, for which visibility is bounded first."""
 
 RAY_TOLERANCE = 0.01
@@ -93,6 +93,22 @@ class Gallery:
             image = reduced.astype(np.uint8, copy=False)
         return Rendering(image, depth, labels, camera, T_map_cam)
 
+    def render_depth(self, camera: Camera, T_map_cam: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+        """Renders the depth of a view, without its image.
+
+        Args:
+            camera: The camera.
+            T_map_cam: Its pose [4, 4], optical frame to map.
+
+        Returns:
+            [H, W] metres along the optical axis, 0 where there is nothing.
+
+        Raises:
+            PoseError: The pose is no rigid motion.
+        """
+        planes, index = self._planes(invert(_checked_pose(T_map_cam)))
+        return _depth(planes, index, _ray_grid(camera, 1))[0]
+
     def _planes(self, T_cam_map: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
         """Computes M^-1 [Q, 3, 3] (float32) of the rectangles that face the camera, and their indices [Q]."""
         if not self.quads:
@@ -134,7 +150,7 @@ class _RayGrid:
     bounds: npt.NDArray[np.float32]
 
 
-@lru_cache(maxsize=6)
+@lru_cache(maxsize=12)
 def _ray_grid(camera: Camera, supersample: int) -> _RayGrid:
     def positions(size: int) -> torch.Tensor:
         return (torch.arange(size * supersample, dtype=torch.float64) + 0.5) / supersample - 0.5

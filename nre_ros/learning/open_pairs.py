@@ -10,6 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from nre_ros.errors import NreError, TrainingError
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.importers.colmap.model_source import ColmapSource
@@ -21,15 +24,19 @@ from nre_ros.keyframes.importers.rgbd.layouts import is_rgbd_folder, rgbd_folder
 from nre_ros.keyframes.importers.text_files import IMAGE_ENDINGS
 from nre_ros.keyframes.importers.triangulated_source import TriangulatedSource
 from nre_ros.learning.covisibility import PairSelection
-from nre_ros.learning.pair_sources import GalleryPairs, PairSource, PhotographPairs
+from nre_ros.learning.gallery_pairs import GalleryPairs
+from nre_ros.learning.pair_sources import PairSource, PhotographPairs
 from nre_ros.learning.photographs import folder_photographs, packaged_photographs, read_photographs
 from nre_ros.learning.recorded_pairs import DepthPairs, RecordedPairs
 from nre_ros.learning.track_pairs import MapPairs, TrackPairs, TriangulatedPairs
 
 KINDS = ("rooms", "photographs", "rgbd", "colmap", "posed", "kapture", "bag", "map", "cambridge", "euroc")
 """What may stand before the colon of ``KIND:PATH``."""
+_WITHOUT_PATH = ("rooms", "photographs")
 _FOCAL_LENGTHS = (0.65, 0.8, 1.0)
 """Focal lengths of the cameras in rendered rooms, as fractions of the image's width: 75, 64 and 53 degrees wide."""
+_HELD_OUT_PAIRS_PER_ROOM = 12
+"""Validation takes few pairs, which shall come from several rooms."""
 _MODEL_FILES = tuple(f"{stem}{ending}" for stem in ("cameras", "images") for ending in (".bin", ".txt"))
 
 
@@ -79,7 +86,8 @@ class OpenedPairs:
 def open_pair_source(name: Path | str, options: PairOptions = PairOptions()) -> OpenedPairs:
     """Opens training pairs by a name or a path.
 
-    ``rooms`` and ``photographs`` (those of installed packages) need no path. A path is recognised by its files: a folder
+    ``rooms`` and ``photographs`` (those of installed packages) need no path. ``rooms:photographs`` hangs the photographs
+    of installed packages on the walls, ``rooms:PATH`` those of a folder. A path is recognised by its files: a folder
     of TUM RGB-D, of 7-Scenes or with the files that ``nre_ros demo`` writes; a COLMAP model with points, or without; a
     kapture folder; a bag; a map file whose images are at hand; a scene of Cambridge Landmarks; a sequence of
     EuRoC; any other folder of images is photographs. ``KIND:PATH`` says what a path is.
@@ -97,9 +105,9 @@ def open_pair_source(name: Path | str, options: PairOptions = PairOptions()) -> 
     text = str(name)
     kind, colon, rest = text.partition(":")
     if not (colon and kind in KINDS and not Path(text).exists()):
-        kind, rest = (text, "") if text in ("rooms", "photographs") else (recognise(Path(text)), text)
+        kind, rest = (text, "") if text in _WITHOUT_PATH else (recognise(Path(text)), text)
     if kind == "rooms":
-        return _rooms(options)
+        return _rooms(rest, options)
     if kind == "photographs":
         return _photographs(rest, options)
     if not rest:
@@ -176,31 +184,59 @@ _LAYOUTS: Sequence[tuple[str, Callable[[Path], bool]]] = (
 )
 
 
-def _rooms(options: PairOptions) -> OpenedPairs:
+def _rooms(pictures: str, options: PairOptions) -> OpenedPairs:
     width, height = options.size
     middle = (width - 1) / 2, (height - 1) / 2
     cameras = [Camera(width, height, f * width, f * width, *middle) for f in _FOCAL_LENGTHS]
     about = {"importer": "rooms", "size": list(options.size), "focal_lengths": list(_FOCAL_LENGTHS)}
-    pairs = GalleryPairs(cameras, options.points)
-    # other seeds have other rooms: the same object serves both
-    return OpenedPairs(pairs, pairs, f"rendered rooms of {width}x{height} pixels", about)
+    summary = f"rendered rooms of {width}x{height} pixels"
+    found = None
+    if pictures:
+        found = _read("" if pictures == "photographs" else pictures)
+        about["pictures"] = sorted(found.images)
+        summary += f" with {len(found.images)} pictures of {found.where}"
+    hung = None if found is None else list(found.images.values())
+    pairs = GalleryPairs(cameras, options.points, pictures=hung)
+    # other seeds have other rooms; an object of its own, so that validation does not replace the rooms of the training
+    held_out = GalleryPairs(cameras, options.points, _HELD_OUT_PAIRS_PER_ROOM, pictures=hung)
+    notes, credits = ((), ()) if found is None else (found.notes, found.credits)
+    return OpenedPairs(pairs, held_out, summary, about, notes, credits)
+
+
+@dataclass(frozen=True)
+class _Photographs:
+    """Photographs [h, w, 3] by name, and what is told of them."""
+
+    images: dict[str, npt.NDArray[np.uint8]]
+    where: str
+    notes: tuple[str, ...]
+    credits: tuple[str, ...]
+
+
+def _read(folder: str) -> _Photographs:
+    """Reads the photographs of a folder; empty: those of installed packages."""
+    if folder:
+        images, notes = read_photographs(folder_photographs(folder))
+        return _Photographs(images, str(Path(folder).resolve()), notes, ())
+    packaged = packaged_photographs()
+    if not packaged:
+        raise TrainingError("photographs: no package with photographs is installed (pip install scikit-image)")
+    images, notes = read_photographs((photo.name, photo.path) for photo in packaged)
+    return _Photographs(images, "installed packages", notes, tuple(photo.credit() for photo in packaged))
 
 
 def _photographs(folder: str, options: PairOptions) -> OpenedPairs:
-    packaged = packaged_photographs() if not folder else []
-    if not folder and not packaged:
-        raise TrainingError("photographs: no package with photographs is installed (pip install scikit-image)")
-    files = folder_photographs(folder) if folder else [(photo.name, photo.path) for photo in packaged]
-    images, notes = read_photographs(files)
-    names = sorted(images)
+    found = _read(folder)
+    names = sorted(found.images)
     held_out = names[5::10]
-    training = {name: images[name] for name in names if name not in held_out}
+    training = {name: found.images[name] for name in names if name not in held_out}
     pairs = PhotographPairs(training, options.size, options.points)
-    validation = PhotographPairs({n: images[n] for n in held_out}, options.size, options.points) if held_out else None
-    where = str(Path(folder).resolve()) if folder else "installed packages"
-    about = {"importer": "photographs", "folder": where, "photographs": names, "size": list(options.size)}
-    summary = f"{len(images)} photographs of {where}, {len(held_out)} held out"
-    return OpenedPairs(pairs, validation, summary, about, notes, tuple(photo.credit() for photo in packaged))
+    validation = None
+    if held_out:
+        validation = PhotographPairs({name: found.images[name] for name in held_out}, options.size, options.points)
+    about = {"importer": "photographs", "folder": found.where, "photographs": names, "size": list(options.size)}
+    summary = f"{len(names)} photographs of {found.where}, {len(held_out)} held out"
+    return OpenedPairs(pairs, validation, summary, about, found.notes, found.credits)
 
 
 def _open_recording(kind: str, path: Path, options: PairOptions) -> RecordedPairs[Any]:

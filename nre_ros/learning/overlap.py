@@ -21,8 +21,9 @@ from nre_ros.features.coarse_head import coarse_maps
 from nre_ros.features.descriptor_head import DescriptorHead
 from nre_ros.features.xfeat import XFeatBackbone
 from nre_ros.learning.augmentation import Augmentation
+from nre_ros.learning.gallery_pairs import GalleryPairs
 from nre_ros.learning.objectives import Objective
-from nre_ros.learning.pair_sources import GalleryPairs, TrainingPairs
+from nre_ros.learning.pair_sources import TrainingPairs
 from nre_ros.learning.pairs import PosedView, depth_correspondences
 
 _STEP = 16

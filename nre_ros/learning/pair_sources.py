@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Endless seeded training pairs: homographies of photographs and views of rendered rooms.
+"""Endless seeded training pairs: what a source of pairs is, homographies of photographs, and the mixture of sources.
 
 Pair i of a source depends on the source's settings, the seed and i alone. Training can therefore be resumed at any
 pair, and the number of processes that make pairs changes nothing.
@@ -17,19 +17,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.spatial.transform import Rotation
 
 from nre_ros.errors import ImageError, TrainingError
 from nre_ros.features.base import check_image
-from nre_ros.gallery import Gallery, build_room, camera_pose
-from nre_ros.geometry import Camera
 from nre_ros.learning.augmentation import Augmentation
-from nre_ros.learning.pairs import PosedView, TrainingPair, homography_pair, posed_pair
-
-_MAX_TRIES = 25
-"""Pairs of poses that are tried until two views overlap."""
-_ROOM_LENGTHS, _ROOM_WIDTHS, _ROOM_HEIGHTS = (4.0, 9.0), (3.5, 7.0), (2.5, 3.5)
-"""Smallest and largest sides of a room, metres."""
+from nre_ros.learning.pairs import TrainingPair, homography_pair
 
 
 class PairSource(Protocol):
@@ -119,133 +111,6 @@ class PhotographPairs:
             (corners + (sides - 1) / 2).astype(np.float32), on_photograph.astype(np.float32)
         )
         return np.asarray(H, dtype=np.float64)
-
-
-class GalleryPairs:
-    """Two views of a rendered room.
-
-    Several rooms take turns, so that pairs that follow each other differ, and processes that each make every n-th pair
-    need not render the same rooms.
-
-    Args:
-        cameras: Each view draws one of them.
-        points: Largest number of points a pair.
-        pairs_per_room: Pairs until a room is replaced by a new one.
-        rooms_at_once: Number of rooms that take turns.
-        max_distance: Largest distance of the two views, metres.
-        max_rotation: Largest rotation between the two views, radians.
-        min_overlap: Smallest share of the first view's points that the second one shows.
-        pixels_per_metre: Resolution of the walls.
-
-    Raises:
-        TrainingError: There is no camera, or a number is out of its range.
-    """
-
-    def __init__(
-        self,
-        cameras: Sequence[Camera],
-        points: int = 400,
-        pairs_per_room: int = 40,
-        rooms_at_once: int = 4,
-        max_distance: float = 0.8,
-        max_rotation: float = math.radians(25.0),
-        min_overlap: float = 0.25,
-        pixels_per_metre: int = 300,
-    ):
-        if not cameras or pairs_per_room < 1 or rooms_at_once < 1 or not 0 <= min_overlap <= 1:
-            raise TrainingError(
-                f"gallery pairs: {len(cameras)} cameras, pairs_per_room={pairs_per_room}, "
-                f"rooms_at_once={rooms_at_once}, min_overlap={min_overlap}"
-            )
-        self._cameras, self._points = list(cameras), points
-        self._pairs_per_room, self._rooms_at_once = pairs_per_room, rooms_at_once
-        self._max_distance, self._max_rotation, self._min_overlap = max_distance, max_rotation, min_overlap
-        self._pixels_per_metre = pixels_per_metre
-        self._rooms: dict[tuple[int, int], tuple[Gallery, npt.NDArray[np.float64]]] = {}
-
-    def room_number(self, index: int) -> int:
-        """Returns the number of the room that a pair is rendered in.
-
-        Args:
-            index: Number of the pair.
-        """
-        turn, place = divmod(index, self._rooms_at_once)
-        return turn // self._pairs_per_room * self._rooms_at_once + place
-
-    def pair(self, seed: int, index: int) -> TrainingPair:
-        """Makes one pair (see ``PairSource``).
-
-        Args:
-            seed: Of all pairs.
-            index: Number of the pair.
-
-        Raises:
-            TrainingError: No two views overlap enough.
-        """
-        gallery, size = self._room(seed, self.room_number(index))
-        rng = np.random.default_rng([seed, index, 2])
-        best = 0.0
-        for _ in range(_MAX_TRIES):
-            T_a = self._pose(size, rng)
-            T_b = self._moved(T_a, rng)
-            a, b = (self._render(gallery, T, rng) for T in (T_a, T_b))
-            pair = posed_pair(a, b, self._points, rng, f"room {self.room_number(index)} of seed {seed}")
-            overlap = float(pair.visible.mean()) if len(pair.visible) else 0.0
-            if overlap > 0 and overlap >= self._min_overlap:
-                return pair
-            best = max(best, overlap)
-        raise TrainingError(
-            f"{pair.source}: of {_MAX_TRIES} pairs of views none overlaps by {self._min_overlap:.0%} (best {best:.0%})"
-        )
-
-    def views(self, seed: int, index: int, count: int, rng: np.random.Generator) -> list[PosedView]:
-        """Renders views of the room that a pair is rendered in.
-
-        Args:
-            seed: Of all pairs.
-            index: Number of the pair.
-            count: Number of views.
-            rng: Source of poses and cameras.
-        """
-        gallery, size = self._room(seed, self.room_number(index))
-        return [self._render(gallery, self._pose(size, rng), rng) for _ in range(count)]
-
-    def _room(self, seed: int, number: int) -> tuple[Gallery, npt.NDArray[np.float64]]:
-        """A room and its size; those that were built last are kept."""
-        found = self._rooms.pop((seed, number), None)
-        if found is None:
-            found = self._build(seed, number)
-            while len(self._rooms) >= self._rooms_at_once:
-                del self._rooms[next(iter(self._rooms))]
-        self._rooms[seed, number] = found
-        return found
-
-    def _build(self, seed: int, number: int) -> tuple[Gallery, npt.NDArray[np.float64]]:
-        rng = np.random.default_rng([seed, number, 3])
-        length, width, height = (rng.uniform(*sides) for sides in (_ROOM_LENGTHS, _ROOM_WIDTHS, _ROOM_HEIGHTS))
-        room_seed = int(rng.integers(2**31))
-        quads = build_room(room_seed, (length, width, height), pixels_per_metre=self._pixels_per_metre)
-        return Gallery(quads), np.array([length, width, height])
-
-    def _pose(self, size: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.float64]:
-        """A pose on a ring between the middle of the room and its walls, in any direction."""
-        angle, radius = rng.uniform(-math.pi, math.pi), rng.uniform(0.3, 0.65)
-        x, y = radius * size[0] / 2 * math.cos(angle), radius * size[1] / 2 * math.sin(angle)
-        height = rng.uniform(1.0, 1.7)
-        return camera_pose([x, y, height], rng.uniform(-math.pi, math.pi), rng.normal(scale=0.12))
-
-    def _moved(self, T: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.float64]:
-        direction, axis = (vector / np.linalg.norm(vector) for vector in rng.normal(size=(2, 3)))
-        axis[2] *= 0.5  # mostly the directions in which a robot's camera turns
-        moved = T.copy()
-        moved[:3, 3] += direction * rng.uniform(0, self._max_distance)
-        moved[:3, :3] = T[:3, :3] @ Rotation.from_rotvec(axis * rng.uniform(0, self._max_rotation)).as_matrix()
-        return moved
-
-    def _render(self, gallery: Gallery, T: npt.NDArray[np.float64], rng: np.random.Generator) -> PosedView:
-        camera = self._cameras[int(rng.integers(len(self._cameras)))]
-        rendering = gallery.render(camera, T)
-        return PosedView(rendering.image, rendering.depth, camera, T)
 
 
 class TrainingPairs(torch.utils.data.IterableDataset[TrainingPair]):

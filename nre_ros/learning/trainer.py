@@ -19,17 +19,18 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
-from nre_ros.errors import TrainingError
+from nre_ros.errors import NreError, TrainingError
 from nre_ros.features.weights import write_atomically
 from nre_ros.learning.objectives import Objective, pair_generator
 from nre_ros.learning.pair_sources import TrainingPairs
@@ -46,8 +47,10 @@ _MAX_FAULTS = 10
 """So many steps in a row may have losses that are not finite."""
 _MAX_EMPTY = 20
 """So many steps in a row may have no pair with enough points."""
-_OUT_OF_MEMORY = re.compile("out of memory|allocate memory")
-"""What torch says on a GPU and on a CPU."""
+_OUT_OF_MEMORY = re.compile("out of memory|allocate memory|Unable to allocate|Insufficient memory")
+"""What torch says on a GPU and on a CPU, and what numpy and OpenCV say."""
+_WORKER = "DataLoader worker"
+"""What torch says of a process that makes pairs and has ended."""
 _LAST_RATE = 0.05
 """Learning rate of the last step, as a fraction of the largest."""
 _FIRST_SCALE = 1024.0
@@ -165,6 +168,29 @@ class TrainingResult:
     skipped: int
 
 
+def check_training_folder(folder: Path | str, resume: bool) -> bool:
+    """Checks that a training may begin or continue in a folder.
+
+    Args:
+        folder: The folder, which need not exist.
+        resume: Whether a training may be continued.
+
+    Returns:
+        Whether there is a checkpoint to continue from.
+
+    Raises:
+        TrainingError: There is a checkpoint and ``resume`` is false, or the folder cannot be used.
+    """
+    path = Path(folder) / CHECKPOINT
+    try:
+        exists = path.exists()
+    except OSError as error:
+        raise TrainingError(f"training folder {folder}: {error.strerror}") from None
+    if exists and not resume:
+        raise TrainingError(f"{path} exists: resume that training (--resume), or choose another folder")
+    return exists
+
+
 class Trainer:
     """Minimises an objective.
 
@@ -208,13 +234,11 @@ class Trainer:
         self.step = self._saved_step = self._validated_step = 0
         self.best: BestWeights | None = None
         self._path = Path(folder) / CHECKPOINT
+        exists = check_training_folder(folder, resume)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            exists = self._path.exists()
         except OSError as error:
             raise TrainingError(f"training folder {folder}: {error.strerror}") from None
-        if exists and not resume:
-            raise TrainingError(f"{self._path} exists: resume that training (--resume), or choose another folder")
         if exists:
             self._load()
 
@@ -265,16 +289,25 @@ class Trainer:
                         )
                     if self.step % self._config.checkpoint_every == 0 and not faults:
                         self._save()
-        except (MemoryError, RuntimeError) as error:
-            if not isinstance(error, MemoryError) and _OUT_OF_MEMORY.search(str(error)) is None:
+        except (MemoryError, RuntimeError, cv2.error) as error:
+            if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None:
+                raise TrainingError(
+                    f"step {self.step}: out of memory (try smaller images, fewer points or fewer pairs a step)"
+                ) from error
+            if _WORKER not in str(error):
                 raise
-            raise TrainingError(
-                f"step {self.step}: out of memory (try smaller images, fewer points or fewer pairs a step)"
-            ) from error
+            if not (self._stop.is_set() and self._whole):  # else a signal to all processes ended the worker first
+                raise TrainingError(
+                    f"step {self.step}: a process that makes pairs has ended: {' '.join(str(error).split())} (out of "
+                    "memory? try fewer workers)"
+                ) from error
         finally:
             self._stop.clear()
-            if self._whole and not faults and self._saved_step != self.step:
-                self._save()
+            try:
+                if self._whole and not faults and self._saved_step != self.step:
+                    self._save()
+            finally:
+                pairs.close()  # which ends the workers and may take seconds
         return TrainingResult(self.step, self.step < self._config.steps, skipped)
 
     def _advance(self, pairs: Iterator[TrainingPair], begun: tuple[int, float]) -> StepReport:
@@ -329,23 +362,17 @@ class Trainer:
         self._validated_step = self.step
         return {"validation": losses, "best": best}
 
-    def _pairs_from(self, first: int) -> Iterator[TrainingPair]:
+    def _pairs_from(self, first: int) -> Generator[TrainingPair, None, None]:
         pairs = self._pairs.starting_at(first)
         if self._workers == 0:
             yield from pairs
         loader = torch.utils.data.DataLoader(
-            pairs, batch_size=None, num_workers=self._workers, worker_init_fn=_ignore_stops
+            pairs, batch_size=None, num_workers=self._workers, worker_init_fn=_leave_group
         )
         try:
             yield from loader
-        except TrainingError as error:  # whose message is the whole traceback of the worker
+        except NreError as error:  # whose message is the whole traceback of the worker
             raise TrainingError(str(error).strip().splitlines()[-1].partition(": ")[2]) from error
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise TrainingError(
-                f"a process that makes pairs has ended: {' '.join(str(error).split())} (out of memory? try fewer workers)"
-            ) from error
 
     def _save(self) -> None:
         content = {
@@ -440,11 +467,10 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def _ignore_stops(worker: int) -> None:
-    """Ctrl+C, timeout and service managers signal all processes of a group; the trainer ends the workers itself."""
+def _leave_group(worker: int) -> None:
+    """Ctrl+C and ``timeout`` signal a process group: the trainer finishes its step and ends the workers itself."""
     del worker
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    os.setpgid(0, 0)
 
 
 @contextmanager

@@ -58,20 +58,29 @@ class TrainingData:
             raise TrainingError("nothing to train on: rendered rooms are switched off, and no other data is named")
 
     @classmethod
-    def open(cls, names: Sequence[str], options: PairOptions = PairOptions(), room_share: float = 1.0) -> TrainingData:
+    def open(
+        cls,
+        names: Sequence[str],
+        options: PairOptions = PairOptions(),
+        room_share: float = 1.0,
+        room_pictures: str = "",
+    ) -> TrainingData:
         """Opens sources by their names or paths.
 
         Args:
             names: As for ``open_pair_source``.
             options: Settings of the pairs.
             room_share: Share of the rendered rooms, where every other source has 1; 0: no rooms.
+            room_pictures: What hangs on their walls: a folder, or ``photographs`` for those of installed packages;
+                empty: those of the demo.
 
         Raises:
             TrainingError: A source cannot be opened, or there is none.
         """
         sources = [DataSource(name, open_pair_source(name, options)) for name in dict.fromkeys(names)]
         if room_share > 0:
-            sources.insert(0, DataSource("rooms", open_pair_source("rooms", options), room_share))
+            rooms = f"rooms:{room_pictures}" if room_pictures else "rooms"
+            sources.insert(0, DataSource(rooms, open_pair_source(rooms, options), room_share))
         return cls(sources, options)
 
     def training_pairs(self, seed: int) -> TrainingPairs:
@@ -85,7 +94,8 @@ class TrainingData:
         abouts = [{key: value for key, value in entry.items() if key != _FOLDER} for entry in self.describe()]
         settings = repr((replace(self.options, images=None), self.augmentation))
         digest = hashlib.sha256(json.dumps([abouts, settings], sort_keys=True).encode()).hexdigest()
-        pairs.identity = f"{self.summary()} ({digest[:8]})"
+        kinds = ", ".join(str(about.get("importer", "recording")) for about in abouts)
+        pairs.identity = f"{kinds} ({digest[:8]})"
         return pairs
 
     def held_out_pairs(self, seed: int) -> TrainingPairs | None:
