@@ -161,6 +161,8 @@ def test_a_map_of_an_older_version_far_from_the_origin_is_localized_in(
 def moved_map_of_older_version(source, path, T, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(store_module, "choose_origin", lambda position: np.zeros(3))
+        patch.setattr("nre_ros.keyframes.storage.rows.PACKED", "|i1")
+        patch.setattr(KeyframeStore, "_mark_packed", lambda store: None)
         patch.setattr(
             "nre_ros.keyframes.storage.map_origin.compact_points", lambda points: np.asarray(points, np.float32)
         )
@@ -292,7 +294,7 @@ def test_copies_have_the_same_origin_and_the_same_bytes(tmp_path):
     for name, kept in (("copy", "0123"), ("pruned", "13"), ("repaired", "0123")):
         copy = tmp_path / f"{name}.db"
         found, origin = read(copy)
-        assert origin == ORIGIN and version(copy) == 3 and sorted(found) == [f"k{i}" for i in kept]
+        assert origin == ORIGIN and version(copy) == 4 and sorted(found) == [f"k{i}" for i in kept]
         with KeyframeStore.open(copy) as store:
             for keyframe_name, i in store.names().items():
                 assert store.database.row("points", "keyframe_id", i)[1:] == rows[keyframe_name]

@@ -362,7 +362,7 @@ def test_the_command_builds_a_map_and_reports_its_topics(tmp_path, frames, capsy
 
     from nre_ros.cli import map as map_command
 
-    monkeypatch.setattr("nre_ros.features.load_backbone", lambda name, device: PlaceBackbone())
+    monkeypatch.setattr("nre_ros.features.load_backbone", lambda name, *_: PlaceBackbone())
     elsewhere = frames[3][3] @ pose_matrix([0.5, 0, 0], [0, 0, 0, 1])
     again, torn = (frames[3][0] + STEP, *frames[3][1:]), (frames[3][0] + 2 * STEP, b"torn", frames[3][2], elsewhere)
     standing = [*frames, again, torn]

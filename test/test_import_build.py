@@ -191,7 +191,7 @@ def command(*words):
 @pytest.fixture
 def rgbd_folder(tmp_path, monkeypatch):
     """Five images; the second lacks depth, the third is torn, the fourth has a NaN pose."""
-    monkeypatch.setattr("nre_ros.features.load_backbone", lambda name, device: PlaceBackbone())
+    monkeypatch.setattr("nre_ros.features.load_backbone", lambda name, *_: PlaceBackbone())
     rng = np.random.default_rng(0)
     lines = ["# t x y z qx qy qz qw"]
     for i in range(5):

@@ -62,7 +62,7 @@ class NamedImages(Protocol):
         """Closes the files that are kept open."""
 
 
-class FolderImages:
+class FolderImages(NamedImages):
     """The images in a folder; their names are relative to it, or to a data set's folder of images in it.
 
     Args:
