@@ -36,6 +36,11 @@ def test_damaged_files_are_read_or_refused_in_one_line(name, tmp_path):
     assert outcome.read + outcome.refused == count
 
 
+def test_a_number_of_thousands_of_digits_in_a_parameter_file_is_read(tmp_path):
+    outcome = fuzz_readers.fuzz(fuzz_readers.SAMPLES["parameters"](), range(1666, 1667), 0, tmp_path / "files")
+    assert not outcome.faults, "the pattern of numbers took minutes"
+
+
 def test_a_fault_is_reported_with_the_first_file_that_shows_it(tmp_path):
     def read(folder):
         if b"nan" in (folder / "a.txt").read_bytes():

@@ -3,6 +3,7 @@
 """What an installation needs: declared in package.xml, resolved by rosdep, and named in one line where it is missing."""
 
 import ast
+import importlib
 import os
 import re
 import shutil
@@ -196,3 +197,12 @@ def test_without_a_package_programs_end_in_one_line(ros_environment, missing, pr
     run = subprocess.run(command, env=ros_environment, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert run.returncode == 2 and len(run.stderr.splitlines()) == 1, run.stderr
     assert re.search(f"not installed: {missing}: .*install", run.stderr)
+
+
+def test_the_earlier_name_of_a_module_is_importable_with_a_warning():
+    from nre_ros import ros_environment
+
+    sys.modules.pop("nre_ros.node.bootstrap", None)
+    with pytest.warns(DeprecationWarning, match="ros_environment"):
+        earlier = importlib.import_module("nre_ros.node.bootstrap")
+    assert earlier.prepare is ros_environment.prepare

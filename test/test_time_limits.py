@@ -60,6 +60,8 @@ def run_pytest(folder, text, *options):
         folder,
         "-p",
         "no:cacheprovider",
+        "-p",
+        "no:xdist",  # with it, pytest-rerunfailures starts a thread, which gets the alarms that the main thread blocks
     ]
     run = subprocess.run([*command, *options, folder], capture_output=True, text=True, timeout=120)
     return run.returncode, run.stdout + run.stderr
