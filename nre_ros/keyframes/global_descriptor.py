@@ -57,6 +57,7 @@ def _compact(features: torch.Tensor) -> torch.Tensor:
 
 
 @lru_cache(maxsize=4)
+@torch.inference_mode(False)  # the result is kept, and training needs it too
 def _signs(channels: int) -> torch.Tensor:
     """Returns [64, C] random signs (Achlioptas, "Database-friendly random projections", JCSS 2003).
 

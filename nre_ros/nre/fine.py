@@ -179,6 +179,7 @@ def window_correlations(
 
 
 @lru_cache
+@torch.inference_mode(False)  # the result is kept, and training needs it too
 def _cubic_matrix(half: int, enlarge: int, dtype: torch.dtype) -> torch.Tensor:
     """Catmull-Rom weights [2 half enlarge + 1, 2 (half + reach) + 1] from cells to fine cells."""
     places = torch.arange(-half * enlarge, half * enlarge + 1, dtype=torch.float64) / enlarge
