@@ -36,9 +36,16 @@ def test_damaged_files_are_read_or_refused_in_one_line(name, tmp_path):
     assert outcome.read + outcome.refused == count
 
 
-def test_a_number_of_thousands_of_digits_in_a_parameter_file_is_read(tmp_path):
-    outcome = fuzz_readers.fuzz(fuzz_readers.SAMPLES["parameters"](), range(1666, 1667), 0, tmp_path / "files")
-    assert not outcome.faults, "the pattern of numbers took minutes"
+@pytest.mark.parametrize(
+    "name, number",
+    [
+        ("parameters", 1666),  # a number of thousands of digits, whose pattern took minutes
+        ("rgbd_folder", 9557),  # an image named //
+    ],
+)
+def test_files_that_once_showed_a_fault_are_read_or_refused(name, number, tmp_path):
+    outcome = fuzz_readers.fuzz(fuzz_readers.SAMPLES[name](), range(number, number + 1), 0, tmp_path / "files")
+    assert not outcome.faults
 
 
 def test_a_fault_is_reported_with_the_first_file_that_shows_it(tmp_path):

@@ -9,6 +9,7 @@ points are triangulated from the baseline's own matches between the map's images
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -108,7 +109,7 @@ class MapImages:
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
         assert self._depth is not None
         T_map_cam, camera = self._poses[name]
-        smooth = smooth_depth(read_depth((self._depth / name).with_suffix(".png"), _DEPTH_SCALE))
+        smooth = smooth_depth(read_depth(self._depth / f"{os.path.splitext(name)[0]}.png", _DEPTH_SCALE))
         points, known = lift_by_depth(smooth, keypoints.pixels, camera, T_map_cam)
         others = list(self._views.neighbours(name, points[known], NEIGHBOURS).values())
         refined = refine_depth(self._views.view(name), smooth, keypoints.pixels[known], others)

@@ -10,6 +10,7 @@ setup_cambridge.py of ACE and DSAC*.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ class CambridgeSource(TriangulatedSource):
         return 0, T
 
     def camera(self, name: str) -> Camera:
-        stem = str(Path(name).with_suffix(""))
+        stem = os.path.splitext(name)[0]
         if stem not in self._focal:
             raise CameraError(f"{self.folder}/reconstruction.nvm contains no image {name}")
         width, height = self._size(name)
@@ -161,6 +162,6 @@ def _focal_lengths(path: Path) -> dict[str, float]:
         if not lines[0].startswith("NVM_V3"):
             raise ValueError(f"the file begins with {lines[0][:20]!r}")
         entries = [line.split() for line in lines[2 : 2 + int(lines[1])]]
-        return {str(Path(name.lstrip("./")).with_suffix("")): float(focal) for name, focal, *_ in entries}
+        return {os.path.splitext(name.lstrip("./"))[0]: float(focal) for name, focal, *_ in entries}
     except (ValueError, IndexError) as error:
         raise ImportSourceError(f"{path} is not an NVM_V3 model: {error}") from None

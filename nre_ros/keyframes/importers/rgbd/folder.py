@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ class RgbdFolderSource(DepthSource):
 
     def depth(self, name: str) -> npt.NDArray[np.float32]:
         """Returns the depth of an image; see ``DepthSource``."""
-        return read_depth((self.depths / name).with_suffix(".png"), self.depth_scale)
+        return read_depth(self.depths / f"{os.path.splitext(name)[0]}.png", self.depth_scale)
 
     def depth_unit(self) -> float | None:
         """Returns the depth value of one metre; see ``MapSource``."""
