@@ -41,6 +41,9 @@ def test_damaged_files_are_read_or_refused_in_one_line(name, tmp_path):
     [
         ("parameters", 1666),  # a number of thousands of digits, whose pattern took minutes
         ("rgbd_folder", 9557),  # an image named //
+        ("seven_scenes", 2242),  # numbers of sequences that are too long for a file's name
+        ("seven_scenes", 2351),  # or for Python
+        ("map", 2768),  # SQLite quotes a statement of several lines
     ],
 )
 def test_files_that_once_showed_a_fault_are_read_or_refused(name, number, tmp_path):

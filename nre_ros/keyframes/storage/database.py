@@ -81,7 +81,7 @@ class MapDatabase:
         try:
             yield
         except (ValueError, TypeError, OverflowError, struct.error) as error:
-            raise MapFormatError(f"map {self.path} is damaged: {error}") from error
+            raise MapFormatError(f"map {self.path} is damaged: {' '.join(str(error).split())}") from error
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

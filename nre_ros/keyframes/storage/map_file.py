@@ -51,7 +51,7 @@ def map_errors(path: Path) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise MapFormatError(f"map {path} is damaged: a text that is not UTF-8") from error
     except sqlite3.Error as error:
-        raise MapFormatError(f"map {path} is damaged: {error}") from error
+        raise MapFormatError(f"map {path} is damaged: {' '.join(str(error).split())}") from error
 
 
 def create_map_file(path: Path, metadata_rows: list[tuple[Any, ...]]) -> None:

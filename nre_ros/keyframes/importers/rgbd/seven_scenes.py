@@ -145,7 +145,7 @@ def _wanted_sequences(folder: Path, sequences: str) -> list[str]:
         raise ImportSourceError(f"{split} is not there: give --sequences all, or their names")
     wanted = []
     for line in read_list(split):
-        number = re.search(r"(\d+)\s*$", line)
+        number = re.search(r"(?<!\d)0*(\d{1,6})\s*$", line)
         if number is None:
             raise ImportSourceError(f"{split}: not 'sequence1' or the like in each line")
         wanted.append(f"seq-{int(number[1]):02d}")
