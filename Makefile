@@ -90,7 +90,7 @@ $(STAMPS)/torch-$(TORCH): $(STAMPS)/venv
 	@rm -f $(STAMPS)/torch-* && touch $@
 
 $(STAMPS)/requirements: $(REQUIREMENTS) $(BASELINES) $(STAMPS)/torch-$(TORCH)
-	@echo "== 3/4 ROS 2 ($(ROS)) and the libraries (the whole environment takes 2 GB of disk)"
+	@echo "== 3/4 ROS 2 ($(ROS)) and the libraries (the whole environment takes 2.5 GB of disk)"
 	$(BIN)/python -m pip install --disable-pip-version-check \
 		$(addprefix -r ,$(REQUIREMENTS))
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -r $(BASELINES)

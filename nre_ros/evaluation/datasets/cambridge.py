@@ -82,7 +82,7 @@ class CambridgeSource(TriangulatedSource):
         return 0, T
 
     def camera(self, name: str) -> Camera:
-        stem = os.path.splitext(name)[0]
+        stem = os.path.splitext(Path(name))[0]
         if stem not in self._focal:
             raise CameraError(f"{self.folder}/reconstruction.nvm contains no image {name}")
         width, height = self._size(name)
@@ -162,6 +162,6 @@ def _focal_lengths(path: Path) -> dict[str, float]:
         if not lines[0].startswith("NVM_V3"):
             raise ValueError(f"the file begins with {lines[0][:20]!r}")
         entries = [line.split() for line in lines[2 : 2 + int(lines[1])]]
-        return {os.path.splitext(name.lstrip("./"))[0]: float(focal) for name, focal, *_ in entries}
+        return {os.path.splitext(Path(name.lstrip("./")))[0]: float(focal) for name, focal, *_ in entries}
     except (ValueError, IndexError) as error:
         raise ImportSourceError(f"{path} is not an NVM_V3 model: {error}") from None

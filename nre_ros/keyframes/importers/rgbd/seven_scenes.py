@@ -145,6 +145,7 @@ def _wanted_sequences(folder: Path, sequences: str) -> list[str]:
         raise ImportSourceError(f"{split} is not there: give --sequences all, or their names")
     wanted = []
     for line in read_list(split):
+        # more digits than these are no sequence, and may be too long for the name of a folder
         number = re.search(r"(?<!\d)0*(\d{1,6})\s*$", line)
         if number is None:
             raise ImportSourceError(f"{split}: not 'sequence1' or the like in each line")
