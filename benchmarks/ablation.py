@@ -76,8 +76,8 @@ def centred(features: torch.Tensor) -> torch.Tensor:
 class SeveralPeaks(TripletSampler):
     """Draws from up to three peaks of a map, at least three cells apart, each with its probability."""
 
-    def __init__(self, problem):
-        super().__init__(problem)
+    def __init__(self, problem, sets=()):
+        super().__init__(problem, sets)
         points, maps, camera = problem.points, problem.maps, problem.camera
         loss, rays, weights = maps.loss.clone(), [], []
         y, x = (torch.arange(side, device=loss.device) for side in loss.shape[1:])
@@ -90,7 +90,7 @@ class SeveralPeaks(TripletSampler):
         self.peaks, self.weights = torch.stack(rays, 1), torch.stack(weights, 1)
 
     def draw(self, count, generator):
-        triplets = consensus._draw_triplets(self.entropy, count, generator)
+        triplets = self.triplets(count, generator)
         share = (self.weights / self.weights.sum(1, keepdim=True))[triplets].cumsum(-1)
         uniform = torch.rand(count, 3, 1, generator=generator).to(share)
         peak = (uniform > share[..., :2]).sum(-1)
@@ -106,12 +106,14 @@ class Design:
         backbone: backbone of map and query.
         config: changes of the estimator's configuration.
         patches: changes of the module ``consensus``.
+        second_search: whether an image whose search was cut is searched again.
     """
 
     label: str
     backbone: type = XFeatBackbone
     config: dict = field(default_factory=dict)
     patches: dict = field(default_factory=dict)
+    second_search: bool = True
 
 
 FINE = (
@@ -121,6 +123,8 @@ FINE = (
 )
 HYPOTHESES = (
     Design("one peak a map, local optimisation (used)"),
+    Design("triplets of all keyframes only", patches={"_SHARE_WITHIN_KEYFRAMES": 0.0}),
+    Design("no second search", second_search=False),
     Design("no local optimisation", patches={"_OPTIMISED": 1, "_OPTIMISATION": ()}),
     Design("three peaks a map", patches={"TripletSampler": SeveralPeaks}),
     Design("hypotheses from all points instead of a quarter", config={"top_n_p3p": 1.0}),
@@ -158,6 +162,8 @@ def _measure(options: Options, design: Design, make, stage: str) -> tuple[float,
         stack.enter_context(patch.dict(features.BACKBONES, xfeat=lambda device, _: design.backbone(device)))
         for name, value in design.patches.items():
             stack.enter_context(patch.object(consensus, name, value))
+        if not design.second_search:
+            stack.enter_context(patch.object(Localizer, "_search_further", lambda self, first, *_: first))
         scene = make(options)
         queries, outcomes = list(scene.queries()), []
         localizer = stack.enter_context(Localizer(scene.map_path, device=options.device, seed=options.seed))

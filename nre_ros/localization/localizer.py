@@ -25,7 +25,14 @@ import numpy.typing as npt
 import torch
 
 from nre_ros.errors import FeatureMismatchError, NreError
-from nre_ros.features import BACKBONES, FeatureBackbone, FineHeadSource, choose_device, load_backbone
+from nre_ros.features import (
+    BACKBONES,
+    FeatureBackbone,
+    FineHeadSource,
+    ImageFeatures,
+    choose_device,
+    load_backbone,
+)
 from nre_ros.features.base import check_image
 from nre_ros.geometry import Camera, invert
 from nre_ros.images import check_image_size
@@ -39,6 +46,9 @@ from nre_ros.localization.confidence import load_model
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.localization.verdict import reach_verdict
 from nre_ros.nre import Estimate, EstimatorConfig, NREEstimator
+
+_FURTHER, _NEIGHBOURS = 2, 3
+"""Keyframes that are retrieved besides where the search was cut: the next ones, and neighbours of the best one."""
 
 
 class Localizer:
@@ -228,23 +238,56 @@ class Localizer:
         started = perf_counter()
         features = self.backbone.extract(image)
         extracted = perf_counter()
+        count = self.retrieve if retrieve is None else retrieve
         with self.store.snapshot():  # a keyframe that is found cannot be removed before it is loaded
-            ids, _ = self.retriever.query(
-                global_descriptor(features.coarse),
-                self.retrieve if retrieve is None else retrieve,
-                prior,
-                features.coarse,
-                self.backbone.coarse_temperature,
-            )
+            ids = self._retrieved(features, count, prior)
             found = self.store.load_readable(ids)
             if not found:
                 return Estimate(reason=f"map {self.store.path} holds no keyframes")
             keyframes = stack_keyframes(found, self.device)
-        retrieved = perf_counter()
+        before = {"features": (extracted - started) * 1e3, "retrieval": (perf_counter() - extracted) * 1e3}
         T_cam_map = None if prior is None else torch.as_tensor(invert(prior.T_map_cam), device=self.device)
         estimate = self.estimator.localize(features, keyframes, camera, self.seed, T_cam_map)
-        milliseconds = {"features": (extracted - started) * 1e3, "retrieval": (retrieved - extracted) * 1e3}
-        return replace(estimate, milliseconds={**milliseconds, **estimate.milliseconds})
+        if estimate.search_cut:
+            estimate = self._search_further(estimate, features, camera, count, prior, T_cam_map)
+        return replace(estimate, milliseconds=_sums(before, estimate.milliseconds))
+
+    def _retrieved(self, features: ImageFeatures, count: int, prior: PosePrior | None) -> list[int]:
+        """Ids of the keyframes retrieved for an image."""
+        descriptor, temperature = global_descriptor(features.coarse), self.backbone.coarse_temperature
+        return self.retriever.query(descriptor, count, prior, features.coarse, temperature)[0]
+
+    def _search_further(
+        self,
+        first: Estimate,
+        features: ImageFeatures,
+        camera: Camera,
+        count: int,
+        prior: PosePrior | None,
+        T_cam_map: torch.Tensor | None,
+    ) -> Estimate:
+        """Searches again where the search was cut: more thoroughly, and in more keyframes.
+
+        These are the next ones in the order of retrieval, and the neighbours of the keyframe that agrees best with the
+        pose found. That pose is scored among the others, so that it is lost only to a better one.
+        """
+        started = perf_counter()
+        assert first.keyframes is not None
+        with self.store.snapshot():
+            ids = [*first.keyframes.ids, *self._retrieved(features, count + _FURTHER, prior)]
+            if first.T_cam_map is not None:
+                scores = first.keyframe_scores()
+                best = self.store.get(first.keyframes.ids[scores.index(max(scores))])
+                nearby = PosePrior(best.T_map_cam, np.zeros((6, 6)))
+                ids += self._retrieved(features, 1 + _NEIGHBOURS, nearby)
+            found = self.store.load_readable(list(dict.fromkeys(ids)))
+            keyframes = stack_keyframes(found, self.device)
+        before = {"retrieval": (perf_counter() - started) * 1e3}
+        start = T_cam_map if first.T_cam_map is None else first.T_cam_map
+        second = self.estimator.localize(features, keyframes, camera, self.seed, start, thorough=True)
+        milliseconds = _sums(first.milliseconds, before, second.milliseconds)
+        worse = max(second.keyframe_scores(), default=0.0) < max(first.keyframe_scores(), default=0.0)
+        return replace(first if worse else second, milliseconds=milliseconds)
 
     # --- life -----------------------------------------------------------------------------------------
 
@@ -259,3 +302,12 @@ class Localizer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _sums(*rounds: dict[str, float]) -> dict[str, float]:
+    """Adds up the milliseconds of each stage."""
+    total: dict[str, float] = {}
+    for milliseconds in rounds:
+        for stage, spent in milliseconds.items():
+            total[stage] = total.get(stage, 0.0) + spent
+    return total

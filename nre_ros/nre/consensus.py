@@ -9,6 +9,7 @@ projections, so that a map with two minima supports a pose at either of them.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,8 @@ from nre_ros.nre.problem import MIN_POINTS, PoseProblem
 
 _ROUND = 1000
 """Triplets that are drawn before the stopping rule is checked again."""
+_SHARE_WITHIN_KEYFRAMES = 0.5
+"""Share of the triplets whose three points belong to one keyframe."""
 _MISS_PROBABILITY = 1e-6
 """Drawing ends when all triplets drawn so far contain an outlier with less than this probability."""
 _INFORMATIVE = 0.99
@@ -50,12 +53,15 @@ class Hypotheses:
         cost: ``[B]`` mean loss per point used for hypothesis generation, nats.
         rows: ``[M]`` indices of the points used for hypothesis generation.
         alternative: ``[4, 4]`` the best pose that is distinct from the first; None without one.
+        search_cut: Whether drawing ended at the largest number of triplets, before the stopping rule was satisfied: a
+            better pose may exist.
     """
 
     T: torch.Tensor
     cost: torch.Tensor
     rows: torch.Tensor
     alternative: torch.Tensor | None = None
+    search_cut: bool = False
 
 
 def p3p_consensus(
@@ -65,6 +71,7 @@ def p3p_consensus(
     top_n_p3p: float = 0.25,
     best: int = 1,
     prior: torch.Tensor | None = None,
+    counts: Sequence[int] = (),
 ) -> Hypotheses:
     """Scores the poses of random triplets over the loss maps, in rounds, until more triplets cannot help.
 
@@ -75,38 +82,50 @@ def p3p_consensus(
         top_n_p3p: Share of the points used for hypothesis generation, those with the lowest losses.
         best: Number of poses to return.
         prior: ``[4, 4]`` pose ``T_cam_map`` that is scored among the others.
+        counts: Number of points of each keyframe, in the order of the points; empty: all points are of one keyframe.
 
     Returns:
         The hypotheses. There is no pose (B = 0) where fewer than ``MIN_POINTS`` points are informative, or where no
         triplet has a solution and there is no prior.
     """
     rows = _most_informative(problem, top_n_p3p)
-    found = Hypotheses(problem.points.new_zeros(0, 4, 4), problem.points.new_zeros(0), rows)
+    found = Hypotheses(problem.points.new_zeros(0, 4, 4), problem.points.new_zeros(0), rows, search_cut=True)
     if len(rows) < MIN_POINTS:
         return found
     used = problem[rows]
     several = max(best, _OPTIMISED)
     if prior is not None:
         found = _best_poses(found, prior[None].to(used.points), used, several)
-    sampler = TripletSampler(used)
-    drawn = 0
-    while drawn < n_iter_p3p and not _enough(found, drawn, used):
+    sampler = TripletSampler(used, _sets_of_keyframes(rows, counts))
+    drawn, enough = 0, False
+    while drawn < n_iter_p3p and not enough:
         count = min(_ROUND, n_iter_p3p - drawn)
         T, valid = solve_p3p(*sampler.draw(count, generator))
         found = _best_poses(found, T[valid], used, several)
         drawn += count
+        enough = _enough(found, drawn, used)
     if len(found.T):
         found = _optimise(found, used)
-    return Hypotheses(found.T[:best], found.cost[:best], rows, found.alternative)
+    return Hypotheses(found.T[:best], found.cost[:best], rows, found.alternative, not enough)
 
 
 class TripletSampler:
-    """Draws triplets of points, with the rays on which the points' maps have their minima."""
+    """Draws triplets of points, with the rays on which the points' maps have their minima.
 
-    def __init__(self, problem: PoseProblem):
+    Half of the triplets take their points from one keyframe each, every keyframe in turn. Where only one of the
+    retrieved keyframes shows what the query shows, three of its points are right far more often than three points of
+    all keyframes.
+
+    Args:
+        problem: Points and maps.
+        sets: Indices of the points of each keyframe that has enough of them.
+    """
+
+    def __init__(self, problem: PoseProblem, sets: Sequence[torch.Tensor] = ()):
         _, cells = problem.maps.minimum()
         self.points, self.entropy = problem.points, problem.maps.entropy
         self.rays = problem.camera.rays(problem.maps.grid.to_pixels(cells.to(problem.points)))
+        self._sets = sets if len(sets) > 1 else ()
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Draws triplets of points, sharper maps more often.
@@ -118,8 +137,31 @@ class TripletSampler:
         Returns:
             Rays in the camera frame and points in the map frame, ``[count, 3, 3]`` each, as ``solve_p3p`` takes them.
         """
-        triplets = _draw_triplets(self.entropy, count, generator)
+        triplets = self.triplets(count, generator)
         return self.rays[triplets], self.points[triplets]
+
+    def triplets(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """Draws triplets as ``draw`` does.
+
+        Args:
+            count: Number of triplets.
+            generator: Source of the random numbers.
+
+        Returns:
+            Indices ``[count, 3]`` of the points.
+        """
+        each = int(_SHARE_WITHIN_KEYFRAMES * count) // len(self._sets) if self._sets else 0
+        drawn = [_draw_triplets(self.entropy, count - each * len(self._sets), generator)]
+        drawn += [rows[_draw_triplets(self.entropy[rows], each, generator)] for rows in self._sets]
+        return torch.cat(drawn)
+
+
+def _sets_of_keyframes(rows: torch.Tensor, counts: Sequence[int]) -> list[torch.Tensor]:
+    """Places among the rows [M] of the points of each keyframe with at least ``MIN_POINTS`` of them."""
+    ends = torch.tensor(counts, device=rows.device).cumsum(0)
+    keyframes = torch.searchsorted(ends, rows, right=True)
+    sets = (torch.nonzero(keyframes == k)[:, 0] for k in range(len(counts)))
+    return [found for found in sets if len(found) >= MIN_POINTS]
 
 
 def _most_informative(problem: PoseProblem, share: float) -> torch.Tensor:
@@ -155,7 +197,7 @@ def _enough(found: Hypotheses, drawn: int, used: PoseProblem) -> bool:
     The stopping rule of RANSAC (Fischler and Bolles, 1981): with a share w of inliers, all of ``drawn`` triplets
     contain an outlier with probability (1 - w^3)^drawn.
     """
-    if not drawn or not len(found.T):
+    if not len(found.T):
         return False
     inliers = used.losses_at(*used.project(found.T[:1])) < INLIER_LOSS * used.maps.outlier_loss
     share = min(float(inliers.double().mean()), 1 - 1e-9)

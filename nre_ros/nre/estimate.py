@@ -13,7 +13,7 @@ from nre_ros.features import FeatureGrid
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.types import KeyframeStack
 from nre_ros.nre.alternatives import AlternativePose
-from nre_ros.nre.inliers import INLIER_LOSS
+from nre_ros.nre.inliers import INLIER_LOSS, keyframe_scores
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Estimate:
         milliseconds: Stage -> time.
         keyframes: The keyframes that it was computed from; None where none were found.
         camera: Intrinsics of the image.
+        search_cut: Whether the consensus ended before its stopping rule was satisfied: a better pose may exist.
     """
 
     T_cam_map: torch.Tensor | None = None
@@ -62,8 +63,15 @@ class Estimate:
     milliseconds: dict[str, float] = field(default_factory=dict)
     keyframes: KeyframeStack | None = field(default=None, repr=False)
     camera: Camera | None = None
+    search_cut: bool = False
 
     @property
     def inlier_count(self) -> int:
         """Number of points whose relative loss at the pose is below ``INLIER_LOSS``."""
         return 0 if self.losses is None else int((self.losses < INLIER_LOSS).sum())
+
+    def keyframe_scores(self) -> list[float]:
+        """Returns the inliers beyond the expected false matches in each keyframe, 0 where there is no pose."""
+        if self.keyframes is None or self.losses is None or self.false_match_rate is None:
+            return [0.0] * (0 if self.keyframes is None else len(self.keyframes.counts))
+        return keyframe_scores(self.losses, self.false_match_rate, self.keyframes.counts)

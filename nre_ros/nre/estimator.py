@@ -12,6 +12,7 @@ says why.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from time import perf_counter
 
@@ -33,6 +34,9 @@ from nre_ros.nre.maps import NREMaps, keyframe_maps, reprojection_error_maps
 from nre_ros.nre.problem import MIN_POINTS, PoseProblem, input_fault
 from nre_ros.nre.scene_origin import about_origin, in_map, move_camera_origin, scene_origin
 from nre_ros.nre.uncertainty import pose_covariance
+
+THOROUGH_TRIPLETS, THOROUGH_STARTS = 2, 5
+"""A thorough search draws so many times the triplets, and refines so many poses."""
 
 
 class NREEstimator:
@@ -66,6 +70,7 @@ class NREEstimator:
         seed: int = 0,
         prior: torch.Tensor | None = None,
         use_re: bool | None = None,
+        thorough: bool = False,
     ) -> Estimate:
         """Estimates the pose of the camera that took an image.
 
@@ -76,6 +81,8 @@ class NREEstimator:
             seed: Of the consensus.
             prior: ``[4, 4]`` pose ``T_cam_map`` that is scored beside the poses of the consensus.
             use_re: The plain reprojection error instead of the NRE; None: as configured.
+            thorough: For an image whose search was cut: draw ``THOROUGH_TRIPLETS`` times as many triplets, and refine
+                at least ``THOROUGH_STARTS`` poses.
 
         Returns:
             The estimate. Input that cannot be used (too few points, shapes that do not fit, values that are not finite)
@@ -83,9 +90,9 @@ class NREEstimator:
         """
         origin = scene_origin(keyframes.points)
         if origin is None:
-            return self._localize(query, keyframes, camera, seed, prior, use_re)
+            return self._localize(query, keyframes, camera, seed, prior, use_re, thorough)
         prior = None if prior is None else move_camera_origin(prior, origin)
-        estimate = self._localize(query, about_origin(keyframes, origin), camera, seed, prior, use_re)
+        estimate = self._localize(query, about_origin(keyframes, origin), camera, seed, prior, use_re, thorough)
         return in_map(estimate, keyframes, origin)
 
     def _localize(
@@ -96,6 +103,7 @@ class NREEstimator:
         seed: int,
         prior: torch.Tensor | None,
         use_re: bool | None,
+        thorough: bool,
     ) -> Estimate:
         """Does what ``localize`` describes, in a frame whose origin is near the scene."""
         watch = Stopwatch(query.coarse.data.device)
@@ -106,7 +114,8 @@ class NREEstimator:
         maps = self.maps(query, keyframes, self.config.use_re if use_re is None else use_re)
         problem = PoseProblem(keyframes.points, maps, camera)
         watch.lap("maps")
-        hypotheses = self._consensus(problem, seed, prior)
+        hypotheses = self._consensus(problem, keyframes.counts, seed, prior, thorough)
+        partial = replace(partial, search_cut=hypotheses.search_cut)
         watch.lap("consensus")
         failure = self._failure(hypotheses, problem)
         if failure:
@@ -152,10 +161,14 @@ class NREEstimator:
         maps = keyframe_maps(keyframes, query.coarse, self.backbone.coarse_temperature, reciprocal)
         return reprojection_error_maps(maps) if use_re else maps
 
-    def _consensus(self, problem: PoseProblem, seed: int, prior: torch.Tensor | None) -> Hypotheses:
+    def _consensus(
+        self, problem: PoseProblem, counts: Sequence[int], seed: int, prior: torch.Tensor | None, thorough: bool
+    ) -> Hypotheses:
         generator = torch.Generator(device="cpu").manual_seed(seed)
-        config = self.config
-        return p3p_consensus(problem, generator, config.n_iter_p3p, config.top_n_p3p, config.starts, prior)
+        triplets, starts = self.config.n_iter_p3p, self.config.starts
+        if thorough:
+            triplets, starts = THOROUGH_TRIPLETS * triplets, max(THOROUGH_STARTS, starts)
+        return p3p_consensus(problem, generator, triplets, self.config.top_n_p3p, starts, prior, counts)
 
     def _failure(self, hypotheses: Hypotheses, problem: PoseProblem) -> str:
         """Why the consensus found no pose; empty where it found one."""

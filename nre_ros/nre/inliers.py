@@ -36,10 +36,8 @@ def false_match_rates(maps: NREMaps) -> torch.Tensor:
     return (sampled < INLIER_LOSS * maps.outlier_loss).float().mean((1, 2))
 
 
-def inlier_score(losses: torch.Tensor, false_match_rate: torch.Tensor, counts: Sequence[int]) -> float:
-    """Counts the inliers of a pose beyond the expected false matches, in the keyframe where there are most.
-
-    The best keyframe counts alone because the map may show a place in one keyframe only.
+def keyframe_scores(losses: torch.Tensor, false_match_rate: torch.Tensor, counts: Sequence[int]) -> list[float]:
+    """Counts the inliers of a pose beyond the expected false matches, in each keyframe.
 
     Args:
         losses: ``[N]`` relative losses at the pose.
@@ -47,7 +45,20 @@ def inlier_score(losses: torch.Tensor, false_match_rate: torch.Tensor, counts: S
         counts: Number of points of each keyframe, N in all.
 
     Returns:
-        The score, at least 0.
+        The score of each keyframe; negative where there are fewer inliers than false matches are expected.
     """
     beyond = (losses < INLIER_LOSS).double() - false_match_rate * (losses < OUTLIER_LOSS)
-    return max(0.0, *(float(part.sum()) for part in beyond.split(list(counts))))
+    return [float(part.sum()) for part in beyond.split(list(counts))]
+
+
+def inlier_score(losses: torch.Tensor, false_match_rate: torch.Tensor, counts: Sequence[int]) -> float:
+    """Returns the highest of a pose's ``keyframe_scores``, at least 0.
+
+    The best keyframe counts alone because the map may show a place in one keyframe only.
+
+    Args:
+        losses: ``[N]`` relative losses at the pose.
+        false_match_rate: ``[N]`` from ``false_match_rates``.
+        counts: Number of points of each keyframe, N in all.
+    """
+    return max(0.0, *keyframe_scores(losses, false_match_rate, counts))
