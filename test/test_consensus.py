@@ -50,6 +50,37 @@ def test_pose_is_found_among_outliers_and_maps_with_two_minima(seed):
     assert metres < 0.02 and degrees < 0.5
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_pose_that_one_of_five_keyframes_shows_is_found(seed):
+    """A tenth of the points is right: three of all points are so in 1 of 1000 draws, three of their keyframe in 1 of 8."""
+    points, maps, truth = problem(count=500, outliers=1.0, twins=0.0, seed=seed)
+    right, right_maps, _ = problem(count=50, outliers=0.0, twins=0.0, seed=seed)
+    points[:50], maps.loss[:50] = right, right_maps.loss
+    found = run(points, maps, seed, counts=(100,) * 5)
+    assert errors(found.T[0], truth)[0] < 0.05 and not found.search_cut
+
+
+@pytest.mark.parametrize("counts", [(), (200,), (60, 40, 100), (100, 0, 3, 97)])
+def test_half_of_the_triplets_are_of_one_keyframe_each(solved, counts):
+    points, maps, _ = problem(count=200, outliers=0.0, twins=0.0)
+    maps = as_maps(maps.loss.numpy(), entropy=np.full(200, 2.0))
+    run(points, maps, counts=counts)
+    drawn = (torch.cat(solved)[:, :, None] == points).all(-1).double().argmax(-1)
+    keyframes = torch.searchsorted(torch.tensor(counts or (200,)).cumsum(0), drawn, right=True)
+    of_one = float((keyframes == keyframes[:, :1]).all(1).double().mean())
+    shares = np.array(counts or (200,)) / 200
+    assert of_one == pytest.approx(1 if len(counts) < 2 else 0.5 + 0.5 * (shares**3).sum(), abs=0.05)
+    assert len(drawn) == 1000
+
+
+def test_a_search_without_a_pose_that_explains_the_maps_is_reported_as_cut():
+    points, maps, _ = problem(outliers=1.0, twins=0.0)
+    assert run(points, maps).search_cut
+    points, maps, _ = problem(outliers=0.0, twins=0.0)
+    assert not run(points, maps).search_cut
+    assert run(points[:3], maps[torch.arange(3)]).search_cut
+
+
 def test_the_most_informative_share_of_the_points_is_used_and_is_enough():
     points, maps, truth = problem(count=400, outliers=0.2, twins=0.0)
     loss = maps.loss.clone()

@@ -40,7 +40,7 @@ Localizes image files in a map and writes one JSON object a line:
   seconds      time that this image took
   reason       why no pose was found
 
-and alternatives, points_used, points_considered, keyframes, cost and the milliseconds of each stage.
+and alternatives, points_used, points_considered, keyframes, search_cut, cost and the milliseconds of each stage.
 An image that cannot be read or localized has success false and a reason; the command continues with the next one.
 """
 _EXAMPLE = """\

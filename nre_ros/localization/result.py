@@ -46,6 +46,7 @@ class LocalizationResult:
         points_used: Number of inliers of the pose.
         points_considered: Number of points of the retrieved keyframes.
         keyframes: Ids of the retrieved keyframes.
+        search_cut: Whether the search for poses ended before it could be sure: a better pose may exist.
         cost: Smoothed loss per point of the last stage (lower is better); NaN when no stage got that far.
         milliseconds: Stage -> time, in the order of the stages.
         points: ``[N, 3]`` map points in front of the camera, for pictures.
@@ -65,6 +66,7 @@ class LocalizationResult:
     points_used: int = 0
     points_considered: int = 0
     keyframes: tuple[int, ...] = ()
+    search_cut: bool = False
     cost: float = float("nan")
     milliseconds: dict[str, float] = field(default_factory=dict)
     points: npt.NDArray[np.float64] | None = field(default=None, repr=False)
@@ -109,6 +111,7 @@ class LocalizationResult:
             "points_used": self.points_used,
             "points_considered": self.points_considered,
             "keyframes": list(self.keyframes),
+            "search_cut": self.search_cut,
             "cost": self.cost if np.isfinite(self.cost) else None,
             "milliseconds": self.milliseconds,
         }

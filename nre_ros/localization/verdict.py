@@ -29,7 +29,12 @@ def reach_verdict(estimate: Estimate, model: ConfidenceModel, min_confidence: fl
     keyframes = estimate.keyframes
     if keyframes is None:
         return LocalizationResult(reason=estimate.reason)
-    result = LocalizationResult(points_considered=len(keyframes), keyframes=keyframes.ids, cost=estimate.cost)
+    result = LocalizationResult(
+        points_considered=len(keyframes),
+        keyframes=keyframes.ids,
+        search_cut=estimate.search_cut,
+        cost=estimate.cost,
+    )
     if estimate.T_cam_map is None:
         return replace(result, reason=estimate.reason)
     if estimate.covariance is None:
@@ -51,7 +56,7 @@ def reach_verdict(estimate: Estimate, model: ConfidenceModel, min_confidence: fl
     if not confidence >= min_confidence:
         if alternatives and confidence / share >= min_confidence:
             alternatives = (pose, *alternatives)
-        return replace(result, reason=_refusal(confidence, min_confidence, evidence), alternatives=alternatives)
+        return replace(result, reason=_refusal(result, min_confidence, evidence), alternatives=alternatives)
     return replace(
         _with_points(result, estimate), T_map_cam=pose.T_map_cam, covariance=pose.covariance, alternatives=alternatives
     )
@@ -74,11 +79,13 @@ def _with_points(result: LocalizationResult, estimate: Estimate) -> Localization
     )
 
 
-def _refusal(confidence: float, wanted: float, evidence: Evidence) -> str:
+def _refusal(result: LocalizationResult, wanted: float, evidence: Evidence) -> str:
     reason = (
-        f"confidence {confidence:.2f} is below {wanted:.2f}: {evidence.inliers} inliers at {evidence.inlier_blocks} "
+        f"confidence {result.confidence:.2f} is below {wanted:.2f}: {evidence.inliers} inliers at {evidence.inlier_blocks} "
         f"places of the image, {100 * evidence.inlier_ratio:.0f}% of the points in view"
     )
     if evidence.alternative_score >= REPORTED_FROM:
         reason += f"; an alternative pose has {100 * evidence.alternative_score:.0f}% as many"
+    if result.search_cut:
+        reason += "; the search was cut, a better pose may exist"
     return reason

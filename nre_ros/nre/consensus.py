@@ -25,6 +25,8 @@ _ROUND = 1000
 """Triplets that are drawn before the stopping rule is checked again."""
 _SHARE_WITHIN_KEYFRAMES = 0.5
 """Share of the triplets whose three points belong to one keyframe."""
+_FEWEST_OF_KEYFRAME = 20
+"""Keyframes with fewer points used for hypothesis generation have no triplets of their own."""
 _MISS_PROBABILITY = 1e-6
 """Drawing ends when all triplets drawn so far contain an outlier with less than this probability."""
 _INFORMATIVE = 0.99
@@ -103,7 +105,7 @@ def p3p_consensus(
         T, valid = solve_p3p(*sampler.draw(count, generator))
         found = _best_poses(found, T[valid], used, several)
         drawn += count
-        enough = _enough(found, drawn, used)
+        enough = _enough(found, sampler.draws(drawn), used)
     if len(found.T):
         found = _optimise(found, used)
     return Hypotheses(found.T[:best], found.cost[:best], rows, found.alternative, not enough)
@@ -150,18 +152,28 @@ class TripletSampler:
         Returns:
             Indices ``[count, 3]`` of the points.
         """
+        return torch.cat([rows[_draw_triplets(self.entropy[rows], n, generator)] for rows, n in self.draws(count)])
+
+    def draws(self, count: int) -> list[tuple[torch.Tensor, int]]:
+        """Says which points the triplets are drawn from.
+
+        Args:
+            count: Number of triplets.
+
+        Returns:
+            Indices of points, and how many of the triplets are drawn from them: all points first, then each keyframe's.
+        """
         each = int(_SHARE_WITHIN_KEYFRAMES * count) // len(self._sets) if self._sets else 0
-        drawn = [_draw_triplets(self.entropy, count - each * len(self._sets), generator)]
-        drawn += [rows[_draw_triplets(self.entropy[rows], each, generator)] for rows in self._sets]
-        return torch.cat(drawn)
+        every = torch.arange(len(self.points), device=self.points.device)
+        return [(every, count - each * len(self._sets)), *((rows, each) for rows in self._sets)]
 
 
 def _sets_of_keyframes(rows: torch.Tensor, counts: Sequence[int]) -> list[torch.Tensor]:
-    """Places among the rows [M] of the points of each keyframe with at least ``MIN_POINTS`` of them."""
+    """Places among the rows [M] of the points of each keyframe with at least ``_FEWEST_OF_KEYFRAME`` of them."""
     ends = torch.tensor(counts, device=rows.device).cumsum(0)
     keyframes = torch.searchsorted(ends, rows, right=True)
     sets = (torch.nonzero(keyframes == k)[:, 0] for k in range(len(counts)))
-    return [found for found in sets if len(found) >= MIN_POINTS]
+    return [found for found in sets if len(found) >= _FEWEST_OF_KEYFRAME]
 
 
 def _most_informative(problem: PoseProblem, share: float) -> torch.Tensor:
@@ -191,17 +203,18 @@ def _evenly(count: int, wanted: int, device: torch.device) -> torch.Tensor:
     return torch.linspace(0, count - 1, min(count, wanted), device=device).long()
 
 
-def _enough(found: Hypotheses, drawn: int, used: PoseProblem) -> bool:
+def _enough(found: Hypotheses, draws: Sequence[tuple[torch.Tensor, int]], used: PoseProblem) -> bool:
     """Whether a triplet of inliers of the best pose has almost surely been drawn.
 
-    The stopping rule of RANSAC (Fischler and Bolles, 1981): with a share w of inliers, all of ``drawn`` triplets
-    contain an outlier with probability (1 - w^3)^drawn.
+    The stopping rule of RANSAC (Fischler and Bolles, 1981): with a share w of inliers among the points that n triplets
+    were drawn from, all of these contain an outlier with probability (1 - w^3)^n. Three inliers do not count: they may be
+    those that the pose was computed from.
     """
     if not len(found.T):
         return False
-    inliers = used.losses_at(*used.project(found.T[:1])) < INLIER_LOSS * used.maps.outlier_loss
-    share = min(float(inliers.double().mean()), 1 - 1e-9)
-    return drawn * math.log(1 - share**3) < math.log(_MISS_PROBABILITY)
+    inliers = used.losses_at(*used.project(found.T[:1]))[0] < INLIER_LOSS * used.maps.outlier_loss
+    shares = [(max(int(inliers[rows].sum()) - 3, 0) / len(rows), count) for rows, count in draws]
+    return sum(count * math.log(1 - share**3) for share, count in shares) < math.log(_MISS_PROBABILITY)
 
 
 def _draw_triplets(entropy: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
