@@ -56,7 +56,7 @@ def test_a_pose_that_one_of_five_keyframes_shows_is_found(seed):
     points, maps, truth = problem(count=500, outliers=1.0, twins=0.0, seed=seed)
     right, right_maps, _ = problem(count=50, outliers=0.0, twins=0.0, seed=seed)
     points[:50], maps.loss[:50] = right, right_maps.loss
-    found = run(points, maps, seed, counts=(100,) * 5)
+    found = run(points, maps, seed, counts=(100,) * 5, n_iter_p3p=2000)
     assert errors(found.T[0], truth)[0] < 0.05 and not found.search_cut
 
 
