@@ -180,5 +180,5 @@ def _measure(options: Options, design: Design, make, stage: str) -> tuple[float,
             seconds, _ = timed(localizer.localize, query.image, query.camera)
             T, _ = estimates[-1].stages.get(stage, (None, None))
             outcomes.append((None if T is None else invert(T).cpu().numpy(), seconds))
-    median, _, _, share, seconds = summary(outcomes, queries)
+    median, _, _, share, _, seconds = summary(outcomes, queries)
     return median, share, seconds

@@ -28,7 +28,7 @@ View = tuple[str, Gallery, np.ndarray, np.ndarray]
 ROOMS, KEYFRAMES, QUERIES = 8, 250, 25
 """Rooms, and keyframes and queries in each."""
 CAMERA = Camera(320, 240, 260.0, 260.0, 159.5, 119.5)
-_QUERY_SENSOR = Sensor(gain=0.8, gamma=1.1, blur=0.7, noise=4.0)
+QUERY_SENSOR = Sensor(gain=0.8, gamma=1.1, blur=0.7, noise=4.0)
 APART = 12.0
 """Metres between the middles of neighbouring rooms."""
 
@@ -106,7 +106,7 @@ def _render(folder: Path, options: Options) -> None:
                     view = gallery.render(CAMERA, T)
                     image, name = view.image, f"room{room}/{i:04d}"
                     if part == "queries":
-                        image = _QUERY_SENSOR(image, np.random.default_rng([options.seed, room, i]))
+                        image = QUERY_SENSOR(image, np.random.default_rng([options.seed, room, i]))
                     else:
                         store.add(builder.build_rgbd(name, 0, image, view.depth, CAMERA, T))
                     coarse = backbone.extract(image, fine=False).coarse.data

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from common import Options
+from rendered_rooms import CAMERA, QUERY_SENSOR, write_map
 from scipy.spatial import cKDTree
 
 from nre_ros.evaluation.baselines.base import Baseline, Keypoints
@@ -19,6 +20,9 @@ from nre_ros.evaluation.baselines.map_images import MapImages, lift_by_depth
 from nre_ros.evaluation.baselines.sift import Sift
 from nre_ros.evaluation.inputs import evenly_spaced
 from nre_ros.features import load_backbone
+from nre_ros.gallery.render import Gallery
+from nre_ros.gallery.room import build_room
+from nre_ros.gallery.trajectory import CameraMount, mapping_poses, robot_loop
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.builder import KeyframeBuilder, lift_pixels
 from nre_ros.keyframes.building.point_selection import smooth_depth
@@ -34,6 +38,7 @@ from nre_ros.keyframes.storage.store import KeyframeStore
 
 THIN = 21
 """The sparse map has every 21st map frame."""
+_ROOM_SEED, _ROOM_KEYFRAMES, _ROOM_QUERIES = 900, 25, 60
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,28 @@ def kitchen(options: Options, every: int = 1, degraded: bool = False, builder: K
         return points, known
 
     return Scene(map_path, queries, lambda name: read_image(folder / "images" / name), lambda baseline: lift)
+
+
+def rendered_room(options: Options) -> Scene:
+    """A room that no training has seen, with exact depth; the queries of a robot that drives through it."""
+    size = (6.5, 5.0, 3.0)
+    room = Gallery(build_room(_ROOM_SEED, size, pixels_per_metre=200))
+    Ts = {f"{i:03d}": T for i, T in enumerate(mapping_poses(size, _ROOM_KEYFRAMES, _ROOM_SEED))}
+    map_path = options.folder / "rendered_room.db"
+    if not map_path.exists():
+        write_map(map_path, ((name, room, T, T) for name, T in Ts.items()), CAMERA, options)
+
+    def queries():
+        times = np.linspace(0, 30, _ROOM_QUERIES, endpoint=False)
+        base = robot_loop(size, 30.0, _ROOM_SEED).T_map_base(times)
+        for i, T in evenly_spaced(list(enumerate(base @ CameraMount().T_base_cam)), options.queries):
+            image = QUERY_SENSOR(room.render(CAMERA, T).image, np.random.default_rng([_ROOM_SEED, i]))
+            yield Query(f"view {i}", image, CAMERA, T)
+
+    def lift(name, keypoints):
+        return lift_by_depth(room.render(CAMERA, Ts[name]).depth, keypoints.pixels, CAMERA, Ts[name])
+
+    return Scene(map_path, queries, lambda name: room.render(CAMERA, Ts[name]).image, lambda baseline: lift)
 
 
 def fountain(options: Options) -> Scene:

@@ -115,6 +115,7 @@ def _accuracy(options: Options) -> Table:
             "median [deg]",
             "90 % below [cm]",
             "within 5 cm and 5 deg [%]",
+            "within 25 cm and 5 deg [%]",
             "time [s]",
         ),
     )
