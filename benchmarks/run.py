@@ -21,6 +21,7 @@ from docs_page import PAGE, write_page
 BENCHMARKS = {
     "accuracy": "pose errors on real images, beside SIFT, XFeat, LighterGlue and DISK + LightGlue with PoseLib",
     "speed": "time and memory of one query, and the time of its stages",
+    "extraction": "time of an image's features in one pass, beside the two passes up to version 0.2",
     "published_comparison": "time and cost of consensus and refinement, beside the published algorithm",
     "p3p": "errors and time of the batched P3P solver, beside PoseLib's",
     "ablation": "pose errors of alternatives of the fine stage and of hypothesis generation",

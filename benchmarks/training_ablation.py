@@ -48,7 +48,7 @@ SEEDS = 2
 """Trainings of each design."""
 HELD_OUT = 32
 """Held-out pairs of rooms, and as many of photographs."""
-ROOMS, KEYFRAMES, QUERIES = (900, 901), 40, 25
+ROOMS, KEYFRAMES, QUERIES = (900, 901), 14, 25
 """Seeds of the rooms in which poses are measured, and keyframes and queries in each of them."""
 SOURCES = ("rooms", "photographs")
 
@@ -133,14 +133,14 @@ class Measured:
     """The figures of one head.
 
     Attributes:
-        weights: hash of the features that were measured.
+        settings: hash of the features that were measured, and how.
         parameters: number of weights of the head.
         losses: source of the held-out pairs -> name -> mean loss.
         rooms: errors in the rendered rooms.
         kitchen: errors on the kitchen, None where its images are absent.
     """
 
-    weights: str
+    settings: str
     parameters: int
     losses: dict[str, dict[str, float]]
     rooms: Errors
@@ -287,12 +287,14 @@ class _Study:
         heads = {"head": path} if kind == "fine" else {"coarse_head": path}
         with patch.dict(features.BACKBONES, xfeat=lambda device, _: XFeatBackbone(device, **heads)):
             weights = features.load_backbone("xfeat").weights_hash
+            how = HELD_OUT, ROOMS, KEYFRAMES, QUERIES, self._options.queries, self._options.seed
+            settings = f"{weights} {how}"
             known = _read(kept)
-            if known is not None and known.weights == weights:
+            if known is not None and known.settings == settings:
                 return known
             losses = self._losses(head.eval())
             parameters = sum(parameter.numel() for parameter in head.parameters())
-            measured = Measured(weights, parameters, losses, self._rooms(folder), self._kitchen(folder))
+            measured = Measured(settings, parameters, losses, self._rooms(folder), self._kitchen(folder))
         kept.write_text(json.dumps(measured, default=vars) + "\n")
         print(f"  {folder.name}: measured in {monotonic() - begun:.0f} s: {measured}", flush=True)
         return measured
@@ -352,6 +354,6 @@ def _read(path: Path) -> Measured | None:
     try:
         content: Mapping = json.loads(path.read_text())
         poses = {name: content[name] and Errors(**content[name]) for name in ("rooms", "kitchen")}
-        return Measured(content["weights"], content["parameters"], content["losses"], **poses)
+        return Measured(content["settings"], content["parameters"], content["losses"], **poses)
     except (OSError, ValueError, KeyError, TypeError):
         return None
