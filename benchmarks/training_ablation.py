@@ -265,7 +265,7 @@ class _Study:
         return FineHeadObjective(head, self._backbone, FineNRELoss(enlarge=head.enlarge, **weight))
 
     def _train(self, design: Design, objective: Objective, path: Path, seed: int) -> None:
-        def save(to: Path, description: str) -> None:
+        def save(to: Path, description: str, _: int) -> None:
             objective.head.save(to, self._backbone.network_hash, description)
 
         done = run_training(
