@@ -49,6 +49,7 @@ class Options:
         methods: names of the methods to run; empty for all.
         write: whether fitted numbers are written into the package.
         descriptor_head: file of a learned global descriptor to compare.
+        steps: steps of each training; 0 for the benchmark's own number.
     """
 
     shared: Path
@@ -61,6 +62,7 @@ class Options:
     methods: tuple[str, ...] = ()
     write: bool = False
     descriptor_head: Path | None = None
+    steps: int = 0
 
     def data(self, name: str) -> Path:
         """Returns a file or folder below ``shared``; raises ``Skip`` if it is absent."""

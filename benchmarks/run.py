@@ -21,6 +21,7 @@ from docs_page import PAGE, write_page
 BENCHMARKS = {
     "accuracy": "pose errors on real images, beside SIFT, XFeat, LighterGlue and DISK + LightGlue with PoseLib",
     "speed": "time and memory of one query, and the time of its stages",
+    "extraction": "time of an image's features in one pass, beside the two passes up to version 0.2",
     "published_comparison": "time and cost of consensus and refinement, beside the published algorithm",
     "p3p": "errors and time of the batched P3P solver, beside PoseLib's",
     "ablation": "pose errors of alternatives of the fine stage and of hypothesis generation",
@@ -28,6 +29,7 @@ BENCHMARKS = {
     "map_scaling": "time and memory of opening, retrieval and a whole query, 1,000 to 100,000 keyframes",
     "storage": "bytes of a keyframe, time to add one, and accuracy with stored and float32 descriptors",
     "training_pairs": "training pairs a second of each kind of data, and the errors of those without depth",
+    "training_ablation": "heads of other training data, widths and losses: held-out losses and pose errors",
     "import_speed": "keyframes a second of the importers, and the time of their stages",
     "import_accuracy": "pose errors in maps from each kind of input: COLMAP, posed images, kapture",
     "pose_mistakes": "how many mistakes in poses, depth and intrinsics `map build` notices, and its false alarms",
@@ -81,6 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
                 args.methods,
                 args.write,
                 args.descriptor_head,
+                args.steps,
             )
             for name, module in modules.items():
                 _run(name, module, options, report["benchmarks"].setdefault(name, {"tables": []}))
@@ -187,6 +190,13 @@ def _parse(arguments):
         type=Path,
         metavar="FILE",
         help="retrieval: also compare this learned global descriptor (.safetensors)",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=0,
+        metavar="N",
+        help="training_ablation: steps of each training (default: the benchmark's own number)",
     )
     parser.add_argument(
         "--queries",

@@ -125,6 +125,13 @@ def rendered_room(options: Options) -> Scene:
     return Scene(map_path, queries, lambda name: room.render(CAMERA, Ts[name]).image, lambda baseline: lift)
 
 
+def kitchen_images(options: Options) -> Iterator[np.ndarray]:
+    """The kitchen's query images, without a map."""
+    folder = options.data("data/kitchen")
+    for name in evenly_spaced(read_list(folder / "query.txt"), options.queries):
+        yield read_image(folder / "images" / name)
+
+
 def fountain(options: Options) -> Scene:
     """Photographs of a fountain with surveyed poses and no depth: points triangulated by the project's importer."""
     return _posed(options, "fountain", options.data("data/fountain/images"), *fountain_sources(options))

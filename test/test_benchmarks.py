@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -94,6 +95,50 @@ def test_an_old_name_of_a_benchmark_runs_it_with_a_note(runner, monkeypatch, cap
     assert runner.main(["well"]) == 0
     printed = capsys.readouterr()
     assert "counted" in printed.out and "benchmark well: renamed, use good" in printed.err
+
+
+def test_errors_of_queries_without_a_pose_are_infinite(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    ablation = importlib.import_module("training_ablation")
+    errors = ablation.Errors.of([0.01, 0.2, np.nan, 0.03, 0.04], [1.0, 1.0, np.nan, 9.0, 1.0])
+    assert errors == ablation.Errors(pytest.approx(4.0), 40.0, 60.0)
+    assert ablation._mean([1.0, 1.5]) == "1.25 +- 0.25" and ablation._mean([2.0]) == "2.00"
+    assert ablation._mean([1.0, np.inf]) == "no pose"
+
+
+def test_designs_of_the_ablation_differ_from_the_default_in_one_thing(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    ablation = importlib.import_module("training_ablation")
+    for default, *others in (ablation.FINE, ablation.COARSE):
+        for design in others:
+            changed = [key for key, value in vars(design).items() if value != vars(default)[key]]
+            assert len(set(changed) - {"name", "label"}) == 1, design
+    names = [design.name for design in (*ablation.FINE, *ablation.COARSE)]
+    assert len(set(names)) == len(names)
+
+
+def test_figures_of_a_head_are_read_back_and_damaged_ones_are_measured_again(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    ablation = importlib.import_module("training_ablation")
+    errors = ablation.Errors(1.5, 90.0, 100.0)
+    for kitchen in (errors, None):
+        measured = ablation.Measured("hash", 7, {"rooms": {"nre": 2.5}}, errors, kitchen)
+        (tmp_path / "measured.json").write_text(json.dumps(measured, default=vars))
+        assert ablation._read(tmp_path / "measured.json") == measured
+    (tmp_path / "measured.json").write_text('{"settings": "hash", "rooms": {"median": 1}}')
+    assert ablation._read(tmp_path / "measured.json") is None and ablation._read(tmp_path / "absent.json") is None
+
+
+def test_backbones_extract_the_same_image_in_turns(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    extraction = importlib.import_module("extraction")
+    asked = []
+    backbones = [SimpleNamespace(extract=lambda image, k=k: asked.append((k, image))) for k in range(2)]
+    seconds = extraction.measure(backbones, ["a", "b"], 2)
+    assert seconds.shape == (4, 2) and (seconds >= 0).all()
+    turns = [asked[k : k + 2] for k in range(2, len(asked), 2)]
+    assert [{image for _, image in turn} for turn in turns] == [{"a"}, {"b"}, {"a"}, {"b"}]
+    assert [turn[0][0] for turn in turns] == [1, 0, 1, 0]
 
 
 def test_an_unknown_set_is_an_error(runner, tmp_path):

@@ -2,6 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sources of training pairs are recognised by their files; photographs are found with their licences."""
 
+import re
+import shutil
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -16,6 +20,7 @@ from nre_ros.learning.pair_sources import PhotographPairs
 from nre_ros.learning.photographs import PackagedPhotograph, folder_photographs, packaged_photographs, read_photographs
 from nre_ros.learning.recorded_pairs import DepthPairs
 from nre_ros.learning.track_pairs import TriangulatedPairs
+from nre_ros.learning.training_data import DataSource, TrainingData
 
 UNCHECKED = PairOptions(check=False)
 
@@ -90,6 +95,32 @@ def test_recordings_are_opened_with_a_part_held_out(recording):
     assert len(opened.pairs.pair(0, 0).visible) > 100 and len(opened.held_out.pair(0, 0).visible) > 100
     posed = open_pair_source(f"posed:{recording / 'posed'}", UNCHECKED)
     assert isinstance(posed.pairs, TriangulatedPairs) and posed.about["importer"] == "posed"
+
+
+@pytest.mark.parametrize("name", ["rgbd", "posed"])
+def test_a_recording_that_was_moved_is_the_same_data_and_one_with_other_poses_is_not(recording, name, tmp_path):
+    """A resumed training compares ``identity``."""
+
+    def identity(folder) -> str:
+        return TrainingData.open([f"{name}:{folder / name}"], UNCHECKED, room_share=0).training_pairs(0).identity
+
+    before = identity(recording)
+    shutil.copytree(recording, tmp_path / "moved")  # with the images that a link names
+    assert identity(tmp_path / "moved") == before
+    poses = tmp_path / "moved" / {"rgbd": "rgbd/poses.txt", "posed": "posed/sparse/images.txt"}[name]
+    lines = poses.read_text().splitlines()
+    changed = [re.sub(r"(\.\d\d)\d+", r"\1", line) if "frame" in line else line for line in lines]
+    poses.write_text("\n".join(changed if name == "posed" else [line[:-1] for line in lines]) + "\n")
+    assert identity(tmp_path / "moved") != before
+
+
+@pytest.mark.parametrize("key", ["folder", "images_folder", "depth", "bag"])
+def test_where_the_data_lies_is_described_but_not_compared(key):
+    opened = open_pair_source("rooms")
+    sources = [replace(opened, about={**opened.about, key: place}) for place in ("/a", "/b")]
+    data = [TrainingData([DataSource("x", source)]) for source in sources]
+    assert data[0].training_pairs(0).identity == data[1].training_pairs(0).identity
+    assert data[0].describe()[0][key] == "/a"
 
 
 def test_kapture_folders_are_read_by_their_importer(tmp_path):

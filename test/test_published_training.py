@@ -4,6 +4,7 @@
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,7 @@ from nre_ros.features.nre_backbone import NREBackbone, max_coarse_side, network_
 from nre_ros.learning.pair_sources import PhotographPairs, TrainingPairs
 from nre_ros.learning.published import PublishedObjective, random_network
 from nre_ros.learning.trainer import Trainer, TrainingConfig
+from nre_ros.learning.training_folder import read_losses
 
 CONFIG = TrainingConfig(steps=8, pairs_per_step=1, learning_rate=1e-3, warm_up=2)
 LAYERS = {"coarse": "Conv2d_4a_3x3", "fine": "Conv2d_2b_3x3"}
@@ -164,3 +166,90 @@ def test_unusable_networks_and_settings_are_refused(pairs, tmp_path):
         PublishedObjective(formula_network("fine", "Conv2d_1a_3x3")).save(tmp_path / "absent" / "fine.pth")
     with pytest.raises(WeightsError, match="lacks tensor 'cnn.0.bn"):
         PublishedObjective(fuse_batch_norms(formula_network("fine", "Conv2d_1a_3x3"))).save(tmp_path / "fine.pth")
+
+
+# the published networks by the command
+
+
+def small(folder, *options: str) -> list[str]:
+    return (
+        f"train -o {folder} --room-share 0 --photographs {folder.parent}/photographs --size 112x96 --points 120 --steps 20 "
+        "--pairs 1 --workers 0 --validation-pairs 3 --validate-every 4 --learning-rate 0.003 --device cpu"
+    ).split() + list(options)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The folder of a training beside a folder of photographs; the picture of the losses takes long."""
+    monkeypatch.setattr("nre_ros.learning.run_training.draw_losses", lambda losses, path: None)
+    (tmp_path / "photographs").mkdir()
+    for k, name in enumerate(("coffee", "chelsea", "astronaut") * 2):  # of six photographs, one is held out
+        image = cv2.resize(getattr(data, name)()[::-1][:: 1 - 2 * (k % 2)], (300, 240))
+        cv2.imwrite(str(tmp_path / f"photographs/{k}.png"), image)
+    return tmp_path / "training"
+
+
+@pytest.mark.parametrize("level", LAYERS)
+def test_the_command_trains_a_published_network_and_resumes(level, folder, capsys):
+    words = small(folder, "--published", level, "--layer", LAYERS[level])
+    assert main(words) == 0
+    assert f"{folder}/{level}.pth" in capsys.readouterr().out
+    found = read_losses(folder / "losses.csv")["validation_total"][3::4]
+    assert found[-2:].min() < found[0] - 0.1, "the loss of pairs that were not trained on falls"
+    read = read_checkpoint(folder / f"{level}.pth")
+    assert (read.level, read.extraction_layer) == (level, LAYERS[level])
+    assert torch.load(folder / f"{level}.pth", weights_only=True)["global_step"] == 4 * (1 + int(found.argmin()))
+    assert main([*words, "--resume"]) == 0 and read_checkpoint(folder / f"{level}.pth").data == read.data
+
+
+def test_the_command_begins_with_the_weights_of_a_file(folder, tmp_path):
+    torch.save(checkpoint("coarse", "Conv2d_2b_3x3", resize=24), tmp_path / "start.pth")
+    words = small(
+        folder,
+        "--published",
+        "coarse",
+        "--start",
+        str(tmp_path / "start.pth"),
+        "--learning-rate",
+        "1e-9",
+        "--steps",
+        "2",
+    )
+    assert main(words) == 0
+    start, read = (read_checkpoint(path) for path in (tmp_path / "start.pth", folder / "coarse.pth"))
+    assert (read.extraction_layer, read.resize) == ("Conv2d_2b_3x3", 24)
+    for name, tensor in start.state.items():
+        torch.testing.assert_close(read.state[name], tensor, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (
+            ("--published", "fine", "--layer", "Mixed_7a"),
+            "the fine network has no layer 'Mixed_7a', known: Conv2d_1a_3x3",
+        ),
+        (("--published", "fine", "--start", "/nowhere.pth"), "cannot read /nowhere.pth"),
+        (("--published", "fine", "--start", "{folder}/start.pth"), "start.pth holds a coarse network, not a fine one"),
+    ],
+)
+def test_the_command_refuses_unusable_networks_before_it_reads_data(options, message, folder, tmp_path, capsys):
+    torch.save(checkpoint("coarse", "Conv2d_1a_3x3"), tmp_path / "start.pth")
+    assert main(small(folder, *(option.format(folder=tmp_path) for option in options))) == 2
+    printed = capsys.readouterr().err
+    assert message in printed and "photographs" not in printed and not folder.exists()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (("--published", "fine", "--head", "coarse"), "not allowed with argument"),
+        (("--published", "fine", "--head-width", "8"), "--head-width is possible without --published only"),
+        (("--layer", "Mixed_5d"), "--layer is possible with --published only"),
+        (("--published", "fine", "--layer", "Mixed_5d", "--start", "x.pth"), "the file says where its network is cut"),
+    ],
+)
+def test_options_of_heads_and_of_published_networks_exclude_each_other(options, message, folder, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(small(folder, *options))
+    assert stopped.value.code == 2 and message in capsys.readouterr().err

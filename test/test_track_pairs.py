@@ -19,6 +19,8 @@ from nre_ros.keyframes.importers.colmap.model_source import ColmapSource
 from nre_ros.keyframes.importers.colmap.poses_source import ColmapPosesSource
 from nre_ros.keyframes.importers.map_images import MapImagesSource
 from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.learning import track_pairs
+from nre_ros.learning.open_pairs import PairOptions, open_pair_source
 from nre_ros.learning.pairs import TrainingPair, inside_image
 from nre_ros.learning.track_pairs import MapPairs, TrackPairs, TriangulatedPairs
 
@@ -163,8 +165,45 @@ def test_posed_images_that_show_different_things_are_refused(recording, tmp_path
     rng = np.random.default_rng(0)
     for file in (folder / "images").iterdir():
         cv2.imwrite(str(file), cv2.resize(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8), (240, 180)))
-    with pytest.raises(TrainingError, match=r"posed: no two images overlap: of 4 images .* none has 40 points"):
+    with pytest.raises(TrainingError, match=r"posed: no two images overlap: of 8 images .* none has 40 points"):
         TriangulatedPairs(partial(ColmapPosesSource, folder / "sparse", folder / "images"), "posed", check=False)
+
+
+def noise(folder, numbers) -> None:
+    """Replaces images of a recording."""
+    rng = np.random.default_rng(0)
+    for number in numbers:
+        image = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"images/frame-{number:06d}.png"), cv2.resize(image, (240, 180)))
+
+
+def posed_pairs(folder) -> TriangulatedPairs:
+    return TriangulatedPairs(partial(ColmapPosesSource, folder / "sparse", folder / "images"), "posed", check=False)
+
+
+def test_a_recording_is_refused_when_it_is_opened_if_few_of_its_pairs_can_be_used(recording, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(recording, folder)
+    noise(folder, (3, 4, 5, 6, 7))
+    message = r"copy: only [1-9] of \d\d image pairs that were matched have 40 points .* needed 20% \(poses that drift"
+    with pytest.raises(TrainingError, match=message):
+        open_pair_source(f"posed:{folder}", PairOptions(check=False))
+
+
+def test_a_recording_that_was_opened_has_a_pair_at_every_turn(recording, tmp_path, monkeypatch):
+    folder = tmp_path / "copy"
+    shutil.copytree(recording, folder)
+    noise(folder, (1, 7))
+    pairs = posed_pairs(folder)
+    assert re.fullmatch(r"posed: \d+ of \d+ image pairs that were matched have 40 points .*", pairs.notes[-1])
+    monkeypatch.setattr(track_pairs, "_MAX_TRIES", 0)  # as if none of the pairs that are drawn could be used
+    training, held_out = pairs.split(4)
+    assert held_out is not None
+    for part in (pairs, training, held_out):
+        for index in range(4):
+            first, second = (int(number) for number in re.findall(r"frame-(\d+)", part.pair(0, index).source))
+            assert (first, second) in part.image_pairs and not {first, second} & {1, 7}
+        assert same(pickle.loads(pickle.dumps(part)).pair(0, 3), part.pair(0, 3))
 
 
 # maps

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nre_ros.cli import train_evaluate
+from nre_ros.cli import train_evaluate, train_objective
 from nre_ros.cli.arguments import (
     Subparsers,
     add_command,
@@ -27,10 +27,7 @@ from nre_ros.cli.output import print_table
 from nre_ros.packages import ESTIMATOR, PICTURES
 
 if TYPE_CHECKING:
-    import torch
-
-    from nre_ros.learning.objectives import Objective
-    from nre_ros.learning.run_training import SaveWeights, TrainingRun
+    from nre_ros.learning.run_training import TrainingRun
     from nre_ros.learning.training_data import TrainingData
 
 _DESCRIPTION = """\
@@ -45,11 +42,15 @@ Trains a fine head, the small network that makes the features of the fine stage 
 Training pairs are views of rendered rooms and, where they are named, of your own photographs and recordings. Ctrl-C
 ends the training after the present step; the same command with --resume continues it. Without a stop or with several,
 the weights are the same (on a GPU, up to rounding).
+
+--published trains a published network instead of a head, and writes coarse.pth or fine.pth in the published layout.
+`nre_ros weights import coarse.pth fine.pth --allow-unpublished` makes a trained pair the features nre.
 """
 _EXAMPLE = """\
   nre_ros train -o training                                   # rendered rooms only
   nre_ros train -o warehouse --photographs warehouse_photos   # and photographs of your own domain
   nre_ros train -o warehouse --photographs warehouse_photos --resume
+  nre_ros train -o coarse --published coarse --steps 20000    # a published network, on a GPU
   nre_ros train evaluate warehouse/fine_head.safetensors -o warehouse_evaluation --rooms 900
 """
 _USAGE = "nre_ros train -o DIR [options]\n       nre_ros train evaluate FILE -o DIR [options]"
@@ -68,6 +69,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.usage = _USAGE
     parser.add_argument("-o", "--output", metavar="DIR", help="folder to write to")
     parser.add_argument("--resume", action="store_true", help="continue the training in DIR, with the same settings")
+    train_objective.add_options(parser)
     _add_data(parser)
     _add_training(parser)
     _add_validation(parser)
@@ -145,22 +147,6 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         metavar="R",
         help="largest learning rate of Adam, after the warm-up; it falls with half a cosine (default: 0.002)",
     )
-    group.add_argument(
-        "--head",
-        choices=("fine", "coarse"),
-        default="fine",
-        help="the head of the fine stage, or one that improves the map of the coarse stage (default: fine)",
-    )
-    group.add_argument(
-        "--head-width", type=positive_int, metavar="N", help="channels inside the head (default: fine 32, coarse 64)"
-    )
-    group.add_argument(
-        "--head-channels",
-        type=positive_int,
-        default=32,
-        metavar="N",
-        help="channels of the fine features (default: 32)",
-    )
     add_seed_option(group, "weights at the start, pairs and all random draws")
     add_device_option(group)
     group.add_argument(
@@ -214,6 +200,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if arguments.output is None:
         arguments.usage_error("the following arguments are required: -o/--output")
+    start = train_objective.check_options(arguments)
     if arguments.tensorboard:
         from nre_ros.learning.progress import require_tensorboard
 
@@ -232,11 +219,11 @@ def run(arguments: argparse.Namespace) -> int:
     )
     check_training_folder(arguments.output, arguments.resume)  # before recordings are read, which takes long
     device, data = choose_device(arguments.device), _data(arguments)
-    objective, save = _objective(arguments, device)
+    trained = train_objective.make_objective(arguments, start, device, data)
     done = run_training(
-        objective,
-        save,
-        f"{arguments.head}_head.safetensors",
+        trained.objective,
+        trained.save,
+        trained.file,
         data,
         config,
         Path(arguments.output),
@@ -254,26 +241,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"interrupted after step {done.step}: the same command with --resume continues", file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0
-
-
-def _objective(arguments: argparse.Namespace, device: torch.device) -> tuple[Objective, SaveWeights]:
-    """What is trained, and how its weights are written."""
-    from nre_ros.features.coarse_head import CoarseHead
-    from nre_ros.features.fine_head import FineHead
-    from nre_ros.features.xfeat import XFeatBackbone
-    from nre_ros.learning.objectives import CoarseHeadObjective, FineHeadObjective
-
-    backbone = XFeatBackbone(device, head=FineHead())  # whose own head takes no part
-    width = {} if arguments.head_width is None else {"width": arguments.head_width}
-    head: FineHead | CoarseHead
-    objective: Objective
-    if arguments.head == "fine":
-        head = FineHead(arguments.head_channels, seed=arguments.seed, **width).to(device)
-        objective = FineHeadObjective(head, backbone)
-    else:
-        head = CoarseHead(seed=arguments.seed, **width).to(device)
-        objective = CoarseHeadObjective(head, backbone)
-    return objective, lambda path, description: head.save(path, backbone.network_hash, description)
 
 
 def _data(arguments: argparse.Namespace) -> TrainingData:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections import OrderedDict
@@ -132,7 +133,13 @@ class RecordedPairs(ABC, Generic[Source]):
 
     def describe(self) -> dict[str, Any]:
         """Returns what the pairs depend on, as plain JSON values."""
-        return {**self.source.describe(), "image_pairs": len(self.image_pairs), "max_side": self._max_side}
+        contents = hashlib.sha256("\n".join(self.names).encode() + self.poses.tobytes()).hexdigest()
+        return {
+            **self.source.describe(),
+            "names_and_poses": contents,
+            "image_pairs": len(self.image_pairs),
+            "max_side": self._max_side,
+        }
 
     def summary(self) -> str:
         """Returns one line about the pairs, for the log."""

@@ -27,8 +27,8 @@ from nre_ros.learning.training_folder import (
 )
 from nre_ros.learning.validation import Validation
 
-SaveWeights = Callable[[Path, str], None]
-"""Writes the objective's weights into a file, with a description in one line."""
+SaveWeights = Callable[[Path, str, int], None]
+"""Writes the objective's weights into a file, with a description in one line and the number of training steps."""
 TENSORBOARD = "tensorboard"
 """Name of the folder of event files in a training folder."""
 
@@ -141,7 +141,8 @@ def run_training(
 
     def save_present(step: int, loss: float | None) -> None:
         found = "" if loss is None else f", loss on held-out pairs {loss:.4f}"
-        save(weights, f"step {step} of {config.steps}, {config.pairs_per_step} pairs a step, {data.summary()}{found}")
+        line = f"step {step} of {config.steps}, {config.pairs_per_step} pairs a step, {data.summary()}{found}"
+        save(weights, line, step)
 
     views = _views(folder, options, config, trainer)
     try:

@@ -13,6 +13,7 @@ not is left out; a point that lies outside the other image is not visible.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,9 @@ from nre_ros.learning.pairs import TrainingPair, inside_image
 from nre_ros.learning.recorded_pairs import RecordedPairs, ViewCache
 from nre_ros.sampling import evenly_spaced_indices
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 _MIN_SHARED = 24
 """Smallest number of points that two images share."""
 _MAX_ERROR = 0.003
@@ -45,10 +49,12 @@ _MIN_TRIANGULATED = 40
 """Smallest number of triangulated points that two images share; of fewer, many are wrong."""
 _MIN_VIEWS = 3
 """Smallest number of views that confirm a triangulated point."""
-_TRIED_ANCHORS = 4
+_TRIED_ANCHORS = 8
 """Images, evenly spaced, that are matched with their partners before the training begins."""
+_MIN_USABLE = 0.2
+"""A recording is refused if less than this share of the pairs of these images has enough points."""
 _MAX_TRIES = 25
-"""Pairs of images that are tried until two share enough points."""
+"""Pairs of images that are drawn until two share enough points; then a pair that is known to do is drawn."""
 
 
 @dataclass(frozen=True)
@@ -198,8 +204,8 @@ class TriangulatedPairs(RecordedPairs[MapSource]):
 
     SIFT keypoints of an image are matched with those of its partners along the epipolar lines, and triangulated. Points
     that at least three views confirm are the correspondences; of points that only two views confirm, up to a third are
-    wrong. Partners are chosen by their poses; one with too few points is passed over when its turn comes. Raises as
-    ``RecordedPairs``.
+    wrong. Partners are chosen by their poses; one with too few points is passed over when its turn comes. Some pairs
+    are matched at once: a recording of which most of these have too few points is refused. Raises as ``RecordedPairs``.
     """
 
     def _reset_caches(self) -> None:
@@ -214,16 +220,35 @@ class TriangulatedPairs(RecordedPairs[MapSource]):
             index: Number of the pair.
 
         Raises:
-            TrainingError: An image cannot be read, or no two images have enough points.
+            TrainingError: An image cannot be read.
         """
         rng = np.random.default_rng([seed, index, 5])
         for _ in range(_MAX_TRIES):
             first, second = self.image_pairs[int(rng.integers(len(self.image_pairs)))]
             if second in self._points_of(first):
                 return self._make_pair(first, second, rng)
-        raise TrainingError(
-            f"{self.name}: of {_MAX_TRIES} pairs of images none has {_MIN_TRIANGULATED} points that three views confirm"
-        )
+        usable = self._usable_pairs()
+        if not usable:
+            raise TrainingError(f"{self.name}: no pair of images with enough points is left")
+        return self._make_pair(*usable[int(rng.integers(len(usable)))], rng)
+
+    def split(self, every: int = 10) -> tuple[Self, Self | None]:
+        """Holds out images for validation (see ``RecordedPairs``).
+
+        Args:
+            every: One of so many images is held out.
+
+        Returns:
+            Both parts; none is held out where either part would have no pair that is known to have enough points.
+        """
+        training, held_out = super().split(every)
+        if held_out is None or not (training._usable_pairs() and held_out._usable_pairs()):
+            return self, None
+        return training, held_out
+
+    def _usable_pairs(self) -> list[tuple[int, int]]:
+        """The pairs that were matched when the recording was opened, and have enough points."""
+        return [pair for pair in self.image_pairs if pair in self._usable]
 
     def _choose_pairs(self, selection: PairSelection) -> list[tuple[int, int]]:
         self._min_motion = selection.min_motion
@@ -239,14 +264,21 @@ class TriangulatedPairs(RecordedPairs[MapSource]):
             )
         anchors = list(self._partners)
         tried = [anchors[k] for k in evenly_spaced_indices(len(anchors), _TRIED_ANCHORS)]
-        confirmed = sum(bool(self._points_of(i)) for i in tried)
-        if not confirmed:
+        self._usable = {(i, j) for i in tried for j in self._points_of(i)}
+        if not self._usable:
             raise TrainingError(
                 f"{self.name}: no two images overlap: of {len(tried)} images that were matched with others none has "
                 f"{_MIN_TRIANGULATED} points that three views confirm (wrong poses or cameras?)"
             )
-        if confirmed < len(tried):
-            self.notes += (f"{self.name}: {confirmed} of {len(tried)} images that were matched have enough points",)
+        count = sum(len(self._partners[i]) for i in tried)
+        found = f"{len(self._usable)} of {count} image pairs that were matched have {_MIN_TRIANGULATED} points"
+        if len(self._usable) < _MIN_USABLE * count:
+            raise TrainingError(
+                f"{self.name}: only {found} that three views confirm, needed {100 * _MIN_USABLE:.0f}% (poses that drift, "
+                "as of odometry, or images that are blurred or show no texture?)"
+            )
+        if len(self._usable) < count:
+            self.notes += (f"{self.name}: {found} that three views confirm",)
         return [(i, j) for i, partners in self._partners.items() for j in partners]
 
     def _points_of(self, first: int) -> dict[int, npt.NDArray[np.float64]]:

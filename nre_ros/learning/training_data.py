@@ -17,8 +17,8 @@ from nre_ros.learning.pair_sources import TrainingPairs
 
 HELD_OUT_SEEDS = 1_000_000
 """The seed of the held-out pairs is that of the training plus this number: other rooms, other views."""
-_FOLDER = "folder"
-"""Key of a folder in ``OpenedPairs.about``: a folder that was moved is the same data."""
+_PLACES = ("folder", "images_folder", "depth", "bag")
+"""Keys of folders and files in ``OpenedPairs.about``: data that was moved is the same data."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class TrainingData:
         """
         shares = [source.share for source in self.sources]
         pairs = TrainingPairs([source.opened.pairs for source in self.sources], shares, self.augmentation, seed)
-        abouts = [{key: value for key, value in entry.items() if key != _FOLDER} for entry in self.describe()]
+        abouts = [{key: value for key, value in entry.items() if key not in _PLACES} for entry in self.describe()]
         settings = repr((replace(self.options, images=None), self.augmentation))
         digest = hashlib.sha256(json.dumps([abouts, settings], sort_keys=True).encode()).hexdigest()
         kinds = ", ".join(str(about.get("importer", "recording")) for about in abouts)
