@@ -23,6 +23,7 @@ import numpy as np
 from mutations import FIELDS, NUMBERS, mutate
 
 from nre_ros.errors import NreError
+from nre_ros.evaluation.datasets.mat_files import MatReader
 from nre_ros.geometry import Camera
 
 Change = str | Callable[[bytes, random.Random], bytes]
@@ -359,10 +360,16 @@ def _inloc() -> dict[str, str | bytes]:
     }
 
 
+@cache
+def _mat_reader() -> MatReader:
+    return MatReader()
+
+
 def _read_inloc(folder: Path) -> None:
     from nre_ros.evaluation.datasets.inloc import Inloc, InlocSource
 
     source = InlocSource(folder)
+    source._mat_files = _mat_reader()  # a worker takes a second to start
     for name in source.names():
         with suppress(NreError):
             source.alignment(name)

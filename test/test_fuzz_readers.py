@@ -44,6 +44,8 @@ def test_damaged_files_are_read_or_refused_in_one_line(name, tmp_path):
         ("seven_scenes", 2242),  # numbers of sequences that are too long for a file's name
         ("seven_scenes", 2351),  # or for Python
         ("map", 2768),  # SQLite quotes a statement of several lines
+        ("inloc", 2696),  # types in a MATLAB file that scipy does not know end its process
+        ("inloc", 7635),
     ],
 )
 def test_files_that_once_showed_a_fault_are_read_or_refused(name, number, tmp_path):

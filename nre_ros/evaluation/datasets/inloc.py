@@ -19,6 +19,7 @@ import numpy as np
 
 from nre_ros.errors import EvaluationError, ImportSourceError, PoseError
 from nre_ros.evaluation.datasets.dataset import PublishedMethod, Scene, SubmittedDataset
+from nre_ros.evaluation.datasets.mat_files import MatReader
 from nre_ros.evaluation.inputs import DatasetImage, DatasetInput
 from nre_ros.geometry import Camera, check_camera, invert
 from nre_ros.keyframes.building.builder import KeyframeBuilder
@@ -56,6 +57,7 @@ class InlocSource(MapSource):
         self._names = sorted(str(file.relative_to(self.root)) for file in files)
         if not self._names:
             raise ImportSourceError(f"{root} contains no database/cutouts/FLOOR/SCAN/*.jpg")
+        self._mat_files = MatReader()
 
     def names(self) -> list[str]:
         return list(self._names)
@@ -95,13 +97,7 @@ class InlocSource(MapSource):
 
     def _scan(self, name: str) -> np.ndarray:
         """XYZcut ``[H, W, 3]`` float64, NaN where nothing was measured."""
-        from scipy.io import loadmat
-
-        path = self.root / f"{name}.mat"
-        try:
-            return np.asarray(loadmat(path, variable_names=["XYZcut"])["XYZcut"], dtype=np.float64)
-        except Exception as error:  # scipy raises anything for a damaged file
-            raise ImportSourceError(f"{path} contains no XYZcut: {' '.join(str(error).split())}") from error
+        return self._mat_files.read(self.root / f"{name}.mat", "XYZcut")
 
 
 def camera_of_points(points: np.ndarray) -> tuple[Camera, np.ndarray]:
