@@ -160,6 +160,36 @@ def test_retrieve_bounds_the_keyframes(room, map_file):
     assert len(result.keyframes) == 2 and result.points_considered == 600
 
 
+def test_a_search_that_was_cut_goes_on_in_more_keyframes(room, map_file):
+    image, truth = room.view(*QUERIES[0])
+    with Localizer(map_file, "cpu", retrieve=1, config=EstimatorConfig(n_iter_p3p=1)) as localizer:
+        found = localizer.localize(image, CAMERA)
+    with Localizer(map_file, "cpu", retrieve=1) as localizer:
+        first = localizer.localize(image, CAMERA)
+    assert len(first.keyframes) == 1 and not first.search_cut
+    assert len(found.keyframes) > 1 and found.keyframes[0] == first.keyframes[0]
+    assert found.search_cut and found.to_json()["search_cut"] is True
+    assert pose_error(found.T_map_cam, truth)[0] < 0.03
+
+
+def test_the_pose_of_a_search_that_was_cut_is_scored_in_the_next_one(room, map_file, monkeypatch):
+    image, _ = room.view(*QUERIES[0])
+    with Localizer(map_file, "cpu", retrieve=1, config=EstimatorConfig(n_iter_p3p=1)) as localizer:
+        localize, calls = localizer.estimator.localize, []
+
+        def recorded(*arguments, **options):
+            found = localize(*arguments, **options)
+            calls.append((arguments, found))
+            return found
+
+        monkeypatch.setattr(localizer.estimator, "localize", recorded)
+        found = localizer.estimate(image, CAMERA)
+    (_, first), (arguments, second) = calls
+    assert first.T_cam_map is None and "too few" in first.reason
+    assert arguments[4] is first.stages["P3P"][0]
+    assert found.milliseconds["maps"] == first.milliseconds["maps"] + second.milliseconds["maps"]
+
+
 @pytest.mark.parametrize(
     "image, named",
     [

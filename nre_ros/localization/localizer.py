@@ -14,6 +14,7 @@ Usable without ROS::
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -247,9 +248,9 @@ class Localizer:
             keyframes = stack_keyframes(found, self.device)
         before = {"features": (extracted - started) * 1e3, "retrieval": (perf_counter() - extracted) * 1e3}
         T_cam_map = None if prior is None else torch.as_tensor(invert(prior.T_map_cam), device=self.device)
-        estimate = self.estimator.localize(features, keyframes, camera, self.seed, T_cam_map)
+        estimate = self.estimator.localize(features, keyframes, camera, self.seed, T_cam_map, stop_if_cut=True)
         if estimate.search_cut:
-            estimate = self._search_further(estimate, features, camera, count, prior, T_cam_map)
+            estimate = self._search_further(estimate, features, camera, count, prior)
         return replace(estimate, milliseconds=_sums(before, estimate.milliseconds))
 
     def _retrieved(self, features: ImageFeatures, count: int, prior: PosePrior | None) -> list[int]:
@@ -258,36 +259,27 @@ class Localizer:
         return self.retriever.query(descriptor, count, prior, features.coarse, temperature)[0]
 
     def _search_further(
-        self,
-        first: Estimate,
-        features: ImageFeatures,
-        camera: Camera,
-        count: int,
-        prior: PosePrior | None,
-        T_cam_map: torch.Tensor | None,
+        self, first: Estimate, features: ImageFeatures, camera: Camera, count: int, prior: PosePrior | None
     ) -> Estimate:
-        """Searches again where the search was cut: more thoroughly, and in more keyframes.
+        """Continues a search that was cut, in more keyframes.
 
         These are the next ones in the order of retrieval, and the neighbours of the keyframe that agrees best with the
         pose found. That pose is scored among the others, so that it is lost only to a better one.
         """
         started = perf_counter()
         assert first.keyframes is not None
+        T_cam_map, _ = first.stages.get("P3P", (None, math.nan))
         with self.store.snapshot():
             ids = [*first.keyframes.ids, *self._retrieved(features, count + _FURTHER, prior)]
-            if first.T_cam_map is not None:
+            if T_cam_map is not None:
                 scores = first.keyframe_scores()
                 best = self.store.get(first.keyframes.ids[scores.index(max(scores))])
-                nearby = PosePrior(best.T_map_cam, np.zeros((6, 6)))
-                ids += self._retrieved(features, 1 + _NEIGHBOURS, nearby)
+                ids += self._retrieved(features, 1 + _NEIGHBOURS, PosePrior(best.T_map_cam, np.zeros((6, 6))))
             found = self.store.load_readable(list(dict.fromkeys(ids)))
             keyframes = stack_keyframes(found, self.device)
         before = {"retrieval": (perf_counter() - started) * 1e3}
-        start = T_cam_map if first.T_cam_map is None else first.T_cam_map
-        second = self.estimator.localize(features, keyframes, camera, self.seed, start, thorough=True)
-        milliseconds = _sums(first.milliseconds, before, second.milliseconds)
-        worse = max(second.keyframe_scores(), default=0.0) < max(first.keyframe_scores(), default=0.0)
-        return replace(first if worse else second, milliseconds=milliseconds)
+        second = self.estimator.localize(features, keyframes, camera, self.seed + 1, T_cam_map)
+        return replace(second, milliseconds=_sums(first.milliseconds, before, second.milliseconds))
 
     # --- life -----------------------------------------------------------------------------------------
 

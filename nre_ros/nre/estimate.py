@@ -71,7 +71,7 @@ class Estimate:
         return 0 if self.losses is None else int((self.losses < INLIER_LOSS).sum())
 
     def keyframe_scores(self) -> list[float]:
-        """Returns the inliers beyond the expected false matches in each keyframe, 0 where there is no pose."""
+        """Returns the inliers beyond the expected false matches in each keyframe, 0 where there are no losses."""
         if self.keyframes is None or self.losses is None or self.false_match_rate is None:
             return [0.0] * (0 if self.keyframes is None else len(self.keyframes.counts))
         return keyframe_scores(self.losses, self.false_match_rate, self.keyframes.counts)

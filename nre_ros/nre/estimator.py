@@ -35,9 +35,6 @@ from nre_ros.nre.problem import MIN_POINTS, PoseProblem, input_fault
 from nre_ros.nre.scene_origin import about_origin, in_map, move_camera_origin, scene_origin
 from nre_ros.nre.uncertainty import pose_covariance
 
-THOROUGH_TRIPLETS, THOROUGH_STARTS = 2, 5
-"""A thorough search draws so many times the triplets, and refines so many poses."""
-
 
 class NREEstimator:
     """Estimates poses from the features of one backbone.
@@ -70,7 +67,7 @@ class NREEstimator:
         seed: int = 0,
         prior: torch.Tensor | None = None,
         use_re: bool | None = None,
-        thorough: bool = False,
+        stop_if_cut: bool = False,
     ) -> Estimate:
         """Estimates the pose of the camera that took an image.
 
@@ -81,8 +78,7 @@ class NREEstimator:
             seed: Of the consensus.
             prior: ``[4, 4]`` pose ``T_cam_map`` that is scored beside the poses of the consensus.
             use_re: The plain reprojection error instead of the NRE; None: as configured.
-            thorough: For an image whose search was cut: draw ``THOROUGH_TRIPLETS`` times as many triplets, and refine
-                at least ``THOROUGH_STARTS`` poses.
+            stop_if_cut: Whether to return after the consensus if its search was cut, with its pose in ``stages`` alone.
 
         Returns:
             The estimate. Input that cannot be used (too few points, shapes that do not fit, values that are not finite)
@@ -90,9 +86,9 @@ class NREEstimator:
         """
         origin = scene_origin(keyframes.points)
         if origin is None:
-            return self._localize(query, keyframes, camera, seed, prior, use_re, thorough)
+            return self._localize(query, keyframes, camera, seed, prior, use_re, stop_if_cut)
         prior = None if prior is None else move_camera_origin(prior, origin)
-        estimate = self._localize(query, about_origin(keyframes, origin), camera, seed, prior, use_re, thorough)
+        estimate = self._localize(query, about_origin(keyframes, origin), camera, seed, prior, use_re, stop_if_cut)
         return in_map(estimate, keyframes, origin)
 
     def _localize(
@@ -103,7 +99,7 @@ class NREEstimator:
         seed: int,
         prior: torch.Tensor | None,
         use_re: bool | None,
-        thorough: bool,
+        stop_if_cut: bool,
     ) -> Estimate:
         """Does what ``localize`` describes, in a frame whose origin is near the scene."""
         watch = Stopwatch(query.coarse.data.device)
@@ -114,7 +110,7 @@ class NREEstimator:
         maps = self.maps(query, keyframes, self.config.use_re if use_re is None else use_re)
         problem = PoseProblem(keyframes.points, maps, camera)
         watch.lap("maps")
-        hypotheses = self._consensus(problem, keyframes.counts, seed, prior, thorough)
+        hypotheses = self._consensus(problem, keyframes.counts, seed, prior)
         partial = replace(partial, search_cut=hypotheses.search_cut)
         watch.lap("consensus")
         failure = self._failure(hypotheses, problem)
@@ -122,6 +118,10 @@ class NREEstimator:
             return replace(partial, reason=failure)
         stages = {"P3P": (hypotheses.T[0], float(hypotheses.cost[0]))}
         partial = replace(partial, stages=stages)
+        if stop_if_cut and hypotheses.search_cut:
+            losses = problem.relative_losses(hypotheses.T[0])[2]
+            reason = f"{self.config.n_iter_p3p} triplets are too few for a pose with so few inliers"
+            return replace(partial, reason=reason, losses=losses, false_match_rate=false_match_rates(maps))
         fine = FineStage(problem, query, keyframes, self.backbone, self.config)
         refined: RefinedPose | None
         if self.config.skip_gnc:
@@ -162,13 +162,11 @@ class NREEstimator:
         return reprojection_error_maps(maps) if use_re else maps
 
     def _consensus(
-        self, problem: PoseProblem, counts: Sequence[int], seed: int, prior: torch.Tensor | None, thorough: bool
+        self, problem: PoseProblem, counts: Sequence[int], seed: int, prior: torch.Tensor | None
     ) -> Hypotheses:
         generator = torch.Generator(device="cpu").manual_seed(seed)
-        triplets, starts = self.config.n_iter_p3p, self.config.starts
-        if thorough:
-            triplets, starts = THOROUGH_TRIPLETS * triplets, max(THOROUGH_STARTS, starts)
-        return p3p_consensus(problem, generator, triplets, self.config.top_n_p3p, starts, prior, counts)
+        config = self.config
+        return p3p_consensus(problem, generator, config.n_iter_p3p, config.top_n_p3p, config.starts, prior, counts)
 
     def _failure(self, hypotheses: Hypotheses, problem: PoseProblem) -> str:
         """Why the consensus found no pose; empty where it found one."""
