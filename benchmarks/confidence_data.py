@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from time import perf_counter
 
 import numpy as np
@@ -14,6 +14,7 @@ from confidence_queries import Trials
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
+from nre_ros.evaluation.inputs import evenly_spaced
 from nre_ros.geometry import invert, pose_error
 from nre_ros.localization.confidence import POSITION_BOUND, ROTATION_BOUND, VERSION
 from nre_ros.localization.evidence import NUMBERS, gather
@@ -66,12 +67,19 @@ def joined(parts: list[Rows]) -> Rows:
 
 
 def collect(options: Options, part: str, name: str, trials: Trials) -> Rows:
-    """Returns the rows of a set; they are computed if the benchmark's folder does not contain them."""
-    path = options.folder / f"evidence{VERSION}_{part}_{re.sub('[^a-z0-9]+', '_', name)}.npz"
+    """Returns the rows of a set; they are computed if the benchmark's folder does not contain them.
+
+    ``options.queries`` bounds the sets of other places alone: the variants of a hard query belong together.
+    """
+    count = 0 if trials.mixed else options.queries
+    of_set = f"{name}_{count}" if count else name
+    path = options.folder / f"evidence{VERSION}_{part}_{re.sub('[^a-z0-9]+', '_', of_set)}.npz"
+    options = replace(options, queries=0)
     if not path.exists():
         rows = []
         with Localizer(trials.map_path(options), options.device, options.seed) as localizer:
-            for trial in tqdm(trials.queries(options), desc=f"{name} ({part})", unit="query", mininterval=5.0):
+            queries = evenly_spaced(list(trials.queries(options)), count) if count else trials.queries(options)
+            for trial in tqdm(queries, desc=f"{name} ({part})", unit="query", mininterval=5.0):
                 rows.append(_row(localizer, trial))
         arrays = {field.name: np.array([row[field.name] for row in rows]) for field in fields(Rows)}
         np.savez(path, **arrays)
