@@ -52,3 +52,12 @@ class WeightsError(NreError):
 
 class TrainingError(NreError):
     """Features cannot be trained: the input is unusable, losses are not finite, or a checkpoint does not fit."""
+
+
+def one_line(error: BaseException) -> str:
+    """Returns the message of an error on one line.
+
+    Args:
+        error: The error, for example of a library that writes several lines.
+    """
+    return " ".join(str(error).split())

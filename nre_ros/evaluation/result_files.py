@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nre_ros.errors import EvaluationError
+from nre_ros.errors import EvaluationError, one_line
 from nre_ros.evaluation.metrics.query_results import Interning, QueryResults, pose_matrices, pose_numbers
 from nre_ros.messages.stamps import seconds_text
 
@@ -123,7 +123,7 @@ def read_csv(path: Path, wrong_beyond: tuple[float, float]) -> QueryResults:
     except OSError as error:
         raise EvaluationError(f"{path}: cannot be read ({error.strerror})") from error
     except (KeyError, ValueError, TypeError, IndexError, OverflowError, StopIteration, csv.Error) as error:
-        raise EvaluationError(f"{path}: not a table of evaluation results: {' '.join(str(error).split())}") from error
+        raise EvaluationError(f"{path}: not a table of evaluation results: {one_line(error)}") from error
 
 
 def _results_from_rows(rows: Iterator[list[str]], wrong_beyond: tuple[float, float]) -> QueryResults:

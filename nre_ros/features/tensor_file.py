@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nre_ros.errors import WeightsError
+from nre_ros.errors import WeightsError, one_line
 from nre_ros.features.weights import write_atomically
 
 _METADATA = "__metadata__"
@@ -125,7 +125,7 @@ def _header(text: bytes, name: str) -> dict[str, Any]:
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else one_line(error)
         raise WeightsError(f"{name} is no safetensors file: its header cannot be read ({reason})") from None
     if not isinstance(header, dict):
         raise WeightsError(f"{name} is no safetensors file: its header is a {type(header).__name__}")

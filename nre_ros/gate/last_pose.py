@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nre_ros.errors import NreError, PoseError
+from nre_ros.errors import NreError, PoseError, one_line
 from nre_ros.geometry import pose_matrix, position_quaternion
 
 
@@ -91,7 +91,7 @@ class LastPose:
         except OSError as error:
             raise LastPoseError(f"the last pose cannot be read from {path}: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, PoseError) as error:
-            raise LastPoseError(f"{path} holds no pose: {' '.join(str(error).split())}") from error
+            raise LastPoseError(f"{path} holds no pose: {one_line(error)}") from error
         if covariance.shape != (6, 6) or not np.isfinite(covariance).all() or not _are(names, (str, str, int)):
             raise LastPoseError(f"{path} holds no pose: its covariance, frames or stamp are invalid")
         return cls(T_map_cam, covariance, *names)

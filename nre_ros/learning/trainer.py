@@ -30,7 +30,7 @@ import cv2
 import numpy as np
 import torch
 
-from nre_ros.errors import NreError, TrainingError
+from nre_ros.errors import NreError, TrainingError, one_line
 from nre_ros.features.weights import write_atomically
 from nre_ros.learning.objectives import Objective, pair_generator
 from nre_ros.learning.pair_sources import TrainingPairs
@@ -298,7 +298,7 @@ class Trainer:
                 raise
             if not (self._stop.is_set() and self._whole):  # else a signal to all processes ended the worker first
                 raise TrainingError(
-                    f"step {self.step}: a process that makes pairs has ended: {' '.join(str(error).split())} (out of "
+                    f"step {self.step}: a process that makes pairs has ended: {one_line(error)} (out of "
                     "memory? try fewer workers)"
                 ) from error
         finally:
@@ -429,7 +429,7 @@ class Trainer:
             self._optimizer.load_state_dict(content["optimizer"])
             self._scaler.load_state_dict(content["scaler"])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise TrainingError(f"checkpoint {self._path} is damaged: {' '.join(str(error).split())[:200]}") from error
+            raise TrainingError(f"checkpoint {self._path} is damaged: {one_line(error)[:200]}") from error
         self._check_weights()
         self.step = self._saved_step = step
         self._validated_step = validated

@@ -14,7 +14,7 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import ReaderError
 from rosbags.typesys import Stores, get_typestore
 
-from nre_ros.errors import ImportSourceError, NreError
+from nre_ros.errors import ImportSourceError, NreError, one_line
 from nre_ros.untrusted_sqlite import SCHEMA_QUERY, UNTRUSTED_FILE_PRAGMAS, active_schema_entry
 
 IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -106,7 +106,7 @@ class BagReader(AnyReader):
             raise TypeError("its metadata has topics or types that are no names")
 
     def _error(self, what: str, error: Exception) -> NreError:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         return error if isinstance(error, NreError) else ImportSourceError(f"bag {self._name} {what}: {reason}")
 
 

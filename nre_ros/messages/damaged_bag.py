@@ -18,7 +18,7 @@ from typing import BinaryIO
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 
-from nre_ros.errors import ImportSourceError
+from nre_ros.errors import ImportSourceError, one_line
 from nre_ros.messages.bag import open_reader, storage_files
 
 _MCAP_MAGIC = b"\x89MCAP0\r\n"
@@ -98,7 +98,7 @@ def readable_messages(
 def _reason(error: Exception, path: Path | None = None) -> str:
     """What the reader of bags said in the first place; of its own errors, without the name of the bag."""
     cause = error.__cause__ or error
-    text = " ".join(str(cause).split()) or type(cause).__name__
+    text = one_line(cause) or type(cause).__name__
     return text.removeprefix(f"bag {path} ")
 
 

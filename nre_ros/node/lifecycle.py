@@ -17,11 +17,11 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
-from nre_ros.errors import NreError
+from nre_ros.errors import NreError, one_line
 from nre_ros.gate.gate import Gate
 from nre_ros.node.active import ActiveNode
 from nre_ros.node.engine import Engine
-from nre_ros.node.logs import internal_error, log_exception, one_line
+from nre_ros.node.logs import internal_error, log_exception
 from nre_ros.node.parameters import ParameterError, declare, gate_settings, value_of
 from nre_ros.node.publishers import PosePublishers
 from nre_ros.node.services import Services

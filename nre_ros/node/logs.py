@@ -11,6 +11,8 @@ import traceback
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.node import Node
 
+from nre_ros.errors import one_line
+
 PERIOD_SECONDS = 5.0
 """The same warning is logged once in this time."""
 
@@ -37,15 +39,6 @@ class ThrottledLogger:
         if kind not in self._logged:
             self._logged[kind] = now
             self._logger.warning(text)
-
-
-def one_line(error: BaseException) -> str:
-    """Returns the message of an error on one line.
-
-    Args:
-        error: The error.
-    """
-    return " ".join(str(error).split())
 
 
 def internal_error(error: Exception) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from nre_ros.errors import NreError
+from nre_ros.errors import NreError, one_line
 
 
 class ParameterFileError(NreError):
@@ -77,9 +77,9 @@ def read_parameter_file(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
     except FileNotFoundError:
         raise ParameterFileError(f"parameter file {path} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ParameterFileError(f"parameter file {path} cannot be read: {_one_line(error)}") from None
+        raise ParameterFileError(f"parameter file {path} cannot be read: {one_line(error)}") from None
     except yaml.YAMLError as error:
-        raise ParameterFileError(f"parameter file {path} is no YAML: {_one_line(error)}") from None
+        raise ParameterFileError(f"parameter file {path} is no YAML: {one_line(error)}") from None
     sections = list(_sections(content, ""))
     if content is not None and not sections:  # None: a file of comments
         raise ParameterFileError(f"parameter file {path} has no ros__parameters: write /**: {{ros__parameters: ...}}")
@@ -141,7 +141,3 @@ def _flat(parameters: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
-from nre_ros.errors import ImageError
+from nre_ros.errors import ImageError, one_line
 from nre_ros.geometry import pose_matrix, position_quaternion
 
 NAMES = ("cv_bridge", "sensor_msgs_py.point_cloud2", "tf_transformations")
@@ -165,7 +165,7 @@ class RosLibraries:
         try:
             return np.ascontiguousarray(self._bridge.imgmsg_to_cv2(message, desired_encoding="bgr8"))
         except Exception as error:  # CvBridgeError, and whatever a compiled module raises on foreign bytes
-            words = " ".join(str(error).split())
+            words = one_line(error)
             raise ImageError(f"image encoding {message.encoding!r} cannot be decoded by cv_bridge: {words}") from None
 
     def point_cloud(self, header: Header, columns: dict[str, npt.NDArray]) -> PointCloud2:

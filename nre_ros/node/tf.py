@@ -25,6 +25,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.time import Time
 from tf2_msgs.msg import TFMessage
 
+from nre_ros.errors import one_line
 from nre_ros.geometry import covariance_of_frame
 from nre_ros.messages.frame_ids import frame_name
 from nre_ros.messages.transform_buffer import (
@@ -41,7 +42,7 @@ from nre_ros.node.conversions import (
     translation_rotation,
 )
 from nre_ros.node.interfaces import RosInterfaces
-from nre_ros.node.logs import ThrottledLogger, one_line
+from nre_ros.node.logs import ThrottledLogger
 from nre_ros.node.parameters import value_of
 
 __all__ = [

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from nre_ros.errors import NreError
+from nre_ros.errors import NreError, one_line
 from nre_ros.nre.gnc import sigma_schedule
 
 _RENAMED = {"p3p_sigma_max": "coarse_sigma_max", "p3p_sigma_min": "coarse_sigma_min"}
@@ -82,7 +82,7 @@ def load_config(path: Path | str) -> EstimatorConfig:
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise NreError(f"configuration {path} cannot be read: {' '.join(str(error).split())}") from error
+        raise NreError(f"configuration {path} cannot be read: {one_line(error)}") from error
     if not isinstance(values, dict):
         raise NreError(f"configuration {path}: it is no list of settings")
     known = {field.name for field in fields(EstimatorConfig)}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from nre_ros.errors import CameraError, EvaluationError, ImportSourceError, NreError, PoseError
+from nre_ros.errors import CameraError, EvaluationError, ImportSourceError, NreError, PoseError, one_line
 from nre_ros.evaluation.datasets.dataset import Scene, TrajectoryDataset
 from nre_ros.evaluation.inputs import DatasetInput
 from nre_ros.geometry import EQUIDISTANT, RADIAL_TANGENTIAL, Camera, check_camera, fitting_coefficients
@@ -117,7 +117,7 @@ def _read_sensor(path: Path) -> tuple[Camera, np.ndarray]:
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, NreError):
             raise
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ImportSourceError(f"{path} is not a sensor.yaml of the ASL layout: {reason}") from error
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nre_ros.errors import ImportSourceError
+from nre_ros.errors import ImportSourceError, one_line
 
 
 class MatReader:
@@ -64,4 +64,4 @@ def _load(path: str, variable: str) -> npt.NDArray[np.float64] | str:
     try:
         return np.asarray(loadmat(path, variable_names=[variable])[variable], dtype=np.float64)
     except Exception as error:  # scipy raises anything for a damaged file
-        return " ".join(str(error).split())
+        return one_line(error)

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from nre_ros.errors import MapError, MapFormatError
+from nre_ros.errors import MapError, MapFormatError, one_line
 from nre_ros.keyframes.storage.blobs import row_checksum
 from nre_ros.keyframes.storage.map_file import close_writer, map_errors, open_map_file
 from nre_ros.keyframes.storage.schema import schema_version
@@ -81,7 +81,7 @@ class MapDatabase:
         try:
             yield
         except (ValueError, TypeError, OverflowError, struct.error) as error:
-            raise MapFormatError(f"map {self.path} is damaged: {' '.join(str(error).split())}") from error
+            raise MapFormatError(f"map {self.path} is damaged: {one_line(error)}") from error
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from nre_ros.errors import MapError, MapFormatError
+from nre_ros.errors import MapError, MapFormatError, one_line
 from nre_ros.keyframes.storage.schema import APPLICATION_ID, check_schema, create_schema, upgrade_schema
 from nre_ros.untrusted_sqlite import UNTRUSTED_FILE_PRAGMAS
 
@@ -51,7 +51,7 @@ def map_errors(path: Path) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise MapFormatError(f"map {path} is damaged: a text that is not UTF-8") from error
     except sqlite3.Error as error:
-        raise MapFormatError(f"map {path} is damaged: {' '.join(str(error).split())}") from error
+        raise MapFormatError(f"map {path} is damaged: {one_line(error)}") from error
 
 
 def create_map_file(path: Path, metadata_rows: list[tuple[Any, ...]]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from rosbags.highlevel import AnyReader
 
-from nre_ros.errors import ImageError
+from nre_ros.errors import ImageError, one_line
 from nre_ros.keyframes.importers.bag.topics import choose_image_topic
 from nre_ros.messages.damaged_bag import open_readable, readable_messages
 from nre_ros.messages.images import image_array
@@ -99,5 +99,5 @@ def message_at(reader: AnyReader, lock: Lock, topic: str, log_time: int, stamp: 
             if stamp_in_recording(message, recorded) == stamp:
                 return message
     except Exception as error:  # whatever the reader makes of damaged bytes
-        raise ImageError(f"message cannot be read: {' '.join(str(error).split())[:200]}") from error
+        raise ImageError(f"message cannot be read: {one_line(error)[:200]}") from error
     raise ImageError("message cannot be found again in the bag")
