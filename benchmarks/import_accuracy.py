@@ -101,7 +101,7 @@ def _posed(
     errors = []
     with Localizer(path, options.device, options.seed) as localizer:
         for name in evenly_spaced(queries.names(), options.queries):
-            T_true, camera = queries.where(name)
+            (_, T_true), camera = queries.pose(name), queries.camera(name)
             result = localizer.localize(queries.image(name), camera)
             if not result.success:
                 table.rows.append((name, None, None, result.confidence))

@@ -170,7 +170,7 @@ def _posed(
 
     def queries():
         for name in evenly_spaced(queries_source.names(), options.queries):
-            T_map_cam, camera = queries_source.where(name)
+            (_, T_map_cam), camera = queries_source.pose(name), queries_source.camera(name)
             yield Query(name, queries_source.image(name), camera, T_map_cam)
 
     def lift(name, keypoints):

@@ -106,6 +106,17 @@ def test_errors_of_queries_without_a_pose_are_infinite(monkeypatch):
     assert ablation._mean([1.0, np.inf]) == "no pose"
 
 
+@pytest.mark.parametrize("name", ["fountain", "gallery"])
+def test_queries_of_posed_images_come_with_their_poses_and_cameras(name, monkeypatch, shared, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    common, scenes = import_module("common"), import_module("scenes")
+    (tmp_path / f"{name}.db").touch()  # no map is needed
+    scene = getattr(scenes, name)(common.Options(shared, tmp_path))
+    query = next(scene.queries())
+    assert query.image.shape[:2] == (query.camera.height, query.camera.width)
+    assert pose_fault("pose", query.T_map_cam) == ""
+
+
 def test_designs_of_the_ablation_differ_from_the_default_in_one_thing(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     ablation = importlib.import_module("training_ablation")
