@@ -11,6 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from nre_ros.pose_faults import pose_fault
+
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
@@ -109,7 +111,7 @@ def test_errors_of_queries_without_a_pose_are_infinite(monkeypatch):
 @pytest.mark.parametrize("name", ["fountain", "gallery"])
 def test_queries_of_posed_images_come_with_their_poses_and_cameras(name, monkeypatch, shared, tmp_path):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    common, scenes = import_module("common"), import_module("scenes")
+    common, scenes = (importlib.import_module(module) for module in ("common", "scenes"))
     (tmp_path / f"{name}.db").touch()  # no map is needed
     scene = getattr(scenes, name)(common.Options(shared, tmp_path))
     query = next(scene.queries())
