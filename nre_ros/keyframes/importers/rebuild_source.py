@@ -168,7 +168,8 @@ class RebuildSource(MapSource):
 
     def describe(self) -> dict[str, Any]:
         """Returns what the keyframes depend on; see ``MapSource``."""
-        return {"importer": "map rebuild", **provenance(self._store)}
+        # poses may be corrected in the same file, between two runs that continue each other
+        return {"importer": "map rebuild", "keyframes": self._store.content_hash(), **provenance(self._store)}
 
     def close(self) -> None:
         """Closes the images; see ``MapSource``."""
