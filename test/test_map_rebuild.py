@@ -199,6 +199,12 @@ def test_names_that_lead_out_of_the_folder_are_refused(scene):
             FolderImages(scene / "images").image(name)
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "nul\0.png", "."])
+def test_names_that_no_file_can_have_are_refused(scene, name):
+    with pytest.raises(ImageError, match="cannot be read"):
+        FolderImages(scene / "images").image(name)
+
+
 @pytest.mark.parametrize(
     "source, expected",
     [
