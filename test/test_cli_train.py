@@ -20,6 +20,7 @@ import torch
 from skimage import data
 
 from nre_ros.cli import main
+from nre_ros.errors import TrainingError
 from nre_ros.features.coarse_head import CoarseHead
 from nre_ros.features.fine_head import FineHead
 from nre_ros.features.xfeat import installed_network_hash
@@ -309,12 +310,12 @@ def test_a_full_disk_is_one_line_and_leaves_the_earlier_files(module, train, who
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_table_that_cannot_be_written_is_an_error(tmp_path):
-    table = LossTable(tmp_path / "losses.csv")
-    table._file = open("/dev/full", "w")
-    with pytest.raises(Exception, match=r"losses.csv cannot be written: No space left"):
-        table.add(StepReport(1, 2, {"total": 1.0}, 1e-3, 0.1, True))
-    with pytest.raises(OSError):
-        table.close()
+    with pytest.raises(TrainingError, match=r"losses.csv cannot be written: No space left"):
+        with LossTable(tmp_path / "losses.csv") as table:
+            table._file.close()
+            table._file = open("/dev/full", "w")
+            with pytest.raises(TrainingError, match=r"losses.csv cannot be written: No space left"):
+                table.add(StepReport(1, 2, {"total": 1.0}, 1e-3, 0.1, True))
 
 
 @pytest.mark.parametrize(

@@ -189,9 +189,19 @@ def test_a_head_that_cannot_be_used_is_reported_before_anything_is_rendered(tmp_
     assert "absent.safetensors" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+def test_an_output_folder_that_cannot_be_made_is_one_line(evaluated, head, tmp_path, capsys):
+    folder, _ = evaluated
+    queries = folder / f"rooms/room_7_{KEYFRAMES}_{QUERIES}/queries"
+    (tmp_path / "file").touch()
+    command = f"train evaluate {head} -o {tmp_path}/file --map {folder}/packaged/room_7.db --images {queries}/images"
+    command += f" --list {queries}/list.txt --camera {queries}/cameras.txt --ground-truth {queries}/poses.txt"
+    assert main(command.split()) == 2
+    assert f"nre_ros: folder {tmp_path}/file/packaged cannot be made: Not a directory\n" in capsys.readouterr().err
+
+
 def test_rooms_without_views_are_refused():
     for arguments in (([],), ([1], 3), ([1], 8, 0)):
-        with pytest.raises(EvaluationError, match="rendered rooms"):
+        with pytest.raises(EvaluationError, match="rendered rooms: .*at least 1 room, 4 keyframes"):
             RenderedRooms(*arguments)
     assert fine_heads.PACKAGED == "packaged"
 

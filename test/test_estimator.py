@@ -214,6 +214,12 @@ def test_query_features_that_are_not_finite_are_named(room, stack, queries, wher
     assert estimate.T_cam_map is None and "query features are not finite" in estimate.reason
 
 
+def test_a_prior_that_is_not_finite_is_named(room, stack, queries):
+    prior = spoilt(torch.eye(4, dtype=torch.float64), float("nan"))
+    estimate = NREEstimator(room.backbone).localize(queries[0][0], stack, CAMERA, prior=prior)
+    assert estimate.T_cam_map is None and estimate.reason == "the prior pose is not finite"
+
+
 @pytest.mark.parametrize("where", ["points", "coarse", "fine", "background"])
 def test_keyframes_that_are_not_finite_are_named(room, stack, queries, where):
     broken = replace(stack, **{where: spoilt(getattr(stack, where), float("nan"))})

@@ -24,7 +24,7 @@ from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.localizer import Localizer
 from nre_ros.localization.result import LocalizationResult
-from nre_ros.nre import EstimatorConfig
+from nre_ros.nre import EstimatorConfig, NREEstimator
 from nre_ros.pictures.debug import draw_debug
 from nre_ros.pictures.point_colours import point_colours
 
@@ -82,7 +82,7 @@ def test_a_prior_goes_to_retrieval_and_to_the_estimator(room, localizer, monkeyp
     seen = {}
     query, localize = localizer.retriever.query, localizer.estimator.localize
     monkeypatch.setattr(localizer.retriever, "query", lambda *a: seen.update(prior=a[2]) or query(*a))
-    monkeypatch.setattr(localizer.estimator, "localize", lambda *a: seen.update(start=a[4]) or localize(*a))
+    monkeypatch.setattr(localizer.estimator, "localize", lambda *a, **b: seen.update(start=a[4]) or localize(*a, **b))
     prior = PosePrior(truth, np.eye(6))
     localizer.localize(image, CAMERA, prior)
     assert seen["prior"] is prior
@@ -126,6 +126,66 @@ def test_keyframes_added_by_others_are_used_by_the_next_query(room, map_file, tm
         subprocess.run([sys.executable, "-c", _COPY, str(path), str(map_file), "4"], check=True, timeout=300)
         result = localizer.localize(image, CAMERA)
         assert sorted(result.keyframes) == [1, 2, 3, 4] and pose_error(result.T_map_cam, truth)[0] < 0.03
+
+
+@pytest.fixture
+def cut_searches(monkeypatch):
+    """Every first search counts as cut after its consensus; the second searches' keyframes and starts are listed."""
+    seconds = []
+
+    def localize(self, query, keyframes, camera, seed=0, prior=None, use_re=None, stop_if_cut=False):
+        if not stop_if_cut:
+            seconds.append((keyframes.ids, prior))
+            return original(self, query, keyframes, camera, seed, prior, use_re)
+        found = original(self, query, keyframes, camera, seed, prior, use_re)
+        stages = {stage: pose for stage, pose in found.stages.items() if stage == "P3P"}
+        return replace(found, T_cam_map=None, reason="cut", search_cut=True, stages=stages)
+
+    original = NREEstimator.localize
+    monkeypatch.setattr(NREEstimator, "localize", localize)
+    return seconds
+
+
+def test_a_search_that_was_cut_continues_in_all_keyframes_of_a_map_that_has_few(room, localizer, cut_searches):
+    image, truth = room.view(*QUERIES[0])
+    result = localizer.localize(image, CAMERA, retrieve=2)
+    assert pose_error(result.T_map_cam, truth)[0] < 0.03 and sorted(result.keyframes) == [1, 2, 3, 4]
+    ((ids, start),) = cut_searches
+    assert ids == result.keyframes and pose_error(np.linalg.inv(start.numpy()), truth)[0] < 0.1
+
+
+@pytest.mark.parametrize("removed", [(1,), (1, 2, 3, 4), (1, 2, 3)])
+def test_keyframes_that_are_removed_during_a_search_are_left_out_of_the_next(
+    room, tmp_path, cut_searches, monkeypatch, removed
+):
+    path = write_map(tmp_path / "shrinking.db", room.keyframes, room.backbone)
+    further = Localizer._search_further
+
+    def shrink(*args):
+        with KeyframeStore.open(path, readonly=False) as store:
+            for keyframe in removed:
+                store.remove(keyframe)
+        return further(*args)
+
+    monkeypatch.setattr(Localizer, "_search_further", shrink)
+    image, truth = room.view(*QUERIES[0])
+    with Localizer(path, "cpu") as localizer:
+        result = localizer.localize(image, CAMERA)
+    assert sorted(result.keyframes) == sorted({1, 2, 3, 4} - set(removed))
+    if not result.keyframes:
+        assert not result.success and result.reason == f"map {path} holds no keyframes"
+    else:
+        assert pose_error(result.T_map_cam, truth)[0] < 0.05
+
+
+def test_a_prior_is_scored_in_the_second_search_where_the_first_found_no_pose(
+    room, localizer, cut_searches, monkeypatch
+):
+    image, truth = room.view(*QUERIES[0])
+    monkeypatch.setattr(NREEstimator, "_failure", lambda self, hypotheses, problem: "no pose")
+    localizer.localize(image, CAMERA, PosePrior(truth, np.eye(6)))
+    ((_, start),) = cut_searches
+    np.testing.assert_allclose(start.numpy(), np.linalg.inv(truth), atol=1e-12)
 
 
 def test_json_holds_the_pose_as_position_and_quaternion(room, localizer):

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Maps that are rebuilt from their images: poses and points stay, the descriptors are those of a new build."""
 
+import shutil
 from dataclasses import replace
 
 import cv2
@@ -11,7 +12,7 @@ from bag_samples import encoded_message, write_messages
 from keyframe_samples import PlaceBackbone, pixels_of
 
 from nre_ros.cli import main
-from nre_ros.errors import ImageError, ImportSourceError
+from nre_ros.errors import ImageError, ImportSourceError, MapError
 from nre_ros.features import FineHead, load_backbone
 from nre_ros.gallery import Gallery, build_room, camera_pose
 from nre_ros.geometry import Camera
@@ -148,6 +149,33 @@ def test_an_interrupted_rebuild_continues(scene, tmp_path):
             np.testing.assert_array_equal(new.get(i).fine, whole.get(i).fine)
 
 
+def test_a_rebuild_of_a_map_that_changed_meanwhile_is_not_continued(scene, tmp_path):
+    class Interrupted(FolderImages):
+        def image(self, name):
+            if name == NAMES[1]:
+                raise KeyboardInterrupt
+            return super().image(name)
+
+    def attempt(images, **options):
+        with KeyframeStore.open(copy) as store:
+            source = RebuildSource(store, [images])
+            return build_map(source, KeyframeBuilder(PlaceBackbone()), tmp_path / "new.db", progress=False, **options)
+
+    copy = tmp_path / "old.db"
+    shutil.copy(scene / "old.db", copy)
+    with pytest.raises(KeyboardInterrupt):
+        attempt(Interrupted(scene / "images"))
+    with KeyframeStore.open(copy, readonly=False) as store:
+        moved = store.get(1).T_map_cam.copy()
+        moved[0, 3] += 1.0
+        store.update_pose(1, moved)
+    with pytest.raises(MapError, match="left from an import with other input"):
+        attempt(FolderImages(scene / "images"))
+    assert attempt(FolderImages(scene / "images"), force=True).keyframes == 3
+    with KeyframeStore.open(tmp_path / "new.db") as new:
+        np.testing.assert_array_equal(new.get(1).T_map_cam, moved)
+
+
 def test_images_of_a_bag_are_found_by_their_stamps(scene, tmp_path):
     files = [(scene / "images" / name).read_bytes() for name in NAMES]
     stamps = [1_700_000_000_000_000_000 + 10**9 * i for i in range(3)]
@@ -169,6 +197,12 @@ def test_names_that_lead_out_of_the_folder_are_refused(scene):
     for name in ("../old.db", "/etc/hostname", "a/../../old.db"):
         with pytest.raises(ImageError, match="no name of an image"):
             FolderImages(scene / "images").image(name)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "nul\0.png", "."])
+def test_names_that_no_file_can_have_are_refused(scene, name):
+    with pytest.raises(ImageError, match="cannot be read"):
+        FolderImages(scene / "images").image(name)
 
 
 @pytest.mark.parametrize(

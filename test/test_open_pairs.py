@@ -184,18 +184,21 @@ def test_wallpapers_of_debian_are_found_where_they_are_installed(tmp_path):
     )
 
 
-def test_large_photographs_are_reduced_and_unreadable_ones_named(tmp_path):
+def test_large_photographs_are_reduced_and_unreadable_and_too_small_ones_named(tmp_path):
     cv2.imwrite(str(tmp_path / "large.jpg"), np.full((300, 500, 3), 80, np.uint8))
     (tmp_path / "below").mkdir()
     cv2.imwrite(str(tmp_path / "below/small.png"), np.full((60, 50, 3), 80, np.uint8))
+    cv2.imwrite(str(tmp_path / "icon.png"), np.full((16, 16, 3), 80, np.uint8))
+    cv2.imwrite(str(tmp_path / "panorama.png"), np.full((60, 1000, 3), 80, np.uint8))  # 15 pixels high when reduced
     (tmp_path / "empty.png").touch()
     images, notes = read_photographs(folder_photographs(tmp_path), max_side=250)
     assert {name: image.shape for name, image in images.items()} == {
         "below/small.png": (60, 50, 3),
         "large.jpg": (150, 250, 3),
     }
-    assert len(notes) == 1 and "empty.png" in notes[0]
-    with pytest.raises(TrainingError, match="none of 1 photographs can be read.*empty.png"):
+    assert len(notes) == 3 and "empty.png" in notes[0]
+    assert "icon.png: image of 16x16 pixels is too small" in notes[1] and "panorama.png: image of 250x15" in notes[2]
+    with pytest.raises(TrainingError, match="none of 1 photographs can be used.*empty.png"):
         read_photographs([("empty", tmp_path / "empty.png")])
     with pytest.raises(TrainingError, match="not a folder"):
         folder_photographs(tmp_path / "none")

@@ -206,6 +206,21 @@ def test_a_recording_that_was_opened_has_a_pair_at_every_turn(recording, tmp_pat
         assert same(pickle.loads(pickle.dumps(part)).pair(0, 3), part.pair(0, 3))
 
 
+def test_an_image_that_cannot_be_read_is_left_out_and_named(recording, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(recording, folder)
+    (folder / "images/frame-000003.png").write_bytes(b"\x89PNG but no more")
+    pairs = posed_pairs(folder)
+    assert any("1 images cannot be read, the first: frame-000003.png" in note for note in pairs.notes)
+    assert pairs.image_pairs and not any(3 in pair for pair in pairs.image_pairs)
+    for index in range(8):
+        assert "frame-000003" not in pairs.pair(0, index).source
+    for file in (folder / "images").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(TrainingError, match="posed: only 0 of 8 images can be used; 8 cannot be read, the first: "):
+        posed_pairs(folder)
+
+
 # maps
 
 

@@ -122,7 +122,6 @@ def compare_on_map(
     for name, head in heads.items():
         print(f"fine head: {name}", file=sys.stderr)
         rebuilt = options.output / name / options.map_file.name
-        rebuilt.parent.mkdir(parents=True, exist_ok=True)
         _rebuild(options, rebuilt, KeyframeBuilder(backbones[name], seed=options.seed), images, topic)
         folder = options.output / name / options.map_file.stem
         done[name] = evaluate(source, replace(options, map_file=rebuilt, output=folder, fine_head=head))

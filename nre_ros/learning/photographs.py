@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nre_ros.errors import NreError, TrainingError
+from nre_ros.errors import ImageError, TrainingError
+from nre_ros.features.base import check_image
 from nre_ros.keyframes.importers.image_files import read_image
 from nre_ros.keyframes.importers.text_files import IMAGE_ENDINGS
 
@@ -175,27 +176,34 @@ def read_photographs(
         max_side: Longer side to which larger photographs are reduced, pixels.
 
     Returns:
-        Name -> BGR ``[h, w, 3]``, uint8; and one line for each photograph that cannot be read.
+        Name -> BGR ``[h, w, 3]``, uint8; and one line for each photograph that cannot be read or is too small.
 
     Raises:
-        TrainingError: None can be read.
+        TrainingError: None can be used.
     """
     photographs: dict[str, npt.NDArray[np.uint8]] = {}
     notes: list[str] = []
     for name, path in files:
         try:
-            image = read_image(path)
-        except NreError as error:
+            photographs[name] = _read_reduced(path, max_side)
+        except ImageError as error:
             notes.append(f"left out: {error}")
-            continue
-        scale = max_side / max(image.shape[:2])
-        if scale < 1:
-            size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-        photographs[name] = image
     if not photographs:
-        raise TrainingError(f"none of {len(notes)} photographs can be read{next((f', {n}' for n in notes), '')}")
+        raise TrainingError(f"none of {len(notes)} photographs can be used{next((f', {n}' for n in notes), '')}")
     return photographs, tuple(notes)
+
+
+def _read_reduced(path: Path, max_side: int) -> npt.NDArray[np.uint8]:
+    """BGR [h, w, 3] of a photograph; ``ImageError`` where it cannot be read or features cannot be computed on it."""
+    image = read_image(path)
+    scale = max_side / max(image.shape[:2])
+    if scale < 1:
+        size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    try:
+        return check_image(image)
+    except ImageError as error:
+        raise ImageError(f"photograph {path}: {error}") from error
 
 
 def _package_folder(package: str, folder: str) -> Path | None:

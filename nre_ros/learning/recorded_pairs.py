@@ -14,7 +14,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -217,21 +217,26 @@ class RecordedPairs(ABC, Generic[Source]):
 
     def _check_images(self) -> None:
         """Reads images of the pairs; pairs of those that cannot be read are left out."""
-        used = sorted({i for pair in self.image_pairs for i in pair})
-        unusable: dict[str, str] = {}
-        checked = [used[k] for k in evenly_spaced_indices(len(used), _CHECKED_IMAGES)]
-        for i in checked:
-            try:
-                self._read_image(i)
-            except TrainingError as error:
-                unusable[self.names[i]] = str(error)
-        self._note_unusable(unusable, "cannot be read", len(checked) - len(unusable))
-        pairs = [pair for pair in self.image_pairs if not any(self.names[i] in unusable for i in pair)]
+        unreadable = self._unreadable_images({i for pair in self.image_pairs for i in pair})
+        pairs = [pair for pair in self.image_pairs if unreadable.isdisjoint(pair)]
         if not pairs:
             raise TrainingError(
                 f"{self.name}: none of {len(self.image_pairs)} image pairs can be read: {self.notes[-1]}"
             )
         self.image_pairs = pairs
+
+    def _unreadable_images(self, used: Collection[int]) -> set[int]:
+        """Reads images, evenly spaced among the used ones, and notes those that cannot be read."""
+        found: dict[int, str] = {}
+        checked = [sorted(used)[k] for k in evenly_spaced_indices(len(used), _CHECKED_IMAGES)]
+        for i in checked:
+            try:
+                self._read_image(i)
+            except TrainingError as error:
+                found[i] = str(error)
+        unusable = {self.names[i]: reason for i, reason in found.items()}
+        self._note_unusable(unusable, "cannot be read", len(checked) - len(found))
+        return set(found)
 
     def _check_poses(self) -> None:
         """Refuses poses, cameras and depths that disagree with the images."""

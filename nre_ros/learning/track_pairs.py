@@ -13,6 +13,7 @@ not is left out; a point that lies outside the other image is not visible.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -258,6 +259,8 @@ class TriangulatedPairs(RecordedPairs[MapSource]):
             near = likely_neighbours(self.poses[i], self.poses[others], selection.partners)
             if len(near) > 1:  # two partners and the image itself are three views
                 self._partners[int(i)] = [int(others[j]) for j in near]
+        if self._partners:
+            self._leave_out(self._unreadable_images({*self._partners, *chain(*self._partners.values())}))
         if not self._partners:
             raise TrainingError(
                 f"{self.name}: no three of {len(self.names)} images look in a similar direction from different places"
@@ -280,6 +283,11 @@ class TriangulatedPairs(RecordedPairs[MapSource]):
         if len(self._usable) < count:
             self.notes += (f"{self.name}: {found} that three views confirm",)
         return [(i, j) for i, partners in self._partners.items() for j in partners]
+
+    def _leave_out(self, images: set[int]) -> None:
+        """Leaves images out of the partners, before any are matched."""
+        readable = {i: [j for j in near if j not in images] for i, near in self._partners.items() if i not in images}
+        self._partners = {i: near for i, near in readable.items() if len(near) > 1}
 
     def _points_of(self, first: int) -> dict[int, npt.NDArray[np.float64]]:
         """Partner -> the points [N, 3] that it shares with an image; without partners that share too little."""

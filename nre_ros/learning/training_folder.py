@@ -176,8 +176,15 @@ class LossTable:
             raise TrainingError(f"{self._path} cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
+        """Closes the file.
+
+        Raises:
+            TrainingError: Rows that were waiting cannot be written.
+        """
+        try:
+            self._file.close()
+        except OSError as error:
+            raise TrainingError(f"{self._path} cannot be written: {error.strerror}") from error
 
     def __enter__(self) -> LossTable:
         return self

@@ -247,8 +247,7 @@ class Localizer:
                 return Estimate(reason=f"map {self.store.path} holds no keyframes")
             keyframes = stack_keyframes(found, self.device)
         before = {"features": (extracted - started) * 1e3, "retrieval": (perf_counter() - extracted) * 1e3}
-        T_cam_map = None if prior is None else torch.as_tensor(invert(prior.T_map_cam), device=self.device)
-        estimate = self.estimator.localize(features, keyframes, camera, self.seed, T_cam_map, stop_if_cut=True)
+        estimate = self.estimator.localize(features, keyframes, camera, self.seed, self._start(prior), stop_if_cut=True)
         if estimate.search_cut:
             estimate = self._search_further(estimate, features, camera, count, prior)
         return replace(estimate, milliseconds=_sums(before, estimate.milliseconds))
@@ -268,18 +267,28 @@ class Localizer:
         """
         started = perf_counter()
         assert first.keyframes is not None
-        T_cam_map, _ = first.stages.get("P3P", (None, math.nan))
+        T_cam_map, _ = first.stages.get("P3P", (self._start(prior), math.nan))
+        scores = dict(zip(first.keyframes.ids, first.keyframe_scores()))
         with self.store.snapshot():
-            ids = [*first.keyframes.ids, *self._retrieved(features, count + _FURTHER, prior)]
-            if T_cam_map is not None:
-                scores = first.keyframe_scores()
-                best = self.store.get(first.keyframes.ids[scores.index(max(scores))])
-                ids += self._retrieved(features, 1 + _NEIGHBOURS, PosePrior(best.T_map_cam, np.zeros((6, 6))))
-            found = self.store.load_readable(list(dict.fromkeys(ids)))
+            next_ones = self._retrieved(features, count + _FURTHER, prior)
+            # the map may have changed since the first search: removed keyframes are left out
+            ids = [earlier for earlier in first.keyframes.ids if earlier in self.retriever.ids]
+            neighbours: list[int] = []
+            if "P3P" in first.stages and ids:
+                for best in self.store.load_readable([max(ids, key=scores.__getitem__)]):
+                    near_best = PosePrior(best.T_map_cam, np.zeros((6, 6)))
+                    neighbours = self._retrieved(features, 1 + _NEIGHBOURS, near_best)
+            found = self.store.load_readable(list(dict.fromkeys([*ids, *next_ones, *neighbours])))
+            if not found:
+                return Estimate(reason=f"map {self.store.path} holds no keyframes")
             keyframes = stack_keyframes(found, self.device)
         before = {"retrieval": (perf_counter() - started) * 1e3}
         second = self.estimator.localize(features, keyframes, camera, self.seed + 1, T_cam_map)
         return replace(second, milliseconds=_sums(first.milliseconds, before, second.milliseconds))
+
+    def _start(self, prior: PosePrior | None) -> torch.Tensor | None:
+        """The prior's pose ``T_cam_map``, which the estimator scores among the others."""
+        return None if prior is None else torch.as_tensor(invert(prior.T_map_cam), device=self.device)
 
     # --- life -----------------------------------------------------------------------------------------
 

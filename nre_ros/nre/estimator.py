@@ -105,6 +105,8 @@ class NREEstimator:
         watch = Stopwatch(query.coarse.data.device)
         partial = Estimate(milliseconds=watch.milliseconds, keyframes=keyframes, camera=camera)
         fault = input_fault(query, keyframes)
+        if not fault and prior is not None and not bool(torch.isfinite(prior).all()):
+            fault = "the prior pose is not finite"
         if fault:
             return replace(partial, reason=fault)
         maps = self.maps(query, keyframes, self.config.use_re if use_re is None else use_re)

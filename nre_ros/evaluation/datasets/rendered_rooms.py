@@ -46,7 +46,10 @@ class RenderedRooms(TrajectoryDataset):
 
     def __init__(self, seeds: Sequence[int], keyframes: int = 80, queries: int = 40):
         if not seeds or keyframes < 4 or queries < 1:
-            raise EvaluationError(f"rendered rooms: seeds {list(seeds)}, {keyframes} keyframes, {queries} queries")
+            raise EvaluationError(
+                f"rendered rooms: {len(seeds)} rooms with {keyframes} keyframes and {queries} queries; at least 1 room, 4 "
+                "keyframes and 1 query are needed"
+            )
         self._seeds, self._keyframes, self._queries = list(dict.fromkeys(seeds)), keyframes, queries
 
     def scenes(self, root: Path, names: Sequence[str] = ()) -> list[Scene]:

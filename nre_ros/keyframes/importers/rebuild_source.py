@@ -81,7 +81,7 @@ class FolderImages(NamedImages):
         if relative.is_absolute() or ".." in relative.parts:  # a map may be of unknown origin
             raise ImageError(f"{name[:80]!r} is no name of an image in a folder")
         places = [self._folder / folder / relative for folder in _IMAGE_FOLDERS]
-        return read_image(next((path for path in places if path.is_file()), places[0]))
+        return read_image(next((path for path in places if _is_file(path)), places[0]))
 
     def close(self) -> None:
         """There is nothing to close."""
@@ -168,7 +168,8 @@ class RebuildSource(MapSource):
 
     def describe(self) -> dict[str, Any]:
         """Returns what the keyframes depend on; see ``MapSource``."""
-        return {"importer": "map rebuild", **provenance(self._store)}
+        # poses may be corrected in the same file, between two runs that continue each other
+        return {"importer": "map rebuild", "keyframes": self._store.content_hash(), **provenance(self._store)}
 
     def close(self) -> None:
         """Closes the images; see ``MapSource``."""
@@ -238,6 +239,13 @@ def _check_same_image(image: npt.NDArray[np.uint8], thumbnail: bytes) -> None:
 
 def _has_bag_file(path: Path) -> bool:
     return path.is_dir() and any(file.suffix in _BAG_SUFFIXES for file in path.iterdir())
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _exists(place: str) -> bool:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import Iterable, Iterator
@@ -201,6 +202,16 @@ class KeyframeStore:
                 f"map {self.path} is damaged: its metadata {wrong[0]!r} is {str(found[wrong[0]])[:40]!r}"
             )
         return found
+
+    def content_hash(self) -> str:
+        """Returns a SHA-256 of cameras, keyframes and points, which changes with each of them.
+
+        Only their checksums are read. The hash does not depend on metadata, thumbnails and the retrieval index.
+        """
+        tables = {"cameras": "id", "keyframes": "id", "points": "keyframe_id"}
+        with self.snapshot():
+            rows = [self.database.rows(f"SELECT checksum FROM {name} ORDER BY {key}") for name, key in tables.items()]
+        return hashlib.sha256(repr(rows).encode()).hexdigest()
 
     def set_warning(self, text: str) -> None:
         """Records why the poses of the map are doubtful; ``metadata`` then has a ``warning``.
