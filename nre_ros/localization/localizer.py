@@ -272,7 +272,8 @@ class Localizer:
         with self.store.snapshot():
             next_ones = self._retrieved(features, count + _FURTHER, prior)
             # the map may have changed since the first search: removed keyframes are left out
-            ids = [earlier for earlier in first.keyframes.ids if earlier in self.retriever.ids]
+            earlier = np.array(first.keyframes.ids)
+            ids = earlier[np.isin(earlier, self.retriever.ids)].tolist()
             neighbours: list[int] = []
             if "P3P" in first.stages and ids:
                 for best in self.store.load_readable([max(ids, key=scores.__getitem__)]):
