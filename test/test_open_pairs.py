@@ -15,7 +15,7 @@ from test_import_posed import kapture_folder
 from nre_ros.errors import TrainingError
 from nre_ros.learning import open_pairs
 from nre_ros.learning.gallery_pairs import GalleryPairs
-from nre_ros.learning.open_pairs import KINDS, PairOptions, open_pair_source, recognise
+from nre_ros.learning.open_pairs import KINDS, OpenedPairs, PairOptions, open_pair_source, recognise
 from nre_ros.learning.pair_sources import PhotographPairs
 from nre_ros.learning.photographs import PackagedPhotograph, folder_photographs, packaged_photographs, read_photographs
 from nre_ros.learning.recorded_pairs import DepthPairs
@@ -112,6 +112,16 @@ def test_a_recording_that_was_moved_is_the_same_data_and_one_with_other_poses_is
     changed = [re.sub(r"(\.\d\d)\d+", r"\1", line) if "frame" in line else line for line in lines]
     poses.write_text("\n".join(changed if name == "posed" else [line[:-1] for line in lines]) + "\n")
     assert identity(tmp_path / "moved") != before
+
+
+def test_a_map_that_was_moved_is_the_same_data_and_one_with_other_keyframes_is_not(recording):
+    pairs = open_pair_source(recording / "rgbd", UNCHECKED).pairs
+
+    def identity(path: str, keyframes: str) -> str:
+        about = {"importer": "map rebuild", "map": path, "keyframes": keyframes}
+        return TrainingData([DataSource(path, OpenedPairs(pairs, None, "a map", about))]).training_pairs(0).identity
+
+    assert identity("/here/hall.db", "0123") == identity("/there/hall.db", "0123") != identity("/here/hall.db", "4567")
 
 
 @pytest.mark.parametrize("key", ["folder", "images_folder", "depth", "bag"])

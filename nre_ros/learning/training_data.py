@@ -17,7 +17,7 @@ from nre_ros.learning.pair_sources import TrainingPairs
 
 HELD_OUT_SEEDS = 1_000_000
 """The seed of the held-out pairs is that of the training plus this number: other rooms, other views."""
-_PLACES = ("folder", "images_folder", "depth", "bag")
+_PLACES = ("folder", "images_folder", "depth", "bag", "map")
 """Keys of folders and files in ``OpenedPairs.about``: data that was moved is the same data."""
 
 
