@@ -284,7 +284,7 @@ class Localizer:
                 return Estimate(reason=f"map {self.store.path} holds no keyframes")
             keyframes = stack_keyframes(found, self.device)
         before = {"retrieval": (perf_counter() - started) * 1e3}
-        second = self.estimator.localize(features, keyframes, camera, self.seed + 1, T_cam_map)
+        second = self.estimator.localize(features, keyframes, camera, self.seed ^ 1, T_cam_map)  # other triplets
         return replace(second, milliseconds=_sums(first.milliseconds, before, second.milliseconds))
 
     def _start(self, prior: PosePrior | None) -> torch.Tensor | None:
