@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from types import FrameType
@@ -40,6 +41,10 @@ and camera_info, and publishes pose, pose_with_covariance, status and the transf
 exit codes: 0 after Ctrl-C or SIGTERM; 2 when the map, a parameter or an argument cannot be used"""
 _END_SECONDS = 1.0
 """How long a process that ends waits for the image that is being localized."""
+_END_LIMIT_SECONDS = 20.0
+"""After so long a process that ends does not wait any longer for DDS to close."""
+_WAKE_SECONDS = 1.0
+"""How often the spinning thread looks whether the context is shut down: rclpy can lose the wake-up of a signal."""
 _PATIENCE_SECONDS = 3.0
 """A signal that comes so long after the first one ends the process at once."""
 
@@ -99,6 +104,9 @@ def main(args: list[str] | None = None) -> int:
             raise
         code = _refuse(missing)
     if signals.node is not None:
+        limit = threading.Timer(_END_LIMIT_SECONDS, os._exit, (code,))
+        limit.daemon = True
+        limit.start()
         _end(signals.node)
     # Everything is closed except for an estimator at work, which cannot be interrupted and would keep Python from
     # ending.  Destroying torch and DDS object by object takes Python seconds on a busy machine, and a signal during
@@ -174,7 +182,8 @@ def _spin(executor: Executor) -> None:
     from rclpy.impl.implementation_singleton import rclpy_implementation
 
     try:
-        executor.spin()
+        while rclpy.ok():
+            executor.spin_once(timeout_sec=_WAKE_SECONDS)
     except ExternalShutdownException:
         pass
     except (rclpy_implementation.RCLError, rclpy_implementation.InvalidHandle):
