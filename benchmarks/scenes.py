@@ -94,9 +94,9 @@ def kitchen(options: Options, every: int = 1, degraded: bool = False, builder: K
         pixels = keypoints.pixels
         # the importer's refinement of depth, for the keypoints of all methods
         depth = smooth_depth(read_depth((folder / "depth" / name).with_suffix(".png"), 1000.0))
-        camera, T_map_cam = source.only_camera, parse_tum_pose(source.pose_lines[name])[1]
+        camera, (_, T_map_cam) = source.only_camera, source.pose(name)
         points, known = lift_by_depth(depth, pixels, camera, T_map_cam)
-        refined = source.refined(name, source.image(name), pixels[known], depth, points[known])
+        refined = source.refine_depths(name, source.image(name), pixels[known], depth, points[known])
         points[known] = lift_pixels(pixels[known], refined.depth, camera, T_map_cam)
         return points, known
 

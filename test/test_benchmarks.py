@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from nre_ros.keyframes.importers.text_files import read_list
 from nre_ros.pose_faults import pose_fault
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -117,6 +118,17 @@ def test_queries_of_posed_images_come_with_their_poses_and_cameras(name, monkeyp
     query = next(scene.queries())
     assert query.image.shape[:2] == (query.camera.height, query.camera.width)
     assert pose_fault("pose", query.T_map_cam) == ""
+
+
+def test_keypoints_of_baselines_get_points_of_the_kitchens_depth(monkeypatch, shared, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    common, scenes = (importlib.import_module(module) for module in ("common", "scenes"))
+    (tmp_path / "kitchen_21.db").touch()  # no map is needed
+    scene = scenes.kitchen(common.Options(shared, tmp_path), every=21)
+    name = read_list(shared / "data/kitchen/map.txt")[0]
+    pixels = np.array([[320.0, 240.0], [200.0, 300.0]])
+    points, known = scene.lifter(None)(name, SimpleNamespace(pixels=pixels))
+    assert points.shape == (2, 3) and known.any() and np.isfinite(points[known]).all()
 
 
 def test_designs_of_the_ablation_differ_from_the_default_in_one_thing(monkeypatch):
