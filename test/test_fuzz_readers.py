@@ -46,6 +46,7 @@ def test_damaged_files_are_read_or_refused_in_one_line(name, tmp_path):
         ("map", 2768),  # SQLite quotes a statement of several lines
         ("inloc", 2696),  # types in a MATLAB file that scipy does not know end its process
         ("inloc", 7635),
+        ("bag_mcap", 590),  # messages without a header on a topic of images
     ],
 )
 def test_files_that_once_showed_a_fault_are_read_or_refused(name, number, tmp_path):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nre_ros.errors import PoseError
+from nre_ros.errors import ImportSourceError, PoseError
 from nre_ros.geometry import pose_matrix
 from nre_ros.messages.bag import (
     CAMERA_INFO_TYPE,
@@ -138,4 +138,8 @@ def _recorded_messages(path: Path | str, topic: str) -> Iterator[tuple[int, int,
         connections = [connection for connection in reader.connections if connection.topic == topic]
         for connection, log_time, raw in reader.messages(connections):
             message: Any = reader.deserialize(raw, connection.msgtype)
+            if not hasattr(message, "header"):
+                raise ImportSourceError(
+                    f"bag {path}: the messages on {topic!r} are {connection.msgtype}, without a header"
+                )
             yield header_stamp(message), log_time, message
