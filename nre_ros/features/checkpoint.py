@@ -111,14 +111,27 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             not fit its network.
     """
     path = Path(path)
+    return parse_checkpoint(read_weights_file(path, _MAX_BYTES, "is no checkpoint"), str(path))
+
+
+def read_weights_file(path: Path, max_bytes: int, fault: str) -> bytes:
+    """Reads the bytes of a file of weights.
+
+    Args:
+        path: The file.
+        max_bytes: Size of the largest file that is read.
+        fault: What is said of a larger file, or of something that is no file.
+
+    Raises:
+        WeightsError: The file cannot be read, is too large or is no file.
+    """
     try:
         size = path.stat().st_size
-        if not path.is_file() or size > _MAX_BYTES:
-            raise WeightsError(f"{path} is no checkpoint: {'no file' if not path.is_file() else f'{size} bytes'}")
-        data = path.read_bytes()
+        if not path.is_file() or size > max_bytes:
+            raise WeightsError(f"{path} {fault}: {'no file' if not path.is_file() else f'{size} bytes'}")
+        return path.read_bytes()
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror}") from None
-    return parse_checkpoint(data, str(path))
 
 
 def parse_checkpoint(data: bytes, name: str) -> Checkpoint:

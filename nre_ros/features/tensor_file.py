@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from nre_ros.errors import WeightsError, one_line
+from nre_ros.features.checkpoint import read_weights_file
 from nre_ros.features.weights import write_atomically
 
 _METADATA = "__metadata__"
@@ -68,14 +69,7 @@ def read_tensors(path: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, s
         WeightsError: The file cannot be read, is damaged or too large, or holds another type or values not finite.
     """
     path = Path(path)
-    try:
-        size = path.stat().st_size
-        if not path.is_file() or size > _MAX_BYTES:
-            raise WeightsError(f"{path} holds no weights: {'no file' if not path.is_file() else f'{size} bytes'}")
-        data = path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror}") from None
-    return parse_tensors(data, str(path))
+    return parse_tensors(read_weights_file(path, _MAX_BYTES, "holds no weights"), str(path))
 
 
 def parse_tensors(data: bytes, name: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
