@@ -20,6 +20,7 @@ from nre_ros.localization.verdict import reach_verdict
 from nre_ros.nre import Estimate
 from nre_ros.nre.alternatives import AlternativePose
 from nre_ros.nre.inliers import inlier_score
+from nre_ros.nre.uncertainty import PoseUncertainty
 
 CAMERA = Camera(640, 480, 500.0, 500.0, 319.5, 239.5)
 DEPTH = 2.0
@@ -47,13 +48,14 @@ def scene(losses: torch.Tensor, pixels: torch.Tensor, shift: float = 0.0, **chan
         torch.zeros(KEYFRAMES, 0, 1),
         (1,) * KEYFRAMES,
         (points / 500).float(),
+        torch.zeros(KEYFRAMES, 3).double(),
     )
     T = torch.eye(4).double()
     coarse = T.clone()
     coarse[0, 3] = shift * DEPTH / 500  # moves every projection by so many pixels
     fields = dict(
         T_cam_map=T,
-        covariance=1e-6 * torch.eye(6).double(),
+        uncertainty=uncertainty(1e-6 * torch.eye(6).double()),
         losses=losses,
         pixels=pixels,
         valid=torch.ones(len(pixels), dtype=torch.bool),
@@ -77,7 +79,7 @@ def everywhere(share: float = 1.0, **changes):
 def by_accident(share: float = 0.1):
     """As in images of other places: few points agree, and loosely; the pose is vague and the fine stage moved it."""
     estimate, stack = everywhere(
-        share, shift=4.0, fine_margins=torch.zeros(768), covariance=1e-3 * torch.eye(6).double()
+        share, shift=4.0, fine_margins=torch.zeros(768), uncertainty=uncertainty(1e-3 * torch.eye(6).double())
     )
     return replace(estimate, losses=torch.where(estimate.losses < 0.5, 0.38, 0.9)), stack
 
@@ -137,10 +139,15 @@ def test_points_without_a_compatible_view_do_not_count_against_a_pose():
         )
 
 
+def uncertainty(covariance):
+    """An uncertainty with this covariance, as if every keyframe had the same influence."""
+    return PoseUncertainty(covariance, torch.eye(6).double().repeat(KEYFRAMES, 1, 1) / KEYFRAMES, covariance)
+
+
 def alternative_at(T, losses, estimate, stack, covariance=None):
     """A second pose at which the points have other losses."""
     theirs, own = (inlier_score(each, estimate.false_match_rate, stack.counts) for each in (losses, estimate.losses))
-    return AlternativePose(T, theirs / own, covariance)
+    return AlternativePose(T, theirs / own, None if covariance is None else uncertainty(covariance))
 
 
 @pytest.mark.parametrize("relative_score", [0.0, 0.25, 1.0])
@@ -238,7 +245,7 @@ def test_estimates_are_accepted_or_refused_with_a_reason():
     assert (
         few.confidence < 0.5 and f"{few.evidence.inliers} inliers at {few.evidence.inlier_blocks} places" in few.reason
     )
-    assert "covariance" in reach_verdict(replace(estimate, covariance=None), MODEL, 0.5).reason
+    assert "covariance" in reach_verdict(replace(estimate, uncertainty=None), MODEL, 0.5).reason
     none = reach_verdict(Estimate(reason="nothing seen"), MODEL, 0.0)
     assert none.reason == "nothing seen" and none.confidence == 0.0
 

@@ -131,6 +131,7 @@ def test_keyframes_are_matched_each_with_its_own_background(features):
         torch.from_numpy(background),
         cells,
         torch.zeros(19, 3),
+        torch.zeros(3, 3),
     )
     maps = keyframe_maps(stack, FeatureMap(torch.from_numpy(features), GRID), TEMPERATURE)
     flat = features.reshape(16, -1).astype(float)

@@ -79,6 +79,7 @@ class KeyframeStack:
         background_cells: [K] number of cells that ``background`` stands for.
         directions: [N, 3] float32 from the keyframe's centre to the point, divided by the focal length in pixels. The
             length is the size that a pixel of the keyframe has on the scene.
+        centres: [K, 3] float64 the keyframes' cameras, in the map.
     """
 
     ids: tuple[int, ...]
@@ -89,6 +90,7 @@ class KeyframeStack:
     background: torch.Tensor
     background_cells: tuple[int, ...]
     directions: torch.Tensor
+    centres: torch.Tensor
 
     def __len__(self) -> int:
         return int(self.points.shape[0])
@@ -117,6 +119,7 @@ def stack_keyframes(keyframes: Sequence[Keyframe], device: str | torch.device = 
         background=stacked([keyframe.background[None] for keyframe in keyframes], torch.float32),
         background_cells=tuple(keyframe.background_cells for keyframe in keyframes),
         directions=stacked([_directions(keyframe) for keyframe in keyframes], torch.float32),
+        centres=stacked([keyframe.T_map_cam[None, :3, 3] for keyframe in keyframes], torch.float64),
     )
 
 

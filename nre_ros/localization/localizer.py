@@ -15,6 +15,7 @@ Usable without ROS::
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -219,6 +220,7 @@ class Localizer:
         prior: PosePrior | None = None,
         *,
         retrieve: int | None = None,
+        exclude: Collection[int] = (),
     ) -> Estimate:
         """Estimates the pose as ``localize`` does, without the verdict.
 
@@ -227,6 +229,7 @@ class Localizer:
             camera: Intrinsics of the image.
             prior: Where the camera may be.
             retrieve: Number of keyframes for this image; None: the localizer's.
+            exclude: Ids of keyframes that are ignored, as if the map did not have them.
 
         Returns:
             The estimate, with the retrieved keyframes and the time of each stage. ``reach_verdict`` turns it into a
@@ -241,24 +244,33 @@ class Localizer:
         extracted = perf_counter()
         count = self.retrieve if retrieve is None else retrieve
         with self.store.snapshot():  # a keyframe that is found cannot be removed before it is loaded
-            ids = self._retrieved(features, count, prior)
+            ids = self._retrieved(features, count, prior, exclude)
             found = self.store.load_readable(ids)
             if not found:
-                return Estimate(reason=f"map {self.store.path} holds no keyframes")
+                rest = " besides the excluded ones" if exclude else ""
+                return Estimate(reason=f"map {self.store.path} holds no keyframes{rest}")
             keyframes = stack_keyframes(found, self.device)
         before = {"features": (extracted - started) * 1e3, "retrieval": (perf_counter() - extracted) * 1e3}
         estimate = self.estimator.localize(features, keyframes, camera, self.seed, self._start(prior), stop_if_cut=True)
         if estimate.search_cut:
-            estimate = self._search_further(estimate, features, camera, count, prior)
+            estimate = self._search_further(estimate, features, camera, count, prior, exclude)
         return replace(estimate, milliseconds=_sums(before, estimate.milliseconds))
 
-    def _retrieved(self, features: ImageFeatures, count: int, prior: PosePrior | None) -> list[int]:
+    def _retrieved(
+        self, features: ImageFeatures, count: int, prior: PosePrior | None, exclude: Collection[int]
+    ) -> list[int]:
         """Ids of the keyframes retrieved for an image."""
         descriptor, temperature = global_descriptor(features.coarse), self.backbone.coarse_temperature
-        return self.retriever.query(descriptor, count, prior, features.coarse, temperature)[0]
+        return self.retriever.query(descriptor, count, prior, features.coarse, temperature, exclude)[0]
 
     def _search_further(
-        self, first: Estimate, features: ImageFeatures, camera: Camera, count: int, prior: PosePrior | None
+        self,
+        first: Estimate,
+        features: ImageFeatures,
+        camera: Camera,
+        count: int,
+        prior: PosePrior | None,
+        exclude: Collection[int],
     ) -> Estimate:
         """Continues a search that was cut, in more keyframes.
 
@@ -270,7 +282,7 @@ class Localizer:
         T_cam_map, _ = first.stages.get("P3P", (self._start(prior), math.nan))
         scores = dict(zip(first.keyframes.ids, first.keyframe_scores()))
         with self.store.snapshot():
-            next_ones = self._retrieved(features, count + _FURTHER, prior)
+            next_ones = self._retrieved(features, count + _FURTHER, prior, exclude)
             # the map may have changed since the first search: removed keyframes are left out
             earlier = np.array(first.keyframes.ids)
             ids = earlier[np.isin(earlier, self.retriever.ids)].tolist()
@@ -278,7 +290,7 @@ class Localizer:
             if "P3P" in first.stages and ids:
                 for best in self.store.load_readable([max(ids, key=scores.__getitem__)]):
                     near_best = PosePrior(best.T_map_cam, np.zeros((6, 6)))
-                    neighbours = self._retrieved(features, 1 + _NEIGHBOURS, near_best)
+                    neighbours = self._retrieved(features, 1 + _NEIGHBOURS, near_best, exclude)
             found = self.store.load_readable(list(dict.fromkeys([*ids, *next_ones, *neighbours])))
             if not found:
                 return Estimate(reason=f"map {self.store.path} holds no keyframes")

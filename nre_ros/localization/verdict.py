@@ -51,7 +51,9 @@ def reach_verdict(estimate: Estimate, model: ConfidenceModel, min_confidence: fl
     alternatives: tuple[Alternative, ...] = ()
     other = estimate.alternative
     if other is not None and evidence.alternative_score >= REPORTED_FROM:
-        covariance = None if other.covariance is None else model.covariance(other.covariance.cpu().numpy(), numbers)
+        covariance = None
+        if other.uncertainty is not None:
+            covariance = model.covariance(other.uncertainty.covariance.cpu().numpy(), numbers)
         alternatives = (Alternative(invert(other.T_cam_map).cpu().numpy(), 1 - share, covariance),)
     if not confidence >= min_confidence:
         if alternatives and confidence / share >= min_confidence:

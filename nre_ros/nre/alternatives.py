@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+from nre_ros.nre.uncertainty import PoseUncertainty
+
 REFINED_FROM = 0.25
 """An alternative with at least this relative score is refined in the coarse maps."""
 REPORTED_FROM = 0.5
@@ -29,12 +31,12 @@ class AlternativePose:
     Attributes:
         T_cam_map: ``[4, 4]``.
         relative_score: Its inlier score in the coarse maps, after the coarse stage, as a fraction of the estimate's.
-        covariance: ``[6, 6]`` as of the estimate; None unless the pose passed the fine stage.
+        uncertainty: As of the estimate; None unless the pose passed the fine stage.
     """
 
     T_cam_map: torch.Tensor
     relative_score: float
-    covariance: torch.Tensor | None = None
+    uncertainty: PoseUncertainty | None = None
 
 
 def are_distinct_poses(T: torch.Tensor, reference: torch.Tensor, points: torch.Tensor) -> torch.Tensor:

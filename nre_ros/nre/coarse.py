@@ -62,7 +62,8 @@ def unrefined(problem: PoseProblem, T: torch.Tensor) -> RefinedPose:
         The same pose, with the cost NaN.
     """
     windows = problem.windows(problem.cells(T[None]), _UNREFINED_RADIUS)
-    return RefinedPose(T, math.nan, problem.points, windows, _UNREFINED_SIGMA)
+    rows = torch.arange(len(problem), device=T.device)
+    return RefinedPose(T, math.nan, problem.points, windows, _UNREFINED_SIGMA, rows)
 
 
 def _near_image(problem: PoseProblem, T: torch.Tensor, margin: float) -> torch.Tensor:

@@ -14,6 +14,7 @@ from nre_ros.geometry import Camera
 from nre_ros.keyframes.types import KeyframeStack
 from nre_ros.nre.alternatives import AlternativePose
 from nre_ros.nre.inliers import INLIER_LOSS, keyframe_scores
+from nre_ros.nre.uncertainty import PoseUncertainty
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Estimate:
     Attributes:
         T_cam_map: ``[4, 4]`` float64, map to camera; None where there is no pose.
         reason: Why there is no pose; empty with one.
-        covariance: ``[6, 6]`` of the camera in the map (see ``uncertainty``); None where the loss has no clear minimum.
+        uncertainty: Covariance of the pose, and what keyframes it depends on; None where the loss has no clear minimum.
         cost: Smoothed loss per point of the last stage; NaN when no refinement took place.
         pixels: ``[N, 2]`` projections of all points of the keyframes.
         valid: ``[N]`` bool, whether the point lies in front of the camera.
@@ -48,7 +49,7 @@ class Estimate:
 
     T_cam_map: torch.Tensor | None = None
     reason: str = ""
-    covariance: torch.Tensor | None = None
+    uncertainty: PoseUncertainty | None = None
     cost: float = math.nan
     pixels: torch.Tensor | None = field(default=None, repr=False)
     valid: torch.Tensor | None = field(default=None, repr=False)
@@ -64,6 +65,11 @@ class Estimate:
     keyframes: KeyframeStack | None = field(default=None, repr=False)
     camera: Camera | None = None
     search_cut: bool = False
+
+    @property
+    def covariance(self) -> torch.Tensor | None:
+        """``[6, 6]`` of the camera in the map, None where the loss has no clear minimum."""
+        return None if self.uncertainty is None else self.uncertainty.covariance
 
     @property
     def inlier_count(self) -> int:

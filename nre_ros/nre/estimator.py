@@ -33,7 +33,7 @@ from nre_ros.nre.inliers import INLIER_LOSS, OUTLIER_LOSS, false_match_rates, in
 from nre_ros.nre.maps import NREMaps, keyframe_maps, reprojection_error_maps
 from nre_ros.nre.problem import MIN_POINTS, PoseProblem, input_fault
 from nre_ros.nre.scene_origin import about_origin, in_map, move_camera_origin, scene_origin
-from nre_ros.nre.uncertainty import pose_covariance
+from nre_ros.nre.uncertainty import pose_uncertainty
 
 
 class NREEstimator:
@@ -138,11 +138,11 @@ class NREEstimator:
                 reason = f"only {inside} points lie far enough inside the image under the coarse pose"
                 return replace(partial, reason=reason)
             stages["fine_irls"] = (refined.T, refined.cost)
-        covariance = _covariance(refined, camera)
+        uncertainty = pose_uncertainty(refined, camera, keyframes)
         margins = -smoothed_loss(refined.T[None], refined.points, camera, refined.windows, refined.sigma)[0]
         estimate = replace(
             self._with_inliers(partial, refined.T, hypotheses.alternative, problem, fine),
-            covariance=covariance,
+            uncertainty=uncertainty,
             cost=refined.cost / len(refined.points),
             fine_margins=margins / outlier_loss,
         )
@@ -227,7 +227,7 @@ class NREEstimator:
             return AlternativePose(T, relative)
         if not bool(are_distinct_poses(refined.T[None], found, problem.points)):
             return None
-        return AlternativePose(refined.T, relative, _covariance(refined, problem.camera))
+        return AlternativePose(refined.T, relative, pose_uncertainty(refined, problem.camera, fine.keyframes))
 
 
 class _RelativeScore:
@@ -264,10 +264,6 @@ class Stopwatch:
         now = self._now()
         self.milliseconds[stage] = (now - self._last) * 1e3
         self._last = now
-
-
-def _covariance(refined: RefinedPose, camera: Camera) -> torch.Tensor | None:
-    return pose_covariance(refined.T, refined.points, camera, refined.windows, refined.sigma)
 
 
 def _typical_points(losses: torch.Tensor) -> torch.Tensor:

@@ -40,6 +40,7 @@ class FineStage:
         config: Window size and scales.
 
     Attributes:
+        keyframes: The keyframes given.
         outlier_loss: ln|Omega| of the whole fine map, nats.
     """
 
@@ -51,7 +52,7 @@ class FineStage:
         backbone: FeatureBackbone,
         config: EstimatorConfig,
     ):
-        self._problem, self._query, self._keyframes = problem, query, keyframes
+        self._problem, self._query, self.keyframes = problem, query, keyframes
         self._backbone, self._config = backbone, config
         self.outlier_loss = outlier_loss(*(side * backbone.fine_enlarge for side in query.fine.data.shape[1:]))
 
@@ -70,7 +71,7 @@ class FineStage:
             problem,
             T,
             self._query.fine,
-            self._keyframes.fine,
+            self.keyframes.fine,
             backbone.fine_temperature,
             config.window_size,
             backbone.fine_enlarge,
@@ -81,7 +82,7 @@ class FineStage:
         sigmas = newton_schedule(config.fine_sigma_max, config.fine_sigma_min)
         refined = refine(T[None], points, problem.camera, windows, windows.grid, sigmas)
         final_sigma = sigma_schedule(config.fine_sigma_max, config.fine_sigma_min)[-1]
-        return RefinedPose(refined.T[0], float(refined.cost[0]), points, windows, final_sigma), len(rows)
+        return RefinedPose(refined.T[0], float(refined.cost[0]), points, windows, final_sigma, rows), len(rows)
 
 
 def fine_maps(

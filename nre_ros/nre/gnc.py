@@ -105,6 +105,7 @@ class RefinedPose:
         points: ``[M, 3]`` the points that took part.
         windows: Their loss windows.
         sigma: Scale of the last refinement, in cells.
+        rows: ``[M]`` indices of these points among all.
     """
 
     T: torch.Tensor
@@ -112,6 +113,7 @@ class RefinedPose:
     points: torch.Tensor
     windows: LocalMaps
     sigma: float
+    rows: torch.Tensor
 
 
 def sigma_schedule(sigma_max: float, sigma_min: float) -> tuple[float, ...]:

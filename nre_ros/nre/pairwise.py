@@ -120,6 +120,7 @@ def _stack(
         background=cells[:, drawn].T[None],
         background_cells=(cells.shape[1],),
         directions=((points[in_image] - centre) / math.sqrt(camera.fx * camera.fy)).float().to(cells.device),
+        centres=centre[None].to(cells.device),
     )
 
 

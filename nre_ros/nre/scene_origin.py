@@ -44,7 +44,7 @@ def about_origin(keyframes: KeyframeStack, origin: torch.Tensor) -> KeyframeStac
         keyframes: In the map.
         origin: ``[3]`` in the map.
     """
-    return replace(keyframes, points=keyframes.points - origin)
+    return replace(keyframes, points=keyframes.points - origin, centres=keyframes.centres - origin)
 
 
 def move_camera_origin(T_cam_map: torch.Tensor, origin: torch.Tensor) -> torch.Tensor:

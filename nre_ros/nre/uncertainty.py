@@ -15,19 +15,68 @@ econometrics, Cameron and Miller, "A Practitioner's Guide to Cluster-Robust Infe
 
 Few, badly spread or disagreeing points thus give a large covariance. An error that all points share (a wrong
 calibration, a bent map) does not show in it.
+
+The pose of a keyframe in the map has an error, too, which moves all points of the keyframe together. To first order the
+estimate follows by H^-1 H_k times this motion, where H_k is the part of H from the points of keyframe k
+(``PoseUncertainty.influence``): every keyframe alone would move the estimate along with it, and together they move it
+by their average, weighed by their information.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
-from nre_ros.geometry import Camera, skew
-from nre_ros.nre.gnc import LocalMaps, curvature, window_moments
+from nre_ros.geometry import Camera, invert, skew
+from nre_ros.keyframes.types import KeyframeStack
+from nre_ros.nre.gnc import LocalMaps, RefinedPose, curvature, window_moments
 
 _COVARIANCE_BLOCKS_ACROSS = 10
 """Image blocks along the longer side; the points of a block count as one independent observation."""
 _FEWEST_BLOCKS = 7
 """Six numbers are estimated: the scatter of fewer sums than one more has no full rank."""
+
+
+@dataclass(frozen=True)
+class PoseUncertainty:
+    """How far a pose may be off.
+
+    Both are of (x, y, z, rotation about x, y, z) in the map's axes, metres and radians.
+
+    Attributes:
+        covariance: ``[6, 6]`` of the estimate, as if the keyframes' poses were exact (``pose_covariance``).
+        influence: ``[K, 6, 6]`` how the estimate moves with each keyframe: a keyframe whose camera, and with it its
+            points, is moved by epsilon moves the estimate by ``influence[k] @ epsilon``.
+        disagreement: ``[6, 6]`` the covariance with all points of a keyframe as one independent observation. It is larger
+            than ``covariance`` where the keyframes pull the estimate apart. Its rank is at most K - 1.
+    """
+
+    covariance: torch.Tensor
+    influence: torch.Tensor
+    disagreement: torch.Tensor
+
+
+def pose_uncertainty(refined: RefinedPose, camera: Camera, keyframes: KeyframeStack) -> PoseUncertainty | None:
+    """Computes the covariance of a refined pose, and the influence of each keyframe's pose on it.
+
+    Args:
+        refined: The pose.
+        camera: Intrinsics of the query.
+        keyframes: The keyframes whose points took part.
+
+    Returns:
+        The uncertainty; None where ``pose_covariance`` has none.
+    """
+    expansion = _Expansion(refined.T, refined.points, camera, refined.windows, refined.sigma)
+    covariance = expansion.covariance(camera)
+    if covariance is None:
+        return None
+    count = len(keyframes.counts)
+    counts = torch.tensor(keyframes.counts, device=refined.rows.device)
+    owners = torch.repeat_interleave(torch.arange(count, device=counts.device), counts)[refined.rows]
+    influence = expansion.influence(owners, keyframes.centres)
+    return PoseUncertainty(covariance, influence, expansion.disagreement(owners, count))
 
 
 def pose_covariance(
@@ -47,22 +96,52 @@ def pose_covariance(
         geometry_msgs/PoseWithCovariance asks. None where the loss has no minimum at T, or where the points lie in too
         few blocks.
     """
-    moments, J, pixels = (tensor[0] for tensor in window_moments(T[None], points, camera, maps, sigma))
-    moments = moments.to(points.dtype)
-    pull = torch.stack([moments[:, 0, 1], moments[:, 1, 0]], -1) / sigma**2
-    g = (J.mT @ pull[..., None])[..., 0]
-    H = (J.mT @ curvature(moments, sigma) @ J).sum(0)
-    scaled, scale = _balanced(H)
-    eigenvalues = torch.linalg.eigvalsh(scaled)
-    sums = _sum_over_blocks(g, pixels, camera)
-    if len(sums) < _FEWEST_BLOCKS or not bool(eigenvalues[0] > 1e-9 * eigenvalues[-1]):
-        return None
-    inverse = scale * torch.linalg.inv(scaled) * scale[:, None]
-    scatter = sums.T @ sums * (len(sums) / (len(sums) - 1))
-    left = inverse @ scatter @ inverse
-    M = _left_to_map(T)
-    covariance = M @ left @ M.T
-    return (covariance + covariance.T) / 2
+    return _Expansion(T, points, camera, maps, sigma).covariance(camera)
+
+
+class _Expansion:
+    """Gradients and Hessians of the points' losses at a pose; the arguments are those of ``pose_covariance``."""
+
+    def __init__(self, T: torch.Tensor, points: torch.Tensor, camera: Camera, maps: LocalMaps, sigma: float):
+        moments, J, self._pixels = (tensor[0] for tensor in window_moments(T[None], points, camera, maps, sigma))
+        moments = moments.to(points.dtype)
+        pull = torch.stack([moments[:, 0, 1], moments[:, 1, 0]], -1) / sigma**2
+        self._T = T
+        self._gradients = (J.mT @ pull[..., None])[..., 0]
+        self._hessians = J.mT @ curvature(moments, sigma) @ J
+        self._inverse: torch.Tensor | None = None
+        scaled, scale = _balanced(self._hessians.sum(0))
+        eigenvalues = torch.linalg.eigvalsh(scaled)
+        if bool(eigenvalues[0] > 1e-9 * eigenvalues[-1]):
+            self._inverse = scale * torch.linalg.inv(scaled) * scale[:, None]
+
+    def covariance(self, camera: Camera) -> torch.Tensor | None:
+        """The sandwich estimate ``[6, 6]`` in the map's axes; None without a minimum or with too few blocks."""
+        sums = _sum_over_blocks(self._gradients, self._pixels, camera)
+        if len(sums) < _FEWEST_BLOCKS or self._inverse is None:
+            return None
+        return self._sandwich(sums)
+
+    def disagreement(self, owners: torch.Tensor, count: int) -> torch.Tensor:
+        """``PoseUncertainty.disagreement``, from each point's keyframe ``[M]`` and the number of keyframes."""
+        return self._sandwich(self._gradients.new_zeros(count, 6).index_add_(0, owners, self._gradients))
+
+    def _sandwich(self, sums: torch.Tensor) -> torch.Tensor:
+        """H^-1 S H^-1 in the map's axes, with the scatter S of the gradients' sums over independent groups."""
+        scatter = sums.T @ sums * (len(sums) / max(len(sums) - 1, 1))
+        left = self._inverse @ scatter @ self._inverse
+        M = _left_to_map(self._T)
+        covariance = M @ left @ M.T
+        return (covariance + covariance.T) / 2
+
+    def influence(self, owners: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
+        """``PoseUncertainty.influence``, from each point's keyframe ``[M]`` and the keyframes' centres ``[K, 3]``."""
+        assert self._inverse is not None
+        parts = self._hessians.new_zeros(len(centres), 6, 6).index_add_(0, owners, self._hessians)
+        M = _left_to_map(self._T)
+        levers = torch.eye(6, dtype=parts.dtype, device=parts.device).repeat(len(centres), 1, 1)
+        levers[:, :3, 3:] = -skew(invert(self._T)[:3, 3] - centres.to(parts))
+        return M @ self._inverse @ parts @ torch.linalg.inv(M) @ levers
 
 
 def _sum_over_blocks(g: torch.Tensor, pixels: torch.Tensor, camera: Camera) -> torch.Tensor:

@@ -9,8 +9,8 @@ keyframes of a map without a descriptor index, are held in memory and searched e
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,17 @@ class Shortlist:
     similarity: npt.NDArray[np.float32]
     prior_weights: npt.NDArray[np.float64]
     viewpoints: npt.NDArray[np.float32]
+
+    def without(self, exclude: Collection[int]) -> Shortlist:
+        """Returns the same without some keyframes.
+
+        Args:
+            exclude: Ids of keyframes.
+        """
+        if not exclude:
+            return self
+        keep = ~np.isin(self.ids, list(exclude))
+        return Shortlist(*(getattr(self, field.name)[keep] for field in fields(self)))
 
 
 class RetrievalIndex:

@@ -9,6 +9,7 @@ each step.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,6 +82,7 @@ class Retriever:
         prior: PosePrior | None = None,
         features: FeatureMap | None = None,
         temperature: float = 1.0,
+        exclude: Collection[int] = (),
     ) -> tuple[list[int], npt.NDArray[np.float32]]:
         """Finds keyframes for a query.
 
@@ -96,6 +98,7 @@ class Retriever:
                 others are not ruled out.
             features: The query's coarse features for local re-ranking; without them there is none.
             temperature: The backbone's ``coarse_temperature``.
+            exclude: Ids of keyframes that are not to be found, as if the map did not have them.
 
         Returns:
             Ids, best first, and their similarities [K] in [-1, 1]. Both are empty for an empty map.
@@ -105,12 +108,12 @@ class Retriever:
         """
         with self.store.snapshot():
             self._reranker.drop(self._index.refresh())
-            count = min(count, len(self._index))
+            count = min(count, len(self._index) - len(exclude))
             if count <= 0:
                 return [], np.zeros(0, np.float32)
             descriptor = self._checked(descriptor)
             shortlist_size = max(self.config.shortlist, 4 * count)
-            found = self._index.shortlist(descriptor, shortlist_size, prior)
+            found = self._index.shortlist(descriptor, shortlist_size + len(exclude), prior).without(exclude)
             rows, score = self._ranked(found, shortlist_size, features, temperature)
         chosen = _diverse(score, found.descriptors[rows], min(count, len(rows)), self.config.diversity)
         self._include_aliased_place(chosen, score, found.viewpoints[rows])

@@ -1,0 +1,169 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""One image with a known pose, localized in a map: the error of the pose, and what the error may depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial.transform import Rotation
+
+from nre_ros.geometry import Camera, invert
+from nre_ros.localization.confidence import POSITION_BOUND, ROTATION_BOUND
+from nre_ros.localization.evidence import NUMBERS, gather
+from nre_ros.localization.localizer import Localizer
+
+_ARRAYS = {"T_map_cam": (4, 4), "estimated": (4, 4), "covariance": (6, 6), "disagreement": (6, 6)}
+"""Fields with an array of a fixed shape."""
+
+
+@dataclass(frozen=True)
+class ViewResult:
+    """What the localizer found for an image whose pose is known.
+
+    Attributes:
+        name: Name of the image.
+        keyframe: Id of the image's own keyframe, which was left out; -1 if it has none.
+        T_map_cam: [4, 4] its pose as the map has it.
+        keyframes: [K] ids of the retrieved keyframes.
+        reason: Why there is no pose; empty with one.
+        estimated: [4, 4] the estimated ``T_map_cam``; None without a pose.
+        covariance: [6, 6] as the estimator computes it; None without a pose.
+        influence: [K, 6, 6] see ``PoseUncertainty``; None without a pose.
+        disagreement: [6, 6] see ``PoseUncertainty``; None without a pose.
+        evidence: [F] the confidence's numbers; None without a pose.
+        distance: Distance of the scene in metres.
+        inliers: Number of inliers.
+        gap: How far the view is from the nearest keyframe that was not left out (``view_gap``).
+        seconds: Time of the query.
+    """
+
+    name: str
+    keyframe: int
+    T_map_cam: npt.NDArray[np.float64]
+    keyframes: tuple[int, ...] = ()
+    reason: str = ""
+    estimated: npt.NDArray[np.float64] | None = None
+    covariance: npt.NDArray[np.float64] | None = None
+    influence: npt.NDArray[np.float64] | None = None
+    disagreement: npt.NDArray[np.float64] | None = None
+    evidence: npt.NDArray[np.float64] | None = None
+    distance: float = 1.0
+    inliers: int = 0
+    gap: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def posed(self) -> bool:
+        """Whether the estimator found a pose with a covariance."""
+        return self.estimated is not None
+
+    def error(self) -> npt.NDArray[np.float64]:
+        """Returns the error [6] of the pose: position and rotation vector in the map's axes, metres and radians."""
+        assert self.estimated is not None
+        rotation = Rotation.from_matrix(self.estimated[:3, :3] @ self.T_map_cam[:3, :3].T).as_rotvec()
+        return np.concatenate([self.estimated[:3, 3] - self.T_map_cam[:3, 3], rotation])
+
+    @property
+    def position_error(self) -> float:
+        """Metres between the estimated and the stored position; infinite without a pose."""
+        return float(np.linalg.norm(self.error()[:3])) if self.posed else float("inf")
+
+    @property
+    def rotation_error(self) -> float:
+        """Radians between the estimated and the stored orientation; infinite without a pose."""
+        return float(np.linalg.norm(self.error()[3:])) if self.posed else float("inf")
+
+    @property
+    def right(self) -> bool:
+        """Whether the pose is right as ``confidence`` defines it."""
+        return self.position_error <= POSITION_BOUND * self.distance and self.rotation_error <= ROTATION_BOUND
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the result as plain values; ``from_json`` reads them."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> ViewResult:
+        """Reads what ``to_json`` returned.
+
+        Args:
+            values: Plain values, maybe from a damaged file.
+
+        Raises:
+            ValueError: A value is missing or has the wrong type or shape.
+        """
+        try:
+            count = len(values["keyframes"])
+            shapes = {**_ARRAYS, "influence": (count, 6, 6), "evidence": (len(NUMBERS),)}
+            arrays = {name: _array(values[name], shape) for name, shape in shapes.items()}
+            return cls(
+                name=str(values["name"]),
+                keyframe=int(values["keyframe"]),
+                keyframes=tuple(int(number) for number in values["keyframes"]),
+                reason=str(values["reason"]),
+                distance=float(values["distance"]),
+                inliers=int(values["inliers"]),
+                gap=float(values["gap"]),
+                seconds=float(values["seconds"]),
+                **arrays,
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"no result of a view: {error!r}") from error
+
+
+def localize_view(
+    localizer: Localizer,
+    name: str,
+    image: npt.NDArray[np.uint8],
+    camera: Camera,
+    T_map_cam: npt.NDArray[np.float64],
+    keyframe: int = -1,
+    exclude: Collection[int] = (),
+    gap: float = 0.0,
+) -> ViewResult:
+    """Localizes an image whose pose is known.
+
+    Args:
+        localizer: The map.
+        name: Name of the image.
+        image: uint8, BGR [H, W, 3] or grey [H, W].
+        camera: Its intrinsics.
+        T_map_cam: [4, 4] its pose.
+        keyframe: Id of its own keyframe; -1 if it has none.
+        exclude: Ids of the keyframes that are left out.
+        gap: Its ``ViewResult.gap``.
+    """
+    estimate = localizer.estimate(image, camera, exclude=exclude)
+    seconds = sum(estimate.milliseconds.values()) / 1e3
+    ids = () if estimate.keyframes is None else estimate.keyframes.ids
+    result = ViewResult(name, keyframe, T_map_cam, ids, estimate.reason, gap=gap, seconds=seconds)
+    if estimate.T_cam_map is None or estimate.uncertainty is None:
+        return result if estimate.reason else replace(result, reason="the loss has no clear minimum at the pose")
+    evidence, uncertainty = gather(estimate), estimate.uncertainty
+    return replace(
+        result,
+        estimated=invert(estimate.T_cam_map).cpu().numpy(),
+        covariance=uncertainty.covariance.cpu().numpy(),
+        influence=uncertainty.influence.cpu().numpy(),
+        disagreement=uncertainty.disagreement.cpu().numpy(),
+        evidence=evidence.numbers(),
+        distance=evidence.distance,
+        inliers=evidence.inliers,
+    )
+
+
+def _array(value: Any, shape: tuple[int, ...]) -> npt.NDArray[np.float64] | None:
+    if value is None:
+        return None
+    array = np.asarray(value, dtype=np.float64)
+    if array.size == 0:
+        array = array.reshape(shape)
+    if array.shape != shape or not np.isfinite(array).all():
+        raise ValueError(f"no result of a view: an array of shape {array.shape} where {shape} should be")
+    return array
