@@ -239,7 +239,8 @@ def test_estimates_are_accepted_or_refused_with_a_reason():
     good = reach_verdict(estimate, MODEL, 0.5)
     assert good.reason == "" and good.alternatives == ()
     np.testing.assert_allclose(
-        good.covariance, load_model("xfeat").covariance(estimate.covariance.numpy(), good.evidence.numbers())
+        good.covariance,
+        load_model("xfeat").covariance(estimate.covariance.numpy(), good.evidence.numbers(), good.evidence.distance),
     )
     few = reach_verdict(by_accident(0.05)[0], MODEL, 0.5)
     assert (

@@ -47,6 +47,9 @@ class ConfidenceModel:
         inflation: Factor of the estimator's standard deviations.
         outlier_inflation: The factor grows by exp(outlier_inflation (1 - inlier ratio)), for a pose with few inliers is
             less certain than their scatter shows.
+        position_floor: Standard deviation of the position that is always added, as a fraction of the scene's distance:
+            what cameras, depth and ground truth leave open however many points agree.
+        rotation_floor: Standard deviation of the rotation that is always added, radians.
     """
 
     backbone: str
@@ -57,6 +60,8 @@ class ConfidenceModel:
     alternative_exponent: float
     inflation: float
     outlier_inflation: float
+    position_floor: float
+    rotation_floor: float
 
     def probability(self, numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Computes the probability that poses are right.
@@ -80,19 +85,23 @@ class ConfidenceModel:
         return 1 / (1 + alternative_score**self.alternative_exponent)
 
     def covariance(
-        self, reported: npt.NDArray[np.float64], numbers: npt.NDArray[np.float64]
+        self, reported: npt.NDArray[np.float64], numbers: npt.NDArray[np.float64], distance: npt.ArrayLike
     ) -> npt.NDArray[np.float64]:
         """Inflates covariances so that their ellipsoids contain the truth as often as they should.
 
         Args:
             reported: ``[..., 6, 6]`` from the estimator.
             numbers: ``[..., F]`` evidence.
+            distance: ``[...]`` of the scene, metres.
 
         Returns:
             ``[..., 6, 6]``.
         """
         factor = self.inflation * np.exp(self.outlier_inflation * (1 - numbers[..., _INLIER_RATIO]))
-        return factor[..., None, None] ** 2 * reported
+        position = (self.position_floor * np.asarray(distance, dtype=np.float64))[..., None] * np.ones(3)
+        floor = np.concatenate([position, np.full_like(position, self.rotation_floor)], axis=-1) ** 2
+        inflated: npt.NDArray[np.float64] = factor[..., None, None] ** 2 * reported + floor[..., None] * np.eye(6)
+        return inflated
 
     def to_json(self) -> dict[str, object]:
         """Returns the model as ``read_model`` reads it."""

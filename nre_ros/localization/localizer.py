@@ -45,6 +45,8 @@ from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.thumbnail import decode_thumbnail
 from nre_ros.keyframes.types import stack_keyframes
 from nre_ros.localization.confidence import load_model
+from nre_ros.localization.map_noise import MapNoise
+from nre_ros.localization.map_quality import load_quality
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.localization.verdict import reach_verdict
 from nre_ros.nre import Estimate, EstimatorConfig, NREEstimator
@@ -70,6 +72,7 @@ class Localizer:
 
     Attributes:
         store: The open map, for reading.
+        quality: What ``nre_ros map check`` found out about the map; None if it was not checked.
         device: Where the network and the estimator compute. Use ``move_to`` to change it.
 
     Raises:
@@ -96,6 +99,7 @@ class Localizer:
         try:
             self.device = choose_device(device)
             self.retriever = Retriever(self.store)
+            self.quality = load_quality(self.store)
             self.move_to(self.device)
             self.store.check_features(self.backbone)
         except BaseException:
@@ -208,6 +212,7 @@ class Localizer:
             estimate,
             load_model(self.backbone.name),
             self.min_confidence if min_confidence is None else min_confidence,
+            MapNoise() if self.quality is None else self.quality.noise,
         )
         milliseconds = dict(estimate.milliseconds)
         milliseconds["verdict"] = milliseconds.get("verdict", 0.0) + (perf_counter() - started) * 1e3

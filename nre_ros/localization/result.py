@@ -37,6 +37,8 @@ class LocalizationResult:
         T_map_cam: ``[4, 4]`` float64 pose of the camera's optical frame in the map; None without a pose.
         covariance: ``[6, 6]`` float64 of (x, y, z, rotation about x, y, z), both in the map's axes, metres and radians,
             as geometry_msgs/PoseWithCovariance has it; None without a pose.
+        map_share: Share of the position's variance that the errors of the map's keyframes have in ``covariance``, in
+            [0, 1]; the image has the rest. 0 in a map that ``nre_ros map check`` has not checked.
         confidence: Probability that the pose is right (``confidence.py`` defines right). It is also given for a pose
             that is below ``min_confidence``; 0 where the estimator found no pose or no covariance.
         reason: One line that says why there is no pose; empty with one.
@@ -59,6 +61,7 @@ class LocalizationResult:
 
     T_map_cam: npt.NDArray[np.float64] | None = None
     covariance: npt.NDArray[np.float64] | None = None
+    map_share: float = 0.0
     confidence: float = 0.0
     reason: str = ""
     alternatives: tuple[Alternative, ...] = ()
@@ -104,6 +107,7 @@ class LocalizationResult:
             "position": position,
             "quaternion": quaternion,
             "covariance": covariance,
+            "map_share": self.map_share,
             "confidence": self.confidence,
             "seconds": sum(self.milliseconds.values()) / 1e3,
             "reason": self.reason,

@@ -6,21 +6,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+import numpy.typing as npt
+
 from nre_ros.geometry import invert
 from nre_ros.localization.confidence import ConfidenceModel
 from nre_ros.localization.evidence import Evidence, gather
+from nre_ros.localization.map_noise import MapNoise
 from nre_ros.localization.result import Alternative, LocalizationResult
 from nre_ros.nre.alternatives import REPORTED_FROM
 from nre_ros.nre.estimate import Estimate
+from nre_ros.nre.uncertainty import PoseUncertainty
 
 
-def reach_verdict(estimate: Estimate, model: ConfidenceModel, min_confidence: float) -> LocalizationResult:
+def reach_verdict(
+    estimate: Estimate, model: ConfidenceModel, min_confidence: float, noise: MapNoise = MapNoise()
+) -> LocalizationResult:
     """Accepts an estimate that is probably right and whose covariance is bounded, and refuses any other.
 
     Args:
         estimate: What the estimator found.
         model: Gives the confidence and the inflation of the covariance.
         min_confidence: An estimate with a lower confidence is refused, in [0, 1].
+        noise: Errors of the map's keyframes, as far as they are known.
 
     Returns:
         The result. Where an alternative pose is the only reason for a refusal, ``alternatives`` holds both poses, the
@@ -37,31 +45,47 @@ def reach_verdict(estimate: Estimate, model: ConfidenceModel, min_confidence: fl
     )
     if estimate.T_cam_map is None:
         return replace(result, reason=estimate.reason)
-    if estimate.covariance is None:
+    if estimate.uncertainty is None:
         return replace(result, reason="the loss has no clear minimum at the pose, its covariance is unbounded")
     evidence = gather(estimate)
     numbers = evidence.numbers()
     confidence, share = float(model.probability(numbers)), float(model.share(evidence.alternative_score))
     result = replace(result, confidence=confidence, evidence=evidence)
-    pose = Alternative(
-        invert(estimate.T_cam_map).cpu().numpy(),
-        share,
-        model.covariance(estimate.covariance.cpu().numpy(), numbers),
-    )
+    covariances = _Covariances(model, noise, evidence, keyframes.ids)
+    covariance, map_share = covariances.of(estimate.uncertainty)
+    pose = Alternative(invert(estimate.T_cam_map).cpu().numpy(), share, covariance)
     alternatives: tuple[Alternative, ...] = ()
     other = estimate.alternative
     if other is not None and evidence.alternative_score >= REPORTED_FROM:
-        covariance = None
-        if other.uncertainty is not None:
-            covariance = model.covariance(other.uncertainty.covariance.cpu().numpy(), numbers)
-        alternatives = (Alternative(invert(other.T_cam_map).cpu().numpy(), 1 - share, covariance),)
+        others = None if other.uncertainty is None else covariances.of(other.uncertainty)[0]
+        alternatives = (Alternative(invert(other.T_cam_map).cpu().numpy(), 1 - share, others),)
     if not confidence >= min_confidence:
         if alternatives and confidence / share >= min_confidence:
             alternatives = (pose, *alternatives)
         return replace(result, reason=_refusal(result, min_confidence, evidence), alternatives=alternatives)
     return replace(
-        _with_points(result, estimate), T_map_cam=pose.T_map_cam, covariance=pose.covariance, alternatives=alternatives
+        _with_points(result, estimate),
+        T_map_cam=pose.T_map_cam,
+        covariance=pose.covariance,
+        map_share=map_share,
+        alternatives=alternatives,
     )
+
+
+class _Covariances:
+    """The covariances of the poses of one image: the part that the image explains, and the part of the map's errors."""
+
+    def __init__(self, model: ConfidenceModel, noise: MapNoise, evidence: Evidence, keyframes: tuple[int, ...]):
+        self._model, self._noise, self._keyframes = model, noise, keyframes
+        self._numbers, self._distance = evidence.numbers(), evidence.distance
+
+    def of(self, uncertainty: PoseUncertainty) -> tuple[npt.NDArray[np.float64], float]:
+        """The covariance [6, 6] of a pose, and the map's share of the variance of its position."""
+        reported = uncertainty.covariance.cpu().numpy()
+        image = self._noise.scale**2 * self._model.covariance(reported, self._numbers, self._distance)
+        of_map = self._noise.covariance(uncertainty.influence.cpu().numpy(), self._keyframes)
+        total = image + of_map
+        return total, float(np.trace(of_map[:3, :3]) / np.trace(total[:3, :3]))
 
 
 def _with_points(result: LocalizationResult, estimate: Estimate) -> LocalizationResult:

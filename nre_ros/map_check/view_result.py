@@ -13,11 +13,19 @@ import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
 from nre_ros.geometry import Camera, invert
-from nre_ros.localization.confidence import POSITION_BOUND, ROTATION_BOUND
+from nre_ros.localization.confidence import POSITION_BOUND, ROTATION_BOUND, load_model
 from nre_ros.localization.evidence import NUMBERS, gather
 from nre_ros.localization.localizer import Localizer
+from nre_ros.nre.estimate import Estimate
+from nre_ros.nre.inliers import OUTLIER_LOSS
 
-_ARRAYS = {"T_map_cam": (4, 4), "estimated": (4, 4), "covariance": (6, 6), "disagreement": (6, 6)}
+_ARRAYS = {
+    "T_map_cam": (4, 4),
+    "estimated": (4, 4),
+    "covariance": (6, 6),
+    "disagreement": (6, 6),
+    "alternative": (4, 4),
+}
 """Fields with an array of a fixed shape."""
 
 
@@ -40,6 +48,9 @@ class ViewResult:
         inliers: Number of inliers.
         gap: How far the view is from the nearest keyframe that was not left out (``view_gap``).
         seconds: Time of the query.
+        alternative: [4, 4] ``T_map_cam`` of the best distinct pose; None without one.
+        inlier_ratios: [K] inliers of each keyframe beyond the expected false matches, as a share of its points in view.
+        confidence: As the general fit gives it, 0 without a pose.
     """
 
     name: str
@@ -56,6 +67,9 @@ class ViewResult:
     inliers: int = 0
     gap: float = 0.0
     seconds: float = 0.0
+    alternative: npt.NDArray[np.float64] | None = None
+    inlier_ratios: npt.NDArray[np.float64] | None = None
+    confidence: float = 0.0
 
     @property
     def posed(self) -> bool:
@@ -100,9 +114,13 @@ class ViewResult:
         """
         try:
             count = len(values["keyframes"])
-            shapes = {**_ARRAYS, "influence": (count, 6, 6), "evidence": (len(NUMBERS),)}
+            shapes = {**_ARRAYS, "influence": (count, 6, 6), "inlier_ratios": (count,), "evidence": (len(NUMBERS),)}
             arrays = {name: _array(values[name], shape) for name, shape in shapes.items()}
+            T_map_cam = arrays.pop("T_map_cam")
+            if T_map_cam is None:
+                raise ValueError("no result of a view: it has no pose in the map")
             return cls(
+                T_map_cam=T_map_cam,
                 name=str(values["name"]),
                 keyframe=int(values["keyframe"]),
                 keyframes=tuple(int(number) for number in values["keyframes"]),
@@ -111,6 +129,7 @@ class ViewResult:
                 inliers=int(values["inliers"]),
                 gap=float(values["gap"]),
                 seconds=float(values["seconds"]),
+                confidence=float(values["confidence"]),
                 **arrays,
             )
         except (KeyError, TypeError) as error:
@@ -155,7 +174,16 @@ def localize_view(
         evidence=evidence.numbers(),
         distance=evidence.distance,
         inliers=evidence.inliers,
+        alternative=None if estimate.alternative is None else invert(estimate.alternative.T_cam_map).cpu().numpy(),
+        inlier_ratios=_inlier_ratios(estimate),
+        confidence=float(load_model(localizer.backbone.name).probability(evidence.numbers())),
     )
+
+
+def _inlier_ratios(estimate: Estimate) -> npt.NDArray[np.float64]:
+    assert estimate.losses is not None and estimate.keyframes is not None
+    in_view = [int((part < OUTLIER_LOSS).sum()) for part in estimate.losses.split(list(estimate.keyframes.counts))]
+    return np.array(estimate.keyframe_scores()) / np.maximum(in_view, 1)
 
 
 def _array(value: Any, shape: tuple[int, ...]) -> npt.NDArray[np.float64] | None:

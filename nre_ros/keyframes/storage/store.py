@@ -219,11 +219,22 @@ class KeyframeStore:
         Args:
             text: One line.
         """
+        self._set_metadata("warning", text)
+
+    def set_quality(self, text: str) -> None:
+        """Stores the outcome of a check of the map (``localization/map_quality.py``), in place of an earlier one.
+
+        Args:
+            text: JSON.
+        """
+        self._set_metadata("quality", text)
+
+    def _set_metadata(self, key: str, text: str) -> None:
         with self.batch():
-            if "warning" in self.metadata():
-                self.database.update("metadata", "warning", text)
+            if key in self.metadata():
+                self.database.update("metadata", key, text)
             else:
-                self.database.insert("metadata", "warning", text)
+                self.database.insert("metadata", key, text)
 
     @property
     def origin(self) -> npt.NDArray[np.float64]:

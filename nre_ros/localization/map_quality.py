@@ -1,0 +1,123 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What ``nre_ros map check`` found out about a map, as the map file has it and the localizer uses it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from nre_ros.keyframes.storage.change_log import Position
+from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.localization.map_noise import MapNoise
+
+_LOG = logging.getLogger(__name__)
+
+VERSION = 1
+"""Of the entry in the map. Entries of other versions are ignored, with a warning."""
+
+
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """What images of the mapped place can expect.
+
+    Attributes:
+        recall: Share of the images that get a pose.
+        right: Share of the images whose pose is right.
+        position: Median error of the position, metres.
+        rotation: Median error of the rotation, radians.
+    """
+
+    recall: float
+    right: float
+    position: float
+    rotation: float
+
+
+@dataclass(frozen=True, eq=False)
+class MapQuality:
+    """The outcome of a check of a map.
+
+    Attributes:
+        views: Number of views that were localized.
+        keyframes: Number of keyframes that the map had.
+        position: Of the map's changes at the time of the check.
+        noise: Errors of the keyframes.
+        expected: What images can expect; None where too few views were localized.
+        suspicious: Names of keyframes that do not fit the rest.
+    """
+
+    views: int
+    keyframes: int
+    position: Position
+    noise: MapNoise
+    expected: Expected | None = None
+    suspicious: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> str:
+        """Returns the entry of the map file; ``read_quality`` reads it."""
+        expected = None if self.expected is None else self.expected.__dict__
+        return json.dumps(
+            {
+                "version": VERSION,
+                "views": self.views,
+                "keyframes": self.keyframes,
+                "position": list(self.position),
+                "noise": self.noise.to_json(),
+                "expected": expected,
+                "suspicious": list(self.suspicious),
+            }
+        )
+
+
+def load_quality(store: KeyframeStore) -> MapQuality | None:
+    """Reads what a check stored in a map.
+
+    Args:
+        store: The map.
+
+    Returns:
+        The quality, without the keyframes that were changed since; None if the map was not checked, or if the entry
+        cannot be used, which is logged.
+    """
+    text = store.metadata().get("quality")
+    if not text:
+        return None
+    try:
+        quality = _parsed(text)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        _LOG.warning(
+            "map %s: the result of its check is not used (%s): run `nre_ros map check` again", store.path, error
+        )
+        return None
+    return quality
+
+
+def _parsed(text: str) -> MapQuality:
+    values = json.loads(text)
+    if not isinstance(values, dict) or values.get("version") != VERSION:
+        found = values.get("version") if isinstance(values, dict) else type(values).__name__
+        raise ValueError(f"it is of version {found!r}, known here: {VERSION}")
+    expected = values["expected"]
+    suspicious = values["suspicious"]
+    if not isinstance(suspicious, list) or not all(isinstance(name, str) for name in suspicious):
+        raise ValueError("the suspicious keyframes are no list of names")
+    revision, last = (int(number) for number in values["position"])
+    return MapQuality(
+        views=int(values["views"]),
+        keyframes=int(values["keyframes"]),
+        position=(revision, last),
+        noise=MapNoise.from_json(values["noise"]),
+        expected=None if expected is None else _expected(expected),
+        suspicious=tuple(suspicious),
+    )
+
+
+def _expected(values: Any) -> Expected:
+    numbers = {name: float(values[name]) for name in ("recall", "right", "position", "rotation")}
+    if not all(math.isfinite(number) and number >= 0 for number in numbers.values()):
+        raise ValueError("what images can expect is not finite")
+    return Expected(**numbers)

@@ -1,0 +1,191 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Localizes keyframes of a map in the map without themselves.
+
+Most views are left out with their near-duplicates alone: what a query of this place would find. The others are left out
+with all that was recorded shortly before and after them. They find the place only where the recording came back to it,
+and show how far the map has drifted meanwhile, which neighbours in time share and hide.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from nre_ros.errors import NreError
+from nre_ros.images import check_image_size
+from nre_ros.keyframes.importers.rebuild_source import NamedImages
+from nre_ros.localization.localizer import Localizer
+from nre_ros.map_check.neighbours import ViewNeighbours
+from nre_ros.map_check.view_result import ViewResult, localize_view
+from nre_ros.sampling import evenly_spaced_indices
+
+MOST_VIEWS = 200
+"""Views of a map that are localized unless the user asks for another number."""
+_REVISIT_EVERY = 3
+"""Every third view is left out with its neighbours in time."""
+_REVISIT_SPANS = (4, 8)
+"""These views are left out with a fourth or an eighth of the recording on either side."""
+_FEWEST_FOR_REVISITS = 8
+"""Recordings with fewer keyframes are not long enough."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """One view to localize.
+
+    Attributes:
+        keyframe: Id of its keyframe.
+        span: Number of keyframes before and after it in the recording that are left out as well; 0: only its
+            near-duplicates.
+    """
+
+    keyframe: int
+    span: int = 0
+
+
+@dataclass(frozen=True)
+class LeftOutResult:
+    """The result of one view.
+
+    Attributes:
+        view: What the localizer found.
+        span: See ``LeftOut``.
+        near_duplicates: Number of keyframes that were left out since they show nearly the same.
+    """
+
+    view: ViewResult
+    span: int
+    near_duplicates: int
+
+
+def plan(ids: npt.NDArray[np.int64], most: int = MOST_VIEWS) -> list[LeftOut]:
+    """Chooses the views, evenly over the recording.
+
+    Args:
+        ids: [M] ids of the map's keyframes in the order of the recording.
+        most: Largest number of views.
+
+    Returns:
+        The views, in the order of the recording.
+    """
+    chosen = ids[evenly_spaced_indices(len(ids), most)].tolist()
+    views = []
+    for i, keyframe in enumerate(chosen):
+        revisit = len(ids) >= _FEWEST_FOR_REVISITS and i % _REVISIT_EVERY == 1
+        span = len(ids) // _REVISIT_SPANS[(i // _REVISIT_EVERY) % len(_REVISIT_SPANS)] if revisit else 0
+        views.append(LeftOut(keyframe, span))
+    return views
+
+
+def localize_left_out(
+    localizer: Localizer, images: Sequence[NamedImages], views: Sequence[LeftOut], ids: npt.NDArray[np.int64]
+) -> Iterator[LeftOutResult | str]:
+    """Localizes views of a map without their keyframes.
+
+    Args:
+        localizer: The map.
+        images: Where the map's images are; the first that has an image counts.
+        views: The views.
+        ids: [M] ids of the map's keyframes in the order of the recording.
+
+    Yields:
+        For each view its result, or one line that says why it has none: its image is missing or another one.
+    """
+    neighbours = ViewNeighbours(localizer.store, ids)
+    place = {int(keyframe): i for i, keyframe in enumerate(ids)}
+    for view in views:
+        keyframe = localizer.store.get(view.keyframe)
+        try:
+            image = _image(images, keyframe.name)
+            check_image_size(image, keyframe.camera)
+        except NreError as error:
+            yield f"{keyframe.name}: {error}"
+            continue
+        around = neighbours.of(keyframe)
+        exclude = {keyframe.id, *around.near_duplicates}
+        if view.span:
+            i = place[keyframe.id]
+            exclude.update(ids[max(0, i - view.span) : i + view.span + 1].tolist())
+        found = localize_view(
+            localizer,
+            keyframe.name,
+            image,
+            keyframe.camera,
+            keyframe.T_map_cam,
+            keyframe.id,
+            exclude,
+            around.gap,
+        )
+        yield LeftOutResult(found, view.span, len(around.near_duplicates))
+
+
+def _image(images: Sequence[NamedImages], name: str) -> npt.NDArray[np.uint8]:
+    errors = []
+    for place in images:
+        try:
+            return place.image(name)
+        except NreError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+class ResumeFile:
+    """The results so far of an interrupted check: one line of JSON a view, after one that names the map's content.
+
+    Args:
+        path: The file.
+        content: What the results belong to; those of other content are discarded.
+    """
+
+    def __init__(self, path: Path, content: str) -> None:
+        self._path, self._content = path, content
+
+    def read(self) -> dict[LeftOut, LeftOutResult]:
+        """Returns the results of an earlier run; empty if there is none, or one of another map."""
+        try:
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            return {}
+        if not lines or lines[0] != json.dumps(self._content):
+            return {}
+        found = {}
+        for line in lines[1:]:
+            try:
+                span, duplicates, values = json.loads(line)
+                view = ViewResult.from_json(values)
+            except (ValueError, TypeError, RecursionError):
+                break  # the line that was being written when the run ended
+            found[LeftOut(view.keyframe, int(span))] = LeftOutResult(view, int(span), int(duplicates))
+        return found
+
+    def write(self, results: Sequence[LeftOutResult]) -> Callable[[LeftOutResult], None]:
+        """Begins the file anew with earlier results.
+
+        Args:
+            results: The earlier results.
+
+        Returns:
+            A function that appends a result.
+        """
+
+        def line(result: LeftOutResult) -> str:
+            return json.dumps([result.span, result.near_duplicates, result.view.to_json()]) + "\n"
+
+        head = json.dumps(self._content) + "\n"
+        self._path.write_text(head + "".join(map(line, results)), encoding="utf-8")
+
+        def append(result: LeftOutResult) -> None:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line(result))
+
+        return append
+
+    def remove(self) -> None:
+        """Removes the file."""
+        self._path.unlink(missing_ok=True)
