@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from nre_ros.cli import (
     map_build,
+    map_check,
     map_export,
     map_index,
     map_info,
@@ -35,8 +36,23 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers: The commands of ``nre_ros``.
     """
     parser = add_command(
-        subparsers, "map", "build a map; look at, verify, rebuild, merge, prune and export maps", _DESCRIPTION, _EXAMPLE
+        subparsers,
+        "map",
+        "build a map; look at, check, verify, rebuild, merge, prune and export maps",
+        _DESCRIPTION,
+        _EXAMPLE,
     )
     commands = parser.add_subparsers(dest="map_command", required=True, metavar="COMMAND")
-    for module in (map_build, map_rebuild, map_info, map_view, map_verify, map_merge, map_prune, map_index, map_export):
+    for module in (
+        map_build,
+        map_check,
+        map_rebuild,
+        map_info,
+        map_view,
+        map_verify,
+        map_merge,
+        map_prune,
+        map_index,
+        map_export,
+    ):
         module.add_parser(commands)

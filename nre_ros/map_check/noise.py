@@ -88,7 +88,10 @@ class _Views:
 
     def __init__(self, views: Sequence[ViewResult], ids: npt.NDArray[np.int64], model: ConfidenceModel) -> None:
         self._errors = np.array([view.error() for view in views])
-        self._image = np.array([model.covariance(view.covariance, view.evidence, view.distance) for view in views])
+        covariances, evidence = (
+            np.array([getattr(view, name) for view in views]) for name in ("covariance", "evidence")
+        )
+        self._image = model.covariance(covariances, evidence, np.array([view.distance for view in views]))
         place = {int(keyframe): i for i, keyframe in enumerate(ids)}
         most = max(len(view.keyframes) for view in views) + 1
         self._influence = np.zeros((len(views), most, 6, 6))

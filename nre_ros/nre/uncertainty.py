@@ -128,6 +128,7 @@ class _Expansion:
 
     def _sandwich(self, sums: torch.Tensor) -> torch.Tensor:
         """H^-1 S H^-1 in the map's axes, with the scatter S of the gradients' sums over independent groups."""
+        assert self._inverse is not None
         scatter = sums.T @ sums * (len(sums) / max(len(sums) - 1, 1))
         left = self._inverse @ scatter @ self._inverse
         M = _left_to_map(self._T)

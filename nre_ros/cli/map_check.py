@@ -1,0 +1,82 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""``nre_ros map check``: how good a map is, found out by localizing its keyframes without themselves."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from nre_ros.cli.arguments import Subparsers, add_device_option, add_seed_option
+from nre_ros.cli.output import print_table
+from nre_ros.packages import ESTIMATOR
+
+EXIT_SUSPICIOUS = 1
+_DESCRIPTION = """Localize keyframes of a map in the map without themselves. That shows how far the keyframes disagree
+with each other, which of them do not fit the rest, which places look alike, and what recall and accuracy images can
+expect. The map keeps the outcome, and the localizer uses it: its covariances then include the errors of the map. After an
+interruption the same command continues. Exit code 0: no keyframe is suspicious; 1: some are; 2: no check was possible."""
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Adds the command ``map check``.
+
+    Args:
+        commands: The commands of ``nre_ros map``.
+    """
+    parser = commands.add_parser(
+        "check", help="find out how good a map is, and store that in it", description=_DESCRIPTION
+    )
+    parser.add_argument("map", metavar="MAP.db")
+    parser.add_argument("-o", "--output", metavar="DIR", help="write DIR/check.html and DIR/check.json")
+    parser.add_argument(
+        "--images",
+        action="append",
+        metavar="FOLDER_OR_BAG",
+        help="folder that the keyframes' names are relative to, or the bag of the map; may be given several times "
+        "(default: where the images were when the map was built)",
+    )
+    parser.add_argument(
+        "--topic", default="", metavar="TOPIC", help="topic of the images in a bag (default: the only one)"
+    )
+    parser.add_argument("--views", type=int, default=0, metavar="N", help="localize N keyframes at most (default: 200)")
+    parser.add_argument("--dry-run", action="store_true", help="do not store the outcome in the map")
+    add_device_option(parser)
+    add_seed_option(parser, "the consensus")
+    parser.set_defaults(func=_check, packages=(*ESTIMATOR, "tqdm"))
+
+
+def _check(args: argparse.Namespace) -> int:
+    from nre_ros.keyframes.importers.rebuild_source import named_images, recorded_images
+    from nre_ros.keyframes.storage.store import KeyframeStore
+    from nre_ros.map_check.check import check_map
+    from nre_ros.map_check.leave_one_out import MOST_VIEWS
+
+    with KeyframeStore.open(args.map, cache_bytes=0) as store:
+        places = args.images or recorded_images(store)
+    with ExitStack() as stack:
+        images = [stack.enter_context(closing(named_images(place, args.topic))) for place in places]
+        try:
+            result = check_map(
+                args.map,
+                images,
+                args.views or MOST_VIEWS,
+                args.device,
+                args.seed,
+                store_result=not args.dry_run,
+                progress=sys.stderr.isatty(),
+            )
+        except KeyboardInterrupt:
+            print(f"interrupted; the same command continues {args.map}.check.partial", file=sys.stderr)
+            return 130
+    report = None
+    if args.output:
+        folder = Path(args.output)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "check.json").write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
+        report = folder / "check.json"
+    print_table(*result.summary(), ("report", report))
+    return EXIT_SUSPICIOUS if result.suspicious else 0

@@ -1,0 +1,73 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Places of a map that look alike (perceptual aliasing), from views that two poses explain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nre_ros.localization.evidence import NUMBERS
+from nre_ros.map_check.leave_one_out import LeftOutResult
+
+_MIN_SCORE = 0.6
+"""Inlier score, relative to the better pose's, from which another pose explains the image nearly as well."""
+_MIN_CONFIDENCE = 0.5
+_ALTERNATIVE = NUMBERS.index("alternative_score")
+
+
+@dataclass(frozen=True)
+class AliasedView:
+    """A view that is explained by a pose at another place.
+
+    Attributes:
+        name: Name of its keyframe.
+        keyframe: Id of its keyframe.
+        elsewhere: [4, 4] the other pose (``T_map_cam``).
+        twin: Name of the keyframe nearest to the other pose.
+        distance: Metres from the view to the other pose.
+        score: Inlier score of the other pose relative to that of the view's own; above 1 if it explains the image better.
+    """
+
+    name: str
+    keyframe: int
+    elsewhere: npt.NDArray[np.float64]
+    twin: str
+    distance: float
+    score: float
+
+
+def find_aliased(
+    results: Sequence[LeftOutResult], names: dict[int, str], poses: dict[int, npt.NDArray[np.float64]]
+) -> list[AliasedView]:
+    """Finds views that another place explains nearly as well as their own.
+
+    Args:
+        results: Left-out views.
+        names: Id -> name of all keyframes.
+        poses: Id -> ``T_map_cam`` [4, 4] of all keyframes.
+
+    Returns:
+        The views, the most similar places first.
+    """
+    ids = list(poses)
+    centres = np.array([poses[keyframe][:3, 3] for keyframe in ids])
+    found = []
+    for view in (result.view for result in results):
+        if not view.posed or view.evidence is None or view.estimated is None:
+            continue
+        score = float(view.evidence[_ALTERNATIVE])
+        away = view.position_error > view.distance
+        if away and view.confidence >= _MIN_CONFIDENCE / 2:
+            elsewhere, relative = view.estimated, 1.0 / max(score, 0.5)
+        elif not away and view.alternative is not None and score >= _MIN_SCORE:
+            elsewhere, relative = view.alternative, score
+        else:
+            continue
+        twin = ids[int(np.linalg.norm(centres - elsewhere[:3, 3], axis=1).argmin())]
+        distance = float(np.linalg.norm(elsewhere[:3, 3] - view.T_map_cam[:3, 3]))
+        found.append(AliasedView(view.name, view.keyframe, elsewhere, names[twin], distance, relative))
+    return sorted(found, key=lambda each: -each.score)

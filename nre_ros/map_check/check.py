@@ -1,0 +1,320 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The check of a map: its keyframes are localized without themselves, and what that shows is stored in the map.
+
+result = check_map("office.db", images=[named_images("office/images")])
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from nre_ros.errors import MapError
+from nre_ros.keyframes.importers.rebuild_source import NamedImages
+from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.localization.confidence import load_model
+from nre_ros.localization.localizer import Localizer
+from nre_ros.localization.map_noise import MapNoise
+from nre_ros.localization.map_quality import Expected, MapQuality
+from nre_ros.map_check.aliasing import AliasedView, find_aliased
+from nre_ros.map_check.leave_one_out import (
+    MOST_VIEWS,
+    LeftOut,
+    LeftOutResult,
+    ResumeFile,
+    localize_left_out,
+    plan,
+)
+from nre_ros.map_check.noise import fit_noise
+from nre_ros.map_check.suspicious import SuspiciousKeyframe, find_suspicious
+
+_FEWEST_VIEWS = 5
+"""With fewer views nothing is said about what images can expect."""
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What a check of a map found.
+
+    Attributes:
+        path: The map.
+        frame_id: Name of the map's frame.
+        names: Id -> name of all keyframes, in the order of the recording.
+        poses: Id -> ``T_map_cam`` [4, 4] of all keyframes.
+        views: The left-out views.
+        skipped: Views without a result, one line each.
+        noise: Errors of the keyframes.
+        expected: What images of the place can expect; None with too few views.
+        suspicious: Keyframes that do not fit the rest.
+        aliased: Views that another place explains.
+        min_confidence: The confidence from which a pose counts as accepted.
+        seconds: Duration of the check.
+    """
+
+    path: Path
+    frame_id: str
+    names: dict[int, str]
+    poses: dict[int, npt.NDArray[np.float64]]
+    views: list[LeftOutResult]
+    skipped: list[str]
+    noise: MapNoise
+    expected: Expected | None
+    suspicious: list[SuspiciousKeyframe]
+    aliased: list[AliasedView]
+    min_confidence: float
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what ``check.json`` has, as plain values."""
+        expected = None if self.expected is None else dict(self.expected.__dict__)
+        noise = self.noise.to_json()
+        del noise["ids"], noise["factors"]
+        factors = dict(zip(self.noise.ids.tolist(), self.noise.factors.tolist()))
+        return {
+            "map": str(self.path),
+            "frame_id": self.frame_id,
+            "keyframes": len(self.names),
+            "seconds": round(self.seconds, 1),
+            "min_confidence": self.min_confidence,
+            "expected": expected,
+            "noise": noise,
+            "suspicious": [
+                {
+                    "name": each.name,
+                    "cause": each.cause,
+                    "position": _number(each.position),
+                    "rotation": _number(each.rotation),
+                    "confidence": each.confidence,
+                }
+                for each in self.suspicious
+            ],
+            "aliased": [
+                {"name": each.name, "twin": each.twin, "distance": each.distance, "score": each.score}
+                for each in self.aliased
+            ],
+            "views": [
+                {
+                    "name": result.view.name,
+                    "left_out_before_and_after": result.span,
+                    "near_duplicates": result.near_duplicates,
+                    "pose_found": result.view.posed,
+                    "accepted": accepted(result, self.min_confidence),
+                    "right": result.view.right,
+                    "confidence": result.view.confidence,
+                    "position_error": _number(result.view.position_error),
+                    "rotation_error": _number(result.view.rotation_error),
+                    "inliers": result.view.inliers,
+                    "noise_factor": factors.get(result.view.keyframe, 1.0),
+                    "reason": result.view.reason,
+                }
+                for result in self.views
+            ],
+            "skipped": self.skipped,
+        }
+
+    def summary(self) -> list[tuple[str, object]]:
+        """Returns rows of label and value for the terminal."""
+        accepted_views = sum(accepted(result, self.min_confidence) for result in self.views)
+        expected, noise = self.expected, self.noise
+        rows: list[tuple[str, object]] = [
+            ("map", self.path),
+            ("keyframes", len(self.names)),
+            ("localized without themselves", f"{len(self.views)} keyframes, {accepted_views} accepted"),
+            ("without an image", len(self.skipped) or None),
+        ]
+        if expected is None:
+            rows.append(("expected", f"unknown: fewer than {_FEWEST_VIEWS} views"))
+        else:
+            rows.append(
+                (
+                    "expected of an image",
+                    f"a pose in {expected.recall:.0%}; median error {100 * expected.position:.2g} cm, "
+                    f"{np.degrees(expected.rotation):.2g} degrees",
+                )
+            )
+        rows.append(("errors of the keyframes' poses", _noise_phrase(noise)))
+        rows.append(("views that two places explain", len(self.aliased) or None))
+        rows.append(("suspicious keyframes", len(self.suspicious)))
+        rows += [(f"  {each.name}", each.cause) for each in self.suspicious[:10]]
+        if len(self.suspicious) > 10:
+            rows.append(("  ...", f"{len(self.suspicious) - 10} more"))
+        rows.append(("seconds", f"{self.seconds:.1f}"))
+        return rows
+
+
+def accepted(result: LeftOutResult, min_confidence: float) -> bool:
+    """Returns whether a view gets a pose.
+
+    Args:
+        result: The view.
+        min_confidence: The lowest accepted confidence.
+    """
+    return result.view.posed and result.view.confidence >= min_confidence
+
+
+def check_map(
+    path: Path | str,
+    images: Sequence[NamedImages],
+    most: int = MOST_VIEWS,
+    device: str = "auto",
+    seed: int = 0,
+    min_confidence: float = 0.5,
+    store_result: bool = True,
+    progress: bool = True,
+) -> CheckResult:
+    """Checks a map and stores the outcome in it.
+
+    After an interruption the same call continues.
+
+    Args:
+        path: The map.
+        images: Where its images are; the first that has an image counts.
+        most: Largest number of views to localize.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        seed: Of the consensus.
+        min_confidence: The confidence from which a pose counts as accepted.
+        store_result: Whether to store the outcome in the map.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        What was found.
+
+    Raises:
+        MapError: The map has fewer than two keyframes, cannot be written, or none of its images is at hand.
+        NreError: The map or the device cannot be used.
+    """
+    started = time.perf_counter()
+    path = Path(path)
+    with Localizer(path, device, seed) as localizer:
+        store = localizer.store
+        names, poses = _recording_order(store)
+        if len(names) < 2:
+            raise MapError(f"map {path} has {len(names)} keyframes: a check needs two at least")
+        ids = np.array(list(names), dtype=np.int64)
+        position = store.changes().position
+        resume = ResumeFile(path.with_name(path.name + ".check.partial"), f"{store.content_hash()} {seed}")
+        found, skipped = _localized(localizer, images, plan(ids, most), ids, resume, progress)
+        model = load_model(localizer.backbone.name)
+        frame_id = localizer.frame_id
+    if not found:
+        raise MapError(f"map {path} cannot be checked: no keyframe has its image; the first: {skipped[0]}")
+    noise = fit_noise([result.view for result in found], ids, model)
+    suspicious = find_suspicious(found, noise, names)
+    if suspicious:  # their errors are not those of the rest
+        bad = {each.keyframe for each in suspicious}
+        noise = fit_noise([result.view for result in found if result.view.keyframe not in bad], ids, model)
+        suspicious = find_suspicious(found, noise, names)
+    result = CheckResult(
+        path,
+        frame_id,
+        names,
+        poses,
+        found,
+        skipped,
+        noise,
+        expectation(found, min_confidence),
+        suspicious,
+        find_aliased(found, names, poses),
+        min_confidence,
+        time.perf_counter() - started,
+    )
+    if store_result:
+        quality = MapQuality(
+            len(found), len(names), position, noise, result.expected, tuple(each.name for each in suspicious)
+        )
+        with KeyframeStore.open(path, readonly=False, cache_bytes=0) as writer:
+            writer.set_quality(quality.to_json())
+    resume.remove()
+    return result
+
+
+def expectation(results: Sequence[LeftOutResult], min_confidence: float) -> Expected | None:
+    """Computes what images of the place can expect.
+
+    Args:
+        results: Left-out views.
+        min_confidence: The confidence from which a pose counts as accepted.
+
+    Returns:
+        The expectation; None with too few views.
+    """
+    usual = [result for result in results if not result.span] or list(results)
+    if len(usual) < _FEWEST_VIEWS:
+        return None
+    right = [result.view for result in results if result.view.right]
+    return Expected(
+        recall=float(np.mean([accepted(result, min_confidence) for result in usual])),
+        right=float(np.mean([result.view.right for result in usual])),
+        position=float(np.median([view.position_error for view in right])) if right else 0.0,
+        rotation=float(np.median([view.rotation_error for view in right])) if right else 0.0,
+    )
+
+
+def _localized(
+    localizer: Localizer,
+    images: Sequence[NamedImages],
+    views: Sequence[LeftOut],
+    ids: npt.NDArray[np.int64],
+    resume: ResumeFile,
+    progress: bool,
+) -> tuple[list[LeftOutResult], list[str]]:
+    """Localizes the views that an earlier run has not localized; views of a revisit that fail get a usual view, too."""
+    known = resume.read()
+    append = resume.write(list(known.values()))
+    found, skipped = list[LeftOutResult](), list[str]()
+    total = len(views)
+    bar = tqdm(total=total, desc="localizing keyframes", unit="keyframe", disable=not progress)
+    waiting = list(views)
+    with bar:
+        while waiting:
+            missing = [view for view in waiting if view not in known]
+            fresh = localize_left_out(localizer, images, missing, ids)
+            failed = []
+            for view in waiting:
+                result = known.get(view) or next(fresh)
+                bar.update()
+                if isinstance(result, str):
+                    skipped.append(result)
+                    continue
+                if view not in known:
+                    append(result)
+                found.append(result)
+                if view.span and not result.view.right:
+                    failed.append(LeftOut(view.keyframe))
+            total += len(failed)
+            bar.total = total
+            waiting = failed
+    return found, skipped
+
+
+def _recording_order(store: KeyframeStore) -> tuple[dict[int, str], dict[int, npt.NDArray[np.float64]]]:
+    """Names and poses of all keyframes by id: in the order of the stamps where all are known, else in that of the ids."""
+    scans = list(store.scan())
+    if not scans:
+        return {}, {}
+    ids = np.concatenate([scan.ids for scan in scans])
+    stamps = np.concatenate([scan.stamps for scan in scans])
+    poses = np.concatenate([scan.poses for scan in scans])
+    texts = [name for scan in scans for name in scan.names]
+    order = np.argsort(stamps, kind="stable") if (stamps != 0).all() else np.arange(len(ids))
+    names = {int(ids[i]): texts[i] for i in order}
+    return names, {int(ids[i]): poses[i] for i in order}
+
+
+def _noise_phrase(noise: MapNoise) -> str:
+    if noise.position <= 0 and noise.rotation <= 0:
+        return "none seen beyond what the images explain"
+    slow = f", {noise.drift:.0%} of it slowly drifting" if noise.drift > 0.2 else ""
+    return f"{100 * np.sqrt(3) * noise.position:.2g} cm and {np.degrees(np.sqrt(3) * noise.rotation):.2g} degrees{slow}"
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
