@@ -14,6 +14,9 @@ keyframes that it was estimated from by their influence G_k (``PoseUncertainty``
 
     sum_ab G_a E[xi_a xi_b'] G_b'
 
+The frame of a map is that of its keyframes on average: an error that all of them share moves the frame, and is none. The
+mean over all keyframes is therefore taken out of rho.
+
 ``nre_ros map check`` measures the numbers of this model (``map_check/noise.py``).
 """
 
@@ -21,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -73,7 +77,9 @@ class MapNoise:
             [6, 6].
         """
         order, factors = self._places(keyframes)
-        rho = self.correlation(order) * factors[:, None] * factors
+        shared = self._shared(order)
+        rho = self.correlation(order) - shared[:, None] - shared + self._mean
+        rho = rho * factors[:, None] * factors
         weighted = influence * np.repeat([self.position, self.rotation], 3)
         return np.einsum("aij,ab,bkj->ik", weighted, rho, weighted)
 
@@ -87,6 +93,25 @@ class MapNoise:
             [K, K].
         """
         return mixed_correlation(order, self.drift, self.length, self.power)
+
+    @cached_property
+    def _shares(self) -> npt.NDArray[np.float64]:
+        """Mean rho of each keyframe with all keyframes ``[M]``, with a place for keyframes of unknown place at the end."""
+        count = len(self.ids)
+        kernel = np.cumsum(np.exp(-((np.arange(count) / self.length) ** self.power)))
+        slow = kernel + kernel[::-1] - 1 if count else kernel
+        return np.append(((1 - self.drift) + self.drift * slow) / max(count, 1), 0.0)
+
+    @property
+    def _mean(self) -> float:
+        """Mean rho of all pairs of keyframes."""
+        return float(self._shares[:-1].mean()) if len(self.ids) else 0.0
+
+    def _shared(self, order: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Mean rho of keyframes with all keyframes, from their places."""
+        places = np.where(np.isnan(order), len(self.ids), np.nan_to_num(order)).astype(int)
+        shares: npt.NDArray[np.float64] = self._shares[places]
+        return shares
 
     def _places(self, keyframes: Sequence[int]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Places of keyframes in the recording, and their factors."""
