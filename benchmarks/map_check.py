@@ -21,6 +21,7 @@ from scipy.stats import chi2
 
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.confidence import ConfidenceModel, load_model
+from nre_ros.localization.covariance import PoseEvidence, combined_covariance
 from nre_ros.localization.localizer import Localizer
 from nre_ros.localization.map_noise import MapNoise
 from nre_ros.map_check.check import CheckResult, evaluate_views, localize_views, recording_order
@@ -110,7 +111,7 @@ def run(options: Options):
 def _prediction(found: Run) -> tuple:
     expected, queries = found.check.expected, found.queries
     right = [query.position_error for query in queries if query.right]
-    seconds = float(np.median([query.seconds for query in queries]))
+    seconds = float(np.mean([query.seconds for query in queries]))
     return (
         len(found.check.views),
         len(queries),
@@ -133,10 +134,11 @@ def _ellipsoids(found: Run) -> tuple:
 
 
 def _squared_mahalanobis(query: ViewResult, model: ConfidenceModel, noise: MapNoise) -> float:
+    evidence = PoseEvidence(
+        query.covariance, query.influence, query.disagreement, query.keyframes, query.evidence, query.distance
+    )
     error = query.error()
-    covariance = noise.scale**2 * model.covariance(query.covariance, query.evidence, query.distance)
-    covariance = covariance + noise.covariance(query.influence, query.keyframes)
-    return float(error @ np.linalg.solve(covariance, error))
+    return float(error @ np.linalg.solve(combined_covariance(evidence, model, noise)[0], error))
 
 
 def _wrong_keyframes(options: Options) -> Table:

@@ -20,7 +20,7 @@ VERSION = 1
 """Of the entry in the map. Entries of other versions are ignored, with a warning."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Expected:
     """What images of the mapped place can expect.
 

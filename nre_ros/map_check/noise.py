@@ -153,7 +153,7 @@ class _Views:
         nu = _DEGREES_OF_FREEDOM
         each = 0.5 * log_determinant + 0.5 * (nu + 6) * np.log1p(squared / (nu - 2))
         # weak priors keep the parameters that the views leave open where they do no harm
-        prior = 0.5 * (parameters[3] / 0.5) ** 2 + 0.5 * (parameters[2] / 3.0) ** 2
+        prior = 0.5 * (parameters[3] / 0.5) ** 2 + 0.5 * ((parameters[2] + 2.0) / 2.0) ** 2
         return float(each.sum() + prior)
 
     def _parts(self, length: float, power: float) -> tuple[npt.NDArray[np.float64], ...]:
