@@ -77,7 +77,7 @@ class Run:
 def run(options: Options):
     """Yields a table of predictions, one of covariances, and one of the keyframes that are named."""
     names = options.selected_sets(
-        (*SCENES, *(f"{scene}-{error}" for scene in SCENES for error in ERRORS), "wrong", "repair")
+        (*SCENES, *(f"{scene}-{error}" for scene in SCENES for error in ERRORS), "wrong", "repair", "identical")
     )
     if not options.sets:
         names = [*SCENES, *(f"{scene}-{error}" for scene in ("kitchen", "room") for error in ERRORS)]
