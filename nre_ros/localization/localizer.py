@@ -226,6 +226,7 @@ class Localizer:
         *,
         retrieve: int | None = None,
         exclude: Collection[int] = (),
+        search_further: bool = True,
     ) -> Estimate:
         """Estimates the pose as ``localize`` does, without the verdict.
 
@@ -235,6 +236,7 @@ class Localizer:
             prior: Where the camera may be.
             retrieve: Number of keyframes for this image; None: the localizer's.
             exclude: Ids of keyframes that are ignored, as if the map did not have them.
+            search_further: Whether a search that was cut continues in more keyframes.
 
         Returns:
             The estimate, with the retrieved keyframes and the time of each stage. ``reach_verdict`` turns it into a
@@ -256,8 +258,10 @@ class Localizer:
                 return Estimate(reason=f"map {self.store.path} holds no keyframes{rest}")
             keyframes = stack_keyframes(found, self.device)
         before = {"features": (extracted - started) * 1e3, "retrieval": (perf_counter() - extracted) * 1e3}
-        estimate = self.estimator.localize(features, keyframes, camera, self.seed, self._start(prior), stop_if_cut=True)
-        if estimate.search_cut:
+        estimate = self.estimator.localize(
+            features, keyframes, camera, self.seed, self._start(prior), stop_if_cut=search_further
+        )
+        if estimate.search_cut and search_further:
             estimate = self._search_further(estimate, features, camera, count, prior, exclude)
         return replace(estimate, milliseconds=_sums(before, estimate.milliseconds))
 

@@ -236,11 +236,11 @@ def evaluate_views(
     ordered = all((scan.stamps != 0).all() for scan in store.scan())
     model = load_model(metadata["backbone"])
     noise = fit_noise([result.view for result in views], ids, model)
-    suspicious = find_suspicious(views, noise, model, names)
+    suspicious = find_suspicious(views, noise, model, names, poses)
     if suspicious:  # their errors are not those of the rest
         bad = {each.keyframe for each in suspicious}
         noise = fit_noise([result.view for result in views if result.view.keyframe not in bad], ids, model)
-        suspicious = find_suspicious(views, noise, model, names)
+        suspicious = find_suspicious(views, noise, model, names, poses)
     return CheckResult(
         path=store.path,
         frame_id=metadata["frame_id"],
