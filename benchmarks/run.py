@@ -33,6 +33,7 @@ BENCHMARKS = {
     "import_speed": "keyframes a second of the importers, and the time of their stages",
     "import_accuracy": "pose errors in maps from each kind of input: COLMAP, posed images, kapture",
     "pose_mistakes": "how many mistakes in poses, depth and intrinsics `map build` notices, and its false alarms",
+    "map_check": "what `map check` predicts and names, and covariances in maps with errors",
     "kidnapped_robot": "seconds until a robot that was carried to another room is localized again",
     "perceptual_aliasing": "accepted poses in the wrong one of two identical rooms, with and without odometry",
     "node": "the node over DDS: delay, memory and threads over minutes, and its poses on bags",

@@ -181,6 +181,8 @@ def model(**changes) -> ConfidenceModel:
         alternative_exponent=4.0,
         inflation=2.0,
         outlier_inflation=1.5,
+        position_floor=0.0,
+        rotation_floor=0.0,
     )
     return ConfidenceModel(**{**fields, **changes})
 
@@ -199,10 +201,16 @@ def test_the_probability_is_logistic_and_is_shared_with_the_alternative():
 
 def test_fewer_inliers_inflate_the_covariance_more():
     reported = np.diag([1.0, 2, 3, 4, 5, 6]) * 1e-6
-    np.testing.assert_allclose(model().covariance(reported, numbers(inlier_ratio=1.0)), 4 * reported)
-    several = model().covariance(np.stack([reported, reported]), np.stack([numbers(inlier_ratio=0.5), numbers()]))
+    np.testing.assert_allclose(model().covariance(reported, numbers(inlier_ratio=1.0), 2.0), 4 * reported)
+    two = np.stack([numbers(inlier_ratio=0.5), numbers()])
+    several = model().covariance(np.stack([reported, reported]), two, np.array([1.0, 2.0]))
     np.testing.assert_allclose(several[0], 4 * math.exp(1.5) * reported)
     np.testing.assert_allclose(several[1], 4 * math.exp(3.0) * reported)
+
+
+def test_a_floor_is_always_added_to_the_covariance():
+    at_two_metres = model(position_floor=1e-3, rotation_floor=2e-3).covariance(np.zeros((6, 6)), numbers(), 2.0)
+    np.testing.assert_allclose(at_two_metres, np.diag([4e-6] * 6))
 
 
 def test_a_model_of_other_evidence_is_refused(tmp_path):
@@ -263,7 +271,8 @@ def test_two_equal_poses_are_both_reported():
     assert first.share == pytest.approx(0.5) and other.share == pytest.approx(0.5)
     np.testing.assert_allclose(first.T_map_cam, np.eye(4))
     assert first.covariance.shape == (6, 6)
-    np.testing.assert_allclose(other.covariance, 100 * first.covariance)
+    floor = np.diag([(MODEL.position_floor * verdict.evidence.distance) ** 2] * 3 + [MODEL.rotation_floor**2] * 3)
+    np.testing.assert_allclose(other.covariance - floor, 100 * (first.covariance - floor))
     np.testing.assert_allclose(other.T_map_cam[:3, 3], [-12, 0, 0])
 
 

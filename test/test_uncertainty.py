@@ -10,7 +10,7 @@ from synthetic import CAMERA, CHANCE, GRID, dips, opencv_pixels, points_in_view,
 
 from nre_ros.geometry import left_update
 from nre_ros.nre.gnc import LocalMaps, cut_windows, refine
-from nre_ros.nre.uncertainty import _left_to_map, pose_covariance
+from nre_ros.nre.uncertainty import _Expansion, _left_to_map, pose_covariance
 
 SIGMA, BLOCK = 1.0, 32.0
 
@@ -123,3 +123,45 @@ def test_a_pose_on_a_slope_or_maximum_has_no_covariance():
 def test_no_points_have_no_covariance():
     maps = LocalMaps(torch.zeros(1, 0, 15, 15), torch.zeros(1, 0, 2), GRID)
     assert pose_covariance(torch.tensor(true_pose()), torch.zeros(0, 3).double(), CAMERA, maps, SIGMA) is None
+
+
+def moved_keyframe(points, centre, xi):
+    """Points [N, 3] of a keyframe whose camera at ``centre`` moves by xi [6]: position and rotation vector."""
+    return (points - centre) @ Rotation.from_rotvec(xi[3:]).as_matrix().T + centre + xi[:3]
+
+
+def test_the_estimate_follows_its_keyframes_by_their_influence():
+    """Two keyframes with half of the points each; one moves a little, and the minimum is sought again."""
+    truth, points, pixels, _ = blockwise_points(2)
+    cells = torch.tensor(GRID.to_cells(pixels))
+    maps = cut_windows(torch.tensor(dips(cells.numpy())), CHANCE, GRID, cells[None], 7)
+    owners = torch.arange(len(points)) % 2
+    centres = torch.tensor([[0.3, -0.2, 0.1], [-0.5, 0.4, 0.2]], dtype=torch.float64)
+
+    def minimum(moved: np.ndarray) -> np.ndarray:
+        return refine(torch.tensor(truth)[None], torch.tensor(moved), CAMERA, maps, GRID, (SIGMA,)).T[0].numpy()
+
+    found = minimum(points)
+    influence = _Expansion(torch.tensor(found), torch.tensor(points), CAMERA, maps, SIGMA).influence(owners, centres)
+    # both together: the camera moves as the whole map does
+    distance = -found[:3, :3].T @ found[:3, 3]
+    for k, centre in enumerate(centres.numpy()):
+        for axis in range(6):
+            xi = np.zeros(6)
+            xi[axis] = 2e-3
+            moved = {}
+            for sign in (-1, 1):
+                shifted = points.copy()
+                shifted[owners == k] = moved_keyframe(points[owners == k], centre, sign * xi)
+                moved[sign] = centre_and_rotation(minimum(shifted), truth)
+            measured = (moved[1] - moved[-1]) / (2 * xi[axis])
+            np.testing.assert_allclose(influence[k, :, axis], measured, atol=0.05 * max(1.0, np.linalg.norm(distance)))
+    whole = np.eye(6)
+    for axis in range(3):
+        turned = np.cross(np.eye(3)[axis], distance)
+        whole[:3, 3 + axis] = turned
+    about_origin = influence.numpy().copy()
+    for k, centre in enumerate(centres.numpy()):  # rotations about the map's origin instead of the keyframe
+        for axis in range(3):
+            about_origin[k, :, 3 + axis] -= about_origin[k, :, :3] @ np.cross(np.eye(3)[axis], -centre)
+    np.testing.assert_allclose(about_origin.sum(0), whole, atol=1e-6)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,9 @@ from nre_ros.map_check.leave_one_out import (
 from nre_ros.map_check.noise import fit_noise
 from nre_ros.map_check.suspicious import SuspiciousKeyframe, find_suspicious
 
-_FEWEST_VIEWS = 5
+_SEEN_POSITION, _SEEN_ROTATION = 3e-4, np.radians(0.01)
+"""Smaller errors of the keyframes are not reported."""
+_FEWEST_VIEWS = 3
 """With fewer views nothing is said about what images can expect."""
 
 
@@ -70,7 +72,7 @@ class CheckResult:
     suspicious: list[SuspiciousKeyframe]
     aliased: list[AliasedView]
     min_confidence: float
-    seconds: float
+    seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Returns what ``check.json`` has, as plain values."""
@@ -195,45 +197,60 @@ def check_map(
     path = Path(path)
     with Localizer(path, device, seed) as localizer:
         store = localizer.store
-        names, poses = _recording_order(store)
+        names, _ = recording_order(store)
         if len(names) < 2:
             raise MapError(f"map {path} has {len(names)} keyframes: a check needs two at least")
         ids = np.array(list(names), dtype=np.int64)
         position = store.changes().position
         resume = ResumeFile(path.with_name(path.name + ".check.partial"), f"{store.content_hash()} {seed}")
-        found, skipped = _localized(localizer, images, plan(ids, most), ids, resume, progress)
-        model = load_model(localizer.backbone.name)
-        frame_id = localizer.frame_id
-    if not found:
-        raise MapError(f"map {path} cannot be checked: no keyframe has its image; the first: {skipped[0]}")
-    noise = fit_noise([result.view for result in found], ids, model)
-    suspicious = find_suspicious(found, noise, names)
-    if suspicious:  # their errors are not those of the rest
-        bad = {each.keyframe for each in suspicious}
-        noise = fit_noise([result.view for result in found if result.view.keyframe not in bad], ids, model)
-        suspicious = find_suspicious(found, noise, names)
-    result = CheckResult(
-        path,
-        frame_id,
-        names,
-        poses,
-        found,
-        skipped,
-        noise,
-        expectation(found, min_confidence),
-        suspicious,
-        find_aliased(found, names, poses),
-        min_confidence,
-        time.perf_counter() - started,
-    )
+        found, skipped = localize_views(localizer, images, ids, most, resume, progress)
+        if not found:
+            raise MapError(f"map {path} cannot be checked: no keyframe has its image; the first: {skipped[0]}")
+        result = evaluate_views(store, found, skipped, min_confidence)
+    result = replace(result, seconds=time.perf_counter() - started)
     if store_result:
-        quality = MapQuality(
-            len(found), len(names), position, noise, result.expected, tuple(each.name for each in suspicious)
-        )
+        named = tuple(each.name for each in result.suspicious)
+        quality = MapQuality(len(found), len(names), position, result.noise, result.expected, named)
         with KeyframeStore.open(path, readonly=False, cache_bytes=0) as writer:
             writer.set_quality(quality.to_json())
     resume.remove()
     return result
+
+
+def evaluate_views(
+    store: KeyframeStore, views: list[LeftOutResult], skipped: list[str], min_confidence: float
+) -> CheckResult:
+    """Concludes from left-out views how good a map is.
+
+    Args:
+        store: The map.
+        views: Its left-out views.
+        skipped: Views without a result, one line each.
+        min_confidence: The confidence from which a pose counts as accepted.
+    """
+    names, poses = recording_order(store)
+    ids = np.array(list(names), dtype=np.int64)
+    metadata = store.metadata()
+    model = load_model(metadata["backbone"])
+    noise = fit_noise([result.view for result in views], ids, model)
+    suspicious = find_suspicious(views, noise, names)
+    if suspicious:  # their errors are not those of the rest
+        bad = {each.keyframe for each in suspicious}
+        noise = fit_noise([result.view for result in views if result.view.keyframe not in bad], ids, model)
+        suspicious = find_suspicious(views, noise, names)
+    return CheckResult(
+        path=store.path,
+        frame_id=metadata["frame_id"],
+        names=names,
+        poses=poses,
+        views=views,
+        skipped=skipped,
+        noise=noise,
+        expected=expectation(views, min_confidence),
+        suspicious=suspicious,
+        aliased=find_aliased(views, names, poses),
+        min_confidence=min_confidence,
+    )
 
 
 def expectation(results: Sequence[LeftOutResult], min_confidence: float) -> Expected | None:
@@ -258,17 +275,30 @@ def expectation(results: Sequence[LeftOutResult], min_confidence: float) -> Expe
     )
 
 
-def _localized(
+def localize_views(
     localizer: Localizer,
     images: Sequence[NamedImages],
-    views: Sequence[LeftOut],
     ids: npt.NDArray[np.int64],
-    resume: ResumeFile,
-    progress: bool,
+    most: int = MOST_VIEWS,
+    resume: ResumeFile | None = None,
+    progress: bool = True,
 ) -> tuple[list[LeftOutResult], list[str]]:
-    """Localizes the views that an earlier run has not localized; views of a revisit that fail get a usual view, too."""
-    known = resume.read()
-    append = resume.write(list(known.values()))
+    """Localizes keyframes without themselves, and those again that find nothing without their neighbours in time.
+
+    Args:
+        localizer: The map.
+        images: Where its images are.
+        ids: [M] ids of the map's keyframes in the order of the recording.
+        most: Largest number of views, apart from those that are localized again.
+        resume: The results of an interrupted run, and where to keep those of this one.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The results, and one line for each view whose image cannot be used.
+    """
+    views = plan(ids, most)
+    known = {} if resume is None else resume.read()
+    append = None if resume is None else resume.write(list(known.values()))
     found, skipped = list[LeftOutResult](), list[str]()
     total = len(views)
     bar = tqdm(total=total, desc="localizing keyframes", unit="keyframe", disable=not progress)
@@ -284,7 +314,7 @@ def _localized(
                 if isinstance(result, str):
                     skipped.append(result)
                     continue
-                if view not in known:
+                if append is not None and view not in known:
                     append(result)
                 found.append(result)
                 if view.span and not result.view.right:
@@ -295,8 +325,15 @@ def _localized(
     return found, skipped
 
 
-def _recording_order(store: KeyframeStore) -> tuple[dict[int, str], dict[int, npt.NDArray[np.float64]]]:
-    """Names and poses of all keyframes by id: in the order of the stamps where all are known, else in that of the ids."""
+def recording_order(store: KeyframeStore) -> tuple[dict[int, str], dict[int, npt.NDArray[np.float64]]]:
+    """Reads names and poses of all keyframes in the order of the recording.
+
+    Args:
+        store: The map.
+
+    Returns:
+        Id -> name, and id -> ``T_map_cam`` [4, 4]; in the order of the stamps where all are known, else of the ids.
+    """
     scans = list(store.scan())
     if not scans:
         return {}, {}
@@ -310,7 +347,7 @@ def _recording_order(store: KeyframeStore) -> tuple[dict[int, str], dict[int, np
 
 
 def _noise_phrase(noise: MapNoise) -> str:
-    if noise.position <= 0 and noise.rotation <= 0:
+    if noise.position < _SEEN_POSITION and noise.rotation < _SEEN_ROTATION:
         return "none seen beyond what the images explain"
     slow = f", {noise.drift:.0%} of it slowly drifting" if noise.drift > 0.2 else ""
     return f"{100 * np.sqrt(3) * noise.position:.2g} cm and {np.degrees(np.sqrt(3) * noise.rotation):.2g} degrees{slow}"

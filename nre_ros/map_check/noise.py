@@ -33,9 +33,11 @@ _START_FACTORS = (0.3, 1.0, 3.0, 10.0, 30.0)
 _REFINED_STARTS = 4
 """Errors at which the search for the greatest likelihood begins, in units of the image's; and how many are refined."""
 _PRIOR_VIEWS = 6.0
-"""So many views without a map error are added to those measured: few views leave the general fit nearly as it is."""
-_LOCAL_PRIOR = 40.0
+"""With so many views half of the fitted variance is believed; fewer leave the general fit nearly as it is."""
+_LOCAL_PRIOR = 20.0
 """Degrees of freedom with which the factor of one keyframe is held at 1."""
+_NEIGHBOURS = (0.25, 0.5, 1.0, 0.5, 0.25)
+"""Weights with which a keyframe's neighbours in the recording count for its factor."""
 _MAX_FACTOR = 3.0
 _POSITION, _ROTATION = np.diag([1.0, 1, 1, 0, 0, 0]), np.diag([0.0, 0, 0, 1, 1, 1])
 _MIN_CONFIDENCE = 0.5
@@ -59,7 +61,7 @@ def fit_noise(views: Sequence[ViewResult], ids: npt.NDArray[np.int64], model: Co
         return MapNoise(ids=ids, factors=np.ones(len(ids)))
     data = _Views(used, ids, model)
     best = data.fit()
-    shrink = len(used) / (len(used) + _PRIOR_VIEWS)
+    shrink = len(used) ** 2 / (len(used) ** 2 + _PRIOR_VIEWS**2)
     noise = MapNoise(
         position=best.position * shrink**0.5,
         rotation=best.rotation * shrink**0.5,
@@ -196,5 +198,7 @@ class _Views:
         place = self._order[known].astype(int)
         freedom = np.bincount(place, 6 * weight[known], self._count)
         measured = np.bincount(place, (weight * squared[:, None])[known], self._count)
+        # neighbours in the recording share an area
+        freedom, measured = (np.convolve(each, _NEIGHBOURS, "same") for each in (freedom, measured))
         factors: npt.NDArray[np.float64] = np.sqrt((_LOCAL_PRIOR + measured) / (_LOCAL_PRIOR + freedom))
         return factors.clip(1 / _MAX_FACTOR, _MAX_FACTOR)

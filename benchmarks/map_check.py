@@ -1,0 +1,220 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What ``nre_ros map check`` is worth: covariances in maps with errors, its predictions, and the keyframes it names.
+
+The views that the check localizes and the queries are kept in the benchmark's folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from common import Options, Table
+from perturbed_maps import Perturbation, perturb, perturb_single
+from scenes import THIN, Scene, fountain, gallery, kitchen, rendered_room
+from scipy.stats import chi2
+
+from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.localization.confidence import ConfidenceModel, load_model
+from nre_ros.localization.localizer import Localizer
+from nre_ros.localization.map_noise import MapNoise
+from nre_ros.map_check.check import CheckResult, evaluate_views, localize_views, recording_order
+from nre_ros.map_check.leave_one_out import LeftOutResult
+from nre_ros.map_check.view_result import ViewResult, localize_view
+
+LEVELS = (0.5, 0.9, 0.99)
+MIN_CONFIDENCE = 0.5
+NONE = Perturbation()
+SCENES: dict[str, tuple[str, Callable[[Options], Scene]]] = {
+    "kitchen": ("kitchen, 63 keyframes", kitchen),
+    "eleven": ("kitchen, 11 keyframes", partial(kitchen, every=6)),
+    "thin": ("kitchen, 3 keyframes", partial(kitchen, every=THIN)),
+    "room": ("rendered room", rendered_room),
+    "fountain": ("fountain", fountain),
+    "gallery": ("virtual gallery", gallery),
+}
+ERRORS: dict[str, tuple[str, Perturbation]] = {
+    "r05": ("0.5 cm, 0.1 degrees, random", Perturbation(True, 0.005, 0.1)),
+    "r1": ("1 cm, 0.25 degrees, random", Perturbation(True, 0.01, 0.25)),
+    "r2": ("2 cm, 0.5 degrees, random", Perturbation(True, 0.02, 0.5)),
+    "r5": ("5 cm, 1 degree, random", Perturbation(True, 0.05, 1.0)),
+    "d05": ("0.5 cm, 0.1 degrees, drifting", Perturbation(False, 0.005, 0.1)),
+    "d1": ("1 cm, 0.25 degrees, drifting", Perturbation(False, 0.01, 0.25)),
+    "d2": ("2 cm, 0.5 degrees, drifting", Perturbation(False, 0.02, 0.5)),
+    "d5": ("5 cm, 1 degree, drifting", Perturbation(False, 0.05, 1.0)),
+    "depth": ("depth 2 % too large", Perturbation(depth=1.02)),
+    "focal": ("focal length 1 % too large", Perturbation(focal=1.01)),
+}
+_WRONG_SHARE, _WRONG_MAPS = 0.1, 4
+
+
+@dataclass(frozen=True)
+class Run:
+    """A map's check, and its queries.
+
+    Attributes:
+        check: what the check found.
+        queries: the queries, localized in the whole map.
+        model: the general fit of confidence and covariance.
+    """
+
+    check: CheckResult
+    queries: list[ViewResult]
+    model: ConfidenceModel
+
+
+def run(options: Options):
+    """Yields a table of predictions, one of covariances, and one of the keyframes that are named."""
+    names = options.selected_sets((*SCENES, *(f"{scene}-{error}" for scene in SCENES for error in ERRORS), "wrong"))
+    if not options.sets:
+        names = [*SCENES, *(f"{scene}-{error}" for scene in ("kitchen", "room") for error in ERRORS), "wrong"]
+    predictions = Table(
+        "Prediction",
+        (
+            "map",
+            "views",
+            "queries",
+            "recall predicted [%]",
+            "measured [%]",
+            "median predicted [cm]",
+            "measured [cm]",
+            "suspicious",
+            "time of the check in queries",
+        ),
+    )
+    ellipsoids = Table(
+        "Share of true errors inside the ellipsoids",
+        ("map", "error", "queries", *(f"{level:.0%}, general fit" for level in LEVELS), *(f"{x:.0%}" for x in LEVELS)),
+    )
+    for name in names:
+        if name == "wrong":
+            continue
+        scene, _, error = name.partition("-")
+        found = _run(options, scene, error)
+        title = SCENES[scene][0] + (f"; {ERRORS[error][0]}" if error else "")
+        predictions.rows.append((title, *_prediction(found)))
+        ellipsoids.rows.append((SCENES[scene][0], ERRORS[error][0] if error else "none", *_ellipsoids(found)))
+        print(f"   {title}: {predictions.rows[-1][1:]} {ellipsoids.rows[-1][2:]}", flush=True)
+    if predictions.rows:
+        yield predictions
+        yield ellipsoids
+    if "wrong" in names:
+        yield _wrong_keyframes(options)
+
+
+def _prediction(found: Run) -> tuple:
+    expected, queries = found.check.expected, found.queries
+    right = [query.position_error for query in queries if query.right]
+    seconds = float(np.median([query.seconds for query in queries]))
+    return (
+        len(found.check.views),
+        len(queries),
+        100 * expected.recall if expected else np.nan,
+        100 * float(np.mean([query.posed and query.confidence >= MIN_CONFIDENCE for query in queries])),
+        100 * expected.position if expected else np.nan,
+        100 * float(np.median(right)) if right else np.nan,
+        len(found.check.suspicious),
+        sum(result.view.seconds for result in found.check.views) / seconds,
+    )
+
+
+def _ellipsoids(found: Run) -> tuple:
+    used = [query for query in found.queries if query.right]
+    columns = [len(used)]
+    for noise in (MapNoise(), found.check.noise):
+        squared = np.array([_squared_mahalanobis(query, found.model, noise) for query in used])
+        columns += [100 * float((squared <= chi2.ppf(level, 6)).mean()) if used else np.nan for level in LEVELS]
+    return tuple(columns)
+
+
+def _squared_mahalanobis(query: ViewResult, model: ConfidenceModel, noise: MapNoise) -> float:
+    error = query.error()
+    covariance = noise.scale**2 * model.covariance(query.covariance, query.evidence, query.distance)
+    covariance = covariance + noise.covariance(query.influence, query.keyframes)
+    return float(error @ np.linalg.solve(covariance, error))
+
+
+def _wrong_keyframes(options: Options) -> Table:
+    table = Table(
+        "Wrong keyframes", ("map", "wrong", "named", "named [%]", "others", "named wrongly", "false alarms [%]")
+    )
+    for name in ("kitchen", "room"):
+        scene = SCENES[name][1](options)
+        wrong_count = named = others = false = 0
+        missed = []
+        for seed in range(_WRONG_MAPS):
+            path = options.folder / f"{name}_wrong_{seed}.db"
+            wrong = perturb_single(scene.map_path, path, _WRONG_SHARE, seed)
+            check = _check(options, path, scene, f"{name}_wrong_{seed}")
+            accused = {each.name for each in check.suspicious}
+            wrong_count, named = wrong_count + len(wrong), named + len(accused & wrong.keys())
+            others, false = others + len(check.names) - len(wrong), false + len(accused - wrong.keys())
+            missed += [f"{key} ({what})" for key, what in wrong.items() if key not in accused]
+        table.rows.append(
+            (SCENES[name][0], wrong_count, named, 100 * named / wrong_count, others, false, 100 * false / others)
+        )
+        table.notes.append(f"{SCENES[name][0]}: missed {', '.join(missed) or 'none'}.")
+    table.notes.append(
+        f"{_WRONG_MAPS} maps each; {_WRONG_SHARE:.0%} of the keyframes are wrong by 10 cm to 1 m or by 3 to 30 degrees."
+    )
+    return table
+
+
+def _run(options: Options, name: str, error: str) -> Run:
+    scene = SCENES[name][1](options)
+    perturbation = ERRORS[error][1] if error else NONE
+    path, label = scene.map_path, f"{name}_{error or 'none'}"
+    if error:
+        path = options.folder / f"{label}.db"
+        perturb(scene.map_path, path, perturbation, options.seed)
+    queries = _kept(
+        options.folder / f"{label}_queries{options.queries or ''}.jsonl",
+        lambda: _localized_queries(options, scene, path, perturbation),
+    )
+    check = _check(options, path, scene, label)
+    with KeyframeStore.open(path) as store:
+        model = load_model(store.metadata()["backbone"])
+    return Run(check, queries, model)
+
+
+def _localized_queries(options: Options, scene: Scene, path: Path, perturbation: Perturbation) -> list[ViewResult]:
+    with Localizer(path, options.device, options.seed) as localizer:
+        return [
+            localize_view(localizer, query.name, query.image, perturbation.camera(query.camera), query.T_map_cam)
+            for query in scene.queries()
+        ]
+
+
+def _check(options: Options, path: Path, scene: Scene, label: str) -> CheckResult:
+    class Images:
+        def image(self, name):
+            return scene.image(name)
+
+        def close(self):
+            pass
+
+    file = options.folder / f"{label}_views.jsonl"
+    if not file.exists():
+        with Localizer(path, options.device, options.seed) as localizer:
+            names, _ = recording_order(localizer.store)
+            found, _ = localize_views(localizer, [Images()], np.array(list(names)), progress=False)
+        file.write_text(
+            "".join(json.dumps([each.span, each.near_duplicates, each.view.to_json()]) + "\n" for each in found)
+        )
+    views = []
+    for line in file.read_text().splitlines():
+        span, duplicates, view = json.loads(line)
+        views.append(LeftOutResult(ViewResult.from_json(view), span, duplicates))
+    with KeyframeStore.open(path) as store:
+        return evaluate_views(store, views, [], MIN_CONFIDENCE)
+
+
+def _kept(path: Path, compute: Callable[[], list[ViewResult]]) -> list[ViewResult]:
+    if not path.exists():
+        path.write_text("".join(json.dumps(result.to_json()) + "\n" for result in compute()))
+    return [ViewResult.from_json(json.loads(line)) for line in path.read_text().splitlines()]
