@@ -20,7 +20,7 @@ p { margin: 0.4em 0; } .quiet { color: var(--quiet); font-size: 0.92em; overflow
 .card b { display: block; font-size: 1.35em; } .card span { color: var(--quiet); font-size: 0.88em; }
 .bad b { color: var(--bad); }
 .notes { border-left: 4px solid var(--bad); background: #fdf3f4; padding: 6px 12px; margin: 12px 0; }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; margin: 10px 0; }
 table { border-collapse: collapse; font-size: 0.93em; font-variant-numeric: tabular-nums; }
 th, td { padding: 4px 12px 4px 0; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; color: var(--quiet); }
@@ -30,11 +30,12 @@ figcaption { color: var(--quiet); font-size: 0.9em; margin-top: 4px; overflow-wr
 .worst { break-inside: avoid; margin: 0 0 20px; }
 .entry { display: flex; flex-wrap: wrap; gap: 6px 16px; border-top: 1px solid var(--line); padding: 12px 0;
   break-inside: avoid; }
+h2 + .entry { border-top: none; }
 .entry > div { flex: 1 1 320px; min-width: 0; overflow-wrap: anywhere; } .entry p { margin: 0.25em 0; }
 .entry figure { margin: 0; width: 200px; } .entry figure img { border-radius: 4px; }
 .blank { height: 120px; border-radius: 4px; background: var(--soft); border: 1px dashed var(--line); }
 pre { background: var(--soft); border: 1px solid var(--line); border-radius: 4px; padding: 6px 10px; margin: 8px 0;
-  overflow-x: auto; font-size: 0.88em; }
+  white-space: pre-wrap; overflow-wrap: anywhere; font-size: 0.88em; }
 .statement { font-size: 1.08em; margin: 0.8em 0; } li { margin: 0.35em 0; overflow-wrap: anywhere; }
 @media (max-width: 600px) { body { padding: 10px; font-size: 14px; } .cards { grid-template-columns: repeat(2, 1fr); }
   figure { overflow-x: auto; } figure svg, figure img { min-width: 640px; }

@@ -63,7 +63,7 @@ class AreaGrid:
 
 
 def area_grid(positions: npt.NDArray[np.float64], plane: npt.NDArray[np.float64], viewing_distance: float) -> AreaGrid:
-    """Chooses areas with sides of about half the viewing distance.
+    """Chooses areas with sides of a quarter to half of the viewing distance, larger in a map with too many of them.
 
     Args:
         positions: [M, 3] of the keyframes in the map.
@@ -72,7 +72,7 @@ def area_grid(positions: npt.NDArray[np.float64], plane: npt.NDArray[np.float64]
     """
     flat = positions @ plane.T if len(positions) else np.zeros((1, 2))
     low, high = flat.min(axis=0), flat.max(axis=0)
-    side = _nice(max(0.5 * viewing_distance, float((high - low).max()) / (_MOST_CELLS - 1)))
+    side = _nice(max(0.25 * viewing_distance, float((high - low).max()) / (_MOST_CELLS - 1)))
     corner = np.floor(low / side) * side
     columns, rows = (np.floor((high - corner) / side).astype(int) + 1).tolist()
     return AreaGrid(corner, side, columns, rows, plane)

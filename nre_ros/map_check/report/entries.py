@@ -118,11 +118,7 @@ def suspicious_entries(result: CheckResult, thumbnails: Thumbnails) -> list[str]
     entries = []
     for number, each in enumerate(result.suspicious[:MOST_SUSPICIOUS], start=1):
         pictures = [(f"{each.name}: its image", thumbnails.of(each.keyframe))]
-        if each.found is not None:
-            pictures += _nearest(result, each.found, suspicious, "nearest to the pose that its image shows", thumbnails)
-            stored = result.poses.get(each.keyframe)
-            if stored is not None:
-                pictures += _nearest(result, stored, suspicious, "nearest to its pose in the map", thumbnails)
+        pictures += _comparison(result, each, suspicious, thumbnails)
         command = removal(result.path, [each.name])
         entries.append(page.entry(f"S{number}. {each.name}: {each.cause}", [_evidence(each)], pictures, command))
     return entries
@@ -145,6 +141,21 @@ def _evidence(each: SuspiciousKeyframe) -> str:
         f"Without itself, its image is localized {length_text(each.position)} and {angle_text(each.rotation)} from the pose "
         f"that the map has for it, with confidence {each.confidence:.2f}."
     )
+
+
+def _comparison(
+    result: CheckResult, each: SuspiciousKeyframe, exclude: set[int], thumbnails: Thumbnails
+) -> list[tuple[str, str]]:
+    """What other keyframes see from the pose that the image shows and from the pose in the map."""
+    shown, stored = each.found, result.poses.get(each.keyframe)
+    if shown is None or stored is None:
+        return []
+    if nearest_keyframe(result, shown, exclude) == nearest_keyframe(result, stored, exclude):
+        return _nearest(result, stored, exclude, "nearest to both poses", thumbnails)
+    return [
+        *_nearest(result, shown, exclude, "nearest to the pose that its image shows", thumbnails),
+        *_nearest(result, stored, exclude, "nearest to its pose in the map", thumbnails),
+    ]
 
 
 def _nearest(

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from nre_ros.map_check.aliasing import AliasedView
 from nre_ros.map_check.check import CheckResult
 from nre_ros.map_check.report.areas import AreaGrid
 from nre_ros.map_check.report.outcomes import Outcome, View, expected_errors
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _RIGHT, _FAILED, _SUSPICIOUS, _ALIKE = "#2a9d6f", "#c8384d", "#7a4fc4", "#b7791f"
-_POINTS, _GRID = "#d5dbe2", "#c3ccd6"
+_POINTS, _GRID = "#c2cbd5", "#c9d1da"
 _WIDTH = 8.6
 _HEIGHTS = (3.0, 7.6)
 """Width, and smallest and largest height, of a plan in inches."""
@@ -106,9 +105,9 @@ def draw_recall(
         label = f"{outcome.value} ({len(found)})"
         _draw_keyframes(ax, *_flat(found, grid.plane), colour, label, marker, failed=outcome is not Outcome.RIGHT)
     for number, spot in enumerate(spots[:_MOST_MARKED], start=1):
-        _annotate(ax, grid.plane @ spot.views[0].position, str(number), _FAILED)
-    _draw_alike(ax, result.aliased, result, grid)
-    _mark_suspicious(ax, result, grid)
+        _annotate(ax, spot.views[0].result.view.T_map_cam, grid.plane, str(number), _FAILED)
+    _draw_alike(ax, result, grid)
+    _mark_suspicious(ax, result, grid, directions=True)
     return _finished(figure, ax, "plan coloured by recall")
 
 
@@ -129,7 +128,7 @@ def _new_plan(result: CheckResult, map_view: MapTopView, grid: AreaGrid) -> tupl
     ax.set_aspect("equal")
     ax.set_xlim(low[0], high[0])
     ax.set_ylim(low[1], high[1])
-    ax.scatter(*map_view.points.T, s=1.6, color=_POINTS, linewidths=0, rasterized=True, zorder=0)
+    ax.scatter(*map_view.points.T, s=2, color=_POINTS, linewidths=0, rasterized=True, zorder=0)
     _draw_grid(ax, grid)
     ax.set_xlabel("metres in the map, seen from above")
     return figure, ax
@@ -182,38 +181,51 @@ def _draw_keyframes(
     ax.scatter(*positions.T, zorder=4 + above, **style)
 
 
-def _mark_suspicious(ax: Axes, result: CheckResult, grid: AreaGrid) -> None:
-    places = [(grid.plane @ result.poses[each.keyframe][:3, 3]) for each in result.suspicious]
-    if not places:
+def _mark_suspicious(ax: Axes, result: CheckResult, grid: AreaGrid, directions: bool = False) -> None:
+    poses = _stacked(result.poses[each.keyframe] for each in result.suspicious)
+    if not len(poses):
         return
+    positions, forwards = _flat(poses, grid.plane)
+    if directions:
+        _draw_keyframes(ax, positions, forwards, _SUSPICIOUS, "")
     ax.scatter(
-        *np.array(places).T,
+        *positions.T,
         s=130,
         marker="D",
         facecolors="none",
         edgecolors=_SUSPICIOUS,
         linewidths=1.6,
         zorder=7,
-        label=f"suspicious ({len(places)})",
+        label=f"suspicious ({len(poses)})",
     )
-    for number, place in enumerate(places[:_MOST_MARKED], start=1):
-        _annotate(ax, place, f"S{number}", _SUSPICIOUS)
+    for number, T_map_cam in enumerate(poses[:_MOST_MARKED], start=1):
+        _annotate(ax, T_map_cam, grid.plane, f"S{number}", _SUSPICIOUS)
 
 
-def _draw_alike(ax: Axes, aliased: Sequence[AliasedView], result: CheckResult, grid: AreaGrid) -> None:
-    label = "views that another place explains"
-    for each in aliased[:_MOST_MARKED]:
-        ends = np.stack([grid.plane @ result.poses[each.keyframe][:3, 3], grid.plane @ each.elsewhere[:3, 3]])
+def _draw_alike(ax: Axes, result: CheckResult, grid: AreaGrid) -> None:
+    label = "look alike"
+    ids = {name: keyframe for keyframe, name in result.names.items()}
+    for each in result.aliased[:_MOST_MARKED]:
+        twin = result.poses[ids[each.twin]] if each.twin in ids else each.elsewhere
+        ends, _ = _flat(np.stack([result.poses[each.keyframe], twin]), grid.plane)
         ax.plot(*ends.T, "--", color=_ALIKE, linewidth=1.1, zorder=5, label=label)
         label = ""
 
 
-def _annotate(ax: Axes, place: npt.NDArray[np.float64], text: str, colour: str) -> None:
+def _annotate(
+    ax: Axes, T_map_cam: npt.NDArray[np.float64], plane: npt.NDArray[np.float64], text: str, colour: str
+) -> None:
+    """Writes a number behind a camera, where its viewing direction does not cross it."""
+    place, forward = plane @ T_map_cam[:3, 3], plane @ T_map_cam[:3, 2]
+    length = float(np.linalg.norm(forward))
+    behind = -forward / length if length > 1e-6 else np.array([0.7, 0.7])
     ax.annotate(
         text,
         place,
-        (7, 6),
+        (13 * behind).tolist(),
         textcoords="offset points",
+        ha="center",
+        va="center",
         fontsize=8,
         fontweight="bold",
         color=colour,

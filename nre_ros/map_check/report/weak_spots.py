@@ -10,6 +10,7 @@ from enum import Enum
 
 import numpy as np
 
+from nre_ros.localization.evidence import NUMBERS
 from nre_ros.map_check.check import CheckResult
 from nre_ros.map_check.report.areas import AreaGrid, angle_text, direction_name, length_text
 from nre_ros.map_check.report.outcomes import Outcome, View, view_separation, viewing_distance
@@ -18,6 +19,9 @@ _FAR_VIEW = np.radians(20.0)
 """From this gap to the nearest other view on, the gap is the likely reason for a failure."""
 _NO_VIEW = 3.0
 """A gap above says that no keyframe shows the same place (it is pi then)."""
+_ALIKE = 0.6
+"""From this score of another pose on, the image does not tell the two poses apart."""
+_ALTERNATIVE = NUMBERS.index("alternative_score")
 _SAME_SPOT = 1.0
 """Views with a smaller separation are one weak spot."""
 _MOST_ADVICE = 8
@@ -99,7 +103,15 @@ def weakness_of(view: View) -> Weakness:
         return Weakness.LOOKS_ALIKE if elsewhere else Weakness.INEXACT
     if view.result.view.gap > _NO_VIEW:
         return Weakness.NO_NEIGHBOUR
-    return Weakness.FAR_NEIGHBOUR if view.result.view.gap > _FAR_VIEW else Weakness.FEW_INLIERS
+    if view.result.view.gap > _FAR_VIEW:
+        return Weakness.FAR_NEIGHBOUR
+    return Weakness.LOOKS_ALIKE if _alternative_score(view) >= _ALIKE else Weakness.FEW_INLIERS
+
+
+def _alternative_score(view: View) -> float:
+    """Inlier score of the best distinct pose, relative to that of the found pose; 0 without a pose."""
+    evidence = view.result.view.evidence
+    return 0.0 if evidence is None else float(evidence[_ALTERNATIVE])
 
 
 def explain(view: View, min_confidence: float) -> list[str]:
@@ -118,10 +130,14 @@ def explain(view: View, min_confidence: float) -> list[str]:
         lines.append("No other keyframe looks at this part of the scene.")
     elif found.gap > _FAR_VIEW:
         lines.append(f"The nearest other view is {angle_text(found.gap)} away.")
-    elif view.outcome is Outcome.NOT_FOUND:
+    elif weakness_of(view) is Weakness.FEW_INLIERS:
         lines.append(
-            f"Another view is only {angle_text(found.gap)} away, but few of its points are found again: the image has "
-            "little texture, is blurred, or the scene has changed."
+            f"Another view is only {angle_text(found.gap)} away, but the image matches it weakly: the image has little "
+            "texture, is blurred, or the scene has changed."
+        )
+    elif weakness_of(view) is Weakness.LOOKS_ALIKE and view.outcome is Outcome.NOT_FOUND:
+        lines.append(
+            f"Another pose explains the image {_alternative_score(view):.0%} as well as the pose that was found."
         )
     error = f"{length_text(found.position_error)} and {angle_text(found.rotation_error)}" if found.posed else ""
     if view.outcome is Outcome.WRONG:
@@ -171,20 +187,20 @@ def _advice(spot: WeakSpot, total: int) -> str:
     if spot.weakness is Weakness.NO_NEIGHBOUR:
         return f"Record images {where}, {looking}: {views} there {have} no neighbour. {gain}"
     if spot.weakness is Weakness.FAR_NEIGHBOUR:
+        nearest = min(view.result.view.gap for view in spot.views)
         return (
-            f"Record images {where}, {looking}: the nearest other view of {views} there is {angle_text(first.gap)} or "
-            f"less away, which is too far. {gain}"
+            f"Record images {where}, {looking}: {views} there {have} no other view within {angle_text(nearest)}. {gain}"
         )
     if spot.weakness is Weakness.LOOKS_ALIKE:
         return (
-            f"Record images {where} that show more of the surroundings, {looking}: {views} there {have} a wrong pose. "
-            f"{gain}"
+            f"Record images {where} that show more of the surroundings, {looking}: {views} there {have} two possible "
+            f"poses. {gain}"
         )
     if spot.weakness is Weakness.INEXACT:
         return (
             f"Record images {where}, {looking}, closer to what they show: {views} there {have} an inexact pose. {gain}"
         )
     return (
-        f"Record images {where} again, {looking}, sharp and in the usual light: {views} there {have} neighbours but few "
-        f"inliers. {gain}"
+        f"Record images {where} again, {looking}, sharp and in the usual light: {views} there match their "
+        f"neighbours weakly. {gain}"
     )

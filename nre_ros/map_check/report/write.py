@@ -21,6 +21,7 @@ from nre_ros.pictures.top_view import project_map
 
 _GOOD_RECALL, _USABLE_RECALL = 0.95, 0.8
 _MOST_AREAS = 24
+_INDENT = "\N{EM SPACE}"
 
 
 def write_report(path: Path, result: CheckResult) -> None:
@@ -46,7 +47,10 @@ def write_report(path: Path, result: CheckResult) -> None:
     parts = [
         page.statement(verdict(result, views)),
         page.cards(_headline(result, views)),
-        page.table(["", ""], [[label.strip(), str(value)] for label, value in result.summary() if value is not None]),
+        page.table(
+            ["", ""],
+            [[label.replace("  ", _INDENT), str(value)] for label, value in result.summary() if value is not None],
+        ),
         page.heading("Plan of the map: expected accuracy"),
         page.figure(
             draw_accuracy(result, views, map_view, grid),
@@ -98,10 +102,10 @@ def verdict(result: CheckResult, views: Sequence[View]) -> str:
     """
     count = len(result.suspicious)
     if count:
-        noun, fits = ("keyframe", "does") if count == 1 else ("keyframes", "do")
+        fits, them = ("does", "it") if count == 1 else ("do", "them")
         return (
-            f"{count} {noun} of {len(result.names)} {fits} not fit the rest of the map: remove or repair {noun} of this "
-            "kind before you use the map."
+            f"{count} of {len(result.names)} keyframes {fits} not fit the rest of the map: remove or repair {them} before "
+            "you use the map."
         )
     if result.expected is None or not views:
         return "The check localized too few views to say how good the map is."
@@ -123,9 +127,6 @@ def _headline(result: CheckResult, views: Sequence[View]) -> list[tuple[str, str
     if result.expected is not None:
         text = f"and {areas.angle_text(result.expected.rotation)}: median error to expect"
         cards.append((areas.length_text(result.expected.position), text, False))
-    noise = np.sqrt(3) * result.noise.position
-    text = f"and {areas.angle_text(np.sqrt(3) * result.noise.rotation)}: errors of the keyframes' poses"
-    cards.append((areas.length_text(float(noise)), text, False))
     cards.append((str(len(result.suspicious)), "suspicious keyframes", bool(result.suspicious)))
     return cards
 
@@ -136,9 +137,8 @@ def _tables(views: Sequence[View], grid: areas.AreaGrid) -> list[str]:
     rows = areas.area_rows(views, grid)
     return [
         page.paragraph(
-            f"Recall is the share of views with a right pose. Areas are {grid.side:g} m wide, about half the distance of "
-            "the scene; only areas with views are listed, the weakest first. Directions are those of the plan. Suspicious "
-            "keyframes are left out."
+            f"Recall is the share of views with a right pose. Areas are {grid.side:g} m wide; only areas with views "
+            "are listed, the weakest first. Directions are those of the plan. Suspicious keyframes are left out."
         ),
         page.table(["area", *areas.HEAD], rows[:_MOST_AREAS]),
         *_more(len(rows), min(len(rows), _MOST_AREAS), "areas, none of them weaker,"),
