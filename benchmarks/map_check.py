@@ -8,7 +8,7 @@ The views that the check localizes and the queries are kept in the benchmark's f
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,10 +21,12 @@ from scipy.stats import chi2
 
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.confidence import ConfidenceModel, load_model
+from nre_ros.localization.covariance import PoseEvidence, combined_covariance
 from nre_ros.localization.localizer import Localizer
 from nre_ros.localization.map_noise import MapNoise
 from nre_ros.map_check.check import CheckResult, evaluate_views, localize_views, recording_order
 from nre_ros.map_check.leave_one_out import LeftOutResult
+from nre_ros.map_check.repair import repair_map
 from nre_ros.map_check.view_result import ViewResult, localize_view
 
 LEVELS = (0.5, 0.9, 0.99)
@@ -70,9 +72,12 @@ class Run:
 
 def run(options: Options):
     """Yields a table of predictions, one of covariances, and one of the keyframes that are named."""
-    names = options.selected_sets((*SCENES, *(f"{scene}-{error}" for scene in SCENES for error in ERRORS), "wrong"))
+    names = options.selected_sets(
+        (*SCENES, *(f"{scene}-{error}" for scene in SCENES for error in ERRORS), "wrong", "repair")
+    )
     if not options.sets:
-        names = [*SCENES, *(f"{scene}-{error}" for scene in ("kitchen", "room") for error in ERRORS), "wrong"]
+        names = [*SCENES, *(f"{scene}-{error}" for scene in ("kitchen", "room") for error in ERRORS)]
+        names += ["wrong", "repair"]
     predictions = Table(
         "Prediction",
         (
@@ -92,7 +97,7 @@ def run(options: Options):
         ("map", "error", "queries", *(f"{level:.0%}, general fit" for level in LEVELS), *(f"{x:.0%}" for x in LEVELS)),
     )
     for name in names:
-        if name == "wrong":
+        if name in ("wrong", "repair"):
             continue
         scene, _, error = name.partition("-")
         found = _run(options, scene, error)
@@ -105,12 +110,14 @@ def run(options: Options):
         yield ellipsoids
     if "wrong" in names:
         yield _wrong_keyframes(options)
+    if "repair" in names:
+        yield _repaired(options)
 
 
 def _prediction(found: Run) -> tuple:
     expected, queries = found.check.expected, found.queries
     right = [query.position_error for query in queries if query.right]
-    seconds = float(np.median([query.seconds for query in queries]))
+    seconds = float(np.mean([query.seconds for query in queries]))
     return (
         len(found.check.views),
         len(queries),
@@ -133,10 +140,11 @@ def _ellipsoids(found: Run) -> tuple:
 
 
 def _squared_mahalanobis(query: ViewResult, model: ConfidenceModel, noise: MapNoise) -> float:
+    evidence = PoseEvidence(
+        query.covariance, query.influence, query.disagreement, query.keyframes, query.evidence, query.distance
+    )
     error = query.error()
-    covariance = noise.scale**2 * model.covariance(query.covariance, query.evidence, query.distance)
-    covariance = covariance + noise.covariance(query.influence, query.keyframes)
-    return float(error @ np.linalg.solve(covariance, error))
+    return float(error @ np.linalg.solve(combined_covariance(evidence, model, noise)[0], error))
 
 
 def _wrong_keyframes(options: Options) -> Table:
@@ -165,6 +173,53 @@ def _wrong_keyframes(options: Options) -> Table:
     return table
 
 
+def _repaired(options: Options) -> Table:
+    table = Table(
+        "Repair",
+        (
+            "map",
+            "error",
+            "left-out views before [cm]",
+            "after [cm]",
+            "queries before [cm]",
+            "after [cm]",
+            "queries within 5 cm before [%]",
+            "after [%]",
+            "rounds",
+        ),
+    )
+    for name, error in (("kitchen", ""), ("kitchen", "r2"), ("kitchen", "d2"), ("kitchen", "d5")):
+        found = _run(options, name, error)
+        scene = SCENES[name][1](options)
+        perturbation = ERRORS[error][1] if error else NONE
+        target = options.folder / f"{name}_{error or 'none'}_repaired.db"
+        repair = repair_map(
+            found.check, [_Images(scene)], target, 3, options.device, options.seed, True, progress=False
+        )
+        after = _localized_queries(options, scene, target, perturbation)
+        row: list = [SCENES[name][0], ERRORS[error][0] if error else "none"]
+        row += [_median_error(each.view for each in side.views) for side in (repair.before, repair.after)]
+        row += [_median_error(queries) for queries in (found.queries, after)]
+        row += [100 * float(np.mean([q.position_error < 0.05 for q in queries])) for queries in (found.queries, after)]
+        table.rows.append((*row, repair.rounds))
+        print(f"   repair, {ERRORS[error][0] if error else 'none'}: {row[2:]}", flush=True)
+    return table
+
+
+def _median_error(views: Iterable[ViewResult]) -> float:
+    return 100 * float(np.median([view.position_error for view in views]))
+
+
+class _Images:
+    """The images of a scene by the names of its keyframes."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.image = scene.image
+
+    def close(self) -> None:
+        pass
+
+
 def _run(options: Options, name: str, error: str) -> Run:
     scene = SCENES[name][1](options)
     perturbation = ERRORS[error][1] if error else NONE
@@ -191,18 +246,11 @@ def _localized_queries(options: Options, scene: Scene, path: Path, perturbation:
 
 
 def _check(options: Options, path: Path, scene: Scene, label: str) -> CheckResult:
-    class Images:
-        def image(self, name):
-            return scene.image(name)
-
-        def close(self):
-            pass
-
     file = options.folder / f"{label}_views.jsonl"
     if not file.exists():
         with Localizer(path, options.device, options.seed) as localizer:
             names, _ = recording_order(localizer.store)
-            found, _ = localize_views(localizer, [Images()], np.array(list(names)), progress=False)
+            found, _ = localize_views(localizer, [_Images(scene)], np.array(list(names)), progress=False)
         file.write_text(
             "".join(json.dumps([each.span, each.near_duplicates, each.view.to_json()]) + "\n" for each in found)
         )

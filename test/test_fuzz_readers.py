@@ -47,6 +47,9 @@ def test_damaged_files_are_read_or_refused_in_one_line(name, tmp_path):
         ("inloc", 2696),  # types in a MATLAB file that scipy does not know end its process
         ("inloc", 7635),
         ("bag_mcap", 590),  # messages without a header on a topic of images
+        ("bag_mcap", 1706),  # a definition of TFMessage without transforms
+        ("bag_mcap", 3812),  # a type whose name has several lines
+        ("bag_mcap", 4932),  # a definition of Quaternion without x
     ],
 )
 def test_files_that_once_showed_a_fault_are_read_or_refused(name, number, tmp_path):

@@ -107,6 +107,9 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
     )
     add_seed_option(parser, "the random draws")
     parser.add_argument("--force", action="store_true", help="replace an existing map when the new one is complete")
+    parser.add_argument(
+        "--no-check", action="store_true", help="do not check the complete map (see `nre_ros map check`)"
+    )
     parser.add_argument("--keep-all", action="store_true", help="keep near-duplicates of earlier views too")
     motion = parser.add_argument(
         "--cull-motion",
@@ -382,12 +385,40 @@ def _build_map(args: argparse.Namespace, sources: ExitStack) -> int:
         print(f"interrupted{continued}", file=sys.stderr)
         return 130
     _print_report(report, source, check)
+    if not args.no_check:
+        _check_new_map(args, source)
     if support_warning := report.support_warning():
         causes = f"Likely causes: {LIKELY_CAUSES}"
         if check.pairs and check.good:
             causes = "The poses agree with the images that were compared: these may be few, far apart or not in order"
         print(f"warning: {support_warning}. {causes}. To find out: nre_ros {_diagnosis_command()}", file=sys.stderr)
     return 0
+
+
+def _check_new_map(args: argparse.Namespace, source: MapSource) -> None:
+    """Checks the new map with the images of its source; the map is complete whatever comes of it."""
+    from nre_ros.errors import NreError
+    from nre_ros.keyframes.importers.source_images import SourceImages
+    from nre_ros.map_check.check import check_map
+
+    by_hand = f"to check it: nre_ros map check {shlex.quote(args.output)}"
+    try:
+        result = check_map(
+            args.output, [SourceImages(source)], device=args.device, seed=args.seed, progress=sys.stderr.isatty()
+        )
+    except KeyboardInterrupt:
+        print(f"interrupted while the map was being checked; the map is complete; {by_hand}", file=sys.stderr)
+        return
+    except NreError as error:
+        print(f"the map was not checked: {error}", file=sys.stderr)
+        return
+    print_table(*result.summary()[2:])
+    if result.suspicious:
+        print(
+            f"warning: {len(result.suspicious)} keyframes do not fit the rest; for a report with pictures: nre_ros map "
+            f"check {shlex.quote(args.output)} -o DIR",
+            file=sys.stderr,
+        )
 
 
 def _diagnosis_command() -> str:

@@ -10,7 +10,7 @@ import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from nre_ros.cli.arguments import Subparsers, add_device_option, add_seed_option
+from nre_ros.cli.arguments import Subparsers, add_device_option, add_seed_option, positive_int
 from nre_ros.cli.output import print_table
 from nre_ros.packages import ESTIMATOR, PICTURES, require
 
@@ -42,7 +42,17 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "--topic", default="", metavar="TOPIC", help="topic of the images in a bag (default: the only one)"
     )
-    parser.add_argument("--views", type=int, default=0, metavar="N", help="localize N keyframes at most (default: 200)")
+    parser.add_argument("--views", type=positive_int, metavar="N", help="localize N keyframes at most (default: 200)")
+    parser.add_argument(
+        "--repair-to",
+        metavar="NEW.db",
+        help="write a copy of the map whose keyframes are moved to where the others see them, as far as the left-out "
+        "keyframes are then localized better",
+    )
+    parser.add_argument(
+        "--rounds", type=positive_int, default=2, metavar="N", help="rounds of the repair at most (default: 2)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace an existing NEW.db")
     parser.add_argument("--dry-run", action="store_true", help="do not store the outcome in the map")
     add_device_option(parser)
     add_seed_option(parser, "the consensus")
@@ -56,6 +66,7 @@ def _check(args: argparse.Namespace) -> int:
     from nre_ros.keyframes.storage.store import KeyframeStore
     from nre_ros.map_check.check import check_map
     from nre_ros.map_check.leave_one_out import MOST_VIEWS
+    from nre_ros.map_check.repair import repair_map
 
     with KeyframeStore.open(args.map, cache_bytes=0) as store:
         places = args.images or recorded_images(store)
@@ -71,6 +82,18 @@ def _check(args: argparse.Namespace) -> int:
                 store_result=not args.dry_run,
                 progress=sys.stderr.isatty(),
             )
+            repair = None
+            if args.repair_to:
+                repair = repair_map(
+                    result,
+                    images,
+                    args.repair_to,
+                    args.rounds,
+                    args.device,
+                    args.seed,
+                    args.force,
+                    progress=sys.stderr.isatty(),
+                )
         except KeyboardInterrupt:
             print(f"interrupted; the same command continues {args.map}.check.partial", file=sys.stderr)
             return 130
@@ -83,5 +106,5 @@ def _check(args: argparse.Namespace) -> int:
         (folder / "check.json").write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
         report = folder / "check.html"
         write_report(report, result)
-    print_table(*result.summary(), ("report", report))
+    print_table(*result.summary(), *([] if repair is None else repair.rows()), ("report", report))
     return EXIT_SUSPICIOUS if result.suspicious else 0

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from dataclasses import asdict
 from typing import Any
 
@@ -74,30 +73,15 @@ def _quality_rows(quality: MapQuality | None, changed: int) -> list[tuple[str, o
     """Returns what `nre_ros map check` found, for the table."""
     if quality is None:
         return [("quality", "not known: run `nre_ros map check`")]
-    rows: list[tuple[str, object]] = []
-    if quality.expected is None:
-        rows.append(("expected", "unknown: the check had too few views"))
-    else:
-        expected = quality.expected
-        rows.append(
-            (
-                "expected of an image",
-                f"a pose in {expected.recall:.0%}; median error {100 * expected.position:.2g} cm, "
-                f"{math.degrees(expected.rotation):.2g} degrees",
-            )
-        )
-    noise, axes = quality.noise, math.sqrt(3)
-    rows += [
-        (
-            "errors of keyframes",
-            f"{100 * axes * noise.position:.2g} cm, {math.degrees(axes * noise.rotation):.2g} degrees",
-        ),
+    unknown = "unknown: the check had too few views"
+    since = f"{changed} keyframe{'s' if changed > 1 else ''}: run `nre_ros map check` again"
+    return [
+        ("expected of an image", unknown if quality.expected is None else quality.expected.text()),
+        ("errors of the poses", quality.noise.text()),
         ("suspicious keyframes", len(quality.suspicious)),
         ("checked with", f"{quality.views} views of {quality.keyframes} keyframes"),
+        ("changed since", since if changed else None),
     ]
-    if changed:
-        rows.append(("changed since", f"{changed} keyframes: run `nre_ros map check` again"))
-    return rows
 
 
 def _quality_json(quality: MapQuality | None, changed: int) -> dict[str, Any] | None:

@@ -14,6 +14,9 @@ keyframes that it was estimated from by their influence G_k (``PoseUncertainty``
 
     sum_ab G_a E[xi_a xi_b'] G_b'
 
+The frame of a map is that of its keyframes on average: an error that all of them share moves the frame, and is none. The
+mean over all keyframes is therefore taken out of rho.
+
 ``nre_ros map check`` measures the numbers of this model (``map_check/noise.py``).
 """
 
@@ -21,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,6 +39,9 @@ _NUMBERS = {
     "scale": (1e-2, 1e2),
 }
 """Numbers of the model, and the ranges in which they are accepted from a file."""
+
+_SEEN_POSITION, _SEEN_ROTATION = 3e-4, np.radians(0.01)
+"""Smaller errors of the keyframes are not reported."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +80,9 @@ class MapNoise:
             [6, 6].
         """
         order, factors = self._places(keyframes)
-        rho = self.correlation(order) * factors[:, None] * factors
+        shared = self._shared(order)
+        rho = self.correlation(order) - shared[:, None] - shared + self._mean
+        rho = rho * factors[:, None] * factors
         weighted = influence * np.repeat([self.position, self.rotation], 3)
         return np.einsum("aij,ab,bkj->ik", weighted, rho, weighted)
 
@@ -88,6 +97,25 @@ class MapNoise:
         """
         return mixed_correlation(order, self.drift, self.length, self.power)
 
+    @cached_property
+    def _shares(self) -> npt.NDArray[np.float64]:
+        """Mean rho of each keyframe with all keyframes ``[M]``, with a place for keyframes of unknown place at the end."""
+        count = len(self.ids)
+        kernel = np.cumsum(np.exp(-((np.arange(count) / self.length) ** self.power)))
+        slow = kernel + kernel[::-1] - 1 if count else kernel
+        return np.append(((1 - self.drift) + self.drift * slow) / max(count, 1), 0.0)
+
+    @property
+    def _mean(self) -> float:
+        """Mean rho of all pairs of keyframes."""
+        return float(self._shares[:-1].mean()) if len(self.ids) else 0.0
+
+    def _shared(self, order: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Mean rho of keyframes with all keyframes, from their places."""
+        places = np.where(np.isnan(order), len(self.ids), np.nan_to_num(order)).astype(int)
+        shares: npt.NDArray[np.float64] = self._shares[places]
+        return shares
+
     def _places(self, keyframes: Sequence[int]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Places of keyframes in the recording, and their factors."""
         wanted = np.asarray(keyframes, np.int64)
@@ -97,6 +125,14 @@ class MapNoise:
         found = sorter[np.searchsorted(self.ids, wanted, sorter=sorter).clip(0, len(self.ids) - 1)]
         known = self.ids[found] == wanted
         return np.where(known, found, np.nan), np.where(known, self.factors[found], 1.0)
+
+    def text(self) -> str:
+        """Returns the size of the errors in words, for the terminal."""
+        if self.position < _SEEN_POSITION and self.rotation < _SEEN_ROTATION:
+            return "none seen beyond what the images explain"
+        slow = f", {self.drift:.0%} of it slowly drifting" if self.drift > 0.2 else ""
+        position, rotation = 3**0.5 * self.position, np.degrees(3**0.5 * self.rotation)
+        return f"{100 * position:.2g} cm and {rotation:.2g} degrees{slow}"
 
     def to_json(self) -> dict[str, Any]:
         """Returns the model as plain values; ``from_json`` reads them."""

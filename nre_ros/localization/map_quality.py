@@ -20,7 +20,7 @@ VERSION = 1
 """Of the entry in the map. Entries of other versions are ignored, with a warning."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Expected:
     """What images of the mapped place can expect.
 
@@ -35,6 +35,13 @@ class Expected:
     right: float
     position: float
     rotation: float
+
+    def text(self) -> str:
+        """Returns recall and median error in words, for the terminal."""
+        return (
+            f"a pose in {self.recall:.0%}; median error {100 * self.position:.2g} cm, "
+            f"{math.degrees(self.rotation):.2g} degrees"
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,8 +37,8 @@ class LocalizationResult:
         T_map_cam: ``[4, 4]`` float64 pose of the camera's optical frame in the map; None without a pose.
         covariance: ``[6, 6]`` float64 of (x, y, z, rotation about x, y, z), both in the map's axes, metres and radians,
             as geometry_msgs/PoseWithCovariance has it; None without a pose.
-        map_share: Share of the position's variance that the errors of the map's keyframes have in ``covariance``, in
-            [0, 1]; the image has the rest. 0 in a map that ``nre_ros map check`` has not checked.
+        map_share: Share of the position's variance in ``covariance`` that errors of the map have, in [0, 1]; the image has
+            the rest (see ``covariance.py``).
         confidence: Probability that the pose is right (``confidence.py`` defines right). It is also given for a pose
             that is below ``min_confidence``; 0 where the estimator found no pose or no covariance.
         reason: One line that says why there is no pose; empty with one.

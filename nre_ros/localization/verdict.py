@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from nre_ros.geometry import invert
 from nre_ros.localization.confidence import ConfidenceModel
+from nre_ros.localization.covariance import PoseEvidence, combined_covariance
 from nre_ros.localization.evidence import Evidence, gather
 from nre_ros.localization.map_noise import MapNoise
 from nre_ros.localization.result import Alternative, LocalizationResult
@@ -80,12 +81,12 @@ class _Covariances:
         self._numbers, self._distance = evidence.numbers(), evidence.distance
 
     def of(self, uncertainty: PoseUncertainty) -> tuple[npt.NDArray[np.float64], float]:
-        """The covariance [6, 6] of a pose, and the map's share of the variance of its position."""
-        reported = uncertainty.covariance.cpu().numpy()
-        image = self._noise.scale**2 * self._model.covariance(reported, self._numbers, self._distance)
-        of_map = self._noise.covariance(uncertainty.influence.cpu().numpy(), self._keyframes)
-        total = image + of_map
-        return total, float(np.trace(of_map[:3, :3]) / np.trace(total[:3, :3]))
+        """The covariance [6, 6] of a pose, and the share of its position's variance that the image does not explain."""
+        reported, influence, disagreement = (
+            tensor.cpu().numpy() for tensor in (uncertainty.covariance, uncertainty.influence, uncertainty.disagreement)
+        )
+        evidence = PoseEvidence(reported, influence, disagreement, self._keyframes, self._numbers, self._distance)
+        return combined_covariance(evidence, self._model, self._noise)
 
 
 def _with_points(result: LocalizationResult, estimate: Estimate) -> LocalizationResult:

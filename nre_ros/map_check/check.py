@@ -20,7 +20,7 @@ from tqdm import tqdm
 from nre_ros.errors import MapError
 from nre_ros.keyframes.importers.rebuild_source import NamedImages
 from nre_ros.keyframes.storage.store import KeyframeStore
-from nre_ros.localization.confidence import load_model
+from nre_ros.localization.confidence import ConfidenceModel, load_model
 from nre_ros.localization.localizer import Localizer
 from nre_ros.localization.map_noise import MapNoise
 from nre_ros.localization.map_quality import Expected, MapQuality
@@ -35,10 +35,10 @@ from nre_ros.map_check.leave_one_out import (
 )
 from nre_ros.map_check.noise import fit_noise
 from nre_ros.map_check.suspicious import SuspiciousKeyframe, find_suspicious
+from nre_ros.map_check.view_result import ViewResult
 
-_SEEN_POSITION, _SEEN_ROTATION = 3e-4, np.radians(0.01)
-"""Smaller errors of the keyframes are not reported."""
-_FEWEST_VIEWS = 3
+_DENSER_FACTOR = 0.5**0.5
+_FEWEST_VIEWS = 5
 """With fewer views nothing is said about what images can expect."""
 
 
@@ -135,14 +135,8 @@ class CheckResult:
         if expected is None:
             rows.append(("expected", f"unknown: fewer than {_FEWEST_VIEWS} views"))
         else:
-            rows.append(
-                (
-                    "expected of an image",
-                    f"a pose in {expected.recall:.0%}; median error {100 * expected.position:.2g} cm, "
-                    f"{np.degrees(expected.rotation):.2g} degrees",
-                )
-            )
-        rows.append(("errors of the keyframes' poses", _noise_phrase(noise)))
+            rows.append(("expected of an image", expected.text()))
+        rows.append(("errors of the keyframes' poses", noise.text()))
         rows.append(("views that two places explain", len(self.aliased) or None))
         rows.append(("suspicious keyframes", len(self.suspicious)))
         rows += [(f"  {each.name}", each.cause) for each in self.suspicious[:10]]
@@ -231,13 +225,14 @@ def evaluate_views(
     names, poses = recording_order(store)
     ids = np.array(list(names), dtype=np.int64)
     metadata = store.metadata()
+    ordered = all((scan.stamps != 0).all() for scan in store.scan())
     model = load_model(metadata["backbone"])
     noise = fit_noise([result.view for result in views], ids, model)
-    suspicious = find_suspicious(views, noise, names)
+    suspicious = find_suspicious(views, noise, model, names)
     if suspicious:  # their errors are not those of the rest
         bad = {each.keyframe for each in suspicious}
         noise = fit_noise([result.view for result in views if result.view.keyframe not in bad], ids, model)
-        suspicious = find_suspicious(views, noise, names)
+        suspicious = find_suspicious(views, noise, model, names)
     return CheckResult(
         path=store.path,
         frame_id=metadata["frame_id"],
@@ -246,33 +241,58 @@ def evaluate_views(
         views=views,
         skipped=skipped,
         noise=noise,
-        expected=expectation(views, min_confidence),
+        expected=expectation(views, min_confidence, ordered, noise, model),
         suspicious=suspicious,
         aliased=find_aliased(views, names, poses),
         min_confidence=min_confidence,
     )
 
 
-def expectation(results: Sequence[LeftOutResult], min_confidence: float) -> Expected | None:
+def expectation(
+    results: Sequence[LeftOutResult], min_confidence: float, ordered: bool, noise: MapNoise, model: ConfidenceModel
+) -> Expected | None:
     """Computes what images of the place can expect.
+
+    Of images without a time, leaving one out doubles the distance to the next, which real images do not have: their
+    errors are taken to grow with the square root of it. In a recording, the neighbours in time flatter a view: the views
+    that were left out with these count as well. The error of a view is measured against the stored pose of its own
+    keyframe, which errs itself: it is scaled to what a query without this error would have.
 
     Args:
         results: Left-out views.
         min_confidence: The confidence from which a pose counts as accepted.
+        ordered: Whether the keyframes are a recording, with a time each.
+        noise: Errors of the keyframes.
+        model: Gives the covariance that the image explains.
 
     Returns:
         The expectation; None with too few views.
     """
-    usual = [result for result in results if not result.span] or list(results)
+    usual = [result for result in results if not result.span]
     if len(usual) < _FEWEST_VIEWS:
         return None
-    right = [result.view for result in results if result.view.right]
+    factor = 1.0 if ordered else _DENSER_FACTOR
+    views = [result.view for result in (results if ordered else usual) if result.view.right]
+    scales = [_query_scale(view, noise, model) for view in views]
+    position = [scale[0] * view.position_error for view, scale in zip(views, scales)]
+    rotation = [scale[1] * view.rotation_error for view, scale in zip(views, scales)]
     return Expected(
         recall=float(np.mean([accepted(result, min_confidence) for result in usual])),
         right=float(np.mean([result.view.right for result in usual])),
-        position=float(np.median([view.position_error for view in right])) if right else 0.0,
-        rotation=float(np.median([view.rotation_error for view in right])) if right else 0.0,
+        position=factor * float(np.median(position)) if views else 0.0,
+        rotation=factor * float(np.median(rotation)) if views else 0.0,
     )
+
+
+def _query_scale(view: ViewResult, noise: MapNoise, model: ConfidenceModel) -> tuple[float, float]:
+    """Ratio of the expected errors of a query and of a left-out view, of position and rotation."""
+    assert view.covariance is not None and view.evidence is not None and view.influence is not None
+    image = noise.scale**2 * model.covariance(view.covariance, view.evidence, view.distance)
+    query = np.diag(image + noise.covariance(view.influence, view.keyframes))
+    own = np.concatenate([view.influence, -np.eye(6)[None]])
+    left_out = np.diag(image + noise.covariance(own, (*view.keyframes, view.keyframe)))
+    ratios = [float(np.sqrt(query[part].sum() / left_out[part].sum())) for part in (slice(3), slice(3, 6))]
+    return ratios[0], ratios[1]
 
 
 def localize_views(
@@ -344,13 +364,6 @@ def recording_order(store: KeyframeStore) -> tuple[dict[int, str], dict[int, npt
     order = np.argsort(stamps, kind="stable") if (stamps != 0).all() else np.arange(len(ids))
     names = {int(ids[i]): texts[i] for i in order}
     return names, {int(ids[i]): poses[i] for i in order}
-
-
-def _noise_phrase(noise: MapNoise) -> str:
-    if noise.position < _SEEN_POSITION and noise.rotation < _SEEN_ROTATION:
-        return "none seen beyond what the images explain"
-    slow = f", {noise.drift:.0%} of it slowly drifting" if noise.drift > 0.2 else ""
-    return f"{100 * np.sqrt(3) * noise.position:.2g} cm and {np.degrees(np.sqrt(3) * noise.rotation):.2g} degrees{slow}"
 
 
 def _number(value: float) -> float | None:

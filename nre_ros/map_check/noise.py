@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import convolve1d
 from scipy.optimize import minimize
 from scipy.special import expit
 from scipy.stats import chi2
@@ -152,7 +153,7 @@ class _Views:
         nu = _DEGREES_OF_FREEDOM
         each = 0.5 * log_determinant + 0.5 * (nu + 6) * np.log1p(squared / (nu - 2))
         # weak priors keep the parameters that the views leave open where they do no harm
-        prior = 0.5 * (parameters[3] / 0.5) ** 2 + 0.5 * (parameters[2] / 3.0) ** 2
+        prior = 0.5 * (parameters[3] / 0.5) ** 2 + 0.5 * ((parameters[2] + 2.0) / 2.0) ** 2
         return float(each.sum() + prior)
 
     def _parts(self, length: float, power: float) -> tuple[npt.NDArray[np.float64], ...]:
@@ -199,6 +200,6 @@ class _Views:
         freedom = np.bincount(place, 6 * weight[known], self._count)
         measured = np.bincount(place, (weight * squared[:, None])[known], self._count)
         # neighbours in the recording share an area
-        freedom, measured = (np.convolve(each, _NEIGHBOURS, "same") for each in (freedom, measured))
-        factors: npt.NDArray[np.float64] = np.sqrt((_LOCAL_PRIOR + measured) / (_LOCAL_PRIOR + freedom))
+        shared = [convolve1d(each, _NEIGHBOURS, mode="constant") for each in (freedom.astype(float), measured)]
+        factors: npt.NDArray[np.float64] = np.sqrt((_LOCAL_PRIOR + shared[1]) / (_LOCAL_PRIOR + shared[0]))
         return factors.clip(1 / _MAX_FACTOR, _MAX_FACTOR)

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nre_ros.geometry import pose_error
+from nre_ros.localization.confidence import ConfidenceModel
 from nre_ros.localization.map_noise import MapNoise
 from nre_ros.map_check.leave_one_out import LeftOutResult
 from nre_ros.map_check.view_result import ViewResult
@@ -26,6 +27,8 @@ MIN_POSITION, MIN_ROTATION = 0.07, np.radians(2.0)
 """Smaller errors are those of a good map (metres, radians): no keyframe is named for them."""
 _TIMES_NOISE = 4.0
 """An error must be so many times larger than the fitted errors of the map."""
+_MIN_SQUARED = 60.0
+"""Its squared Mahalanobis distance must be so large: of a view with few inliers a large error says little."""
 _MIN_CONFIDENCE = 0.5
 _MAIN_SHARE = 0.5
 """A view depends on the keyframes that have this share of its pose together, the largest first."""
@@ -60,13 +63,14 @@ class SuspiciousKeyframe:
 
 
 def find_suspicious(
-    results: Sequence[LeftOutResult], noise: MapNoise, names: dict[int, str]
+    results: Sequence[LeftOutResult], noise: MapNoise, model: ConfidenceModel, names: dict[int, str]
 ) -> list[SuspiciousKeyframe]:
     """Finds keyframes that do not fit the rest of the map.
 
     Args:
         results: Left-out views.
         noise: The errors of the map.
+        model: Gives the covariance that the image explains.
         names: Id -> name of all keyframes.
 
     Returns:
@@ -76,7 +80,12 @@ def find_suspicious(
     poses = {view.keyframe: view.T_map_cam for view in (result.view for result in results)}
     position = max(MIN_POSITION, _TIMES_NOISE * np.sqrt(3) * noise.position)
     rotation = max(MIN_ROTATION, _TIMES_NOISE * np.sqrt(3) * noise.rotation)
-    sizes = {id(view): max(view.position_error / position, view.rotation_error / rotation) for view in views}
+    sizes = {
+        id(view): max(view.position_error / position, view.rotation_error / rotation)
+        if _squared_mahalanobis(view, noise, model) > _MIN_SQUARED
+        else 0.0
+        for view in views
+    }
     main = {id(view): _main_keyframes(view) for view in views}
     accused: dict[int, ViewResult] = {}
     while True:
@@ -119,6 +128,16 @@ def find_suspicious(
     return found + _useless_points(views, accused.keys(), names)
 
 
+def _squared_mahalanobis(view: ViewResult, noise: MapNoise, model: ConfidenceModel) -> float:
+    assert view.covariance is not None and view.evidence is not None and view.influence is not None
+    error = view.error()
+    explained = noise.scale**2 * model.covariance(view.covariance, view.evidence, view.distance)
+    # its own keyframe errs as the others do
+    own = np.concatenate([view.influence, -np.eye(6)[None]])
+    total = explained + noise.covariance(own, (*view.keyframes, view.keyframe))
+    return float(error @ np.linalg.solve(total, error))
+
+
 def _main_keyframes(view: ViewResult) -> frozenset[int]:
     """The keyframes on which a view's pose depends most."""
     assert view.influence is not None
@@ -133,10 +152,9 @@ def _cause(view: ViewResult, poses: dict[int, npt.NDArray[np.float64]], names: d
     assert view.estimated is not None
     metres, degrees = view.position_error, np.degrees(view.rotation_error)
     off = f"{metres:.2f} m and {degrees:.1f} degrees"
-    for keyframe, T_map_cam in poses.items():
-        distance, angle = pose_error(view.estimated, T_map_cam)
-        if keyframe == view.keyframe or metres <= MIN_POSITION:
-            continue
+    others = [(*pose_error(view.estimated, T), keyframe) for keyframe, T in poses.items() if keyframe != view.keyframe]
+    if others and metres > MIN_POSITION:
+        distance, angle, keyframe = min(others)
         if distance < _SAME_POSE * metres and angle < max(_SAME_POSE * view.rotation_error, MIN_ROTATION):
             return (
                 f"its image shows the pose of {names.get(keyframe, keyframe)}, {off} away: images or poses are "
@@ -156,6 +174,8 @@ def _useless_points(
         assert view.inlier_ratios is not None
         if view.right and len(view.inlier_ratios) and view.inlier_ratios.max() >= _USUAL_RATIO:
             for keyframe, ratio in zip(view.keyframes, view.inlier_ratios.tolist()):
+                if ratio < 0:
+                    continue
                 ratios.setdefault(keyframe, []).append(ratio)
     return [
         SuspiciousKeyframe(

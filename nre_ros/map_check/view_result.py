@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -17,7 +18,8 @@ from nre_ros.localization.confidence import POSITION_BOUND, ROTATION_BOUND, load
 from nre_ros.localization.evidence import NUMBERS, gather
 from nre_ros.localization.localizer import Localizer
 from nre_ros.nre.estimate import Estimate
-from nre_ros.nre.inliers import OUTLIER_LOSS
+from nre_ros.nre.inliers import INLIER_LOSS, OUTLIER_LOSS
+from nre_ros.nre.viewpoints import compatible_views
 
 _ARRAYS = {
     "T_map_cam": (4, 4),
@@ -27,6 +29,8 @@ _ARRAYS = {
     "alternative": (4, 4),
 }
 """Fields with an array of a fixed shape."""
+_MAX_SCALE_RATIO, _MIN_COSINE, _FEWEST_POINTS = 1.5, math.cos(math.radians(25.0)), 60
+"""A view should show a point again within this ratio of scales and this angle; so many such points tell something."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ class ViewResult:
         gap: How far the view is from the nearest keyframe that was not left out (``view_gap``).
         seconds: Time of the query.
         alternative: [4, 4] ``T_map_cam`` of the best distinct pose; None without one.
-        inlier_ratios: [K] inliers of each keyframe beyond the expected false matches, as a share of its points in view.
+        inlier_ratios: [K] inliers of each keyframe beyond the expected false matches, as a share of its points in view;
+            -1 where the view is not one that should show them, from another side or too few.
         confidence: As the general fit gives it, 0 without a pose.
     """
 
@@ -181,9 +186,19 @@ def localize_view(
 
 
 def _inlier_ratios(estimate: Estimate) -> npt.NDArray[np.float64]:
-    assert estimate.losses is not None and estimate.keyframes is not None
-    in_view = [int((part < OUTLIER_LOSS).sum()) for part in estimate.losses.split(list(estimate.keyframes.counts))]
-    return np.array(estimate.keyframe_scores()) / np.maximum(in_view, 1)
+    """``ViewResult.inlier_ratios`` of an estimate with a pose."""
+    keyframes, losses, rate = estimate.keyframes, estimate.losses, estimate.false_match_rate
+    assert keyframes is not None and losses is not None and rate is not None
+    assert estimate.T_cam_map is not None and estimate.camera is not None
+    expected = (losses < OUTLIER_LOSS) & compatible_views(
+        estimate.T_cam_map, keyframes.points, keyframes.directions, estimate.camera, _MAX_SCALE_RATIO, _MIN_COSINE
+    )
+    beyond = ((losses < INLIER_LOSS).double() - rate) * expected
+    ratios = [
+        float(inliers.sum()) / int(among.sum()) if int(among.sum()) >= _FEWEST_POINTS else -1.0
+        for inliers, among in zip(beyond.split(list(keyframes.counts)), expected.split(list(keyframes.counts)))
+    ]
+    return np.array(ratios).clip(-1.0)
 
 
 def _array(value: Any, shape: tuple[int, ...]) -> npt.NDArray[np.float64] | None:

@@ -23,6 +23,8 @@ POSE_TYPE = "geometry_msgs/msg/PoseStamped"
 GROUND_TRUTH_TOPIC = "/ground_truth"
 """The topic of the true poses that is taken when a bag has several topics of poses and none is named."""
 _STORAGE_SUFFIXES = (".mcap", ".db3")
+_READ_PACKAGES = ("builtin_interfaces", "std_msgs", "geometry_msgs", "sensor_msgs", "nav_msgs", "tf2_msgs")
+"""Packages whose messages are read; their fields are the same in all distributions since Foxy."""
 
 
 class BagReader(AnyReader):
@@ -53,6 +55,7 @@ class BagReader(AnyReader):
             with _untrusted_databases():
                 super().open()
             self._check_summary()
+            self._check_definitions()
         except Exception as error:
             if self.stack:
                 self.close()
@@ -102,8 +105,17 @@ class BagReader(AnyReader):
         counts = [info.msgcount for info in self.topics.values()]
         if not all(type(number) is int for number in (self.message_count, self.start_time, self.end_time, *counts)):
             raise TypeError("its metadata has counts or times that are no whole numbers")
-        if not all(isinstance(name, str) for c in self.connections for name in (c.topic, c.msgtype)):
+        names = [name for c in self.connections for name in (c.topic, c.msgtype)]
+        if not all(isinstance(name, str) and name.isprintable() for name in names):
             raise TypeError("its metadata has topics or types that are no names")
+
+    def _check_definitions(self) -> None:
+        """Raises an error where the bag defines a known type without fields that it has: messages would lack them."""
+        known, found = get_typestore(Stores.ROS2_JAZZY).fielddefs, self.typestore.fielddefs
+        for name in found.keys() & known.keys():
+            missing = {field for field, _ in known[name][1]} - {field for field, _ in found[name][1]}
+            if missing and name.split("/")[0] in _READ_PACKAGES:
+                raise TypeError(f"its definition of {name} lacks {', '.join(sorted(missing))}")
 
     def _error(self, what: str, error: Exception) -> NreError:
         reason = one_line(error) or type(error).__name__

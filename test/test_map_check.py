@@ -1,0 +1,319 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The check of a map: which keyframes and places it names, what it predicts and stores, and how it is interrupted."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from nre_ros.cli import main
+from nre_ros.errors import MapError
+from nre_ros.features import load_backbone
+from nre_ros.gallery import Gallery, build_room, camera_pose
+from nre_ros.geometry import Camera
+from nre_ros.keyframes.building.builder import KeyframeBuilder
+from nre_ros.keyframes.importers.rebuild_source import FolderImages
+from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.localization.confidence import load_model
+from nre_ros.localization.evidence import NUMBERS
+from nre_ros.localization.localizer import Localizer
+from nre_ros.localization.map_noise import MapNoise
+from nre_ros.localization.map_quality import load_quality
+from nre_ros.map_check.aliasing import find_aliased
+from nre_ros.map_check.check import check_map, expectation
+from nre_ros.map_check.leave_one_out import LeftOut, LeftOutResult, ResumeFile, plan
+from nre_ros.map_check.suspicious import find_suspicious
+from nre_ros.map_check.view_result import ViewResult
+
+CAMERA = Camera(320, 240, 260.0, 260.0, 159.5, 119.5)
+MODEL = load_model("xfeat")
+COUNT = 10
+
+
+# --- a real map -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """Images of a walk along a wall with pictures, and their map with exact poses."""
+    folder = tmp_path_factory.mktemp("check")
+    (folder / "images").mkdir()
+    gallery = Gallery(build_room(seed=2, pixels_per_metre=80))
+    builder = KeyframeBuilder(load_backbone("xfeat", "cpu"), 200)
+    with KeyframeStore.create(folder / "map.db", "xfeat", builder.backbone.weights_hash) as store:
+        for i in range(COUNT):
+            seen = gallery.render(CAMERA, camera_pose([0.1 * i - 0.5, 0.1 * (i % 3), 1.4], 0.05 * i + 1.4))
+            name = f"{i}.png"
+            cv2.imwrite(str(folder / "images" / name), seen.image)
+            stamp = 1_700_000_000_000_000_000 + i
+            store.add(builder.build_rgbd(name, stamp, seen.image, seen.depth, CAMERA, seen.T_map_cam))
+    return folder
+
+
+@pytest.fixture
+def map_file(scene, tmp_path):
+    return shutil.copy(scene / "map.db", tmp_path / "map.db")
+
+
+def test_a_good_map_is_found_good_and_keeps_the_outcome(scene, map_file):
+    result = check_map(map_file, [FolderImages(scene / "images")], device="cpu", progress=False)
+    assert result.suspicious == [] and result.skipped == [] and len(result.views) >= COUNT
+    errors = [each.view.position_error for each in result.views if not each.span]
+    assert result.expected.recall == 1.0 and 0 < result.expected.position < 0.02 and np.median(errors) < 0.02
+    # the truth is that of the renderer: the stored keyframe takes no part in its own localization
+    assert all(each.view.keyframe not in each.view.keyframes for each in result.views)
+    assert result.noise.position < 0.01
+    with KeyframeStore.open(map_file) as store:
+        stored = load_quality(store)
+        assert stored.noise.to_json() == result.noise.to_json() and stored.expected == result.expected
+    assert not list(map_file.parent.glob("*.partial"))
+
+
+def test_the_localizer_widens_its_covariance_by_the_errors_of_the_map(scene, map_file):
+    image = cv2.imread(str(scene / "images" / "4.png"))
+    with Localizer(map_file, "cpu") as localizer:
+        before = localizer.localize(image, CAMERA)
+    check_map(map_file, [FolderImages(scene / "images")], device="cpu", progress=False)
+    with KeyframeStore.open(map_file) as store:
+        quality = load_quality(store)
+    worse = replace(quality, noise=MapNoise(position=0.05, rotation=0.01))
+    with KeyframeStore.open(map_file, readonly=False) as store:
+        store.set_quality(worse.to_json())
+    with Localizer(map_file, "cpu") as localizer:
+        after = localizer.localize(image, CAMERA)
+    np.testing.assert_array_equal(before.T_map_cam, after.T_map_cam)
+    assert before.map_share == 0 and after.map_share > 0.9 and after.to_json()["map_share"] == after.map_share
+    # five keyframes at most share the pose: at least a fifth of the variance of one remains
+    widened = after.covariance - before.covariance
+    assert 0.05**2 / 5 <= np.diag(widened)[:3].min() and np.linalg.eigvalsh(widened)[0] > 0
+
+
+def test_a_keyframe_with_a_wrong_pose_is_named(scene, map_file, capsys):
+    with KeyframeStore.open(map_file, readonly=False) as store:
+        wrong = store.get(store.find("5.png"))
+        T = wrong.T_map_cam.copy()
+        T[:3, 3] += [0.25, 0.1, 0.0]
+        store.update_pose(wrong.id, T)
+    assert main(["map", "check", str(map_file), "--images", str(scene / "images"), "--device", "cpu", "--dry-run"]) == 1
+    out = capsys.readouterr().out
+    assert "suspicious keyframes" in out and "5.png" in out and "0.27 m" in out
+    with KeyframeStore.open(map_file) as store:
+        assert load_quality(store) is None  # a dry run stores nothing
+
+
+def test_an_interrupted_check_continues(scene, map_file, monkeypatch):
+    images = FolderImages(scene / "images")
+    asked = []
+
+    class Interrupted(FolderImages):
+        def image(self, name):
+            asked.append(name)
+            if len(asked) == 4:
+                raise KeyboardInterrupt
+            return images.image(name)
+
+    with pytest.raises(KeyboardInterrupt):
+        check_map(map_file, [Interrupted(scene / "images")], 6, "cpu", progress=False)
+    whole = check_map(map_file, [Interrupted(scene / "images")], 6, "cpu", progress=False)
+    assert len(asked) == 4 + len(whole.views) - 3  # three were kept
+    fresh = check_map(map_file, [images], 6, "cpu", progress=False)
+    assert [each.view.position_error for each in fresh.views] == [each.view.position_error for each in whole.views]
+
+
+def test_images_that_are_missing_are_counted_and_a_map_without_any_is_not_checked(scene, map_file, tmp_path):
+    some = tmp_path / "some"
+    some.mkdir()
+    for i in (0, 2, 3, 4, 5, 6):
+        shutil.copy(scene / "images" / f"{i}.png", some)
+    result = check_map(map_file, [FolderImages(some)], device="cpu", progress=False)
+    assert len(result.skipped) == COUNT - 6 and "1.png" in result.skipped[0]
+    with pytest.raises(MapError, match="no keyframe has its image"):
+        check_map(map_file, [FolderImages(tmp_path)], device="cpu", progress=False)
+
+
+def test_a_map_of_one_keyframe_cannot_be_checked(scene, tmp_path):
+    with KeyframeStore.open(scene / "map.db") as store:
+        keyframe, metadata = store.get(store.find("0.png")), store.metadata()
+    with KeyframeStore.create(tmp_path / "one.db", "xfeat", metadata["weights_hash"]) as store:
+        store.add(replace(keyframe, id=-1))
+    with pytest.raises(MapError, match="two at least"):
+        check_map(tmp_path / "one.db", [FolderImages(scene / "images")], device="cpu", progress=False)
+
+
+@pytest.mark.parametrize(
+    "entry", ["{", "[]", '{"version": 99}', '{"version": 1}', '{"version": 1, "noise": 3, "views": "x"}', "[" * 100000]
+)
+def test_an_entry_that_cannot_be_used_is_reported_and_ignored(map_file, caplog, entry):
+    with KeyframeStore.open(map_file, readonly=False) as store:
+        store.set_quality(entry)
+    with Localizer(map_file, "cpu") as localizer:
+        assert localizer.quality is None
+    assert "map check` again" in caplog.text
+
+
+# --- what is concluded from views ---------------------------------------------------------------------------
+
+
+def view(i: int, keyframes=(), error=(0.0, 0.0), confidence=0.99, **changes) -> ViewResult:
+    """A view at x = i metres, with an error in metres along y and degrees about z."""
+    stored, T = np.eye(4), np.eye(4)
+    stored[0, 3] = T[0, 3] = i
+    T[1, 3] += error[0]
+    T[:3, :3] = Rotation.from_euler("z", error[1], degrees=True).as_matrix()
+    numbers = np.zeros(len(NUMBERS))
+    numbers[NUMBERS.index("inlier_ratio")] = 0.7
+    count = len(keyframes)
+    values = dict(
+        name=f"{i}.png",
+        keyframe=i,
+        T_map_cam=stored,
+        keyframes=tuple(keyframes),
+        estimated=T,
+        covariance=1e-6 * np.eye(6),
+        influence=np.repeat(np.eye(6)[None] / max(count, 1), count, 0),
+        disagreement=1e-6 * np.eye(6),
+        evidence=numbers,
+        distance=2.0,
+        inliers=100,
+        inlier_ratios=np.full(count, 0.5),
+        confidence=confidence,
+    )
+    return ViewResult(**{**values, **changes})
+
+
+def named(views, noise=MapNoise(0.002, 0.001)):
+    results = [LeftOutResult(each, 0, 0) for each in views]
+    return {each.keyframe: each for each in find_suspicious(results, noise, MODEL, {i: f"{i}.png" for i in range(30)})}
+
+
+def ring(i, count=12):
+    return [(i + k) % count for k in (-2, -1, 1, 2)]
+
+
+def test_the_keyframe_that_is_off_is_named_and_not_those_around_it():
+    views = [view(i, ring(i)) for i in range(12)]
+    assert named(views) == {}
+    views[5] = view(5, ring(5), (0.3, 0.0))
+    found = named(views)
+    assert list(found) == [5] and "0.30 m" in found[5].cause and found[5].position == pytest.approx(0.3)
+    # those around it follow it half of the way: its own view tells who is at fault
+    views[4], views[6] = view(4, [5, 3], (-0.15, 0.0)), view(6, [5, 7], (-0.15, 0.0))
+    assert list(named(views)) == [5]
+
+
+def test_errors_that_the_map_or_the_image_explain_accuse_nobody():
+    views = [view(i, ring(i)) for i in range(12)]
+    views[5] = view(5, ring(5), (0.1, 0.0))
+    assert list(named(views)) == [5]
+    assert named(views, MapNoise(0.05, 0.01)) == {}
+    uncertain = [*views[:5], view(5, ring(5), (0.1, 0.0), covariance=4e-4 * np.eye(6)), *views[6:]]
+    assert named(uncertain) == {}
+    assert named([*views[:5], view(5, ring(5), (0.1, 0.0), confidence=0.3), *views[6:]]) == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [((0.0, 90.0), "turned by 90 degrees"), ((0.0, 5.0), "5.0 degrees"), ((1.0, 0.0), "off by 1.00 m")],
+)
+def test_the_likely_cause_is_named(error, cause):
+    views = [view(i, ring(i)) for i in range(12)]
+    views[5] = view(5, ring(5), error)
+    assert cause in named(views)[5].cause
+
+
+def test_swapped_images_name_each_other():
+    views = [view(i, ring(i)) for i in range(12)]
+    for i, other in ((3, 9), (9, 3)):
+        T = np.eye(4)
+        T[0, 3] = other
+        views[i] = view(i, ring(other), estimated=T)
+    found = named(views)
+    assert set(found) == {3, 9} and "shows the pose of 9.png" in found[3].cause and "swapped" in found[9].cause
+
+
+def test_points_that_fit_no_view_accuse_their_keyframe():
+    views = [view(i, ring(i)) for i in range(12)]
+    useless = [
+        replace(each, inlier_ratios=np.where(np.array(each.keyframes) == 7, 0.0, 0.5)) if 7 in each.keyframes else each
+        for each in views
+    ]
+    found = named(useless)
+    assert list(found) == [7] and "wrong depth, or wrong intrinsics" in found[7].cause
+
+
+def test_places_that_look_alike_are_named():
+    T = np.eye(4)
+    T[0, 3] = 8.0
+    numbers = view(0).evidence.copy()
+    numbers[NUMBERS.index("alternative_score")] = 0.95
+    views = [view(i, ring(i)) for i in range(12)]
+    views[2] = replace(views[2], alternative=T, evidence=numbers)
+    views[3] = view(3, ring(3), estimated=T, evidence=numbers)
+    results = [LeftOutResult(each, 0, 0) for each in views]
+    found = find_aliased(results, {i: f"{i}.png" for i in range(12)}, {i: views[i].T_map_cam for i in range(12)})
+    assert {(each.name, each.twin) for each in found} == {("2.png", "8.png"), ("3.png", "8.png")}
+    assert found[0].distance == pytest.approx(5.0) and found[0].score > 1
+
+
+def expected(results, ordered, noise=MapNoise()):
+    return expectation(results, 0.5, ordered, noise, MODEL)
+
+
+def test_the_expectation_of_images_without_a_time_corrects_the_missing_neighbour():
+    views = [LeftOutResult(view(i, ring(i), (0.02, 0.0)), 0, 0) for i in range(8)]
+    far = [LeftOutResult(view(i, ring(i), (0.04, 0.0)), 3, 0) for i in range(8)]
+    assert expected(views, True).position == pytest.approx(0.02)
+    assert expected(views + far, True).position == pytest.approx(0.03)
+    assert expected(views + far, False).position == pytest.approx(0.02 / 2**0.5)
+    assert expected(views[:4], True) is None
+    lost = LeftOutResult(ViewResult("9.png", 9, np.eye(4), reason="nothing"), 0, 0)
+    assert expected([*views, lost, lost], True).recall == pytest.approx(0.8)
+
+
+# --- the plan and the resume file ---------------------------------------------------------------------------
+
+
+def test_a_third_of_a_recording_is_left_out_with_its_neighbours_in_time():
+    ids = np.arange(1, 64)
+    views = plan(ids)
+    assert [each.keyframe for each in views] == ids.tolist()
+    assert sum(bool(each.span) for each in views) == 21 and {each.span for each in views} == {0, 7, 15}
+    assert [each.span for each in plan(np.arange(5))] == [0] * 5
+    few = plan(np.arange(1000), 50)
+    assert len(few) == 50 and (few[0].keyframe, few[-1].keyframe) == (0, 999)
+
+
+def test_the_resume_file_keeps_whole_lines_of_the_same_map(tmp_path):
+    results = [LeftOutResult(view(i, ring(i)), 3 * i, i) for i in range(3)]
+    file = ResumeFile(tmp_path / "x.partial", "content")
+    assert file.read() == {}
+    append = file.write(results[:1])
+    for each in results[1:]:
+        append(each)
+    found = file.read()
+    assert list(found) == [LeftOut(0, 0), LeftOut(1, 3), LeftOut(2, 6)]
+    assert json.dumps(found[LeftOut(1, 3)].view.to_json()) == json.dumps(results[1].view.to_json())
+    text = (tmp_path / "x.partial").read_text()
+    (tmp_path / "x.partial").write_text(text[:-40])
+    assert list(file.read()) == [LeftOut(0, 0), LeftOut(1, 3)]
+    assert ResumeFile(tmp_path / "x.partial", "other content").read() == {}
+    (tmp_path / "x.partial").write_bytes(b"\xff\xfe")
+    assert file.read() == {}
+
+
+@pytest.mark.parametrize("change", [{"influence": [[1]]}, {"T_map_cam": None}, {"keyframes": 3}, {"inliers": "x"}])
+def test_damaged_results_are_refused(change):
+    with pytest.raises(ValueError):
+        ViewResult.from_json({**view(1, (2, 3)).to_json(), **change})
+
+
+def test_the_expectation_leaves_out_the_error_of_the_own_keyframe():
+    """Independent errors: four keyframes share a query's error, and the view's own adds four times as much."""
+    views = [LeftOutResult(view(i, ring(i), (0.05, 0.0)), 0, 0) for i in range(8)]
+    found = expected(views, True, MapNoise(position=10.0, rotation=1.0))
+    assert found.position == pytest.approx(0.05 * (0.25 / 1.25) ** 0.5, rel=1e-3)
