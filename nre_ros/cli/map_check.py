@@ -105,6 +105,6 @@ def _check(args: argparse.Namespace) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "check.json").write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
         report = folder / "check.html"
-        write_report(report, result)
+        write_report(report, result, repair)
     print_table(*result.summary(), *([] if repair is None else repair.rows()), ("report", report))
     return EXIT_SUSPICIOUS if result.suspicious else 0

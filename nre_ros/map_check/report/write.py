@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 from nre_ros.errors import NreError
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.map_check.check import CheckResult
+from nre_ros.map_check.repair import RepairResult
 from nre_ros.map_check.report import areas, entries
 from nre_ros.map_check.report.outcomes import Outcome, View, keyframe_views, viewing_distance
 from nre_ros.map_check.report.plan import draw_accuracy, draw_recall
@@ -24,12 +26,13 @@ _MOST_AREAS = 24
 _INDENT = "\N{EM SPACE}"
 
 
-def write_report(path: Path, result: CheckResult) -> None:
+def write_report(path: Path, result: CheckResult, repair: RepairResult | None = None) -> None:
     """Writes the report.
 
     Args:
         path: HTML file to write.
         result: What the check found; the map is read for its points and thumbnails.
+        repair: What a repair of the map achieved; None without one.
 
     Raises:
         NreError: The map cannot be read, or the file cannot be written.
@@ -55,7 +58,8 @@ def write_report(path: Path, result: CheckResult) -> None:
         page.figure(
             draw_accuracy(result, views, map_view, grid),
             "Keyframes with their viewing directions, over the map's points (grey). The colour is the median error of the "
-            "nearest views that were localized without their own keyframe. Letters and numbers name areas.",
+            "nearest views that were localized without their own keyframe, measured against its pose in the map. Letters "
+            "and numbers name areas.",
         ),
         page.heading("Plan of the map: recall"),
         page.figure(
@@ -74,11 +78,9 @@ def write_report(path: Path, result: CheckResult) -> None:
         *(suspicious or [page.paragraph("There are none: all keyframes fit each other.")]),
         *_more(len(result.suspicious), len(suspicious), "suspicious keyframes"),
     ]
-    if len(result.suspicious) > 1:
-        parts += [
-            page.paragraph("This command removes all of them:"),
-            page.command(entries.removal(result.path, [each.name for each in result.suspicious])),
-        ]
+    parts += _cures(result)
+    if repair is not None:
+        parts += [page.heading("Repair"), page.table(["", ""], [[label, str(value)] for label, value in repair.rows()])]
     parts += [page.heading("What to record next"), *_advice(result, spots, len(views))]
     if result.skipped:
         parts += [
@@ -144,6 +146,20 @@ def _tables(views: Sequence[View], grid: areas.AreaGrid) -> list[str]:
         *_more(len(rows), min(len(rows), _MOST_AREAS), "areas, none of them weaker,"),
         page.table(["looking", *areas.HEAD], areas.direction_rows(views, grid.plane)),
     ]
+
+
+def _cures(result: CheckResult) -> list[str]:
+    """The commands that remove all suspicious keyframes, and that write a map with better poses."""
+    parts = []
+    if len(result.suspicious) > 1:
+        command = entries.removal(result.path, [each.name for each in result.suspicious])
+        parts += [page.paragraph("This command removes all of them:"), page.command(command)]
+    if any(each.found is not None for each in result.suspicious):
+        repaired = result.path.with_name(f"{result.path.stem}_repaired.db")
+        text = "This command writes a map whose keyframes are moved to where the others see them, as far as that helps:"
+        command = shlex.join(["nre_ros", "map", "check", str(result.path), "--repair-to", str(repaired)])
+        parts += [page.paragraph(text), page.command(command)]
+    return parts
 
 
 def _advice(result: CheckResult, spots: Sequence[WeakSpot], views: int) -> list[str]:
