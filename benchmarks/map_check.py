@@ -16,9 +16,13 @@ from pathlib import Path
 import numpy as np
 from common import Options, Table
 from perturbed_maps import Perturbation, perturb, perturb_single
+from rendered_rooms import APART, CAMERA, write_map
 from scenes import THIN, Scene, fountain, gallery, kitchen, rendered_room
 from scipy.stats import chi2
 
+from nre_ros.gallery.render import Gallery
+from nre_ros.gallery.room import build_room
+from nre_ros.gallery.trajectory import mapping_poses
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.confidence import ConfidenceModel, load_model
 from nre_ros.localization.covariance import PoseEvidence, combined_covariance
@@ -73,11 +77,11 @@ class Run:
 def run(options: Options):
     """Yields a table of predictions, one of covariances, and one of the keyframes that are named."""
     names = options.selected_sets(
-        (*SCENES, *(f"{scene}-{error}" for scene in SCENES for error in ERRORS), "wrong", "repair")
+        (*SCENES, *(f"{scene}-{error}" for scene in SCENES for error in ERRORS), "wrong", "repair", "identical")
     )
     if not options.sets:
         names = [*SCENES, *(f"{scene}-{error}" for scene in ("kitchen", "room") for error in ERRORS)]
-        names += ["wrong", "repair"]
+        names += ["wrong", "repair", "identical"]
     predictions = Table(
         "Prediction",
         (
@@ -97,7 +101,7 @@ def run(options: Options):
         ("map", "error", "queries", *(f"{level:.0%}, general fit" for level in LEVELS), *(f"{x:.0%}" for x in LEVELS)),
     )
     for name in names:
-        if name in ("wrong", "repair"):
+        if name in ("wrong", "repair", "identical"):
             continue
         scene, _, error = name.partition("-")
         found = _run(options, scene, error)
@@ -112,6 +116,8 @@ def run(options: Options):
         yield _wrong_keyframes(options)
     if "repair" in names:
         yield _repaired(options)
+    if "identical" in names:
+        yield _identical_rooms(options)
 
 
 def _prediction(found: Run) -> tuple:
@@ -203,6 +209,31 @@ def _repaired(options: Options) -> Table:
         row += [100 * float(np.mean([q.position_error < 0.05 for q in queries])) for queries in (found.queries, after)]
         table.rows.append((*row, repair.rounds))
         print(f"   repair, {ERRORS[error][0] if error else 'none'}: {row[2:]}", flush=True)
+    return table
+
+
+def _identical_rooms(options: Options) -> Table:
+    """A room that is built twice: each view of one has its twin in the other."""
+    size, seed = (6.5, 5.0, 3.0), 900
+    room = Gallery(build_room(seed, size, pixels_per_metre=200))
+    poses = {}
+    for name, shift in (("first", 0.0), ("second", APART)):
+        for i, T in enumerate(mapping_poses(size, 25, seed)):
+            moved = T.copy()
+            moved[0, 3] += shift
+            poses[f"{name} {i:02d}"] = (T, moved)
+    path = options.folder / "identical.db"
+    if not path.exists():
+        write_map(path, ((name, room, T, moved) for name, (T, moved) in poses.items()), CAMERA, options)
+    scene = Scene(path, lambda: iter(()), lambda name: room.render(CAMERA, poses[name][0]).image, lambda baseline: None)
+    check = _check(options, path, scene, "identical")
+    twins = [each for each in check.aliased if each.name.split()[0] != each.twin.split()[0]]
+    table = Table(
+        "Two identical rooms",
+        ("views", "with a pose", "named as looking alike", "with a twin in the other room", "suspicious"),
+    )
+    posed = sum(result.view.posed for result in check.views)
+    table.rows.append((len(check.views), posed, len(check.aliased), len(twins), len(check.suspicious)))
     return table
 
 
