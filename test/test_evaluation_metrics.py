@@ -23,9 +23,10 @@ from nre_ros.evaluation.metrics.trajectory import (
     trajectory_errors,
     umeyama,
 )
-from nre_ros.evaluation.report import figures, plotting, tables
+from nre_ros.evaluation.report import figures, tables
 from nre_ros.evaluation.result_files import read_csv, write_csv, write_json, write_tum
 from nre_ros.geometry import position_quaternion
+from nre_ros.pictures import plotting
 
 START = 1_700_000_000 * 10**9
 SIGMA = np.array([0.004, 0.006, 0.005, 0.002, 0.003, 0.0025])

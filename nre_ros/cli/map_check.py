@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nre_ros.cli.arguments import Subparsers, add_device_option, add_seed_option, positive_int
 from nre_ros.cli.output import print_table
-from nre_ros.packages import ESTIMATOR
+from nre_ros.packages import ESTIMATOR, PICTURES, require
 
 EXIT_SUSPICIOUS = 1
 _DESCRIPTION = """Localize keyframes of a map in the map without themselves. That shows how far the keyframes disagree
@@ -60,6 +60,8 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
+    if args.output:
+        require(*PICTURES)
     from nre_ros.keyframes.importers.rebuild_source import named_images, recorded_images
     from nre_ros.keyframes.storage.store import KeyframeStore
     from nre_ros.map_check.check import check_map
@@ -97,9 +99,12 @@ def _check(args: argparse.Namespace) -> int:
             return 130
     report = None
     if args.output:
+        from nre_ros.map_check.report.write import write_report
+
         folder = Path(args.output)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "check.json").write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
-        report = folder / "check.json"
+        report = folder / "check.html"
+        write_report(report, result, repair)
     print_table(*result.summary(), *([] if repair is None else repair.rows()), ("report", report))
     return EXIT_SUSPICIOUS if result.suspicious else 0

@@ -14,6 +14,7 @@ from nre_ros.cli.output import print_table
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.tools.info import MapInfo, describe_map
+from nre_ros.localization.map_quality import MapQuality, load_quality
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -31,8 +32,10 @@ def add_parser(commands: Subparsers) -> None:
 def _info(args: argparse.Namespace) -> int:
     with KeyframeStore.open(args.map) as store:
         info = describe_map(store)
+        quality = load_quality(store)
+        changed = 0 if quality is None else _changed_keyframes(store, quality)
     if args.json:
-        print(json.dumps(_info_json(info), indent=2))
+        print(json.dumps({**_info_json(info), "quality": _quality_json(quality, changed)}, indent=2))
         return 0
     extent = "-"
     if info.positions is not None:
@@ -52,10 +55,47 @@ def _info(args: argparse.Namespace) -> int:
         ("extent", extent),
         ("origin", " ".join(f"{value:.0f}" for value in info.origin) if info.origin.any() else None),
         *(("camera", _camera_line(camera)) for camera in info.cameras),
+        *_quality_rows(quality, changed),
         ("created", info.created),
         ("schema version", info.schema_version),
     )
     return 0
+
+
+def _changed_keyframes(store: KeyframeStore, quality: MapQuality) -> int:
+    """Returns how many keyframes were added, changed or removed since the map was checked."""
+    changes = store.changes(quality.position)
+    # a copy of the map with other keyframes has a change log of its own
+    return max(len({*changes.added, *changes.changed, *changes.removed}), abs(len(store) - quality.keyframes))
+
+
+def _quality_rows(quality: MapQuality | None, changed: int) -> list[tuple[str, object]]:
+    """Returns what `nre_ros map check` found, for the table."""
+    if quality is None:
+        return [("quality", "not known: run `nre_ros map check`")]
+    unknown = "unknown: the check had too few views"
+    since = f"{changed} keyframe{'s' if changed > 1 else ''}: run `nre_ros map check` again"
+    return [
+        ("expected of an image", unknown if quality.expected is None else quality.expected.text()),
+        ("errors of the poses", quality.noise.text()),
+        ("suspicious keyframes", len(quality.suspicious)),
+        ("checked with", f"{quality.views} views of {quality.keyframes} keyframes"),
+        ("changed since", since if changed else None),
+    ]
+
+
+def _quality_json(quality: MapQuality | None, changed: int) -> dict[str, Any] | None:
+    if quality is None:
+        return None
+    return {
+        "views": quality.views,
+        "keyframes": quality.keyframes,
+        "expected": None if quality.expected is None else asdict(quality.expected),
+        "position_noise": quality.noise.position,
+        "rotation_noise": quality.noise.rotation,
+        "suspicious": list(quality.suspicious),
+        "changed_keyframes": changed,
+    }
 
 
 def _source_line(source: str) -> str | None:

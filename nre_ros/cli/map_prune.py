@@ -34,7 +34,7 @@ def add_parser(commands: Subparsers) -> None:
     """
     parser = commands.add_parser(
         "prune",
-        help="remove keyframes: near-duplicates, of a list, in a box, or all but N",
+        help="remove keyframes: near-duplicates, by name, in a box, or all but N",
         description="Remove keyframes from a map (or, with -o, write a map without them). One of the choices:",
     )
     parser.add_argument("map", metavar="MAP.db")
@@ -53,6 +53,13 @@ def add_parser(commands: Subparsers) -> None:
         help="all but N keyframes, which are spread over places and viewing directions",
     )
     choice.add_argument("--list", metavar="LIST", help="the keyframes of a file of names, one in each line")
+    choice.add_argument(
+        "--remove",
+        action="append",
+        metavar="NAME",
+        help="the keyframe with this name; the option may be given several times (--remove=NAME for a name with a dash "
+        "in front)",
+    )
     choice.add_argument(
         "--box",
         type=float,
@@ -104,4 +111,6 @@ def _selected(args: argparse.Namespace, store: KeyframeStore) -> list[int]:
         return select_surplus(store, args.count)
     if args.list is not None:
         return select_named(store, read_list(args.list))
+    if args.remove is not None:
+        return select_named(store, args.remove)
     return select_in_box(store, [args.box[:3], args.box[3:]], args.outside)

@@ -40,6 +40,9 @@ _NUMBERS = {
 }
 """Numbers of the model, and the ranges in which they are accepted from a file."""
 
+_SEEN_POSITION, _SEEN_ROTATION = 3e-4, np.radians(0.01)
+"""Smaller errors of the keyframes are not reported."""
+
 
 @dataclass(frozen=True, eq=False)
 class MapNoise:
@@ -122,6 +125,14 @@ class MapNoise:
         found = sorter[np.searchsorted(self.ids, wanted, sorter=sorter).clip(0, len(self.ids) - 1)]
         known = self.ids[found] == wanted
         return np.where(known, found, np.nan), np.where(known, self.factors[found], 1.0)
+
+    def text(self) -> str:
+        """Returns the size of the errors in words, for the terminal."""
+        if self.position < _SEEN_POSITION and self.rotation < _SEEN_ROTATION:
+            return "none seen beyond what the images explain"
+        slow = f", {self.drift:.0%} of it slowly drifting" if self.drift > 0.2 else ""
+        position, rotation = 3**0.5 * self.position, np.degrees(3**0.5 * self.rotation)
+        return f"{100 * position:.2g} cm and {rotation:.2g} degrees{slow}"
 
     def to_json(self) -> dict[str, Any]:
         """Returns the model as plain values; ``from_json`` reads them."""

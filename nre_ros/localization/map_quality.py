@@ -36,6 +36,13 @@ class Expected:
     position: float
     rotation: float
 
+    def text(self) -> str:
+        """Returns recall and median error in words, for the terminal."""
+        return (
+            f"a pose in {self.recall:.0%}; median error {100 * self.position:.2g} cm, "
+            f"{math.degrees(self.rotation):.2g} degrees"
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class MapQuality:

@@ -37,8 +37,6 @@ from nre_ros.map_check.noise import fit_noise
 from nre_ros.map_check.suspicious import SuspiciousKeyframe, find_suspicious
 from nre_ros.map_check.view_result import ViewResult
 
-_SEEN_POSITION, _SEEN_ROTATION = 3e-4, np.radians(0.01)
-"""Smaller errors of the keyframes are not reported."""
 _DENSER_FACTOR = 0.5**0.5
 _FEWEST_VIEWS = 5
 """With fewer views nothing is said about what images can expect."""
@@ -137,14 +135,8 @@ class CheckResult:
         if expected is None:
             rows.append(("expected", f"unknown: fewer than {_FEWEST_VIEWS} views"))
         else:
-            rows.append(
-                (
-                    "expected of an image",
-                    f"a pose in {expected.recall:.0%}; median error {100 * expected.position:.2g} cm, "
-                    f"{np.degrees(expected.rotation):.2g} degrees",
-                )
-            )
-        rows.append(("errors of the keyframes' poses", _noise_phrase(noise)))
+            rows.append(("expected of an image", expected.text()))
+        rows.append(("errors of the keyframes' poses", noise.text()))
         rows.append(("views that two places explain", len(self.aliased) or None))
         rows.append(("suspicious keyframes", len(self.suspicious)))
         rows += [(f"  {each.name}", each.cause) for each in self.suspicious[:10]]
@@ -372,13 +364,6 @@ def recording_order(store: KeyframeStore) -> tuple[dict[int, str], dict[int, npt
     order = np.argsort(stamps, kind="stable") if (stamps != 0).all() else np.arange(len(ids))
     names = {int(ids[i]): texts[i] for i in order}
     return names, {int(ids[i]): poses[i] for i in order}
-
-
-def _noise_phrase(noise: MapNoise) -> str:
-    if noise.position < _SEEN_POSITION and noise.rotation < _SEEN_ROTATION:
-        return "none seen beyond what the images explain"
-    slow = f", {noise.drift:.0%} of it slowly drifting" if noise.drift > 0.2 else ""
-    return f"{100 * np.sqrt(3) * noise.position:.2g} cm and {np.degrees(np.sqrt(3) * noise.rotation):.2g} degrees{slow}"
 
 
 def _number(value: float) -> float | None:

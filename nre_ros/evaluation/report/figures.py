@@ -17,7 +17,7 @@ from nre_ros.evaluation.metrics import QueryResults
 from nre_ros.evaluation.metrics.accuracy import RECALL_PAIRS
 from nre_ros.evaluation.metrics.calibration import confidence_calibration, squared_mahalanobis
 from nre_ros.evaluation.metrics.timing import latency
-from nre_ros.evaluation.report.plotting import (
+from nre_ros.pictures.plotting import (
     COLOURS,
     GROUND_TRUTH,
     MAP,

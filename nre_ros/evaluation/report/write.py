@@ -11,9 +11,11 @@ from nre_ros.errors import EvaluationError, NreError
 from nre_ros.evaluation.inputs import EvaluationInput
 from nre_ros.evaluation.metrics import QueryResults
 from nre_ros.evaluation.options import EvaluationOptions
-from nre_ros.evaluation.report import figures, page, tables
-from nre_ros.evaluation.report.top_view import MapTopView, draw_top_view, project_map
+from nre_ros.evaluation.report import figures, tables
+from nre_ros.evaluation.report.top_view import draw_top_view
 from nre_ros.evaluation.report.worst_queries import worst_queries
+from nre_ros.pictures import page
+from nre_ros.pictures.top_view import MapTopView, project_map
 
 
 def write_report(

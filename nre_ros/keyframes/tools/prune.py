@@ -61,7 +61,7 @@ def select_named(store: KeyframeStore, names: Iterable[str]) -> list[int]:
     missing = [name for name in names if name not in known]
     if missing:
         raise MapError(
-            f"map {store.path} has no keyframe {missing[0]!r} ({len(missing)} names of the list are unknown)"
+            f"map {store.path} has no keyframe {missing[0]!r} ({len(missing)} of {len(names)} names are unknown)"
         )
     return sorted({known[name] for name in names})
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 _STYLE = """
@@ -19,7 +20,7 @@ p { margin: 0.4em 0; } .quiet { color: var(--quiet); font-size: 0.92em; overflow
 .card b { display: block; font-size: 1.35em; } .card span { color: var(--quiet); font-size: 0.88em; }
 .bad b { color: var(--bad); }
 .notes { border-left: 4px solid var(--bad); background: #fdf3f4; padding: 6px 12px; margin: 12px 0; }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; margin: 10px 0; }
 table { border-collapse: collapse; font-size: 0.93em; font-variant-numeric: tabular-nums; }
 th, td { padding: 4px 12px 4px 0; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; color: var(--quiet); }
@@ -27,8 +28,18 @@ figure { margin: 10px 0 18px; break-inside: avoid; }
 figure svg, figure img { width: 100%; height: auto; display: block; }
 figcaption { color: var(--quiet); font-size: 0.9em; margin-top: 4px; overflow-wrap: anywhere; }
 .worst { break-inside: avoid; margin: 0 0 20px; }
+.entry { display: flex; flex-wrap: wrap; gap: 6px 16px; border-top: 1px solid var(--line); padding: 12px 0;
+  break-inside: avoid; }
+h2 + .entry { border-top: none; }
+.entry > div { flex: 1 1 320px; min-width: 0; overflow-wrap: anywhere; } .entry p { margin: 0.25em 0; }
+.entry figure { margin: 0; width: 200px; } .entry figure img { border-radius: 4px; }
+.blank { height: 120px; border-radius: 4px; background: var(--soft); border: 1px dashed var(--line); }
+pre { background: var(--soft); border: 1px solid var(--line); border-radius: 4px; padding: 6px 10px; margin: 8px 0;
+  white-space: pre-wrap; overflow-wrap: anywhere; font-size: 0.88em; }
+.statement { font-size: 1.08em; margin: 0.8em 0; } li { margin: 0.35em 0; overflow-wrap: anywhere; }
 @media (max-width: 600px) { body { padding: 10px; font-size: 14px; } .cards { grid-template-columns: repeat(2, 1fr); }
-  figure { overflow-x: auto; } figure svg, figure img { min-width: 640px; } }
+  figure { overflow-x: auto; } figure svg, figure img { min-width: 640px; }
+  .entry figure { width: 46%; } .entry figure img { min-width: 0; } }
 @media print { @page { margin: 14mm; } body { max-width: none; padding: 0; font-size: 10pt; } h2 { break-after: avoid; }
   .wide { overflow: visible; } .card { break-inside: avoid; } }
 """
@@ -75,6 +86,42 @@ def paragraph(text: str) -> str:
         HTML element.
     """
     return f'<p class="quiet">{escape(text)}</p>'
+
+
+def statement(text: str) -> str:
+    """Creates a sentence that stands out.
+
+    Args:
+        text: Plain text.
+
+    Returns:
+        HTML element.
+    """
+    return f'<p class="statement"><b>{escape(text)}</b></p>'
+
+
+def ordered_list(lines: Sequence[str]) -> str:
+    """Creates a numbered list.
+
+    Args:
+        lines: Plain text, one item each.
+
+    Returns:
+        HTML element.
+    """
+    return "<ol>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ol>"
+
+
+def command(text: str) -> str:
+    """Creates a box with a command line.
+
+    Args:
+        text: The command.
+
+    Returns:
+        HTML element.
+    """
+    return f"<pre>{escape(text)}</pre>"
 
 
 def cards(entries: list[tuple[str, str, bool]]) -> str:
@@ -150,3 +197,28 @@ def picture(name: str, lines: tuple[str, ...], jpeg: str) -> str:
     image = f'<img alt="{escape(name)}" src="data:image/jpeg;base64,{jpeg}">' if jpeg else ""
     text = "<br>".join(escape(line) for line in lines)
     return f'<figure class="worst">{image}<figcaption><b>{escape(name)}</b><br>{text}</figcaption></figure>'
+
+
+def entry(title: str, lines: Sequence[str], pictures: Sequence[tuple[str, str]], command_line: str = "") -> str:
+    """Creates an entry of a list: small pictures, and text beside them.
+
+    Args:
+        title: Title of the entry.
+        lines: Paragraphs below the title.
+        pictures: Caption, and JPEG in base64 (empty without a picture), of each picture.
+        command_line: A command, shown below the text; empty without one.
+
+    Returns:
+        HTML element.
+    """
+    shown = "".join(
+        (
+            f'<figure><img alt="{escape(caption)}" src="data:image/jpeg;base64,{jpeg}">'
+            if jpeg
+            else '<figure><div class="blank"></div>'
+        )
+        + f"<figcaption>{escape(caption)}</figcaption></figure>"
+        for caption, jpeg in pictures
+    )
+    text = f"<p><b>{escape(title)}</b></p>" + "".join(f"<p>{escape(line)}</p>" for line in lines)
+    return f'<div class="entry">{shown}<div>{text}{command(command_line) if command_line else ""}</div></div>'
