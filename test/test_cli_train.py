@@ -413,3 +413,35 @@ def test_a_missing_package_of_tensorboard_is_one_line_with_the_cure(train, tmp_p
     monkeypatch.setattr("nre_ros.packages._is_installed", lambda name: "tensorboard" not in name)
     assert train("--tensorboard") == 2
     assert "pip install tensorboardX" in one_line(capsys) and not (tmp_path / "training").exists()
+
+
+@pytest.mark.parametrize("at", ["start", "first step"])
+def test_event_files_that_cannot_be_written_are_one_line_with_the_cure(at, train, tmp_path, monkeypatch, capsys):
+    class SummaryWriter:
+        def __init__(self, folder, purge_step):
+            if at == "start":
+                raise PermissionError(13, "Permission denied")
+
+        def add_scalar(self, name, value, step):
+            raise OSError(28, "No space left on device")
+
+        def close(self):
+            pass
+
+    stand_in = types.ModuleType("tensorboardX")
+    stand_in.SummaryWriter = SummaryWriter
+    stand_in.__spec__ = types.SimpleNamespace(name="tensorboardX")
+    monkeypatch.setitem(sys.modules, "tensorboardX", stand_in)
+    assert train("--tensorboard") == 2
+    reason = "Permission denied" if at == "start" else "No space left on device"
+    line = one_line(capsys)
+    assert f"cannot be written to {tmp_path}/training/tensorboard: {reason}" in line and "without --tensorboard" in line
+    assert reason in json.loads((tmp_path / "training/training.json").read_text())["runs"][0]["error"]
+
+
+def test_a_file_in_the_place_of_the_event_files_is_one_line(train, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("nre_ros.learning.progress.find_spec", lambda name: True)
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training/tensorboard").write_text("")
+    assert train("--tensorboard") == 2
+    assert "cannot be written to" in one_line(capsys)

@@ -5,12 +5,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from nre_ros.errors import TrainingError
 from nre_ros.learning.trainer import BestWeights, StepReport
 from nre_ros.packages import require
 
@@ -84,25 +87,49 @@ class TensorBoardView:
 
     Raises:
         MissingPackageError: Neither tensorboardX nor tensorboard is installed.
+        TrainingError: The files cannot be written.
     """
 
     def __init__(self, folder: Path, step: int = 0):
-        self._writer = _summary_writer(folder, step)
+        self._folder = folder
+        with self._written():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._writer = _summary_writer(folder, step)
 
     def show(self, report: StepReport) -> None:
         """Writes the values of a step.
 
         Args:
             report: Of the step.
+
+        Raises:
+            TrainingError: They cannot be written.
         """
         values = {f"loss/{name}": value for name, value in report.losses.items()}
         values |= {f"validation/{name}": value for name, value in report.validation.items()}
-        for name, value in {**values, "learning_rate": report.rate, "seconds_a_step": report.seconds}.items():
-            self._writer.add_scalar(name, value, report.step)
+        with self._written():
+            for name, value in {**values, "learning_rate": report.rate, "seconds_a_step": report.seconds}.items():
+                self._writer.add_scalar(name, value, report.step)
 
     def close(self) -> None:
-        """Writes what is waiting to be written."""
-        self._writer.close()
+        """Writes what is waiting to be written.
+
+        Raises:
+            TrainingError: It cannot be written.
+        """
+        with self._written():
+            self._writer.close()
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        """Errors of writing become one line."""
+        try:
+            yield
+        except OSError as error:
+            raise TrainingError(
+                f"event files for TensorBoard cannot be written to {self._folder}: {error.strerror or error} (make the "
+                "folder writable, or train without --tensorboard)"
+            ) from error
 
 
 def require_tensorboard() -> None:

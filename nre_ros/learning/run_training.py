@@ -144,8 +144,9 @@ def run_training(
         line = f"step {step} of {config.steps}, {config.pairs_per_step} pairs a step, {data.summary()}{found}"
         save(weights, line, step)
 
-    views = _views(folder, options, config, trainer)
+    views: Sequence[TrainingView] = ()
     try:
+        views = _views(folder, options, config, trainer)
         with LossTable(folder / LOSSES, trainer.step) as table:
 
             def show(report: StepReport) -> None:

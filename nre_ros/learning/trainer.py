@@ -42,6 +42,7 @@ CHECKPOINT = "checkpoint.pt"
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Name -> type in which the networks compute. Weights and losses are float32 in each of them."""
 _FORMAT = "nre_ros training checkpoint 2"
+_CURE = "put a copy of the file back, or train anew in another folder (the weights that were written stay usable)"
 _MAX_BYTES = 2 << 30
 _MAX_FAULTS = 10
 """So many steps in a row may have losses that are not finite."""
@@ -418,7 +419,7 @@ class Trainer:
                 )
         step, validated = content.get("step"), content.get("validated_step")
         if type(step) is not int or type(validated) is not int or not 0 <= validated <= step <= self._config.steps:
-            raise TrainingError(f"checkpoint {self._path}: its step is {step!r}, validated {validated!r}")
+            raise TrainingError(f"checkpoint {self._path}: its step is {step!r}, validated {validated!r}: {_CURE}")
         try:
             if content["best"] is not None:
                 best = BestWeights(**content["best"])
@@ -429,14 +430,14 @@ class Trainer:
             self._optimizer.load_state_dict(content["optimizer"])
             self._scaler.load_state_dict(content["scaler"])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise TrainingError(f"checkpoint {self._path} is damaged: {one_line(error)[:200]}") from error
+            raise TrainingError(f"checkpoint {self._path} is damaged ({one_line(error)[:200]}): {_CURE}") from error
         self._check_weights()
         self.step = self._saved_step = step
         self._validated_step = validated
 
     def _check_weights(self) -> None:
         if not all(bool(torch.isfinite(parameter).all()) for parameter in self._objective.parameters()):
-            raise TrainingError(f"checkpoint {self._path}: a weight is not finite")
+            raise TrainingError(f"checkpoint {self._path}: a weight is not finite: {_CURE}")
 
 
 def _identity(validation: Validation | None) -> str:
@@ -461,9 +462,9 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
     except TrainingError:
         raise
     except Exception as error:  # torch, zipfile and the unpickler raise a dozen kinds for a damaged file
-        raise TrainingError(f"checkpoint {path} is none, or damaged") from error
+        raise TrainingError(f"checkpoint {path} is none, or damaged: {_CURE}") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise TrainingError(f"checkpoint {path} is none of this program and version")
+        raise TrainingError(f"checkpoint {path} is none of this program and version: {_CURE}")
     return content
 
 
