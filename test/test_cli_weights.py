@@ -11,8 +11,8 @@ from scipy.interpolate import CubicHermiteSpline
 
 from nre_ros.cli import main
 from nre_ros.errors import ImageError, WeightsError
-from nre_ros.features import checkpoint as checkpoint_module
 from nre_ros.features import FineHead, load_backbone
+from nre_ros.features import checkpoint as checkpoint_module
 from nre_ros.features.checkpoint import git_blob_id, parse_checkpoint
 from nre_ros.features.nre_backbone import max_coarse_side
 from nre_ros.features.xfeat import installed_network_hash

@@ -19,6 +19,8 @@ from nre_ros.packages import require
 
 _FORGETS = 0.95
 """Weight of the earlier steps in the running mean of the loss."""
+_MOST_NAMED = 10
+"""So many images that are left out are named while the training runs; ``training.json`` names all."""
 
 
 class TrainingView(Protocol):
@@ -48,10 +50,11 @@ class ProgressBar:
         interval = 0.2 if sys.stderr.isatty() else 5.0  # a bar that is redrawn fills a log file
         self._bar = tqdm(total=steps, initial=step, unit="step", desc="train", mininterval=interval)
         self._mean: float | None = None
+        self._named = 0
         self._validation = "" if best is None else f", best {best.loss:.3f} at step {best.step}"
 
     def show(self, report: StepReport) -> None:
-        """Moves the bar, and prints a line for each validation.
+        """Moves the bar, and prints a line for each validation and for the first images that are left out.
 
         Args:
             report: Of the step.
@@ -67,6 +70,9 @@ class ProgressBar:
             )
             if report.best:
                 self._validation = f", best {total:.3f} at step {report.step}"
+        for reason in list(report.left_out.values())[: max(0, _MOST_NAMED - self._named)]:
+            self._bar.write(f"step {report.step}: left out: {reason}", file=sys.stderr)
+        self._named += len(report.left_out)
         if report.losses and not report.updated:
             self._bar.write(f"step {report.step}: not finite, skipped", file=sys.stderr)
         loss = "no pair yet" if self._mean is None else f"loss {self._mean:.3f}"
