@@ -31,7 +31,7 @@ from nre_ros.features.base import MAX_IMSIZE
 from nre_ros.features.xfeat import XFeatBackbone
 from nre_ros.geometry import invert
 from nre_ros.localization.localizer import Localizer
-from nre_ros.nre import consensus
+from nre_ros.nre import NREEstimator, consensus
 from nre_ros.nre.consensus import TripletSampler
 
 SCENES = {
@@ -112,7 +112,7 @@ class Design:
         backbone: backbone of map and query.
         config: changes of the estimator's configuration.
         patches: changes of the module ``consensus``.
-        second_search: whether an image whose search was cut is searched again.
+        second_search: whether an image whose search was cut is searched again; otherwise its first pose is refined.
     """
 
     label: str
@@ -230,11 +230,20 @@ def _enter(stack: ExitStack, options: Options, design: Design, make) -> tuple[Sc
         stack.enter_context(patch.object(consensus, name, value))
     if not design.second_search:
         stack.enter_context(patch.object(Localizer, "_search_further", lambda self, first, *_: first))
+        stack.enter_context(patch.object(NREEstimator, "localize", _whole_search))
     scene = make(replace(options, folder=folder))
     localizer = stack.enter_context(Localizer(scene.map_path, device=options.device, seed=options.seed))
     localizer.estimator.config = replace(localizer.estimator.config, **design.config)
     localizer.warm_up()
     return scene, localizer
+
+
+_localize = NREEstimator.localize
+
+
+def _whole_search(estimator: NREEstimator, *arguments, stop_if_cut=False, **options):
+    """Refines the best pose of the first search although the search was cut."""
+    return _localize(estimator, *arguments, **options)
 
 
 def _other_places(options: Options) -> Table:
