@@ -65,7 +65,7 @@ class Localizer:
         map_file: A map made by ``nre_ros map build``.
         device: ``auto``, ``cpu`` or ``cuda``.
         seed: Seed of the consensus. The same image, map and seed give the same pose.
-        retrieve: Number of keyframes that are retrieved for an image.
+        retrieve: Number of keyframes that are retrieved for an image, at least 1.
         min_confidence: A pose with a lower confidence is refused, in [0, 1].
         config: Settings of the estimator.
         fine_head: The fine head that made the map, for a head that is neither packaged nor imported.
@@ -76,7 +76,7 @@ class Localizer:
         device: Where the network and the estimator compute. Use ``move_to`` to change it.
 
     Raises:
-        NreError: The map or the device cannot be used. The subclass says why.
+        NreError: The map or the device cannot be used (the subclass says why), or ``retrieve`` is below 1.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Localizer:
         fine_head: FineHeadSource = None,
     ):
         self.seed = seed
-        self.retrieve = retrieve
+        self.retrieve = _checked_count(retrieve)
         self.min_confidence = min_confidence
         self._config = config
         self._fine_head = fine_head
@@ -205,6 +205,7 @@ class Localizer:
 
         Raises:
             ImageError: The image has a wrong shape or type, or another size than the camera.
+            NreError: ``retrieve`` is below 1.
         """
         estimate = self.estimate(image, camera, prior, retrieve=retrieve)
         started = perf_counter()
@@ -244,12 +245,13 @@ class Localizer:
 
         Raises:
             ImageError: The image has a wrong shape or type, or another size than the camera.
+            NreError: ``retrieve`` is below 1.
         """
         check_image_size(check_image(image), camera)
+        count = self.retrieve if retrieve is None else _checked_count(retrieve)
         started = perf_counter()
         features = self.backbone.extract(image)
         extracted = perf_counter()
-        count = self.retrieve if retrieve is None else retrieve
         with self.store.snapshot():  # a keyframe that is found cannot be removed before it is loaded
             ids = self._retrieved(features, count, prior, exclude)
             found = self.store.load_readable(ids)
@@ -325,6 +327,13 @@ class Localizer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _checked_count(retrieve: int) -> int:
+    """The number of keyframes to retrieve, where it is one."""
+    if retrieve < 1:
+        raise NreError(f"retrieve={retrieve}: at least 1 keyframe must be retrieved for an image")
+    return retrieve
 
 
 def _sums(*rounds: dict[str, float]) -> dict[str, float]:
