@@ -30,6 +30,8 @@ _ENOUGH_VIEWS = 5
 """Number of views of a point beyond which more views do not raise its score."""
 _TRUSTED_VIEWS = 3
 """Number of views whose keypoints agree from which a point is trusted, whatever the patches show."""
+_DOUBTFUL = 1
+"""Number of views of a doubtful point, whichever agree: these points are chosen last."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,8 @@ class TriangulatedSource(PosedImageSource):
         """Triangulates the keypoints of an image.
 
         The image is matched first with views chosen by their poses alone, then with views that see the points found.
-        A point that only two keypoints agree on is kept if half of the images that should show it do show its patch.
-        The depth of each point is refined by these patches.
+        A point that only two keypoints agree on is left out if no other image shows its patch. It is doubtful if fewer
+        than half of the images do that should. The depth of each point is refined by these patches.
 
         Args:
             name: Name of the image.
@@ -92,7 +94,8 @@ class TriangulatedSource(PosedImageSource):
 
         Returns:
             Pixels [N, 2] of the keypoints that other images confirm, and their points, which lie on the rays of these
-            pixels. The number of views of a point is that of keypoints or of patches, whichever is larger.
+            pixels. The number of views of a point is that of keypoints or of patches, whichever is larger, and 1 for
+            doubtful points.
 
         Raises:
             ImportSourceError: No keypoint is confirmed.
@@ -123,15 +126,16 @@ class TriangulatedSource(PosedImageSource):
         return triangulate(photograph.keypoints, views, [pairs for _, pairs in matched.values()])
 
     def _verify(self, name: str, photograph: _Photograph, found: TriangulatedPoints) -> TriangulatedPoints:
-        """Refines points by their patches and leaves out those of two keypoints that too few patches confirm."""
+        """Refines points by their patches; leaves out those of two keypoints that no patch confirms."""
         view, keypoints = photograph.view, photograph.keypoints
         scale = np.array([view.camera.width, view.camera.height]) / (keypoints.camera.width, keypoints.camera.height)
         pixels = (keypoints.pixels[found.index] + 0.5) * scale - 0.5
         others = [other.view for other in self._photographs.neighbours(name, found.points, _COMPARED).values()]
         refined = refine_points(view, pixels, found.points, found.deviation, others)
-        shown = (refined.confirmed > 0) & (2 * refined.confirmed >= refined.visible)
-        good = shown | (found.views >= _TRUSTED_VIEWS)
-        views = np.maximum(found.views, 1 + refined.confirmed)
+        shown = 2 * refined.confirmed >= refined.visible
+        trusted = found.views >= _TRUSTED_VIEWS
+        views = np.where(shown | trusted, np.maximum(found.views, 1 + refined.confirmed), _DOUBTFUL)
+        good = trusted | (refined.confirmed > 0)
         return TriangulatedPoints(found.index[good], refined.points[good], views[good], refined.deviation[good])
 
     @cached_property
