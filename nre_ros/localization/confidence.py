@@ -27,7 +27,7 @@ POSITION_BOUND = 0.05
 """Largest position error of a right pose, as a fraction of the scene's distance."""
 ROTATION_BOUND = math.radians(5.0)
 """Largest rotation error of a right pose, radians."""
-VERSION = 2
+VERSION = 3
 """Of the evidence: the weights of another version belong to other numbers."""
 MODEL_FILE = Path(__file__).with_name("confidence.json")
 _INLIER_RATIO, _ALTERNATIVE_SCORE = NUMBERS.index("inlier_ratio"), NUMBERS.index("alternative_score")

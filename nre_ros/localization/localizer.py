@@ -44,6 +44,7 @@ from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.thumbnail import decode_thumbnail
 from nre_ros.keyframes.types import stack_keyframes
 from nre_ros.localization.confidence import load_model
+from nre_ros.localization.defaults import DEFAULT_MIN_CONFIDENCE
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.localization.verdict import reach_verdict
 from nre_ros.nre import Estimate, EstimatorConfig, NREEstimator
@@ -81,7 +82,7 @@ class Localizer:
         device: str = "auto",
         seed: int = 0,
         retrieve: int = 5,
-        min_confidence: float = 0.5,
+        min_confidence: float = DEFAULT_MIN_CONFIDENCE,
         config: EstimatorConfig = EstimatorConfig(),
         fine_head: FineHeadSource = None,
     ):
