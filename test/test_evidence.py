@@ -122,17 +122,6 @@ def test_a_region_without_inliers_is_not_confirmed():
     )  # the stack is sorted by columns: two keyframes agree, two do not
 
 
-def test_a_patch_that_agrees_alone_is_told_from_a_view_that_agrees_all_over():
-    """A patch with a quarter of the image's width and height: nothing far from it agrees, and it spreads a quarter as far."""
-    pixels = grid()
-    inside = (pixels[:, 0] > 240) & (pixels[:, 0] < 400) & (pixels[:, 1] > 180) & (pixels[:, 1] < 300)
-    patch, whole = gather(scene(torch.where(inside, 0.2, 0.9), pixels)[0]), gather(everywhere()[0])
-    assert patch.distant_inlier_ratio == 0.0 and whole.distant_inlier_ratio == 1.0
-    # of 24 rows of points, and of 6, against the continuous spread over 480 pixels
-    assert whole.inlier_spread == pytest.approx(math.sqrt(24**2 - 1) / 24)
-    assert patch.inlier_spread == pytest.approx(math.sqrt(6**2 - 1) / 24)
-
-
 def test_the_first_blocks_and_keyframes_that_agree_count_most():
     pixels = grid()
     half = gather(scene(torch.where(pixels[:, 0] < 320, 0.2, 0.9), pixels)[0])

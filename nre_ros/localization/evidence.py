@@ -35,10 +35,6 @@ _MAX_SCALE_RATIO, _MIN_COSINE = 2.0, math.cos(math.radians(45.0))
 _REFERENCE_WIDTH = 640
 """The refinement shift is measured in pixels of an image of this size."""
 _MAX_ALTERNATIVE_SCORE = 2.0
-_DISTANT = 0.6
-"""The points beyond this quantile of the distances from the inliers' middle are distant from the inliers."""
-_MIN_DISTANT_POINTS, _MIN_SPREAD_POINTS = 10, 4
-"""With fewer points, or inliers, the numbers are 0."""
 _MANY_LOG_BLOCKS, _MANY_KEYFRAMES = 3.5, math.e
 """From here on more blocks (33), and more keyframes that agree, are no further evidence of their own."""
 
@@ -64,10 +60,6 @@ class Evidence:
         log_position_deviation: Logarithm of the position's reported standard deviation over ``distance``.
         log_rotation_deviation: Logarithm of the rotation's reported standard deviation, radians.
         log_refinement_shift: log(1 + the median shift of the inliers by the fine stage, pixels of 640 across).
-        distant_inlier_ratio: Of the points with a compatible viewpoint and scale that are farthest in the image from the
-            middle of the inliers. A poster that hangs in another room, too, agrees; what is beside it does not.
-        inlier_spread: Of the inliers in the image, across the direction in which they spread most: standard deviation as
-            a fraction of that of points all over the image's shorter side.
         few_inlier_blocks: How far ``log_inlier_blocks`` is below 3.5 (33 blocks), 0 with more: a handful of inliers is worth
             little even where all regions that count confirm the pose.
         few_keyframes: How far the logarithm of ``effective_keyframes`` is below 1: that a second keyframe agrees counts more
@@ -88,8 +80,6 @@ class Evidence:
     log_position_deviation: float
     log_rotation_deviation: float
     log_refinement_shift: float
-    distant_inlier_ratio: float
-    inlier_spread: float
     few_inlier_blocks: float
     few_keyframes: float
     alternative_score: float
@@ -129,8 +119,6 @@ def gather(estimate: Estimate) -> Evidence:
         log_position_deviation=math.log(max(position / distance, 1e-6)),
         log_rotation_deviation=math.log(max(rotation, 1e-6)),
         log_refinement_shift=math.log1p(pose.refinement_shift()),
-        distant_inlier_ratio=pose.distant_ratio(),
-        inlier_spread=pose.spread(),
         few_inlier_blocks=max(0.0, _MANY_LOG_BLOCKS - math.log1p(blocks)),
         few_keyframes=max(0.0, math.log(_MANY_KEYFRAMES / max(keyframes, 1.0))),
         alternative_score=0.0 if alternative is None else min(alternative.relative_score, _MAX_ALTERNATIVE_SCORE),
@@ -168,23 +156,6 @@ class _Inliers:
     def compatible_ratio(self) -> float:
         """Inlier ratio of the points with compatible views."""
         return self._beyond_false_matches(self._compatible) / max(int(self._compatible.sum()), 1)
-
-    def distant_ratio(self) -> float:
-        """Inlier ratio of the points with compatible views that are distant in the image from the inliers' middle."""
-        if self.count < _MIN_SPREAD_POINTS or int(self._compatible.sum()) < _MIN_DISTANT_POINTS:
-            return 0.0
-        middle = self._pixels[self._inlier].median(0).values
-        distance = (self._pixels - middle).norm(dim=1)
-        distant = self._compatible & (distance >= distance[self._compatible].quantile(_DISTANT))
-        return self._beyond_false_matches(distant) / int(distant.sum())
-
-    def spread(self) -> float:
-        """Standard deviation of the inliers' second principal direction, 1 for points all over a square image."""
-        if self.count < _MIN_SPREAD_POINTS:
-            return 0.0
-        pixels = self._pixels[self._inlier].double()
-        deviations = torch.linalg.svdvals(pixels - pixels.mean(0)) / math.sqrt(len(pixels))
-        return float(deviations[-1]) * math.sqrt(12.0) / min(self._camera.width, self._camera.height)
 
     def _beyond_false_matches(self, among: torch.Tensor) -> float:
         return max(float(self._inlier[among].sum() - self._rate[among].sum()), 0.0)
