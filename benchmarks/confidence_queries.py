@@ -303,7 +303,6 @@ def sets(part: str) -> dict[str, Trials]:
             lambda options: kitchen(options).map_path, lambda options: _unmapped_rooms(FIT, 1)
         )
         found["other places in the kitchen, 3 keyframes"] = _travelling(lambda options: kitchen(options, 21).map_path)
-        found["other places in the gallery"] = _travelling(lambda options: gallery_map(options, FIT))
     if part == TEST:
         found["other places in the kitchen"] = _other_places()
         images = _kitchen_images(part)
