@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import torch
 from accuracy import summary
-from common import Options, Table, timed
+from common import MIN_CONFIDENCE, Options, Table, timed
 from scenes import THIN, fountain, kitchen
 
 from nre_ros import features
@@ -166,7 +166,9 @@ def _measure(options: Options, design: Design, make, stage: str) -> tuple[float,
             stack.enter_context(patch.object(Localizer, "_search_further", lambda self, first, *_: first))
         scene = make(options)
         queries, outcomes = list(scene.queries()), []
-        localizer = stack.enter_context(Localizer(scene.map_path, device=options.device, seed=options.seed))
+        localizer = stack.enter_context(
+            Localizer(scene.map_path, device=options.device, seed=options.seed, min_confidence=MIN_CONFIDENCE)
+        )
         localizer.estimator.config = replace(localizer.estimator.config, **design.config)
         estimates, original = [], localizer.estimator.localize
 
