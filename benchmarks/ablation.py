@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import torch
 from accuracy import summary
-from common import Options, Table, check_names, timed
+from common import MIN_CONFIDENCE, Options, Table, check_names, timed
 from confidence_queries import TEST, sets
 from scenes import THIN, Scene, evenly_spaced, fountain, kitchen
 
@@ -232,7 +232,9 @@ def _enter(stack: ExitStack, options: Options, design: Design, make) -> tuple[Sc
         stack.enter_context(patch.object(Localizer, "_search_further", lambda self, first, *_: first))
         stack.enter_context(patch.object(NREEstimator, "localize", _whole_search))
     scene = make(replace(options, folder=folder))
-    localizer = stack.enter_context(Localizer(scene.map_path, device=options.device, seed=options.seed))
+    localizer = stack.enter_context(
+        Localizer(scene.map_path, device=options.device, seed=options.seed, min_confidence=MIN_CONFIDENCE)
+    )
     localizer.estimator.config = replace(localizer.estimator.config, **design.config)
     localizer.warm_up()
     return scene, localizer

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 from accuracy import RETRIEVED, summary
-from common import Options, Skip, Table, timed
+from common import MIN_CONFIDENCE, Options, Skip, Table, timed
 from scenes import kitchen
 
 from nre_ros.features import load_backbone
@@ -119,7 +119,9 @@ def _accuracy(options: Options) -> Table:
             "time [s]",
         ),
     )
-    with Localizer(scene.map_path, device=options.device, seed=options.seed, retrieve=RETRIEVED) as localizer:
+    with Localizer(
+        scene.map_path, device=options.device, seed=options.seed, retrieve=RETRIEVED, min_confidence=MIN_CONFIDENCE
+    ) as localizer:
         exact = {i: replace(builder.made[name], id=i) for name, i in localizer.store.names().items()}
         localizer.warm_up()
         replaced = []

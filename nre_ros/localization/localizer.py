@@ -45,6 +45,7 @@ from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.thumbnail import decode_thumbnail
 from nre_ros.keyframes.types import stack_keyframes
 from nre_ros.localization.confidence import load_model
+from nre_ros.localization.defaults import DEFAULT_MIN_CONFIDENCE
 from nre_ros.localization.map_noise import MapNoise
 from nre_ros.localization.map_quality import load_quality
 from nre_ros.localization.result import LocalizationResult
@@ -85,7 +86,7 @@ class Localizer:
         device: str = "auto",
         seed: int = 0,
         retrieve: int = 5,
-        min_confidence: float = 0.5,
+        min_confidence: float = DEFAULT_MIN_CONFIDENCE,
         config: EstimatorConfig = EstimatorConfig(),
         fine_head: FineHeadSource = None,
     ):

@@ -21,6 +21,7 @@ from nre_ros.errors import MapError
 from nre_ros.keyframes.importers.rebuild_source import NamedImages
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.confidence import ConfidenceModel, load_model
+from nre_ros.localization.defaults import DEFAULT_MIN_CONFIDENCE
 from nre_ros.localization.localizer import Localizer
 from nre_ros.localization.map_noise import MapNoise
 from nre_ros.localization.map_quality import Expected, MapQuality
@@ -162,7 +163,7 @@ def check_map(
     most: int = MOST_VIEWS,
     device: str = "auto",
     seed: int = 0,
-    min_confidence: float = 0.5,
+    min_confidence: float = DEFAULT_MIN_CONFIDENCE,
     store_result: bool = True,
     progress: bool = True,
 ) -> CheckResult:
