@@ -210,12 +210,11 @@ class Localizer:
         """
         estimate = self.estimate(image, camera, prior, retrieve=retrieve)
         started = perf_counter()
-        result = reach_verdict(
-            estimate,
-            load_model(self.backbone.name),
-            self.min_confidence if min_confidence is None else min_confidence,
-            MapNoise() if self.quality is None else self.quality.noise,
-        )
+        model, noise = load_model(self.backbone.name), MapNoise()
+        if self.quality is not None:
+            model, noise = self.quality.confidence.of_model(model), self.quality.noise
+        wanted = self.min_confidence if min_confidence is None else min_confidence
+        result = reach_verdict(estimate, model, wanted, noise)
         milliseconds = dict(estimate.milliseconds)
         milliseconds["verdict"] = milliseconds.get("verdict", 0.0) + (perf_counter() - started) * 1e3
         return replace(result, milliseconds=milliseconds)
