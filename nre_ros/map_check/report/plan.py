@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +65,7 @@ def draw_accuracy(result: CheckResult, views: Sequence[View], map_view: MapTopVi
         low, high = (max(float(np.percentile(values, share)), 1e-3) for share in (2, 98))
         widen = max(1.0, _SMALLEST_RANGE / (high / low)) ** 0.5
         norm = LogNorm(low / widen, high * widen)
-        colours = {"cmap": "turbo", "norm": norm, "rasterized": known.sum() > RASTERIZE_ABOVE}
+        colours: dict[str, Any] = {"cmap": "turbo", "norm": norm, "rasterized": known.sum() > RASTERIZE_ABOVE}
         shown = values.clip(norm.vmin, norm.vmax)
         ax.quiver(*positions[known].T, *forwards[known].T, shown, width=0.0028, scale=26, zorder=3, **colours)
         drawn = ax.scatter(*positions[known].T, c=shown, s=20, linewidths=0, zorder=4, label="keyframe", **colours)
@@ -137,10 +137,10 @@ def _new_plan(result: CheckResult, map_view: MapTopView, grid: AreaGrid) -> tupl
 def _draw_grid(ax: Axes, grid: AreaGrid) -> None:
     left, bottom = grid.corner.tolist()
     right, top = left + grid.side * grid.columns, bottom + grid.side * grid.rows
-    style = {"color": _GRID, "linewidth": 0.7, "zorder": 1}
+    style: dict[str, Any] = {"color": _GRID, "linewidth": 0.7, "zorder": 1}
     ax.vlines(left + grid.side * np.arange(grid.columns + 1), bottom, top, **style)
     ax.hlines(bottom + grid.side * np.arange(grid.rows + 1), left, right, **style)
-    text = {"fontsize": 8, "color": "#5b6673", "zorder": 2, "clip_on": False}
+    text: dict[str, Any] = {"fontsize": 8, "color": "#5b6673", "zorder": 2, "clip_on": False}
     for column in range(grid.columns):
         at = left + grid.side * (column + 0.5)
         ax.annotate(
@@ -175,9 +175,16 @@ def _draw_keyframes(
         return
     rasterized, above = len(positions) > RASTERIZE_ABOVE, 2 if failed else 0
     ax.quiver(*positions.T, *forwards.T, color=colour, width=0.0028, scale=26, zorder=3 + above, rasterized=rasterized)
-    edge = {"edgecolors": "white", "linewidths": 0.6} if failed else {"linewidths": 0}
+    edge: dict[str, Any] = {"edgecolors": "white", "linewidths": 0.6} if failed else {"linewidths": 0}
     size = 62 if failed else 20
-    style = {"color": colour, "marker": marker, "s": size, "label": label, "rasterized": rasterized, **edge}
+    style: dict[str, Any] = {
+        "color": colour,
+        "marker": marker,
+        "s": size,
+        "label": label,
+        "rasterized": rasterized,
+        **edge,
+    }
     ax.scatter(*positions.T, zorder=4 + above, **style)
 
 
@@ -188,8 +195,10 @@ def _mark_suspicious(ax: Axes, result: CheckResult, grid: AreaGrid, directions: 
     positions, forwards = _flat(poses, grid.plane)
     if directions:
         _draw_keyframes(ax, positions, forwards, _SUSPICIOUS, "")
+    x, y = positions.T
     ax.scatter(
-        *positions.T,
+        x,
+        y,
         s=130,
         marker="D",
         facecolors="none",
@@ -221,8 +230,8 @@ def _annotate(
     behind = -forward / length if length > 1e-6 else np.array([0.7, 0.7])
     ax.annotate(
         text,
-        place,
-        (13 * behind).tolist(),
+        (float(place[0]), float(place[1])),
+        (13 * behind[0], 13 * behind[1]),
         textcoords="offset points",
         ha="center",
         va="center",
