@@ -66,9 +66,10 @@ def draw_accuracy(result: CheckResult, views: Sequence[View], map_view: MapTopVi
         widen = max(1.0, _SMALLEST_RANGE / (high / low)) ** 0.5
         norm = LogNorm(low / widen, high * widen)
         colours: dict[str, Any] = {"cmap": "turbo", "norm": norm, "rasterized": known.sum() > RASTERIZE_ABOVE}
-        shown = values.clip(norm.vmin, norm.vmax)
-        ax.quiver(*positions[known].T, *forwards[known].T, shown, width=0.0028, scale=26, zorder=3, **colours)
-        drawn = ax.scatter(*positions[known].T, c=shown, s=20, linewidths=0, zorder=4, label="keyframe", **colours)
+        shown = values.clip(low / widen, high * widen)
+        (x, y), ahead = positions[known].T, forwards[known].T
+        ax.quiver(x, y, *ahead, shown, width=0.0028, scale=26, zorder=3, **colours)
+        drawn = ax.scatter(x, y, c=shown, s=20, linewidths=0, zorder=4, label="keyframe", **colours)
         label = f"expected error of the position [{'m' if metres else 'cm'}]"
         bar = figure.colorbar(drawn, ax=ax, label=label, shrink=0.8, format=plain_number)
         bar.ax.yaxis.set_minor_formatter(lambda value, _: plain_number(value) if f"{value:e}"[0] in "25" else "")
