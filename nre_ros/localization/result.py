@@ -37,8 +37,6 @@ class LocalizationResult:
         T_map_cam: ``[4, 4]`` float64 pose of the camera's optical frame in the map; None without a pose.
         covariance: ``[6, 6]`` float64 of (x, y, z, rotation about x, y, z), both in the map's axes, metres and radians,
             as geometry_msgs/PoseWithCovariance has it; None without a pose.
-        map_share: Share of the position's variance in ``covariance`` that errors of the map have, in [0, 1]; the image has
-            the rest (see ``covariance.py``).
         confidence: Probability that the pose is right (``confidence.py`` defines right). It is also given for a pose
             that is below ``min_confidence``; 0 where the estimator found no pose or no covariance.
         reason: One line that says why there is no pose; empty with one.
@@ -49,6 +47,8 @@ class LocalizationResult:
         points_considered: Number of points of the retrieved keyframes.
         keyframes: Ids of the retrieved keyframes.
         search_cut: Whether the search for poses ended before it could be sure: a better pose may exist.
+        map_share: Share of the position's variance in ``covariance`` that errors of the map have, in [0, 1]; the image has
+            the rest (see ``covariance.py``).
         cost: Smoothed loss per point of the last stage (lower is better); NaN when no stage got that far.
         milliseconds: Stage -> time, in the order of the stages.
         points: ``[N, 3]`` map points in front of the camera, for pictures.
@@ -61,7 +61,6 @@ class LocalizationResult:
 
     T_map_cam: npt.NDArray[np.float64] | None = None
     covariance: npt.NDArray[np.float64] | None = None
-    map_share: float = 0.0
     confidence: float = 0.0
     reason: str = ""
     alternatives: tuple[Alternative, ...] = ()
@@ -70,6 +69,7 @@ class LocalizationResult:
     points_considered: int = 0
     keyframes: tuple[int, ...] = ()
     search_cut: bool = False
+    map_share: float = 0.0
     cost: float = float("nan")
     milliseconds: dict[str, float] = field(default_factory=dict)
     points: npt.NDArray[np.float64] | None = field(default=None, repr=False)
