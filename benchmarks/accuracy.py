@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from common import Options, Skip, Table, check_names, timed
+from common import MIN_CONFIDENCE, Options, Skip, Table, check_names, timed
 from image_pair import moulin_rouge, moulin_rouge_baselines
 from scenes import THIN, Query, Scene, evenly_spaced, fountain, gallery, kitchen, rendered_room
 
@@ -76,7 +76,9 @@ def _table(options: Options, title: str, make, methods, goal: str) -> Table:
             "time [s]",
         ),
     )
-    with Localizer(scene.map_path, device=options.device, seed=options.seed, retrieve=RETRIEVED) as localizer:
+    with Localizer(
+        scene.map_path, device=options.device, seed=options.seed, retrieve=RETRIEVED, min_confidence=MIN_CONFIDENCE
+    ) as localizer:
         queries = list(scene.queries())
         retrieved = [_retrieve(localizer, query) for query in queries]
         for method in methods:

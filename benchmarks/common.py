@@ -23,6 +23,8 @@ import torch
 from nre_ros.process import keep_memory
 
 ROOT = Path(__file__).resolve().parents[1]
+MIN_CONFIDENCE = 0.5
+"""Of a pose that counts in the tables of accuracy, whatever the default of the localizer is."""
 _Value = TypeVar("_Value")
 
 

@@ -3,7 +3,9 @@
 """Fits ``nre_ros/localization/confidence.json`` to the queries for fitting of ``confidence_queries``.
 
 The weights maximize the likelihood (with a small ridge term) that a pose is right within the bounds, over all queries
-with a pose. The numbers of the covariance are fitted to how often its ellipsoids contain the errors of right poses.
+with a pose. Other rooms with the map's pictures count half: with full weight they, of which an ordinary map has few, would
+decide what the confidence of ordinary hard images is. The numbers of the covariance are fitted to how often its
+ellipsoids contain the errors of right poses.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ _OUTLIER_INFLATION, _POSITION_FLOOR, _ROTATION_FLOOR = 0.8, 1e-4, 1e-4
 """Fixed, near the greatest likelihood over all fitting sets (Student-t): a free fit of the exponent depends on how many
 covered images the sets have. The floors are millimetre-sized: what camera models and ground truth leave open."""
 _FITTED_LEVELS = (0.5, 0.9)
+_OTHER_ROOMS, _OTHER_ROOMS_COUNT = "other rooms", 0.5
 _ALTERNATIVE = NUMBERS.index("alternative_score")
 
 
@@ -35,8 +38,12 @@ def run(options: Options):
     """Yields the fitted numbers; with ``--write`` they are written into the package."""
     found = {name: (collect(options, FIT, name, trials), trials) for name, trials in sets(FIT).items()}
     rows = joined([part for part, _ in found.values()])
+    counts = np.concatenate(
+        [np.full(len(part), _OTHER_ROOMS_COUNT if name == _OTHER_ROOMS else 1.0) for name, (part, _) in found.items()]
+    )
     model = fit_covariance(
-        fit_weights(rows[rows.posed]), [exact(part) for part, trials in found.values() if trials.mixed]
+        fit_weights(rows[rows.posed], counts[rows.posed]),
+        [exact(part) for part, trials in found.values() if trials.mixed],
     )
     table = Table("Fitted numbers", ("evidence", "mean", "scale", "weight"))
     table.rows += list(zip(NUMBERS, model.mean.tolist(), model.scale.tolist(), model.weights.tolist()))
@@ -52,8 +59,8 @@ def run(options: Options):
     yield table
 
 
-def fit_weights(rows: Rows) -> ConfidenceModel:
-    """Fits the weights to rows with a pose; the covariance stays as the estimator computes it."""
+def fit_weights(rows: Rows, counts: np.ndarray) -> ConfidenceModel:
+    """Fits the weights to rows with a pose, each with its count [Q]; the covariance stays the estimator's."""
     mean, scale = rows.numbers.mean(0), rows.numbers.std(0) + 1e-9
     x = (rows.numbers - mean) / scale
     right, alternative = rows.right, rows.numbers[:, _ALTERNATIVE]
@@ -63,7 +70,8 @@ def fit_weights(rows: Rows) -> ConfidenceModel:
         weights = np.array(weights)
         alone = 1 / (1 + np.exp(-(x @ weights + bias)))
         p = (alone / (1 + alternative ** np.exp(log_exponent))).clip(1e-9, 1 - 1e-9)
-        return -np.mean(np.where(right, np.log(p), np.log1p(-p))) + _RIDGE * (weights @ weights)
+        likelihood = np.average(np.where(right, np.log(p), np.log1p(-p)), weights=counts)
+        return -likelihood + _RIDGE * (weights @ weights)
 
     # the alternative counts by its relative score alone
     free = [(0, 0) if k == _ALTERNATIVE else (None, None) for k in range(len(NUMBERS))]

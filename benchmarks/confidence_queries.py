@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Queries with known answers, to fit and to validate the confidence: hard queries, and images of other places.
 
-Fitting and validation share no image. They take every second query of the kitchen each and different rendered rooms;
-the fountain is used for validation only.
+Fitting and validation share no image. They take every second query of the kitchen each and different rendered rooms.
+Fountain, lund_door and virtual_gallery are used for validation only; other places are for the fit those that travel with
+the package.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from nre_ros.keyframes.importers.build_map import build_map
 from nre_ros.keyframes.importers.image_files import read_image
 from nre_ros.keyframes.importers.kapture import KaptureSource
 from nre_ros.keyframes.importers.text_files import read_list
+from nre_ros.localization.other_places import negative_images
 
 FIT, TEST = "fit", "test"
 _SENSOR = Sensor(gain=0.8, gamma=1.1, blur=0.7, noise=4.0)
@@ -39,8 +41,10 @@ _ROOMS = {FIT: 3, TEST: 4}
 _KEYFRAMES = 50
 _VIEWS = {FIT: 30, TEST: 25}
 """Queries in each room."""
-_PIECES = {FIT: 6, TEST: 18}
-"""Pieces taken of each photograph of another place."""
+_PIECES = 18
+"""Pieces taken of each photograph of another place, for validation."""
+_TRAVELLING = 60
+"""Images of other places for the fit, in each map."""
 
 
 @dataclass(frozen=True)
@@ -193,13 +197,13 @@ def _identical_rooms(part: str) -> Trials:
     return Trials(lambda options: gallery_map(options, part, identical=True), queries)
 
 
-def _photographs(options: Options, part: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Photographs of other places: halves of two sets each for fitting and validation, the fountain for validation."""
+def _photographs(options: Options) -> Iterator[tuple[str, np.ndarray]]:
+    """Photographs of other places for validation: every second one of two sets, and all of the fountain."""
     folders = {"lund_door/images": "*.JPG", "virtual_gallery": "**/*.jpg", "fountain/images": "*.jpg"}
     for name, pattern in folders.items():
-        for i, path in enumerate(sorted(options.data(f"data/{name}").glob(pattern))):
-            if (i % 2 == (part == TEST)) if name != "fountain/images" else part == TEST:
-                yield f"{name}/{path.name}", read_image(path)
+        paths = sorted(options.data(f"data/{name}").glob(pattern))
+        for path in paths if name == "fountain/images" else paths[1::2]:
+            yield f"{name}/{path.name}", read_image(path)
 
 
 def _camera_of(image: np.ndarray) -> Camera:
@@ -207,20 +211,34 @@ def _camera_of(image: np.ndarray) -> Camera:
     return Camera(width, height, 525.0 * width / 640, 525.0 * width / 640, (width - 1) / 2, (height - 1) / 2)
 
 
-def _other_places(part: str) -> Trials:
-    """Photographs of other places and rendered rooms, localized in the kitchen's map."""
+def _travelling(map_path: Callable[[Options], Path]) -> Trials:
+    """The images of other places that travel with the package, for the fit."""
 
     def queries(options: Options):
-        for name, image in _photographs(options, part):
-            for k, piece in enumerate(_altered(image, _PIECES[part], options.seed, name)):
+        for place in negative_images(_TRAVELLING, options.seed):
+            yield Trial(place.name, place.image, place.camera)
+
+    return Trials(map_path, queries)
+
+
+def _other_places() -> Trials:
+    """Photographs of other places and rendered rooms, localized in the kitchen's map, for validation."""
+
+    def queries(options: Options):
+        for name, image in _photographs(options):
+            for k, piece in enumerate(_altered(image, _PIECES, options.seed, name)):
                 yield Trial(f"{name} {k}", piece, _camera_of(piece))
-        for room in range(1 if part == FIT else 8):
-            poses = mapping_poses(_SIZE, 100, _ROOM_SEEDS[part] + 200 + room)
-            gallery = Gallery(build_room(_ROOM_SEEDS[part] + 200 + room, _SIZE, pixels_per_metre=200))
-            for i, T in enumerate(poses):
-                yield Trial(f"room {200 + room} view {i}", gallery.render(CAMERA, T).image, CAMERA)
+        yield from _unmapped_rooms(TEST, 8)
 
     return Trials(lambda options: kitchen(options).map_path, queries)
+
+
+def _unmapped_rooms(part: str, rooms: int) -> Iterator[Trial]:
+    for room in range(rooms):
+        poses = mapping_poses(_SIZE, 100, _ROOM_SEEDS[part] + 200 + room)
+        gallery = Gallery(build_room(_ROOM_SEEDS[part] + 200 + room, _SIZE, pixels_per_metre=200))
+        for i, T in enumerate(poses):
+            yield Trial(f"room {200 + room} view {i}", gallery.render(CAMERA, T).image, CAMERA)
 
 
 def _kitchen_images(part: str) -> Iterator[Trial]:
@@ -276,11 +294,17 @@ def sets(part: str) -> dict[str, Trials]:
         "gallery": _gallery_queries(part),
         "other rooms": _other_rooms(part),
         "identical rooms": _identical_rooms(part),
-        "other places in the kitchen": _other_places(part),
         "kitchen in the gallery": Trials(lambda options: gallery_map(options, part), _kitchen_images(part)),
         "images without content": _without_content(part),
     }
+    if part == FIT:
+        found["other places in the kitchen"] = _travelling(lambda options: kitchen(options).map_path)
+        found["rendered rooms in the kitchen"] = Trials(
+            lambda options: kitchen(options).map_path, lambda options: _unmapped_rooms(FIT, 1)
+        )
+        found["other places in the kitchen, 3 keyframes"] = _travelling(lambda options: kitchen(options, 21).map_path)
     if part == TEST:
+        found["other places in the kitchen"] = _other_places()
         images = _kitchen_images(part)
         found["fountain"] = Trials(lambda options: fountain(options).map_path, _fountain_queries, mixed=True)
         found["kitchen in fountain"] = Trials(lambda options: fountain(options).map_path, images)

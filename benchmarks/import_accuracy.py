@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from common import Options, Table
+from common import MIN_CONFIDENCE, Options, Table
 from scenes import evenly_spaced, fountain_sources, virtual_gallery_sources
 
 from nre_ros.features import load_backbone
@@ -57,7 +57,7 @@ def lund_door(options: Options) -> Table:
         _leave_out(whole, others, name, backbone)
         pixels, points, T_true = _observations(source, name)
         camera = source.pose_and_camera(name)[1]
-        with Localizer(others, options.device, options.seed) as localizer:
+        with Localizer(others, options.device, options.seed, min_confidence=MIN_CONFIDENCE) as localizer:
             result = localizer.localize(read_image(folder / "images" / name), camera)
         others.unlink()
         truth = float(np.median(_distances(T_true, points, pixels, camera)))
@@ -99,7 +99,7 @@ def _posed(
     report = build_map(source, builder, path, force=True, progress=False)
     table = Table(title, ("query", "position [cm]", "rotation [deg]", "confidence"))
     errors = []
-    with Localizer(path, options.device, options.seed) as localizer:
+    with Localizer(path, options.device, options.seed, min_confidence=MIN_CONFIDENCE) as localizer:
         for name in evenly_spaced(queries.names(), options.queries):
             (_, T_true), camera = queries.pose(name), queries.camera(name)
             result = localizer.localize(queries.image(name), camera)

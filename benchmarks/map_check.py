@@ -282,13 +282,8 @@ def _check(options: Options, path: Path, scene: Scene, label: str) -> CheckResul
         with Localizer(path, options.device, options.seed) as localizer:
             names, _ = recording_order(localizer.store)
             found, _ = localize_views(localizer, [_Images(scene)], np.array(list(names)), progress=False)
-        file.write_text(
-            "".join(json.dumps([each.span, each.near_duplicates, each.view.to_json()]) + "\n" for each in found)
-        )
-    views = []
-    for line in file.read_text().splitlines():
-        span, duplicates, view = json.loads(line)
-        views.append(LeftOutResult(ViewResult.from_json(view), span, duplicates))
+        file.write_text("".join(json.dumps(each.to_json()) + "\n" for each in found))
+    views = [LeftOutResult.from_json(json.loads(line)) for line in file.read_text().splitlines()]
     with KeyframeStore.open(path) as store:
         return evaluate_views(store, views, [], MIN_CONFIDENCE)
 

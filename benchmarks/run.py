@@ -208,7 +208,11 @@ def _parse(arguments):
     )
     parser.add_argument("--sets", type=_names, default=(), metavar="A,B", help="run only these sets (default: all)")
     parser.add_argument(
-        "--methods", type=_names, default=(), metavar="A,B", help="accuracy: run only these methods (default: all)"
+        "--methods",
+        type=_names,
+        default=(),
+        metavar="A,B",
+        help="accuracy: run only these methods; ablation: only these tables (default: all)",
     )
     args = parser.parse_args(arguments)
     for old in [name for name in args.names if name in _RENAMED and name not in BENCHMARKS]:

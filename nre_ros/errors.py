@@ -54,6 +54,10 @@ class TrainingError(NreError):
     """Features cannot be trained: the input is unusable, losses are not finite, or a checkpoint does not fit."""
 
 
+class UnreadableImageError(TrainingError):
+    """One image of a recording, or its depth, cannot be read; others may be."""
+
+
 def one_line(error: BaseException) -> str:
     """Returns the message of an error on one line.
 

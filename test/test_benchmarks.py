@@ -5,6 +5,7 @@
 import importlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from nre_ros.keyframes.importers.text_files import read_list
+from nre_ros.nre import EstimatorConfig
 from nre_ros.pose_faults import pose_fault
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -140,6 +142,17 @@ def test_designs_of_the_ablation_differ_from_the_default_in_one_thing(monkeypatc
             assert len(set(changed) - {"name", "label"}) == 1, design
     names = [design.name for design in (*ablation.FINE, *ablation.COARSE)]
     assert len(set(names)) == len(names)
+
+
+def test_designs_of_the_estimator_change_settings_that_exist(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    ablation = importlib.import_module("ablation")
+    designs = (*ablation.FINE, *ablation.HYPOTHESES)
+    assert len({design.label for design in designs}) == len(designs)
+    for design in designs:
+        assert replace(EstimatorConfig(), **design.config) == EstimatorConfig(**design.config)
+        assert all(hasattr(ablation.consensus, name) for name in design.patches)
+    assert [design.second_search for design in ablation.OTHER_PLACES] == [True, False]
 
 
 def test_figures_of_a_head_are_read_back_and_damaged_ones_are_measured_again(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from recording_samples import rgbd_folder
 from skimage import data
 
 from nre_ros.cli import main
@@ -29,6 +30,7 @@ from nre_ros.learning import training_folder as training_folder_module
 from nre_ros.learning.objectives import FineHeadObjective
 from nre_ros.learning.progress import ProgressBar
 from nre_ros.learning.trainer import CHECKPOINT, StepReport
+from nre_ros.learning.training_data import TrainingData
 from nre_ros.learning.training_folder import LossTable, read_losses
 
 STEPS = 6
@@ -157,14 +159,36 @@ def test_an_interrupted_training_is_resumed_to_the_same_files(
     monkeypatch.setattr(ProgressBar, "show", interrupted)
     folder = tmp_path / "training"
     assert train() == 130
-    assert f"interrupted after step {step}: the same command with --resume continues" in capsys.readouterr().err
+    printed = capsys.readouterr()
     assert len(rows(folder)) == step
-    FineHead.load(folder / "fine_head.safetensors", installed_network_hash())  # also before the first validation
+    if step == 1:  # within the warm-up and before the first validation: the head would be nearly untrained
+        told = "interrupted after step 1, too early for weights: none were written: the same command with --resume"
+        assert told in printed.err and "fine_head" not in printed.out
+        assert not (folder / "fine_head.safetensors").exists()
+    else:
+        assert f"interrupted after step {step}: the same command with --resume continues" in printed.err
+        FineHead.load(folder / "fine_head.safetensors", installed_network_hash())
     monkeypatch.setattr(ProgressBar, "show", show)
     assert train("--resume") == 0
     assert head_bytes(folder) == head_bytes(whole) and rows(folder) == rows(whole)
     runs = json.loads((folder / "training.json").read_text())["runs"]
     assert [run["first_step"] for run in runs] == [0, step] and [run["interrupted"] for run in runs] == [True, False]
+
+
+def test_a_training_that_is_interrupted_before_its_first_step_writes_no_head(
+    train, whole, tmp_path, monkeypatch, capsys
+):
+    def interrupted(self):
+        os.kill(os.getpid(), signal.SIGINT)  # the first call of a run, before any step
+        return {}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module.Trainer, "_validate", interrupted)
+        assert train("--validation-pairs", "0") == 130
+    assert "interrupted after step 0, too early for weights: none were written" in capsys.readouterr().err
+    assert not (tmp_path / "training/fine_head.safetensors").exists()
+    assert train("--validation-pairs", "0", "--resume") == 0
+    FineHead.load(tmp_path / "training/fine_head.safetensors", installed_network_hash())
 
 
 def test_ctrl_c_in_a_terminal_ends_the_command_and_its_workers(photographs, tmp_path):
@@ -241,6 +265,29 @@ def test_a_training_is_not_resumed_with_other_settings(options, message, train, 
     assert train("--resume", *options) == 2
     assert message in one_line(capsys)
     assert files(tmp_path / "training") == before
+
+
+def test_images_that_cannot_be_read_are_left_out_counted_and_reported(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("nre_ros.learning.run_training.draw_losses", lambda losses, path: None)
+    recording = rgbd_folder(tmp_path / "rgbd")
+    broken = ("frame-000002.png", "frame-000006.png")  # of the training; frame-000005 is held out
+    words = f"train -o {tmp_path}/training --room-share 0 --data rgbd:{recording} --steps 12 --pairs 2 --workers 1"
+    words += " --validation-pairs 2 --validate-every 6 --head-width 8 --head-channels 8 --points 100 --device cpu"
+    opened = TrainingData.open.__func__
+
+    def break_images(cls, *arguments):
+        data = opened(cls, *arguments)
+        for name in broken:
+            (recording / "images" / name).write_bytes(b"")
+        return data
+
+    monkeypatch.setattr(TrainingData, "open", classmethod(break_images))
+    assert main(words.split()) == 0
+    printed = capsys.readouterr()
+    assert "images left out  2 cannot be read, the first: " in printed.out
+    assert all(printed.err.count(f"left out: {recording}: image {name}: ") == 1 for name in broken)
+    (run,) = json.loads((tmp_path / "training/training.json").read_text())["runs"]
+    assert sorted(run["left_out"]) == [f"{recording}, {name}" for name in broken]
 
 
 def test_photographs_may_be_moved_between_two_runs(whole, photographs, tmp_path):
@@ -413,3 +460,35 @@ def test_a_missing_package_of_tensorboard_is_one_line_with_the_cure(train, tmp_p
     monkeypatch.setattr("nre_ros.packages._is_installed", lambda name: "tensorboard" not in name)
     assert train("--tensorboard") == 2
     assert "pip install tensorboardX" in one_line(capsys) and not (tmp_path / "training").exists()
+
+
+@pytest.mark.parametrize("at", ["start", "first step"])
+def test_event_files_that_cannot_be_written_are_one_line_with_the_cure(at, train, tmp_path, monkeypatch, capsys):
+    class SummaryWriter:
+        def __init__(self, folder, purge_step):
+            if at == "start":
+                raise PermissionError(13, "Permission denied")
+
+        def add_scalar(self, name, value, step):
+            raise OSError(28, "No space left on device")
+
+        def close(self):
+            pass
+
+    stand_in = types.ModuleType("tensorboardX")
+    stand_in.SummaryWriter = SummaryWriter
+    stand_in.__spec__ = types.SimpleNamespace(name="tensorboardX")
+    monkeypatch.setitem(sys.modules, "tensorboardX", stand_in)
+    assert train("--tensorboard") == 2
+    reason = "Permission denied" if at == "start" else "No space left on device"
+    line = one_line(capsys)
+    assert f"cannot be written to {tmp_path}/training/tensorboard: {reason}" in line and "without --tensorboard" in line
+    assert reason in json.loads((tmp_path / "training/training.json").read_text())["runs"][0]["error"]
+
+
+def test_a_file_in_the_place_of_the_event_files_is_one_line(train, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("nre_ros.learning.progress.find_spec", lambda name: True)
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training/tensorboard").write_text("")
+    assert train("--tensorboard") == 2
+    assert "cannot be written to" in one_line(capsys)

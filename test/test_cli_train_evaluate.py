@@ -220,6 +220,7 @@ def test_info_shows_what_a_head_holds(head, capsys):
     assert code == 0 and error == ""
     weights = sum(tensor.numel() for tensor in FineHead(16, 16).state_dict().values())
     assert shown["holds"] == f"a fine head, {weights:,} parameters, {head.stat().st_size / 1024:.1f} KiB"
+    assert shown["weights"] == FineHead(16, 16, seed=4).weights_hash
     assert shown["channels"] == "16 (width 16)" and shown["temperature"] == "0.1"
     assert shown["network"] == installed_network_hash() and shown["fits"] == "the installed XFeat"
     assert shown["description"] == "two lines [31m", "no control characters reach the terminal"

@@ -11,10 +11,11 @@ from scipy.interpolate import CubicHermiteSpline
 
 from nre_ros.cli import main
 from nre_ros.errors import ImageError, WeightsError
+from nre_ros.features import FineHead, load_backbone
 from nre_ros.features import checkpoint as checkpoint_module
-from nre_ros.features import load_backbone
 from nre_ros.features.checkpoint import git_blob_id, parse_checkpoint
 from nre_ros.features.nre_backbone import max_coarse_side
+from nre_ros.features.xfeat import installed_network_hash
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.global_descriptor import GLOBAL_DESCRIPTOR, global_descriptor
@@ -107,6 +108,18 @@ def test_list_reports_present_absent_and_unusable_weights(folder, pair, capsys):
     assert main(["weights", "list"]) == 0
     told = capsys.readouterr().out
     assert "coarse unusable" in told and "fine   a usable fine network" in told
+
+
+def test_list_shows_imported_heads_with_the_hash_of_their_weights(folder, tmp_path, capsys):
+    head = FineHead(16, 16)
+    head.save(tmp_path / "head.safetensors", installed_network_hash())
+    main(["weights", "import", str(tmp_path / "head.safetensors")])
+    (folder / "fine_head_0.safetensors").write_bytes(b"torn")
+    capsys.readouterr()
+    assert main(["weights", "list"]) == 0
+    torn, found = capsys.readouterr().out.splitlines()[-2:]
+    assert found.endswith(f": a fine head for xfeat, 16 channels, weights {head.weights_hash[:12]}")
+    assert torn.startswith("fine_head_0.safetensors: unusable: ")
 
 
 def test_without_weights_the_error_names_their_source(folder, pair):

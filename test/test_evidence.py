@@ -124,6 +124,15 @@ def test_a_region_without_inliers_is_not_confirmed():
     )  # the stack is sorted by columns: two keyframes agree, two do not
 
 
+def test_the_first_blocks_and_keyframes_that_agree_count_most():
+    pixels = grid()
+    half = gather(scene(torch.where(pixels[:, 0] < 320, 0.2, 0.9), pixels)[0])
+    assert half.few_inlier_blocks == 0.0 and half.few_keyframes == pytest.approx(1 - math.log(2))
+    dot = torch.full((300, 2), 100.0).double()
+    heap = gather(scene(torch.full((300,), 0.2), dot)[0])
+    assert heap.few_inlier_blocks == pytest.approx(3.5 - math.log(2)) and heap.few_keyframes == 0.0
+
+
 def test_points_without_a_compatible_view_do_not_count_against_a_pose():
     """Those that a keyframe saw from the other side, or ten times as near, may look like anything."""
     pixels = grid()

@@ -103,6 +103,20 @@ def test_a_saved_head_is_read_bit_for_bit(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["head.safetensors"]
 
 
+def test_a_file_states_the_hash_of_its_weights_and_other_weights_are_refused(tmp_path):
+    path, head = tmp_path / "head.safetensors", FineHead(seed=2)
+    head.save(path, NETWORK)
+    assert read_tensors(path)[1]["weights"] == head.weights_hash
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1  # one bit of a weight, which stays finite
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=f"is damaged: it states the hash '{head.weights_hash[:12]}'.*copy the file"):
+        FineHead.load(path, NETWORK)
+    former = {"format": "nre_ros fine head 1", "network": NETWORK, "channels": "32", "width": "32"}
+    write_tensors(path, head.state_dict(), former)  # as files up to version 0.2, which state no hash
+    assert FineHead.load(path, NETWORK).weights_hash == head.weights_hash
+
+
 def test_files_are_those_of_the_safetensors_package(tmp_path):
     safetensors = pytest.importorskip("safetensors.torch", reason="needs safetensors")
     FineHead().save(tmp_path / "head.safetensors", NETWORK)

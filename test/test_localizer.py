@@ -214,6 +214,15 @@ def test_a_pose_below_min_confidence_is_refused_with_the_reason(room, map_file):
     assert not result.success and 0.9 < result.confidence < 1 and "below 1.00" in result.reason
 
 
+@pytest.mark.parametrize("count", [0, -3])
+def test_retrieving_no_keyframe_is_refused(count, localizer, room, map_file):
+    message = f"retrieve={count}: at least 1 keyframe must be retrieved"
+    with pytest.raises(NreError, match=message):
+        Localizer(map_file, "cpu", retrieve=count)
+    with pytest.raises(NreError, match=message):
+        localizer.localize(room.view(*QUERIES[0])[0], CAMERA, retrieve=count)
+
+
 def test_retrieve_bounds_the_keyframes(room, map_file):
     with Localizer(map_file, "cpu", retrieve=2) as two:
         result = two.localize(room.view(*QUERIES[0])[0], CAMERA)

@@ -286,7 +286,9 @@ def test_info_has_the_stored_quality_and_whether_the_map_has_changed_since(map_f
         ids = np.array(sorted(store.names().values()))
         noise = MapNoise(0.02 / 3**0.5, 0.0, ids=ids, factors=np.ones(len(ids)))
         position = store.changes().position
-        store.set_quality(MapQuality(9, 8, position, noise, Expected(0.75, 0.7, 0.0123, 0.002), (EVIL,)).to_json())
+        store.set_quality(
+            MapQuality(9, 8, position, noise, expected=Expected(0.75, 0.7, 0.0123, 0.002), suspicious=(EVIL,)).to_json()
+        )
     main(["map", "info", str(path)])
     out = capsys.readouterr().out
     assert "a pose in 75%; median error 1.2 cm, 0.11 degrees" in out and "2 cm and 0 degrees" in out

@@ -187,10 +187,55 @@ def test_images_that_cannot_be_read_are_left_out_and_named(changed):
     pairs = open_pairs(changed)
     assert any("1 images cannot be read, the first: frame-000003.png" in note for note in pairs.notes)
     assert not any(3 in pair for pair in pairs.image_pairs)
+
+
+def left_out_of(pairs, count=40) -> tuple[dict[str, str], set[int]]:
+    """What the first pairs report as left out, and the images that they show."""
+    found: dict[str, str] = {}
+    shown: set[int] = set()
+    for index in range(count):
+        pair = pairs.pair(0, index)
+        found |= pair.left_out
+        shown |= set(views_of(pair))
+    return found, shown
+
+
+def test_images_and_depths_that_break_after_the_opening_are_left_out_and_named(changed):
+    pairs = open_pairs(changed)
+    before = [pairs.pair(0, index) for index in range(40)]
     os.remove(changed / "images/frame-000001.png")
-    with pytest.raises(TrainingError, match=r"sample: image frame-000001.png: .*No such file"):
-        for index in range(40):
-            pairs.pair(0, index)
+    (changed / "depth/frame-000004.png").write_bytes(b"")
+    found, shown = left_out_of(pickle.loads(pickle.dumps(pairs)))  # as in another process, which keeps no view
+    assert sorted(found) == ["sample, frame-000001.png", "sample, frame-000004.png"]
+    assert "sample: image frame-000001.png: " in found["sample, frame-000001.png"]
+    assert "sample: depth of frame-000004.png: " in found["sample, frame-000004.png"]
+    assert shown == {0, 2, 3, 5, 6, 7}
+    again = pickle.loads(pickle.dumps(pairs))
+    for index in (7, 3, 30, 12):  # in any order, the pairs without these images are the same as before
+        if not {1, 4} & set(views_of(before[index])):
+            assert same(again.pair(0, index), before[index])
+
+
+def test_images_beyond_those_that_are_checked_at_the_opening_are_left_out(changed, monkeypatch):
+    monkeypatch.setattr("nre_ros.learning.recorded_pairs._CHECKED_IMAGES", 4)
+    for number in (1, 3, 6):
+        (changed / f"images/frame-00000{number}.png").write_bytes(b"\x89PNG but no more")
+    pairs = open_pairs(changed)
+    noted = " ".join(pairs.notes)
+    assert "images cannot be read" not in noted or "1 images cannot be read" in noted, "some were not checked"
+    training, held_out = pairs.split(every=4)
+    found, shown = left_out_of(training)
+    assert not {1, 3, 6} & shown and set(found) <= {f"sample, frame-00000{number}.png" for number in (1, 3, 6)}
+    assert found and (held_out is None or not {1, 3, 6} & left_out_of(held_out)[1])
+
+
+def test_a_recording_that_is_gone_ends_in_one_line_with_the_first_image(changed):
+    pairs = open_pairs(changed)
+    shutil.rmtree(changed / "images")
+    with pytest.raises(
+        TrainingError, match=r"sample: none of 50 image pairs in a row can be read, the first image: .*"
+    ):
+        pairs.pair(0, 0)
 
 
 def test_a_recording_of_one_readable_image_is_refused(changed):

@@ -221,6 +221,27 @@ def test_an_image_that_cannot_be_read_is_left_out_and_named(recording, tmp_path)
         posed_pairs(folder)
 
 
+def test_an_image_that_breaks_after_the_opening_is_left_out_and_its_partners_stay(recording, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(recording, folder)
+    pairs = posed_pairs(folder)
+    (folder / "images/frame-000003.png").write_bytes(b"\x89PNG but no more")
+    pairs = pickle.loads(pickle.dumps(pairs))  # as in another process, which has matched nothing
+    pairs._reset_caches()
+    found, anchors = {}, set()
+    for index in range(20):
+        pair = pairs.pair(0, index)
+        assert "frame-000003" not in pair.source
+        found |= pair.left_out
+        anchors.add(pair.source.split()[1])
+    assert list(found) == ["posed, frame-000003.png"] and "posed: image frame-000003.png: " in found[list(found)[0]]
+    assert len(anchors) > 2
+    shutil.rmtree(folder / "images")
+    pairs._reset_caches()
+    with pytest.raises(TrainingError, match="posed: none of 50 image pairs in a row can be read"):
+        pairs.pair(0, 0)
+
+
 # maps
 
 

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+from nre_ros.localization.defaults import DEFAULT_MIN_CONFIDENCE
+
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """What ``add_subparsers`` returns; the class itself is not public."""
 _SIDES = (64, 4096)
@@ -93,9 +95,9 @@ def add_localizer_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--min-confidence",
         type=float,
-        default=0.5,
+        default=DEFAULT_MIN_CONFIDENCE,
         metavar="P",
-        help="a pose with a lower confidence counts as not found (default: 0.5)",
+        help="a pose with a lower confidence counts as not found (default: %(default)s)",
     )
 
 

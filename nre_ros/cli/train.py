@@ -238,7 +238,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     _print_run(done, config.steps, Path(arguments.output))
     if done.interrupted:
-        print(f"interrupted after step {done.step}: the same command with --resume continues", file=sys.stderr)
+        early = "" if done.weights is not None else ", too early for weights: none were written"
+        print(f"interrupted after step {done.step}{early}: the same command with --resume continues", file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0
 
@@ -268,11 +269,15 @@ def _workers(given: int | None) -> int:
 
 def _print_run(done: TrainingRun, steps: int, folder: Path) -> None:
     best = None if done.best is None else f"{done.best.loss:.4f} on held-out pairs, at step {done.best.step}"
+    left_out = None
+    if done.left_out:
+        left_out = f"{len(done.left_out)} cannot be read, the first: {next(iter(done.left_out.values()))}"
     print_table(
         ("weights", done.weights),
         ("steps", f"{done.step} of {steps}"),
         ("best loss", best),
         ("skipped steps", done.skipped or None),
+        ("images left out", left_out),
         ("losses", f"{folder / 'losses.csv'}, {folder / 'losses.png'}"),
         ("seconds", f"{done.seconds:.0f}"),
     )

@@ -108,6 +108,7 @@ def _info(args: argparse.Namespace) -> int:
     print_table(
         ("file", args.file),
         ("holds", f"a {head.kind}, {info.parameters:,} parameters, {info.file_bytes / 2**10:.1f} KiB"),
+        ("weights", head.weights_hash),
         ("channels", f"{head.channels} (width {head.width})"),
         ("temperature", f"{float(head.temperature.detach()):.4g}"),
         ("network", info.network_hash),
@@ -140,8 +141,20 @@ def _list(_: argparse.Namespace) -> int:
         except WeightsError as error:
             print(f"{level:<6} unusable: {error}")
     for path in fine_heads():
-        print(f"{path.name}: a fine head for xfeat")
+        print(f"{path.name}: {_head_summary(path)}")
     return 0
+
+
+def _head_summary(path: Path) -> str:
+    """What an imported head is, with the first digits of the hash of its weights."""
+    from nre_ros.features.head_info import read_head_info
+
+    try:
+        info = read_head_info(path)
+    except WeightsError as error:
+        return f"unusable: {error}"
+    fits = "" if info.fits else ", trained on other weights of XFeat than those installed here"
+    return f"a {info.head.kind} for xfeat, {info.head.channels} channels, weights {info.head.weights_hash[:12]}{fits}"
 
 
 def _kind(checkpoint: Checkpoint) -> str:

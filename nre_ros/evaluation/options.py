@@ -10,6 +10,7 @@ from pathlib import Path
 from nre_ros.evaluation.ground_truth import DEFAULT_MAX_GAP
 from nre_ros.evaluation.metrics.query_results import WRONG_DEGREES, WRONG_METRES
 from nre_ros.keyframes.importers.pose_columns import PoseConvention
+from nre_ros.localization.defaults import DEFAULT_MIN_CONFIDENCE
 from nre_ros.nre import EstimatorConfig
 
 
@@ -51,7 +52,7 @@ class EvaluationOptions:
     device: str = "auto"
     seed: int = 0
     retrieve: int = 5
-    min_confidence: float = 0.5
+    min_confidence: float = DEFAULT_MIN_CONFIDENCE
     wrong_beyond: tuple[float, float] = (WRONG_METRES, WRONG_DEGREES)
     config: EstimatorConfig = EstimatorConfig()
     fine_head: Path | None = None

@@ -106,6 +106,7 @@ class Head(torch.nn.Module):
             "network": network_hash,
             "channels": str(self.channels),
             "width": str(self.width),
+            "weights": self.weights_hash,
             "description": description,
         }
         write_tensors(path, self.state_dict(), metadata)
@@ -122,8 +123,8 @@ class Head(torch.nn.Module):
             The head, on the CPU.
 
         Raises:
-            WeightsError: The file cannot be read, holds no head of this kind or damaged weights, or the head was
-                trained on another network.
+            WeightsError: The file cannot be read, holds no head of this kind, damaged weights or others than it
+                states, or the head was trained on another network.
         """
         state, metadata = read_tensors(path)
         if metadata.get("format") != _format(cls.kind):
@@ -134,6 +135,12 @@ class Head(torch.nn.Module):
         head = cls(_number(metadata, "channels", path), _number(metadata, "width", path))
         _check_shapes(state, head.state_dict(), path)
         head.load_state_dict(state)
+        stated = metadata.get("weights", head.weights_hash)  # files up to version 0.2 state none
+        if stated != head.weights_hash:
+            raise WeightsError(
+                f"{path} is damaged: it states the hash {stated[:12]!r} of its weights, and they have "
+                f"{head.weights_hash[:12]!r}; copy the file again, or take it from the training once more"
+            )
         temperature = float(head.temperature.detach())
         if not 1e-4 <= temperature <= 1e4:
             raise WeightsError(f"{path}: a temperature of {temperature:.3g} is none of unit-length features")

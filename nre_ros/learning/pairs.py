@@ -8,7 +8,8 @@ depth and the poses of two rendered or recorded views.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -35,6 +36,7 @@ class TrainingPair:
         pixels_b: ``[N, 2]`` float64 places of the same points in ``image_b``, finite but meaningless where not visible.
         visible: ``[N]`` bool, whether ``image_b`` shows the point.
         source: What the pair was made of, for messages.
+        left_out: Recording and image -> why it cannot be read, for images that were found while the pair was made.
 
     Raises:
         TrainingError: Shapes or types do not fit, a value is not finite, or a visible place lies outside the image.
@@ -46,6 +48,7 @@ class TrainingPair:
     pixels_b: npt.NDArray[np.float64]
     visible: npt.NDArray[np.bool_]
     source: str = ""
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, image in (("image_a", self.image_a), ("image_b", self.image_b)):

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Photographs to train on: those of a folder, and those that other packages ship under free licences.
 
-No photograph is part of this package. ``packaged_photographs`` finds the files of the packages that are installed, and
+No photograph to train on is part of this package. ``packaged_photographs`` finds the files of the packages that are installed, and
 names author and licence of each for the model card. The licences are those that the packages themselves state.
 """
 

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nre_ros.errors import NreError, TrainingError
+from nre_ros.errors import NreError, TrainingError, UnreadableImageError
 from nre_ros.geometry import Camera, invert
 from nre_ros.images import check_image_size
 from nre_ros.keyframes.building.point_selection import smooth_depth
@@ -46,6 +46,8 @@ _POSE_ANCHORS = 6
 """Images, evenly spaced, whose matches with others are compared with the poses."""
 _GRID_POINTS = 24
 """Points along the longer side of an image by which the overlap of two depth images is measured."""
+_MAX_DRAWS = 50
+"""So many pairs are drawn until the images of one can be read."""
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -57,7 +59,8 @@ _View = TypeVar("_View")
 class RecordedPairs(ABC, Generic[Source]):
     """Two images of one recording with known poses.
 
-    Pairs are chosen once, when the object is made. A pair then reads its two images.
+    Pairs are chosen once, when the object is made. A pair then reads its two images. Where one of them cannot be read,
+    another pair is drawn, and ``TrainingPair.left_out`` names the image.
 
     Args:
         open_source: Opens the recording. Another process opens it again if the recording keeps files open.
@@ -92,6 +95,7 @@ class RecordedPairs(ABC, Generic[Source]):
             raise TrainingError(f"{name}: max_side={max_side} must be at least 32, points={points} at least 1")
         self._open, self.name, self._max_side, self._points = open_source, name, max_side, points
         self._source, self._process = source, os.getpid()
+        self._left_out: dict[str, str] = {}
         self._reset_caches()
         self.notes: tuple[str, ...] = self.source.notes
         self.names, self.poses, self.cameras = self._read_poses()
@@ -123,13 +127,22 @@ class RecordedPairs(ABC, Generic[Source]):
             index: Number of the pair.
 
         Raises:
-            TrainingError: An image cannot be read.
+            TrainingError: No pair of many can be read.
         """
         rng = np.random.default_rng([seed, index, 5])
-        first, second = self.image_pairs[int(rng.integers(len(self.image_pairs)))]
-        if rng.integers(2):
-            first, second = second, first
-        return self._make_pair(first, second, rng)
+        for _ in range(_MAX_DRAWS):
+            try:
+                pair = self._draw(rng)
+            except UnreadableImageError:
+                continue
+            left_out = {f"{self.name}, {name}": f"{self.name}: {why}" for name, why in self._left_out.items()}
+            self._left_out = {}
+            return replace(pair, left_out=left_out) if left_out else pair
+        name, reason = next(iter(self._left_out.items()))
+        raise TrainingError(
+            f"{self.name}: none of {_MAX_DRAWS} image pairs in a row can be read, the first image: {name}: {reason} (is "
+            "the recording still there?)"
+        )
 
     def describe(self) -> dict[str, Any]:
         """Returns what the pairs depend on, as plain JSON values."""
@@ -163,13 +176,20 @@ class RecordedPairs(ABC, Generic[Source]):
             return self, None
         training, validation = copy(self), copy(self)
         for copied, pairs in zip((training, validation), parts):
-            copied.image_pairs = pairs
+            copied.image_pairs, copied._left_out = pairs, dict(self._left_out)
             copied._reset_caches()
         return training, validation
 
     @abstractmethod
     def _choose_pairs(self, selection: PairSelection) -> list[tuple[int, int]]:
         """The pairs of images [P] to train on; raises as the class does."""
+
+    def _draw(self, rng: np.random.Generator) -> TrainingPair:
+        """Makes one pair; raises UnreadableImageError where one of its images cannot be read."""
+        first, second = self.image_pairs[int(rng.integers(len(self.image_pairs)))]
+        if rng.integers(2):
+            first, second = second, first
+        return self._make_pair(first, second, rng)
 
     @abstractmethod
     def _make_pair(self, first: int, second: int, rng: np.random.Generator) -> TrainingPair:
@@ -212,6 +232,7 @@ class RecordedPairs(ABC, Generic[Source]):
                 f"{what}{first}"
             )
         if unusable:
+            self._left_out = {name: reason for name, reason in self._left_out.items() if name not in unusable}
             name, reason = next(iter(unusable.items()))
             self.notes += (f"{self.name}: {len(unusable)} images {what}, the first: {name}: {reason}",)
 
@@ -232,7 +253,7 @@ class RecordedPairs(ABC, Generic[Source]):
         for i in checked:
             try:
                 self._read_image(i)
-            except TrainingError as error:
+            except UnreadableImageError as error:
                 found[i] = str(error)
         unusable = {self.names[i]: reason for i, reason in found.items()}
         self._note_unusable(unusable, "cannot be read", len(checked) - len(found))
@@ -247,12 +268,12 @@ class RecordedPairs(ABC, Generic[Source]):
 
     def _read_image(self, index: int) -> tuple[npt.NDArray[np.uint8], Camera]:
         """BGR [H, W, 3] of an image, reduced, and its camera."""
-        name, camera = self.names[index], self.cameras[index]
+        name, camera, source = self.names[index], self.cameras[index], self.source
         try:
-            image = self.source.image_to_check(name)
+            image = source.image_to_check(name)
             check_image_size(image, camera)
         except NreError as error:
-            raise TrainingError(f"{self.name}: image {name}: {error}") from error
+            raise self._unreadable(name, f"image {name}: {error}") from error
         if image.ndim == 2:
             image = np.repeat(image[:, :, None], 3, axis=2)
         camera = self._reduced(camera)
@@ -260,6 +281,11 @@ class RecordedPairs(ABC, Generic[Source]):
             size = camera.width, camera.height
             image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
         return image, camera
+
+    def _unreadable(self, name: str, reason: str) -> UnreadableImageError:
+        """The error of an image that cannot be read, which is counted as left out."""
+        self._left_out[name] = reason
+        return UnreadableImageError(f"{self.name}: {reason}")
 
     def _reduced(self, camera: Camera) -> Camera:
         """The camera of the reduced image."""
@@ -287,7 +313,7 @@ class DepthPairs(RecordedPairs[MapSource]):
             if index not in samples:
                 try:
                     samples[index] = _DepthSample(self._read_depth(index), self.cameras[index], self.poses[index])
-                except TrainingError as error:
+                except UnreadableImageError as error:
                     samples[index], unusable[self.names[index]] = None, str(error)
             return samples[index]
 
@@ -338,19 +364,17 @@ class DepthPairs(RecordedPairs[MapSource]):
 
     def _read_depth(self, index: int) -> npt.NDArray[np.float32]:
         """Depth [H, W] of an image at its full size."""
-        name, camera = self.names[index], self.cameras[index]
+        name, camera, source = self.names[index], self.cameras[index], self.source
         try:
-            depth = self.source.depth_to_check(name)
+            depth = source.depth_to_check(name)
             if depth is None:
                 raise TrainingError("the recording has no depth")
             check_depth_size(depth, camera.width, camera.height, "its camera has")
         except NreError as error:
-            raise TrainingError(f"{self.name}: depth of {name}: {error}") from error
+            raise self._unreadable(name, f"depth of {name}: {error}") from error
         wrong = int((~np.isfinite(depth) | (depth < 0)).sum())
         if wrong:
-            raise TrainingError(
-                f"{self.name}: depth of {name}: {wrong} of {depth.size} values are negative or not finite"
-            )
+            raise self._unreadable(name, f"depth of {name}: {wrong} of {depth.size} values are negative or not finite")
         return depth
 
 

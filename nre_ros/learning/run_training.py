@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -61,16 +61,19 @@ class TrainingRun:
         interrupted: Whether it was stopped before its last step.
         skipped: Steps of this run that changed no weights.
         best: The weights with the smallest loss on held-out pairs; None before the first validation.
-        weights: File of these weights; of the last ones where ``best`` is None.
+        weights: File of these weights; of the last ones where ``best`` is None. None where the training was interrupted
+            within its warm-up and before its first validation: nearly untrained weights are not written.
         seconds: Duration of this run.
+        left_out: Recording and image -> why it cannot be read, for all images that this run had to leave out.
     """
 
     step: int
     interrupted: bool
     skipped: int
     best: BestWeights | None
-    weights: Path
+    weights: Path | None
     seconds: float
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def run_training(
@@ -87,7 +90,8 @@ def run_training(
 ) -> TrainingRun:
     """Trains an objective, or continues an interrupted training, and writes the files of its folder.
 
-    Whatever ends the run, the checkpoint, the table of losses and the best weights so far are on the disk.
+    Whatever ends the run, the checkpoint, the table of losses and the best weights so far are on the disk. An
+    interruption within the warm-up and before the first validation leaves no weights, since these are nearly untrained.
 
     Args:
         objective: What is trained. At the end it has the best weights.
@@ -144,8 +148,9 @@ def run_training(
         line = f"step {step} of {config.steps}, {config.pairs_per_step} pairs a step, {data.summary()}{found}"
         save(weights, line, step)
 
-    views = _views(folder, options, config, trainer)
+    views: Sequence[TrainingView] = ()
     try:
+        views = _views(folder, options, config, trainer)
         with LossTable(folder / LOSSES, trainer.step) as table:
 
             def show(report: StepReport) -> None:
@@ -165,7 +170,9 @@ def run_training(
     best = trainer.best
     if best is not None:
         objective.load_state_dict(best.state)
-    save_present(trainer.step if best is None else best.step, None if best is None else best.loss)
+    untrained = best is None and result.interrupted and result.step < config.warm_up
+    if not untrained:
+        save_present(trainer.step if best is None else best.step, None if best is None else best.loss)
     seconds = time.monotonic() - started
     _end(
         description,
@@ -177,9 +184,18 @@ def run_training(
             "seconds": round(seconds, 1),
             "best_step": None if best is None else best.step,
             "best_loss": None if best is None else best.loss,
+            "left_out": result.left_out,
         },
     )
-    return TrainingRun(result.step, result.interrupted, result.skipped, best, weights, seconds)
+    return TrainingRun(
+        result.step,
+        result.interrupted,
+        result.skipped,
+        best,
+        None if untrained else weights,
+        seconds,
+        result.left_out,
+    )
 
 
 def _views(folder: Path, options: RunOptions, config: TrainingConfig, trainer: Trainer) -> Sequence[TrainingView]:

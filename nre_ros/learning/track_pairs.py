@@ -12,6 +12,7 @@ not is left out; a point that lies outside the other image is not visible.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ import torch
 from scipy.sparse import csr_matrix
 from scipy.spatial import cKDTree
 
-from nre_ros.errors import TrainingError
+from nre_ros.errors import TrainingError, UnreadableImageError
 from nre_ros.geometry import Camera, invert
 from nre_ros.keyframes.building.multiview.keypoints import KeypointView, match_keypoints
 from nre_ros.keyframes.building.multiview.triangulation import triangulate
@@ -213,25 +214,17 @@ class TriangulatedPairs(RecordedPairs[MapSource]):
         self._views: ViewCache[_MatchedView] = ViewCache()
         self._found: dict[int, dict[int, npt.NDArray[np.float64]]] = {}
 
-    def pair(self, seed: int, index: int) -> TrainingPair:
-        """Makes one pair (see ``PairSource``).
-
-        Args:
-            seed: Of all pairs.
-            index: Number of the pair.
-
-        Raises:
-            TrainingError: An image cannot be read.
-        """
-        rng = np.random.default_rng([seed, index, 5])
+    def _draw(self, rng: np.random.Generator) -> TrainingPair:
         for _ in range(_MAX_TRIES):
             first, second = self.image_pairs[int(rng.integers(len(self.image_pairs)))]
             if second in self._points_of(first):
                 return self._make_pair(first, second, rng)
         usable = self._usable_pairs()
-        if not usable:
-            raise TrainingError(f"{self.name}: no pair of images with enough points is left")
-        return self._make_pair(*usable[int(rng.integers(len(usable)))], rng)
+        at = int(rng.integers(max(1, len(usable))))
+        for first, second in (*usable[at:], *usable[:at]):
+            if second in self._points_of(first):  # not where an image cannot be read any more
+                return self._make_pair(first, second, rng)
+        raise TrainingError(f"{self.name}: no pair of images with enough points is left")
 
     def split(self, every: int = 10) -> tuple[Self, Self | None]:
         """Holds out images for validation (see ``RecordedPairs``).
@@ -267,7 +260,10 @@ class TriangulatedPairs(RecordedPairs[MapSource]):
             )
         anchors = list(self._partners)
         tried = [anchors[k] for k in evenly_spaced_indices(len(anchors), _TRIED_ANCHORS)]
-        self._usable = {(i, j) for i in tried for j in self._points_of(i)}
+        self._usable: set[tuple[int, int]] = set()
+        for i in tried:
+            with suppress(UnreadableImageError):  # which counts the image as left out
+                self._usable |= {(i, j) for j in self._points_of(i)}
         if not self._usable:
             raise TrainingError(
                 f"{self.name}: no two images overlap: of {len(tried)} images that were matched with others none has "
@@ -297,15 +293,20 @@ class TriangulatedPairs(RecordedPairs[MapSource]):
 
     def _triangulate(self, first: int) -> dict[int, npt.NDArray[np.float64]]:
         view = self._view(first).keypoints
-        partners = self._partners[first]
-        others = [self._view(j).keypoints for j in partners]
+        readable: dict[int, KeypointView] = {}
+        for j in self._partners[first]:
+            with suppress(UnreadableImageError):
+                readable[j] = self._view(j).keypoints
+        others = list(readable.values())
+        if len(others) + 1 < _MIN_VIEWS:
+            return {}
         matches = [match_keypoints(view, other) for other in others]
         triangulated = triangulate(view, others, matches)
         confirmed = triangulated.views >= _MIN_VIEWS
         points, index = triangulated.points[confirmed], triangulated.index[confirmed]
         own = _project(points, view.camera, view.T_map_cam)
         found = {}
-        for j, other, pairs in zip(partners, others, matches):
+        for (j, other), pairs in zip(readable.items(), matches):
             places = np.full((len(view.pixels), 2), np.inf)
             places[pairs[:, 0]] = other.pixels[pairs[:, 1]]
             theirs = _project(points, other.camera, other.T_map_cam)

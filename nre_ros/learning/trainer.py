@@ -19,7 +19,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -42,6 +42,7 @@ CHECKPOINT = "checkpoint.pt"
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Name -> type in which the networks compute. Weights and losses are float32 in each of them."""
 _FORMAT = "nre_ros training checkpoint 2"
+_CURE = "put a copy of the file back, or train anew in another folder (the weights that were written stay usable)"
 _MAX_BYTES = 2 << 30
 _MAX_FAULTS = 10
 """So many steps in a row may have losses that are not finite."""
@@ -119,6 +120,7 @@ class StepReport:
         updated: Whether the weights changed; not without a pair, nor with losses that are not finite.
         validation: Name -> mean loss on the pairs of the validation; empty where none took place after this step.
         best: Whether that is the smallest total so far.
+        left_out: Recording and image -> why it cannot be read, for images that this step found first.
     """
 
     step: int
@@ -129,6 +131,7 @@ class StepReport:
     updated: bool
     validation: dict[str, float] = field(default_factory=dict)
     best: bool = False
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def line(self) -> str:
         """Formats the report as one line."""
@@ -161,11 +164,13 @@ class TrainingResult:
         step: Number of finished steps.
         interrupted: Whether the run was stopped before its last step.
         skipped: Steps of this run that changed no weights.
+        left_out: Recording and image -> why it cannot be read, for all images that this run had to leave out.
     """
 
     step: int
     interrupted: bool
     skipped: int
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def check_training_folder(folder: Path | str, resume: bool) -> bool:
@@ -231,6 +236,7 @@ class Trainer:
         self._scaler = _loss_scaler(config.precision == "float16")
         self._stop = threading.Event()
         self._whole = True  # no update is half done
+        self._left_out: dict[str, str] = {}
         self.step = self._saved_step = self._validated_step = 0
         self.best: BestWeights | None = None
         self._path = Path(folder) / CHECKPOINT
@@ -263,7 +269,7 @@ class Trainer:
                 exhausted, or a checkpoint cannot be written.
         """
         self._objective.train()
-        skipped = faults = empty = 0
+        skipped = faults = empty = reported = 0
         begun = self.step, time.monotonic()
         pairs = self._pairs_from(self.step * self._config.pairs_per_step)
         try:
@@ -272,6 +278,8 @@ class Trainer:
                 while self.step < self._config.steps and not self._stop.is_set():
                     report = self._advance(pairs, begun)
                     report = replace(report, **self._validate())
+                    report.left_out.update(list(self._left_out.items())[reported:])
+                    reported = len(self._left_out)
                     skipped += not report.updated
                     empty = empty + 1 if not report.losses else 0
                     faults = faults + 1 if report.losses and not report.updated else 0
@@ -308,7 +316,7 @@ class Trainer:
                     self._save()
             finally:
                 pairs.close()  # which ends the workers and may take seconds
-        return TrainingResult(self.step, self.step < self._config.steps, skipped)
+        return TrainingResult(self.step, self.step < self._config.steps, skipped, self._left_out)
 
     def _advance(self, pairs: Iterator[TrainingPair], begun: tuple[int, float]) -> StepReport:
         """Does one step, whose weights change at its end or not at all; the run began at a step and a time."""
@@ -318,6 +326,7 @@ class Trainer:
         found: list[dict[str, float]] = []
         for index in range(self.step * config.pairs_per_step, (self.step + 1) * config.pairs_per_step):
             pair = next(pairs)
+            self._leave_out(pair.left_out)
             with torch.autocast(self._device, PRECISIONS[config.precision], config.precision != "float32"):
                 losses = self._objective.pair_losses(pair, pair_generator(config.seed, index))
             if losses is not None:
@@ -355,12 +364,18 @@ class Trainer:
         if self._validation is None or not due or self._validated_step == self.step:
             return {}
         losses = self._validation.losses(self._objective)
+        self._leave_out(self._validation.left_out)
         best = math.isfinite(losses["total"]) and (self.best is None or losses["total"] < self.best.loss)
         if best:
             state = {name: value.detach().cpu().clone() for name, value in self._objective.state_dict().items()}
             self.best = BestWeights(self.step, losses["total"], state)
         self._validated_step = self.step
         return {"validation": losses, "best": best}
+
+    def _leave_out(self, images: Mapping[str, str]) -> None:
+        """Counts images that cannot be read; several processes may find the same one."""
+        for name, reason in images.items():
+            self._left_out.setdefault(name, reason)
 
     def _pairs_from(self, first: int) -> Generator[TrainingPair, None, None]:
         pairs = self._pairs.starting_at(first)
@@ -418,7 +433,7 @@ class Trainer:
                 )
         step, validated = content.get("step"), content.get("validated_step")
         if type(step) is not int or type(validated) is not int or not 0 <= validated <= step <= self._config.steps:
-            raise TrainingError(f"checkpoint {self._path}: its step is {step!r}, validated {validated!r}")
+            raise TrainingError(f"checkpoint {self._path}: its step is {step!r}, validated {validated!r}: {_CURE}")
         try:
             if content["best"] is not None:
                 best = BestWeights(**content["best"])
@@ -429,14 +444,14 @@ class Trainer:
             self._optimizer.load_state_dict(content["optimizer"])
             self._scaler.load_state_dict(content["scaler"])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise TrainingError(f"checkpoint {self._path} is damaged: {one_line(error)[:200]}") from error
+            raise TrainingError(f"checkpoint {self._path} is damaged ({one_line(error)[:200]}): {_CURE}") from error
         self._check_weights()
         self.step = self._saved_step = step
         self._validated_step = validated
 
     def _check_weights(self) -> None:
         if not all(bool(torch.isfinite(parameter).all()) for parameter in self._objective.parameters()):
-            raise TrainingError(f"checkpoint {self._path}: a weight is not finite")
+            raise TrainingError(f"checkpoint {self._path}: a weight is not finite: {_CURE}")
 
 
 def _identity(validation: Validation | None) -> str:
@@ -461,9 +476,9 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
     except TrainingError:
         raise
     except Exception as error:  # torch, zipfile and the unpickler raise a dozen kinds for a damaged file
-        raise TrainingError(f"checkpoint {path} is none, or damaged") from error
+        raise TrainingError(f"checkpoint {path} is none, or damaged: {_CURE}") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise TrainingError(f"checkpoint {path} is none of this program and version")
+        raise TrainingError(f"checkpoint {path} is none of this program and version: {_CURE}")
     return content
 
 

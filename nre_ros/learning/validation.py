@@ -24,6 +24,7 @@ class Validation:
     Attributes:
         every: As given.
         identity: What two validations have in common whose losses may be compared.
+        left_out: Recording and image -> why it cannot be read, for images that the pairs had to leave out.
 
     Raises:
         TrainingError: A number is not positive.
@@ -36,6 +37,7 @@ class Validation:
         self.identity = f"{count} pairs of seed {pairs.seed}, every {every} steps"
         self._source, self._count = pairs, count
         self._pairs: list[TrainingPair] = []
+        self.left_out: dict[str, str] = {}
 
     @torch.no_grad()
     def losses(self, objective: Objective) -> dict[str, float]:
@@ -52,6 +54,7 @@ class Validation:
         """
         while len(self._pairs) < self._count:
             self._pairs.append(self._source.pair(len(self._pairs)))
+            self.left_out |= self._pairs[-1].left_out
         objective.eval()
         try:
             found = [

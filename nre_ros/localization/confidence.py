@@ -27,7 +27,7 @@ POSITION_BOUND = 0.05
 """Largest position error of a right pose, as a fraction of the scene's distance."""
 ROTATION_BOUND = math.radians(5.0)
 """Largest rotation error of a right pose, radians."""
-VERSION = 2
+VERSION = 3
 """Of the evidence: the weights of another version belong to other numbers."""
 MODEL_FILE = Path(__file__).with_name("confidence.json")
 _INLIER_RATIO, _ALTERNATIVE_SCORE = NUMBERS.index("inlier_ratio"), NUMBERS.index("alternative_score")
@@ -72,9 +72,20 @@ class ConfidenceModel:
         Returns:
             ``[...]`` in [0, 1].
         """
-        score = (numbers - self.mean) / self.scale @ self.weights + self.bias
-        alone = 1 / (1 + np.exp(-score.clip(-40.0, 40.0)))
+        alone = 1 / (1 + np.exp(-self.logit(numbers).clip(-40.0, 40.0)))
         return alone * self.share(numbers[..., _ALTERNATIVE_SCORE])
+
+    def logit(self, numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Computes the logarithm of the odds that poses are right, as if they had no alternatives.
+
+        Args:
+            numbers: ``[..., F]`` evidence.
+
+        Returns:
+            ``[...]``.
+        """
+        logit: npt.NDArray[np.float64] = (numbers - self.mean) / self.scale @ self.weights + self.bias
+        return logit
 
     def share(self, alternative_score: npt.NDArray[np.float64] | float) -> npt.NDArray[np.float64] | float:
         """Computes the probability of a pose beside its alternative, 1/2 if both have the same inlier score.

@@ -35,6 +35,8 @@ _MAX_SCALE_RATIO, _MIN_COSINE = 2.0, math.cos(math.radians(45.0))
 _REFERENCE_WIDTH = 640
 """The refinement shift is measured in pixels of an image of this size."""
 _MAX_ALTERNATIVE_SCORE = 2.0
+_MANY_LOG_BLOCKS, _MANY_KEYFRAMES = 3.5, math.e
+"""From here on more blocks (33), and more keyframes that agree, are no further evidence of their own."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,10 @@ class Evidence:
         log_position_deviation: Logarithm of the position's reported standard deviation over ``distance``.
         log_rotation_deviation: Logarithm of the rotation's reported standard deviation, radians.
         log_refinement_shift: log(1 + the median shift of the inliers by the fine stage, pixels of 640 across).
+        few_inlier_blocks: How far ``log_inlier_blocks`` is below 3.5 (33 blocks), 0 with more: a handful of inliers is worth
+            little even where all regions that count confirm the pose.
+        few_keyframes: How far the logarithm of ``effective_keyframes`` is below 1: that a second keyframe agrees counts more
+            than that a sixth one does.
         alternative_score: Inlier score of the alternative pose as a fraction of this pose's, at most 2.
     """
 
@@ -74,6 +80,8 @@ class Evidence:
     log_position_deviation: float
     log_rotation_deviation: float
     log_refinement_shift: float
+    few_inlier_blocks: float
+    few_keyframes: float
     alternative_score: float
 
     def numbers(self) -> npt.NDArray[np.float64]:
@@ -92,7 +100,7 @@ def gather(estimate: Estimate) -> Evidence:
         estimate: An estimate with a pose and a covariance.
     """
     pose = _Inliers(estimate)
-    distance, blocks = pose.distance(), pose.blocks()
+    distance, blocks, keyframes = pose.distance(), pose.blocks(), pose.effective_keyframes()
     assert estimate.covariance is not None and estimate.fine_margins is not None
     deviations = estimate.covariance.diagonal().clamp_min(0).sqrt()
     position, rotation = float(deviations[:3].norm()), float(deviations[3:].norm())
@@ -107,10 +115,12 @@ def gather(estimate: Estimate) -> Evidence:
         confirmed_regions=pose.confirmed_regions(),
         fine_margin=float(estimate.fine_margins.median()) if len(estimate.fine_margins) else 0.0,
         inlier_loss=pose.mean_loss(),
-        effective_keyframes=pose.effective_keyframes(),
+        effective_keyframes=keyframes,
         log_position_deviation=math.log(max(position / distance, 1e-6)),
         log_rotation_deviation=math.log(max(rotation, 1e-6)),
         log_refinement_shift=math.log1p(pose.refinement_shift()),
+        few_inlier_blocks=max(0.0, _MANY_LOG_BLOCKS - math.log1p(blocks)),
+        few_keyframes=max(0.0, math.log(_MANY_KEYFRAMES / max(keyframes, 1.0))),
         alternative_score=0.0 if alternative is None else min(alternative.relative_score, _MAX_ALTERNATIVE_SCORE),
     )
 

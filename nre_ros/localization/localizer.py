@@ -45,6 +45,7 @@ from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.thumbnail import decode_thumbnail
 from nre_ros.keyframes.types import stack_keyframes
 from nre_ros.localization.confidence import load_model
+from nre_ros.localization.defaults import DEFAULT_MIN_CONFIDENCE
 from nre_ros.localization.map_noise import MapNoise
 from nre_ros.localization.map_quality import load_quality
 from nre_ros.localization.result import LocalizationResult
@@ -65,7 +66,7 @@ class Localizer:
         map_file: A map made by ``nre_ros map build``.
         device: ``auto``, ``cpu`` or ``cuda``.
         seed: Seed of the consensus. The same image, map and seed give the same pose.
-        retrieve: Number of keyframes that are retrieved for an image.
+        retrieve: Number of keyframes that are retrieved for an image, at least 1.
         min_confidence: A pose with a lower confidence is refused, in [0, 1].
         config: Settings of the estimator.
         fine_head: The fine head that made the map, for a head that is neither packaged nor imported.
@@ -76,7 +77,7 @@ class Localizer:
         device: Where the network and the estimator compute. Use ``move_to`` to change it.
 
     Raises:
-        NreError: The map or the device cannot be used. The subclass says why.
+        NreError: The map or the device cannot be used (the subclass says why), or ``retrieve`` is below 1.
     """
 
     def __init__(
@@ -85,12 +86,12 @@ class Localizer:
         device: str = "auto",
         seed: int = 0,
         retrieve: int = 5,
-        min_confidence: float = 0.5,
+        min_confidence: float = DEFAULT_MIN_CONFIDENCE,
         config: EstimatorConfig = EstimatorConfig(),
         fine_head: FineHeadSource = None,
     ):
         self.seed = seed
-        self.retrieve = retrieve
+        self.retrieve = _checked_count(retrieve)
         self.min_confidence = min_confidence
         self._config = config
         self._fine_head = fine_head
@@ -205,15 +206,15 @@ class Localizer:
 
         Raises:
             ImageError: The image has a wrong shape or type, or another size than the camera.
+            NreError: ``retrieve`` is below 1.
         """
         estimate = self.estimate(image, camera, prior, retrieve=retrieve)
         started = perf_counter()
-        result = reach_verdict(
-            estimate,
-            load_model(self.backbone.name),
-            self.min_confidence if min_confidence is None else min_confidence,
-            MapNoise() if self.quality is None else self.quality.noise,
-        )
+        model, noise = load_model(self.backbone.name), MapNoise()
+        if self.quality is not None:
+            model, noise = self.quality.confidence.of_model(model), self.quality.noise
+        wanted = self.min_confidence if min_confidence is None else min_confidence
+        result = reach_verdict(estimate, model, wanted, noise)
         milliseconds = dict(estimate.milliseconds)
         milliseconds["verdict"] = milliseconds.get("verdict", 0.0) + (perf_counter() - started) * 1e3
         return replace(result, milliseconds=milliseconds)
@@ -226,6 +227,7 @@ class Localizer:
         *,
         retrieve: int | None = None,
         exclude: Collection[int] = (),
+        search_further: bool = True,
     ) -> Estimate:
         """Estimates the pose as ``localize`` does, without the verdict.
 
@@ -235,6 +237,7 @@ class Localizer:
             prior: Where the camera may be.
             retrieve: Number of keyframes for this image; None: the localizer's.
             exclude: Ids of keyframes that are ignored, as if the map did not have them.
+            search_further: Whether a search that was cut continues in more keyframes.
 
         Returns:
             The estimate, with the retrieved keyframes and the time of each stage. ``reach_verdict`` turns it into a
@@ -242,12 +245,13 @@ class Localizer:
 
         Raises:
             ImageError: The image has a wrong shape or type, or another size than the camera.
+            NreError: ``retrieve`` is below 1.
         """
         check_image_size(check_image(image), camera)
+        count = self.retrieve if retrieve is None else _checked_count(retrieve)
         started = perf_counter()
         features = self.backbone.extract(image)
         extracted = perf_counter()
-        count = self.retrieve if retrieve is None else retrieve
         with self.store.snapshot():  # a keyframe that is found cannot be removed before it is loaded
             ids = self._retrieved(features, count, prior, exclude)
             found = self.store.load_readable(ids)
@@ -256,8 +260,10 @@ class Localizer:
                 return Estimate(reason=f"map {self.store.path} holds no keyframes{rest}")
             keyframes = stack_keyframes(found, self.device)
         before = {"features": (extracted - started) * 1e3, "retrieval": (perf_counter() - extracted) * 1e3}
-        estimate = self.estimator.localize(features, keyframes, camera, self.seed, self._start(prior), stop_if_cut=True)
-        if estimate.search_cut:
+        estimate = self.estimator.localize(
+            features, keyframes, camera, self.seed, self._start(prior), stop_if_cut=search_further
+        )
+        if estimate.search_cut and search_further:
             estimate = self._search_further(estimate, features, camera, count, prior, exclude)
         return replace(estimate, milliseconds=_sums(before, estimate.milliseconds))
 
@@ -321,6 +327,13 @@ class Localizer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _checked_count(retrieve: int) -> int:
+    """The number of keyframes to retrieve, where it is one."""
+    if retrieve < 1:
+        raise NreError(f"retrieve={retrieve}: at least 1 keyframe must be retrieved for an image")
+    return retrieve
 
 
 def _sums(*rounds: dict[str, float]) -> dict[str, float]:

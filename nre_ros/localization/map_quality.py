@@ -7,11 +7,13 @@ from __future__ import annotations
 import json
 import logging
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nre_ros.keyframes.storage.change_log import Position
 from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.localization.confidence import VERSION as EVIDENCE_VERSION
+from nre_ros.localization.map_calibration import ConfidenceCalibration
 from nre_ros.localization.map_noise import MapNoise
 
 _LOG = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ class MapQuality:
         keyframes: Number of keyframes that the map had.
         position: Of the map's changes at the time of the check.
         noise: Errors of the keyframes.
+        confidence: What the map changes in the general fit of the confidence.
         expected: What images can expect; None where too few views were localized.
         suspicious: Names of keyframes that do not fit the rest.
     """
@@ -61,6 +64,7 @@ class MapQuality:
     keyframes: int
     position: Position
     noise: MapNoise
+    confidence: ConfidenceCalibration = ConfidenceCalibration()
     expected: Expected | None = None
     suspicious: tuple[str, ...] = field(default=())
 
@@ -74,6 +78,7 @@ class MapQuality:
                 "keyframes": self.keyframes,
                 "position": list(self.position),
                 "noise": self.noise.to_json(),
+                "confidence": asdict(self.confidence),
                 "expected": expected,
                 "suspicious": list(self.suspicious),
             }
@@ -118,9 +123,17 @@ def _parsed(text: str) -> MapQuality:
         keyframes=int(values["keyframes"]),
         position=(revision, last),
         noise=MapNoise.from_json(values["noise"]),
+        confidence=_calibration(values["confidence"]),
         expected=None if expected is None else _expected(expected),
         suspicious=tuple(suspicious),
     )
+
+
+def _calibration(values: Any) -> ConfidenceCalibration:
+    calibration = ConfidenceCalibration.from_json(json.dumps(values))
+    if calibration.version != EVIDENCE_VERSION:
+        raise ValueError(f"it was fitted to version {calibration.version} of the evidence, not to {EVIDENCE_VERSION}")
+    return calibration
 
 
 def _expected(values: Any) -> Expected:

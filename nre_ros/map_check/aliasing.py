@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nre_ros.localization.evidence import NUMBERS
-from nre_ros.map_check.leave_one_out import LeftOutResult
+from nre_ros.map_check.leave_one_out import ELSEWHERE, LeftOutResult
 
 _MIN_SCORE = 0.6
 """Inlier score, relative to the better pose's, from which another pose explains the image nearly as well."""
-_MIN_CONFIDENCE = 0.5
 _ALTERNATIVE = NUMBERS.index("alternative_score")
 
 
@@ -56,12 +55,14 @@ def find_aliased(
     ids = list(poses)
     centres = np.array([poses[keyframe][:3, 3] for keyframe in ids])
     found = []
-    for view in (result.view for result in results):
+    for result in results:
+        view = result.view
         if not view.posed or view.evidence is None or view.estimated is None:
             continue
         score = float(view.evidence[_ALTERNATIVE])
-        away = view.position_error > view.distance
-        if away and view.confidence >= _MIN_CONFIDENCE / 2:
+        away = view.position_error > ELSEWHERE * view.distance
+        # the image is found at another place, and at its own where that place is left out, or beside it
+        if away and (score >= _MIN_SCORE or (result.again is not None and result.again.right)):
             elsewhere, relative = view.estimated, 1.0 / max(score, 0.5)
         elif not away and view.alternative is not None and score >= _MIN_SCORE:
             elsewhere, relative = view.alternative, score

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,13 @@ from nre_ros.errors import MapError
 from nre_ros.keyframes.importers.rebuild_source import NamedImages
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.confidence import ConfidenceModel, load_model
+from nre_ros.localization.defaults import DEFAULT_MIN_CONFIDENCE
+from nre_ros.localization.evidence import NUMBERS, gather
 from nre_ros.localization.localizer import Localizer
+from nre_ros.localization.map_calibration import ConfidenceCalibration, fit_confidence
 from nre_ros.localization.map_noise import MapNoise
 from nre_ros.localization.map_quality import Expected, MapQuality
+from nre_ros.localization.other_places import negative_images
 from nre_ros.map_check.aliasing import AliasedView, find_aliased
 from nre_ros.map_check.leave_one_out import (
     MOST_VIEWS,
@@ -37,6 +41,9 @@ from nre_ros.map_check.noise import fit_noise
 from nre_ros.map_check.suspicious import SuspiciousKeyframe, find_suspicious
 from nre_ros.map_check.view_result import ViewResult
 
+_VIEWS_FOR_ONE, _MOST_OTHER_PLACES = 8, 40
+"""One image of another place is localized for so many views; and the most."""
+_ALTERNATIVE = NUMBERS.index("alternative_score")
 _DENSER_FACTOR = 0.5**0.5
 _FEWEST_VIEWS = 5
 """With fewer views nothing is said about what images can expect."""
@@ -58,6 +65,7 @@ class CheckResult:
         suspicious: Keyframes that do not fit the rest.
         aliased: Views that another place explains.
         min_confidence: The confidence from which a pose counts as accepted.
+        confidence: What the map changes in the general fit of the confidence.
         seconds: Duration of the check.
     """
 
@@ -72,6 +80,7 @@ class CheckResult:
     suspicious: list[SuspiciousKeyframe]
     aliased: list[AliasedView]
     min_confidence: float
+    confidence: ConfidenceCalibration = ConfidenceCalibration()
     seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
@@ -88,6 +97,7 @@ class CheckResult:
             "min_confidence": self.min_confidence,
             "expected": expected,
             "noise": noise,
+            "confidence": asdict(self.confidence),
             "suspicious": [
                 {
                     "name": each.name,
@@ -162,7 +172,7 @@ def check_map(
     most: int = MOST_VIEWS,
     device: str = "auto",
     seed: int = 0,
-    min_confidence: float = 0.5,
+    min_confidence: float = DEFAULT_MIN_CONFIDENCE,
     store_result: bool = True,
     progress: bool = True,
 ) -> CheckResult:
@@ -198,13 +208,14 @@ def check_map(
         position = store.changes().position
         resume = ResumeFile(path.with_name(path.name + ".check.partial"), f"{store.content_hash()} {seed}")
         found, skipped = localize_views(localizer, images, ids, most, resume, progress)
+        elsewhere = localize_other_places(localizer, min(len(found) // _VIEWS_FOR_ONE, _MOST_OTHER_PLACES), seed)
         if not found:
             raise MapError(f"map {path} cannot be checked: no keyframe has its image; the first: {skipped[0]}")
-        result = evaluate_views(store, found, skipped, min_confidence)
+        result = evaluate_views(store, found, skipped, min_confidence, elsewhere)
     result = replace(result, seconds=time.perf_counter() - started)
     if store_result:
         named = tuple(each.name for each in result.suspicious)
-        quality = MapQuality(len(found), len(names), position, result.noise, result.expected, named)
+        quality = MapQuality(len(found), len(names), position, result.noise, result.confidence, result.expected, named)
         with KeyframeStore.open(path, readonly=False, cache_bytes=0) as writer:
             writer.set_quality(quality.to_json())
     resume.remove()
@@ -212,7 +223,11 @@ def check_map(
 
 
 def evaluate_views(
-    store: KeyframeStore, views: list[LeftOutResult], skipped: list[str], min_confidence: float
+    store: KeyframeStore,
+    views: list[LeftOutResult],
+    skipped: list[str],
+    min_confidence: float,
+    elsewhere: Sequence[npt.NDArray[np.float64]] = (),
 ) -> CheckResult:
     """Concludes from left-out views how good a map is.
 
@@ -221,6 +236,7 @@ def evaluate_views(
         views: Its left-out views.
         skipped: Views without a result, one line each.
         min_confidence: The confidence from which a pose counts as accepted.
+        elsewhere: [F] evidence of the poses that images of other places got in the map.
     """
     names, poses = recording_order(store)
     ids = np.array(list(names), dtype=np.int64)
@@ -228,11 +244,11 @@ def evaluate_views(
     ordered = all((scan.stamps != 0).all() for scan in store.scan())
     model = load_model(metadata["backbone"])
     noise = fit_noise([result.view for result in views], ids, model)
-    suspicious = find_suspicious(views, noise, model, names)
+    suspicious = find_suspicious(views, noise, model, names, poses)
     if suspicious:  # their errors are not those of the rest
         bad = {each.keyframe for each in suspicious}
         noise = fit_noise([result.view for result in views if result.view.keyframe not in bad], ids, model)
-        suspicious = find_suspicious(views, noise, model, names)
+        suspicious = find_suspicious(views, noise, model, names, poses)
     return CheckResult(
         path=store.path,
         frame_id=metadata["frame_id"],
@@ -241,11 +257,47 @@ def evaluate_views(
         views=views,
         skipped=skipped,
         noise=noise,
+        confidence=_calibration(views, elsewhere, suspicious, model),
         expected=expectation(views, min_confidence, ordered, noise, model),
         suspicious=suspicious,
         aliased=find_aliased(views, names, poses),
         min_confidence=min_confidence,
     )
+
+
+def localize_other_places(localizer: Localizer, count: int, seed: int) -> list[npt.NDArray[np.float64]]:
+    """Localizes images of other places in a map.
+
+    Args:
+        localizer: The map.
+        count: Number of images.
+        seed: Of their choice.
+
+    Returns:
+        [F] evidence of each pose that was found; all of them are wrong.
+    """
+    found = []
+    for place in negative_images(count, seed):
+        estimate = localizer.estimate(place.image, place.camera)
+        if estimate.T_cam_map is not None and estimate.uncertainty is not None:
+            found.append(gather(estimate).numbers())
+    return found
+
+
+def _calibration(
+    views: Sequence[LeftOutResult],
+    elsewhere: Sequence[npt.NDArray[np.float64]],
+    suspicious: Sequence[SuspiciousKeyframe],
+    model: ConfidenceModel,
+) -> ConfidenceCalibration:
+    """Fits the confidence to left-out views and images of other places; suspicious keyframes do not count."""
+    bad = {each.keyframe for each in suspicious}
+    counted = [result.view for result in views if result.view.evidence is not None and result.view.keyframe not in bad]
+    evidence = np.array([view.evidence for view in counted] + list(elsewhere))
+    if not len(evidence):
+        return ConfidenceCalibration()
+    right = np.array([view.right for view in counted] + [False] * len(elsewhere))
+    return fit_confidence(model.logit(evidence), right, model.share(evidence[:, _ALTERNATIVE]))
 
 
 def expectation(

@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ import numpy.typing as npt
 from nre_ros.errors import NreError
 from nre_ros.images import check_image_size
 from nre_ros.keyframes.importers.rebuild_source import NamedImages
+from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.localization.localizer import Localizer
 from nre_ros.map_check.neighbours import ViewNeighbours
 from nre_ros.map_check.view_result import ViewResult, localize_view
@@ -27,6 +29,9 @@ from nre_ros.sampling import evenly_spaced_indices
 
 MOST_VIEWS = 200
 """Views of a map that are localized unless the user asks for another number."""
+ELSEWHERE = 0.5
+"""A pose that is farther off than this many distances of the scene is at another place."""
+_SOME_CONFIDENCE = 0.25
 _REVISIT_EVERY = 3
 """Every third view is left out with its neighbours in time."""
 _REVISIT_SPANS = (4, 8)
@@ -57,11 +62,38 @@ class LeftOutResult:
         view: What the localizer found.
         span: See ``LeftOut``.
         near_duplicates: Number of keyframes that were left out since they show nearly the same.
+        again: Where the image is found without the keyframes near the pose, if that was at another place; else None.
     """
 
     view: ViewResult
     span: int
     near_duplicates: int
+    again: ViewResult | None = None
+
+    def to_json(self) -> list[Any]:
+        """Returns the result as plain values; ``from_json`` reads them."""
+        again = None if self.again is None else self.again.to_json()
+        return [self.span, self.near_duplicates, self.view.to_json(), again]
+
+    @classmethod
+    def from_json(cls, values: Any) -> LeftOutResult:
+        """Reads what ``to_json`` returned.
+
+        Args:
+            values: Plain values, maybe from a damaged file.
+
+        Raises:
+            ValueError: They are no result of a view.
+        """
+        if not isinstance(values, list) or len(values) != 4:
+            raise ValueError("no result of a view: it has not four parts")
+        span, duplicates, view, again = values
+        return cls(
+            ViewResult.from_json(view),
+            int(span),
+            int(duplicates),
+            None if again is None else ViewResult.from_json(again),
+        )
 
 
 def plan(ids: npt.NDArray[np.int64], most: int = MOST_VIEWS) -> list[LeftOut]:
@@ -121,8 +153,34 @@ def localize_left_out(
             keyframe.id,
             exclude,
             around.gap,
+            search_further=not view.span,  # a revisit that is hard to see is worth no second search
         )
-        yield LeftOutResult(found, view.span, len(around.near_duplicates))
+        again = None
+        if _is_elsewhere(found):
+            exclude.update(_near(found, neighbours))
+            again = localize_view(
+                localizer,
+                keyframe.name,
+                image,
+                keyframe.camera,
+                keyframe.T_map_cam,
+                keyframe.id,
+                exclude,
+                around.gap,
+                prior=PosePrior(keyframe.T_map_cam, np.zeros((6, 6))),
+            )
+        yield LeftOutResult(found, view.span, len(around.near_duplicates), again)
+
+
+def _is_elsewhere(view: ViewResult) -> bool:
+    """Whether a view was localized at another place, with some confidence."""
+    return view.posed and view.confidence >= _SOME_CONFIDENCE and view.position_error > ELSEWHERE * view.distance
+
+
+def _near(view: ViewResult, neighbours: ViewNeighbours) -> list[int]:
+    """Ids of the keyframes at the place where a view was localized."""
+    assert view.estimated is not None
+    return neighbours.within(view.estimated[:3, 3], min(view.distance, 0.5 * view.position_error))
 
 
 def _image(images: Sequence[NamedImages], name: str) -> npt.NDArray[np.uint8]:
@@ -157,11 +215,10 @@ class ResumeFile:
         found = {}
         for line in lines[1:]:
             try:
-                span, duplicates, values = json.loads(line)
-                view = ViewResult.from_json(values)
+                result = LeftOutResult.from_json(json.loads(line))
             except (ValueError, TypeError, RecursionError):
                 break  # the line that was being written when the run ended
-            found[LeftOut(view.keyframe, int(span))] = LeftOutResult(view, int(span), int(duplicates))
+            found[LeftOut(result.view.keyframe, result.span)] = result
         return found
 
     def write(self, results: Sequence[LeftOutResult]) -> Callable[[LeftOutResult], None]:
@@ -175,7 +232,7 @@ class ResumeFile:
         """
 
         def line(result: LeftOutResult) -> str:
-            return json.dumps([result.span, result.near_duplicates, result.view.to_json()]) + "\n"
+            return json.dumps(result.to_json()) + "\n"
 
         head = json.dumps(self._content) + "\n"
         self._path.write_text(head + "".join(map(line, results)), encoding="utf-8")

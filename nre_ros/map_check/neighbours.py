@@ -68,6 +68,17 @@ class ViewNeighbours:
                 gap = min(gap, motion)
         return Neighbours(tuple(duplicates), float(gap))
 
+    def within(self, position: npt.NDArray[np.float64], radius: float) -> list[int]:
+        """Returns the ids of the keyframes within a distance of a position.
+
+        Args:
+            position: [3] in the map.
+            radius: Metres.
+        """
+        near = np.linalg.norm(self._poses[:, :3, 3] - position, axis=1) <= radius
+        found: list[int] = self._ids[near].tolist()
+        return found
+
     def _candidates(self, keyframe: Keyframe) -> list[int]:
         """Ids of the nearest keyframes, by position relative to the scene's distance and by direction."""
         position, forward = keyframe.T_map_cam[:3, 3], keyframe.T_map_cam[:3, 2]

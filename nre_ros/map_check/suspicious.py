@@ -19,9 +19,11 @@ import numpy.typing as npt
 
 from nre_ros.geometry import pose_error
 from nre_ros.localization.confidence import ConfidenceModel
+from nre_ros.localization.evidence import NUMBERS
 from nre_ros.localization.map_noise import MapNoise
-from nre_ros.map_check.leave_one_out import LeftOutResult
+from nre_ros.map_check.leave_one_out import ELSEWHERE, LeftOutResult
 from nre_ros.map_check.view_result import ViewResult
+from nre_ros.nre.alternatives import REPORTED_FROM
 
 MIN_POSITION, MIN_ROTATION = 0.07, np.radians(2.0)
 """Smaller errors are those of a good map (metres, radians): no keyframe is named for them."""
@@ -30,6 +32,7 @@ _TIMES_NOISE = 4.0
 _MIN_SQUARED = 60.0
 """Its squared Mahalanobis distance must be so large: of a view with few inliers a large error says little."""
 _MIN_CONFIDENCE = 0.5
+_ALTERNATIVE = NUMBERS.index("alternative_score")
 _MAIN_SHARE = 0.5
 """A view depends on the keyframes that have this share of its pose together, the largest first."""
 _SAME_POSE = 0.3
@@ -63,7 +66,11 @@ class SuspiciousKeyframe:
 
 
 def find_suspicious(
-    results: Sequence[LeftOutResult], noise: MapNoise, model: ConfidenceModel, names: dict[int, str]
+    results: Sequence[LeftOutResult],
+    noise: MapNoise,
+    model: ConfidenceModel,
+    names: dict[int, str],
+    poses: dict[int, npt.NDArray[np.float64]],
 ) -> list[SuspiciousKeyframe]:
     """Finds keyframes that do not fit the rest of the map.
 
@@ -72,12 +79,12 @@ def find_suspicious(
         noise: The errors of the map.
         model: Gives the covariance that the image explains.
         names: Id -> name of all keyframes.
+        poses: Id -> ``T_map_cam`` [4, 4] of all keyframes.
 
     Returns:
         The keyframes, the largest error first.
     """
-    views = [result.view for result in results if result.view.posed and result.view.confidence >= _MIN_CONFIDENCE]
-    poses = {view.keyframe: view.T_map_cam for view in (result.view for result in results)}
+    views = [result.view for result in results if _accuses(result)]
     position = max(MIN_POSITION, _TIMES_NOISE * np.sqrt(3) * noise.position)
     rotation = max(MIN_ROTATION, _TIMES_NOISE * np.sqrt(3) * noise.rotation)
     sizes = {
@@ -86,7 +93,7 @@ def find_suspicious(
         else 0.0
         for view in views
     }
-    main = {id(view): _main_keyframes(view) for view in views}
+    main = {id(view): _main_keyframes(view, poses) for view in views}
     accused: dict[int, ViewResult] = {}
     while True:
         # a view counts as long as it does not depend on a keyframe that is suspicious already
@@ -128,6 +135,17 @@ def find_suspicious(
     return found + _useless_points(views, accused.keys(), names)
 
 
+def _accuses(result: LeftOutResult) -> bool:
+    """Whether a view is localized surely enough to accuse a keyframe, and not at a place that only looks alike."""
+    view = result.view
+    if not view.posed or view.evidence is None or view.confidence < _MIN_CONFIDENCE:
+        return False
+    if view.position_error <= ELSEWHERE * view.distance:
+        return True
+    looks_alike = result.again is not None and result.again.right
+    return not looks_alike and float(view.evidence[_ALTERNATIVE]) < REPORTED_FROM
+
+
 def _squared_mahalanobis(view: ViewResult, noise: MapNoise, model: ConfidenceModel) -> float:
     assert view.covariance is not None and view.evidence is not None and view.influence is not None
     error = view.error()
@@ -138,10 +156,16 @@ def _squared_mahalanobis(view: ViewResult, noise: MapNoise, model: ConfidenceMod
     return float(error @ np.linalg.solve(total, error))
 
 
-def _main_keyframes(view: ViewResult) -> frozenset[int]:
-    """The keyframes on which a view's pose depends most."""
-    assert view.influence is not None
-    shares = np.abs(np.einsum("kii->k", view.influence[:, :3, :3])) / 3
+def _main_keyframes(view: ViewResult, poses: dict[int, npt.NDArray[np.float64]]) -> frozenset[int]:
+    """The keyframes that have most of the information on a view's pose."""
+    assert view.influence is not None and view.estimated is not None
+    shares = np.zeros(len(view.keyframes))
+    for k, (keyframe, influence) in enumerate(zip(view.keyframes, view.influence)):
+        if keyframe in poses:
+            # without the lever from the keyframe to the view, the influences are shares that sum to the identity
+            lever = np.eye(6)
+            lever[:3, 3:] = np.cross(np.eye(3), view.estimated[:3, 3] - poses[keyframe][:3, 3]).T
+            shares[k] = np.trace(np.linalg.solve(lever.T, influence.T)) / 6
     order = np.argsort(-shares, kind="stable")
     enough = int(np.searchsorted(np.cumsum(shares[order]), _MAIN_SHARE)) + 1
     return frozenset(int(view.keyframes[k]) for k in order[:enough])

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
 from nre_ros.geometry import Camera, invert
+from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.localization.confidence import POSITION_BOUND, ROTATION_BOUND, load_model
 from nre_ros.localization.evidence import NUMBERS, gather
 from nre_ros.localization.localizer import Localizer
@@ -150,6 +151,8 @@ def localize_view(
     keyframe: int = -1,
     exclude: Collection[int] = (),
     gap: float = 0.0,
+    search_further: bool = True,
+    prior: PosePrior | None = None,
 ) -> ViewResult:
     """Localizes an image whose pose is known.
 
@@ -162,8 +165,10 @@ def localize_view(
         keyframe: Id of its own keyframe; -1 if it has none.
         exclude: Ids of the keyframes that are left out.
         gap: Its ``ViewResult.gap``.
+        search_further: See ``Localizer.estimate``.
+        prior: See ``Localizer.estimate``.
     """
-    estimate = localizer.estimate(image, camera, exclude=exclude)
+    estimate = localizer.estimate(image, camera, prior, exclude=exclude, search_further=search_further)
     seconds = sum(estimate.milliseconds.values()) / 1e3
     ids = () if estimate.keyframes is None else estimate.keyframes.ids
     result = ViewResult(name, keyframe, T_map_cam, ids, estimate.reason, gap=gap, seconds=seconds)

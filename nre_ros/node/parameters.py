@@ -27,6 +27,7 @@ from rclpy.parameter import Parameter
 from nre_ros.errors import NreError
 from nre_ros.gate.motion import MotionModel
 from nre_ros.gate.settings import GateSettings
+from nre_ros.localization.defaults import DEFAULT_MIN_CONFIDENCE
 from nre_ros.node.parameter_sources import files_for_other_nodes, given_parameters
 
 _TYPES = {
@@ -155,7 +156,7 @@ _MAP = (
     Declaration("retrieve", 5, "Number of keyframes that are retrieved for each image.", range=(1, 100)),
     Declaration(
         "min_confidence",
-        0.5,
+        DEFAULT_MIN_CONFIDENCE,
         "Smallest confidence (0 to 1) of a pose.  Where several poses explain the image, all of them together must reach "
         "it, and min_alternative_confidence is the smallest of the one that odometry confirms.",
         range=(0.0, 1.0),
