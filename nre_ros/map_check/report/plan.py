@@ -64,11 +64,12 @@ def draw_accuracy(result: CheckResult, views: Sequence[View], map_view: MapTopVi
         values = (1.0 if metres else 100.0) * errors[known]
         low, high = (max(float(np.percentile(values, share)), 1e-3) for share in (2, 98))
         widen = max(1.0, _SMALLEST_RANGE / (high / low)) ** 0.5
-        norm = LogNorm(low / widen, high * widen)
-        colours: dict[str, Any] = {"cmap": "turbo", "norm": norm, "rasterized": known.sum() > RASTERIZE_ABOVE}
-        shown = values.clip(low / widen, high * widen)
-        (x, y), ahead = positions[known].T, forwards[known].T
-        ax.quiver(x, y, *ahead, shown, width=0.0028, scale=26, zorder=3, **colours)
+        low, high = low / widen, high * widen
+        many = int(known.sum()) > RASTERIZE_ABOVE
+        colours: dict[str, Any] = {"cmap": "turbo", "norm": LogNorm(low, high), "rasterized": many}
+        shown = values.clip(low, high)
+        x, y = positions[known].T
+        ax.quiver(x, y, *forwards[known].T, shown, width=0.0028, scale=26, zorder=3, **colours)
         drawn = ax.scatter(x, y, c=shown, s=20, linewidths=0, zorder=4, label="keyframe", **colours)
         label = f"expected error of the position [{'m' if metres else 'cm'}]"
         bar = figure.colorbar(drawn, ax=ax, label=label, shrink=0.8, format=plain_number)
