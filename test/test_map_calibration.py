@@ -85,7 +85,7 @@ def test_a_wrong_pose_beside_an_equal_alternative_is_no_evidence_against_the_fit
 
 def test_a_calibrated_model_scales_and_shifts_the_logit():
     model = load_model("xfeat")
-    numbers = np.random.default_rng(0).normal(model.mean, model.scale, (20, len(NUMBERS)))
+    numbers = np.abs(np.random.default_rng(0).normal(model.mean, model.scale, (20, len(NUMBERS))))
     calibrated = ConfidenceCalibration(0.7, -1.2, 60, 100).of_model(model)
     np.testing.assert_allclose(calibrated.logit(numbers), 0.7 * model.logit(numbers) - 1.2)
     same = ConfidenceCalibration().of_model(model)
