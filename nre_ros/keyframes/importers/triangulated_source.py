@@ -94,8 +94,7 @@ class TriangulatedSource(PosedImageSource):
 
         Returns:
             Pixels [N, 2] of the keypoints that other images confirm, and their points, which lie on the rays of these
-            pixels. The number of views of a point is that of keypoints or of patches, whichever is larger, and 1 for
-            doubtful points.
+            pixels. Doubtful points have one view, others as many as have keypoints that agree.
 
         Raises:
             ImportSourceError: No keypoint is confirmed.
@@ -134,7 +133,8 @@ class TriangulatedSource(PosedImageSource):
         refined = refine_points(view, pixels, found.points, found.deviation, others)
         shown = 2 * refined.confirmed >= refined.visible
         trusted = found.views >= _TRUSTED_VIEWS
-        views = np.where(shown | trusted, np.maximum(found.views, 1 + refined.confirmed), _DOUBTFUL)
+        # many keypoints on a point show that it is found again; patches, which only fit, do not
+        views = np.where(shown | trusted, found.views, _DOUBTFUL)
         good = trusted | (refined.confirmed > 0)
         return TriangulatedPoints(found.index[good], refined.points[good], views[good], refined.deviation[good])
 
