@@ -23,7 +23,7 @@ from nre_ros.localization.confidence import load_model
 from nre_ros.localization.evidence import NUMBERS
 from nre_ros.localization.localizer import Localizer
 from nre_ros.localization.map_noise import MapNoise
-from nre_ros.localization.map_quality import load_quality
+from nre_ros.localization.map_quality import MapQuality, load_quality
 from nre_ros.map_check.aliasing import find_aliased
 from nre_ros.map_check.check import check_map, expectation
 from nre_ros.map_check.leave_one_out import LeftOut, LeftOutResult, ResumeFile, plan
@@ -143,6 +143,16 @@ def test_a_map_of_one_keyframe_cannot_be_checked(scene, tmp_path):
         store.add(replace(keyframe, id=-1))
     with pytest.raises(MapError, match="two at least"):
         check_map(tmp_path / "one.db", [FolderImages(scene / "images")], device="cpu", progress=False)
+
+
+def test_keyframes_that_were_changed_after_the_check_err_by_themselves(map_file):
+    with KeyframeStore.open(map_file, readonly=False) as store:
+        ids = np.array(list(store.names().values()))
+        noise = MapNoise(0.01, 0.001, 1.0, 5.0, ids=ids, factors=np.full(len(ids), 2.0))
+        store.set_quality(MapQuality(5, len(ids), store.changes().position, noise).to_json())
+        assert load_quality(store).noise.ids.tolist() == ids.tolist()
+        store.update_pose(int(ids[3]), store.get(int(ids[3])).T_map_cam)
+        assert load_quality(store).noise.ids.tolist() == [*ids[:3], *ids[4:]]
 
 
 @pytest.mark.parametrize(
@@ -277,7 +287,9 @@ def test_the_expectation_of_images_without_a_time_corrects_the_missing_neighbour
     assert expected(views + far, False).position == pytest.approx(0.02 / 2**0.5)
     assert expected(views[:4], True) is None
     lost = LeftOutResult(ViewResult("9.png", 9, np.eye(4), reason="nothing"), 0, 0)
-    assert expected([*views, lost, lost], True).recall == pytest.approx(0.8)
+    assert expected([*views, lost], True).recall == pytest.approx(8 / 9)
+    # found without its neighbours in time: found with them, too
+    assert expected([*views, replace(lost, span=3), LeftOutResult(view(9, ring(9)), 0, 0)], True).recall == 1.0
 
 
 # --- the plan and the resume file ---------------------------------------------------------------------------

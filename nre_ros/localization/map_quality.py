@@ -7,8 +7,10 @@ from __future__ import annotations
 import json
 import logging
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from nre_ros.keyframes.storage.change_log import Position
 from nre_ros.keyframes.storage.store import KeyframeStore
@@ -92,8 +94,8 @@ def load_quality(store: KeyframeStore) -> MapQuality | None:
         store: The map.
 
     Returns:
-        The quality, without the keyframes that were changed since; None if the map was not checked, or if the entry
-        cannot be used, which is logged.
+        The quality; None if the map was not checked, or if the entry cannot be used, which is logged. Keyframes that were
+        changed since have independent errors of the usual size in it.
     """
     text = store.metadata().get("quality")
     if not text:
@@ -105,7 +107,12 @@ def load_quality(store: KeyframeStore) -> MapQuality | None:
             "map %s: the result of its check is not used (%s): run `nre_ros map check` again", store.path, error
         )
         return None
-    return quality
+    changed = store.changes(quality.position).changed
+    kept = ~np.isin(quality.noise.ids, changed)
+    if kept.all():
+        return quality
+    noise = replace(quality.noise, ids=quality.noise.ids[kept], factors=quality.noise.factors[kept])
+    return replace(quality, noise=noise)
 
 
 def _parsed(text: str) -> MapQuality:

@@ -321,6 +321,10 @@ def expectation(
         The expectation; None with too few views.
     """
     usual = [result for result in results if not result.span]
+    # a view that is found without its neighbours in time is found with them, too
+    of_keyframe: dict[int, list[LeftOutResult]] = {}
+    for result in results:
+        of_keyframe.setdefault(result.view.keyframe, []).append(result)
     if len(usual) < _FEWEST_VIEWS:
         return None
     factor = 1.0 if ordered else _DENSER_FACTOR
@@ -329,8 +333,8 @@ def expectation(
     position = [scale[0] * view.position_error for view, scale in zip(views, scales)]
     rotation = [scale[1] * view.rotation_error for view, scale in zip(views, scales)]
     return Expected(
-        recall=float(np.mean([accepted(result, min_confidence) for result in usual])),
-        right=float(np.mean([result.view.right for result in usual])),
+        recall=float(np.mean([any(accepted(each, min_confidence) for each in own) for own in of_keyframe.values()])),
+        right=float(np.mean([any(each.view.right for each in own) for own in of_keyframe.values()])),
         position=factor * float(np.median(position)) if views else 0.0,
         rotation=factor * float(np.median(rotation)) if views else 0.0,
     )
