@@ -14,6 +14,7 @@ distribution so that a few wrong keyframes do not decide.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,7 @@ _NEIGHBOURS = (0.25, 0.5, 1.0, 0.5, 0.25)
 _MAX_FACTOR = 3.0
 _POSITION, _ROTATION = np.diag([1.0, 1, 1, 0, 0, 0]), np.diag([0.0, 0, 0, 1, 1, 1])
 _MIN_CONFIDENCE = 0.5
+"""A pose that is off counts from this confidence on: it shows an error of the map, not a wrong pose."""
 _SAME_PLACE = 5.0
 """A pose with errors beyond this many times the bounds of a right pose says nothing about the map's errors."""
 
@@ -73,10 +75,11 @@ def fit_noise(views: Sequence[ViewResult], ids: npt.NDArray[np.int64], model: Co
         ids=ids,
         factors=np.ones(len(ids)),
     )
-    return MapNoise(**{**noise.__dict__, "factors": data.factors(noise)})
+    return replace(noise, factors=data.factors(noise))
 
 
 def _counts(view: ViewResult, model: ConfidenceModel) -> bool:
+    """Whether the error of a view says something about the errors of the map."""
     if not view.posed or view.evidence is None:
         return False
     if view.position_error > _SAME_PLACE * POSITION_BOUND * view.distance:
