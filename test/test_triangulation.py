@@ -125,26 +125,3 @@ def test_an_image_that_overlaps_no_other_is_reported():
     alone = Planes([np.eye(4), pose(yaw=180)])
     with pytest.raises(ImportSourceError, match="confirmed by another: matched with 0 images"):
         alone.keyframe("0.png", KeyframeBuilder(PlaceBackbone(), 200))
-
-
-def test_keypoints_matched_with_wrong_ones_on_their_epipolar_line_give_no_points_to_rely_on(monkeypatch):
-    source = Planes(POSES)
-
-    def match_at_random(a, b):
-        """Only the first neighbour is matched; a few of the random pairs happen to lie on epipolar lines."""
-        if not np.array_equal(b.T_map_cam, POSES[1]):
-            return np.zeros((0, 2), dtype=np.int64)
-        count = min(len(a.pixels), len(b.pixels))
-        return np.column_stack([np.arange(count), np.random.default_rng(0).permutation(count)])
-
-    monkeypatch.setattr("nre_ros.keyframes.importers.triangulated_source.match_keypoints", match_at_random)
-    views = [KeypointView.from_image(source.images[f"{k}.png"], CAMERA, POSES[k]) for k in (0, 1)]
-    unverified = triangulate(views[0], views[1:], [match_at_random(*views)])
-    try:
-        _, verified = source.triangulate("0.png", source.images["0.png"])
-        points, reliable = verified.points, verified.views >= 2
-    except ImportSourceError:
-        points, reliable = np.zeros((0, 3)), np.zeros(0, bool)
-    wrong = [np.abs(p @ NORMAL - DISTANCE) > 0.05 for p in (unverified.points, points[reliable])]
-    assert wrong[0].sum() > 20
-    assert wrong[1].sum() < 0.25 * wrong[0].sum()

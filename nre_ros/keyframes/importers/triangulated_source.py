@@ -4,55 +4,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from nre_ros.errors import ImportSourceError
-from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.builder import KeyframeBuilder
-from nre_ros.keyframes.building.multiview.keypoints import MAX_KEYPOINT_IMAGE_SIDE, KeypointView, match_keypoints
-from nre_ros.keyframes.building.multiview.point_refinement import refine_points
+from nre_ros.keyframes.building.multiview.keypoints import KeypointView, match_keypoints
 from nre_ros.keyframes.building.multiview.triangulation import TriangulatedPoints, triangulate
 from nre_ros.keyframes.building.multiview.view_cache import ViewCache
-from nre_ros.keyframes.building.multiview.views import View
 from nre_ros.keyframes.building.point_selection import select_distributed
 from nre_ros.keyframes.importers.map_source import PosedImageSource
 from nre_ros.keyframes.types import Keyframe
 
 _NEIGHBOURS = 8
 """Views that a keyframe is matched with."""
-_COMPARED = 6
-"""Views that the patches of a keyframe's points are compared with."""
 _ENOUGH_VIEWS = 5
 """Number of views of a point beyond which more views do not raise its score."""
-_TRUSTED_VIEWS = 3
-"""Number of views whose keypoints agree from which a point is trusted, whatever the patches show."""
-_DOUBTFUL = 1
-"""Number of views of a doubtful point, whichever agree: these points are chosen last."""
-
-
-@dataclass(frozen=True)
-class _Photograph:
-    """A posed image: its keypoints to find points with, and its pixels to verify them."""
-
-    keypoints: KeypointView
-    view: View
-
-    @classmethod
-    def from_image(
-        cls, image: npt.NDArray[np.uint8], camera: Camera, T_map_cam: npt.NDArray[np.float64]
-    ) -> _Photograph:
-        return cls(
-            KeypointView.from_image(image, camera, T_map_cam),
-            View.from_image(image, camera, T_map_cam, MAX_KEYPOINT_IMAGE_SIDE),
-        )
-
-    @property
-    def nbytes(self) -> int:
-        return self.keypoints.nbytes + self.view.nbytes
 
 
 class TriangulatedSource(PosedImageSource):
@@ -85,59 +54,39 @@ class TriangulatedSource(PosedImageSource):
         """Triangulates the keypoints of an image.
 
         The image is matched first with views chosen by their poses alone, then with views that see the points found.
-        A point that only two keypoints agree on is left out if no other image shows its patch. It is doubtful if fewer
-        than half of the images do that should. The depth of each point is refined by these patches.
 
         Args:
             name: Name of the image.
             image: Its pixels.
 
         Returns:
-            Pixels [N, 2] of the keypoints that other images confirm, and their points, which lie on the rays of these
-            pixels. Doubtful points have one view, others as many as have keypoints that agree.
+            Pixels [N, 2] of the keypoints that other images confirm, and their points.
 
         Raises:
             ImportSourceError: No keypoint is confirmed.
         """
-        photograph = self._photographs.view(name, image)
-        matched: dict[str, tuple[_Photograph, npt.NDArray[np.int64]]] = {}
-        found = self._match(photograph, self._photographs.likely_neighbours(name, _NEIGHBOURS), matched)
-        if len(found.index):
-            found = self._match(photograph, self._photographs.neighbours(name, found.points, _NEIGHBOURS), matched)
-            found = self._verify(name, photograph, found)
+        view = self._views.view(name, image)
+        matched: dict[str, tuple[KeypointView, npt.NDArray[np.int64]]] = {}
+        found = self._match(view, self._views.likely_neighbours(name, _NEIGHBOURS), matched)
         if not len(found.index):
             raise ImportSourceError(
                 f"no point of this image is confirmed by another: matched with {len(matched)} images"
             )
-        return photograph.keypoints.pixels[found.index], found
+        found = self._match(view, self._views.neighbours(name, found.points, _NEIGHBOURS), matched)
+        return view.pixels[found.index], found
 
     def _match(
         self,
-        photograph: _Photograph,
-        others: dict[str, _Photograph],
-        matched: dict[str, tuple[_Photograph, npt.NDArray[np.int64]]],
+        view: KeypointView,
+        others: dict[str, KeypointView],
+        matched: dict[str, tuple[KeypointView, npt.NDArray[np.int64]]],
     ) -> TriangulatedPoints:
-        """Matches an image with others that it was not matched with before, and triangulates from all matches."""
+        """Matches a view with others that it was not matched with before, and triangulates from all matches."""
         for name, other in others.items():
             if name not in matched:
-                matched[name] = other, match_keypoints(photograph.keypoints, other.keypoints)
-        views = [other.keypoints for other, _ in matched.values()]
-        return triangulate(photograph.keypoints, views, [pairs for _, pairs in matched.values()])
-
-    def _verify(self, name: str, photograph: _Photograph, found: TriangulatedPoints) -> TriangulatedPoints:
-        """Refines points by their patches; leaves out those of two keypoints that no patch confirms."""
-        view, keypoints = photograph.view, photograph.keypoints
-        scale = np.array([view.camera.width, view.camera.height]) / (keypoints.camera.width, keypoints.camera.height)
-        pixels = (keypoints.pixels[found.index] + 0.5) * scale - 0.5
-        others = [other.view for other in self._photographs.neighbours(name, found.points, _COMPARED).values()]
-        refined = refine_points(view, pixels, found.points, found.deviation, others)
-        shown = 2 * refined.confirmed >= refined.visible
-        trusted = found.views >= _TRUSTED_VIEWS
-        # many keypoints on a point show that it is found again; patches, which only fit, do not
-        views = np.where(shown | trusted, found.views, _DOUBTFUL)
-        good = trusted | (refined.confirmed > 0)
-        return TriangulatedPoints(found.index[good], refined.points[good], views[good], refined.deviation[good])
+                matched[name] = other, match_keypoints(view, other)
+        return triangulate(view, [other for other, _ in matched.values()], [pairs for _, pairs in matched.values()])
 
     @cached_property
-    def _photographs(self) -> ViewCache[_Photograph]:
-        return ViewCache(self.names(), self.pose_and_camera, self.image, _Photograph.from_image)
+    def _views(self) -> ViewCache[KeypointView]:
+        return ViewCache(self.names(), self.pose_and_camera, self.image, KeypointView.from_image)

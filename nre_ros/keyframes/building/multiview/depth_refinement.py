@@ -19,7 +19,6 @@ import numpy.typing as npt
 import torch
 
 from nre_ros.keyframes.building.multiview.plane_sweep import Patches, inverse_depth_planes, plane_sweep
-from nre_ros.keyframes.building.multiview.posterior import posterior_peak
 from nre_ros.keyframes.building.multiview.views import View
 
 NOISE = 0.015
@@ -91,12 +90,22 @@ def refine_depth(
     for other in others:
         correlation = plane_sweep(patches, relative, other)
         log_likelihood += _SHARPNESS * (correlation - _CHANCE_CORRELATION).clamp_min(0) / (1 - _CHANCE_CORRELATION)
-    change, deviation = posterior_peak(log_likelihood - 0.5 * (relative / NOISE).square(), relative)
+    change, deviation = _peak(log_likelihood - 0.5 * (relative / NOISE).square(), relative)
     change = _regress(change, deviation, places[known] / max(view.grey.shape), planes[known, 0])
     refined, deviations = np.zeros(len(pixels)), np.full(len(pixels), NOISE)
     refined[known.numpy()] = (1 / (planes[known, 0] * (1 + change))).numpy()
     deviations[known.numpy()] = deviation.clamp_max(NOISE).numpy()
     return RefinedDepth(refined, deviations)
+
+
+def _peak(posterior: torch.Tensor, relative: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Place [N] and standard deviation [N] of the parabola through the maximum of [N, D] and its neighbours."""
+    step = float(relative[1] - relative[0])
+    top = posterior.argmax(dim=1).clamp(1, len(relative) - 2)
+    before, peak, after = (posterior.gather(1, (top + k)[:, None])[:, 0] for k in (-1, 0, 1))
+    curvature = (2 * peak - before - after).clamp_min(1e-9)
+    offset = (0.5 * (after - before) / curvature).clamp(-1, 1)
+    return relative[top] + offset * step, step / curvature.sqrt()
 
 
 def _regress(

@@ -24,8 +24,6 @@ _MIN_ANGLE = np.radians(1.5)
 """Largest angle between the own ray and another must exceed this."""
 _GAUSS_NEWTON_STEPS = 4
 """Gauss-Newton steps of one refinement."""
-_PIXEL_NOISE = 0.0008
-"""Standard deviation of a keypoint's coordinate, as a fraction of the focal length (half a pixel of 640)."""
 
 
 class PosedKeypoints(Protocol):
@@ -59,14 +57,11 @@ class TriangulatedPoints:
         index: [N] their indices in the view.
         points: [N, 3] in the map.
         views: [N] number of views that agree, the own view included.
-        deviation: [N] standard deviation of the depth in the view, as a fraction of the depth. Keypoints have an error
-            of half a pixel of 640, or that of the reprojection errors where these are larger.
     """
 
     index: npt.NDArray[np.intp]
     points: npt.NDArray[np.float64]
     views: npt.NDArray[np.int64]
-    deviation: npt.NDArray[np.float64]
 
 
 def triangulate(
@@ -100,8 +95,7 @@ def triangulate(
         agree = _reprojection_errors(views, points, observed) < _MAX_ERROR
     good = agree[0] & (agree.sum(0) >= 2) & (_largest_angle(views, points, agree) > _MIN_ANGLE)
     index = np.flatnonzero(good)
-    deviation = _depth_deviations(views, points[index], observed[:, index], agree[:, index])
-    return TriangulatedPoints(index, points[index], agree.sum(0)[index], deviation)
+    return TriangulatedPoints(index, points[index], agree.sum(0)[index])
 
 
 def _midpoints(a: PosedKeypoints, b: PosedKeypoints, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -143,50 +137,22 @@ def _refine(
     """Gauss-Newton steps on the errors in the views that agree [V, N]."""
     points = points.copy()
     for _ in range(_GAUSS_NEWTON_STEPS):
-        normal, gradient, _ = _normal_equations(views, points, observed, agree)
+        normal = np.tile(1e-12 * np.eye(3), (len(points), 1, 1))
+        gradient = np.zeros_like(points)
+        for k, view in enumerate(views):
+            index = np.flatnonzero(agree[k])
+            T = invert(view.T_map_cam)
+            local = torch.from_numpy(points[index] @ T[:3, :3].T + T[:3, 3])
+            pixels, _, jacobian = view.camera.project(local, jacobian=True)
+            focal = np.array([view.camera.fx, view.camera.fy])
+            assert jacobian is not None
+            J = jacobian.numpy() @ T[:3, :3] / focal[:, None]
+            residual = (pixels.numpy() - observed[k, index]) / focal
+            normal[index] += np.swapaxes(J, 1, 2) @ J
+            gradient[index] += (np.swapaxes(J, 1, 2) @ residual[..., None])[..., 0]
         step = np.linalg.solve(normal, gradient[..., None])[..., 0]
         points = np.where((agree.sum(0) >= 2)[:, None], points - step, points)
     return points
-
-
-def _normal_equations(
-    views: Sequence[PosedKeypoints],
-    points: npt.NDArray[np.float64],
-    observed: npt.NDArray[np.float64],
-    agree: npt.NDArray[np.bool_],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Normal matrices [N, 3, 3], gradients [N, 3] and sums of squared errors [N]; errors are in focal lengths."""
-    normal = np.tile(1e-12 * np.eye(3), (len(points), 1, 1))
-    gradient, squares = np.zeros_like(points), np.zeros(len(points))
-    for k, view in enumerate(views):
-        index = np.flatnonzero(agree[k])
-        T = invert(view.T_map_cam)
-        local = torch.from_numpy(points[index] @ T[:3, :3].T + T[:3, 3])
-        pixels, _, jacobian = view.camera.project(local, jacobian=True)
-        focal = np.array([view.camera.fx, view.camera.fy])
-        assert jacobian is not None
-        J = jacobian.numpy() @ T[:3, :3] / focal[:, None]
-        residual = (pixels.numpy() - observed[k, index]) / focal
-        normal[index] += np.swapaxes(J, 1, 2) @ J
-        gradient[index] += (np.swapaxes(J, 1, 2) @ residual[..., None])[..., 0]
-        squares[index] += (residual**2).sum(1)
-    return normal, gradient, squares
-
-
-def _depth_deviations(
-    views: Sequence[PosedKeypoints],
-    points: npt.NDArray[np.float64],
-    observed: npt.NDArray[np.float64],
-    agree: npt.NDArray[np.bool_],
-) -> npt.NDArray[np.float64]:
-    """Standard deviations [N] of the depths in the first view, as fractions of the depth (``TriangulatedPoints``)."""
-    normal, _, squares = _normal_equations(views, points, observed, agree)
-    variance = np.maximum(squares / np.maximum(2 * agree.sum(0) - 3, 1), _PIXEL_NOISE**2)
-    axis = views[0].T_map_cam[:3, 2]
-    depth = (points - views[0].T_map_cam[:3, 3]) @ axis
-    along_axis = np.linalg.solve(normal, np.broadcast_to(axis[:, None], (len(points), 3, 1)))[..., 0] @ axis
-    deviations: npt.NDArray[np.float64] = np.sqrt(variance * along_axis) / depth
-    return deviations
 
 
 def _largest_angle(

@@ -48,23 +48,16 @@ class View:
     T_map_cam: npt.NDArray[np.float64]
 
     @classmethod
-    def from_image(
-        cls,
-        image: npt.NDArray[np.uint8],
-        camera: Camera,
-        T_map_cam: npt.NDArray[np.float64],
-        max_side: int = MAX_VIEW_SIDE,
-    ) -> View:
-        """Makes the view of an image; large images are reduced.
+    def from_image(cls, image: npt.NDArray[np.uint8], camera: Camera, T_map_cam: npt.NDArray[np.float64]) -> View:
+        """Makes the view of an image; large images are reduced to ``MAX_VIEW_SIDE``.
 
         Args:
             image: BGR [H, W, 3] or grey [H, W], uint8, of the camera's size.
             camera: Its camera.
             T_map_cam: [4, 4] its pose.
-            max_side: Longer side (pixels) of the view at most.
         """
         grey = grey_image(image)
-        scale = max_side / max(grey.shape)
+        scale = MAX_VIEW_SIDE / max(grey.shape)
         if scale < 1:
             size = [max(1, round(side * scale)) for side in grey.shape[::-1]]
             grey = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
