@@ -15,8 +15,9 @@ from nre_ros.cli import main
 from nre_ros.errors import MapError
 from nre_ros.features import load_backbone
 from nre_ros.gallery import Gallery, build_room, camera_pose
-from nre_ros.geometry import Camera
+from nre_ros.geometry import Camera, position_quaternion
 from nre_ros.keyframes.building.builder import KeyframeBuilder
+from nre_ros.keyframes.importers.colmap.cameras import write_cameras_txt
 from nre_ros.keyframes.importers.rebuild_source import FolderImages
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.confidence import load_model
@@ -104,6 +105,27 @@ def test_a_keyframe_with_a_wrong_pose_is_named(scene, map_file, capsys):
     assert "suspicious keyframes" in out and "5.png" in out and "0.27 m" in out
     with KeyframeStore.open(map_file) as store:
         assert load_quality(store) is None  # a dry run stores nothing
+
+
+def test_a_map_is_checked_when_it_is_built(scene, tmp_path, capsys):
+    gallery = Gallery(build_room(seed=2, pixels_per_metre=80))
+    (tmp_path / "depth").mkdir()
+    poses = ["# t x y z qx qy qz qw"]
+    for i in range(4, 8):
+        seen = gallery.render(CAMERA, camera_pose([0.1 * i - 0.5, 0.1 * (i % 3), 1.4], 0.05 * i + 1.4))
+        cv2.imwrite(str(tmp_path / "depth" / f"{i}.png"), np.rint(1000 * seen.depth).astype(np.uint16))
+        position, quaternion = position_quaternion(seen.T_map_cam)
+        poses.append(" ".join(map(repr, [float(i), *position.tolist(), *quaternion.tolist()])))
+    (tmp_path / "poses.txt").write_text("\n".join(poses))
+    (tmp_path / "list.txt").write_text("\n".join(f"{i}.png" for i in range(4, 8)))
+    write_cameras_txt(tmp_path / "cameras.txt", {1: CAMERA})
+    words = ["map", "build", "rgbd", "--images", scene / "images", "--depth", tmp_path / "depth", "--poses"]
+    words += [tmp_path / "poses.txt", "--list", tmp_path / "list.txt", "--camera", tmp_path / "cameras.txt"]
+    words += ["--points", 100, "--device", "cpu", "-o", tmp_path / "built.db"]
+    assert main([str(word) for word in words]) == 0
+    assert "localized without themselves" in capsys.readouterr().out
+    with KeyframeStore.open(tmp_path / "built.db") as store:
+        assert load_quality(store).views == load_quality(store).keyframes == 4
 
 
 def test_an_interrupted_check_continues(scene, map_file, monkeypatch):
