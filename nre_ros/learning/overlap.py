@@ -9,7 +9,8 @@ what only looks alike is told apart from what is the same.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,7 @@ class ViewGroup:
         images: BGR ``[H, W, 3]``, uint8 each.
         overlap: ``[V, V]`` in [0, 1], symmetric: mean share of each view's points that the other one shows.
         source: What the group was made of, for messages.
+        left_out: As of ``TrainingPair``.
 
     Raises:
         TrainingError: Shapes do not fit, or a value is out of its range.
@@ -48,6 +50,7 @@ class ViewGroup:
     images: tuple[npt.NDArray[np.uint8], ...]
     overlap: npt.NDArray[np.float64]
     source: str = ""
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         count = len(self.images)
