@@ -23,7 +23,7 @@ from nre_ros.localization.confidence import load_model
 from nre_ros.localization.evidence import NUMBERS
 from nre_ros.localization.localizer import Localizer
 from nre_ros.localization.map_noise import MapNoise
-from nre_ros.localization.map_quality import MapQuality, load_quality
+from nre_ros.localization.map_quality import Expected, MapQuality, load_quality
 from nre_ros.map_check import repair
 from nre_ros.map_check.aliasing import find_aliased
 from nre_ros.map_check.check import check_map, evaluate_views, expectation
@@ -232,6 +232,7 @@ def test_keyframes_that_were_changed_after_the_check_err_by_themselves(map_file)
         MapQuality(float("inf"), 2, (0, 2), MapNoise()).to_json(),
         MapQuality(2, 2, (2**70, 2), MapNoise()).to_json(),
         MapQuality(2, 2, (0, -1), MapNoise()).to_json(),
+        MapQuality(2, 2, (0, 2), MapNoise(), expected=Expected(5.0, 1.0, 0.1, 0.1)).to_json(),
     ],
 )
 def test_an_entry_that_cannot_be_used_is_reported_and_ignored(map_file, caplog, entry):

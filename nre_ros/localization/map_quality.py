@@ -149,4 +149,6 @@ def _expected(values: Any) -> Expected:
     numbers = {name: float(values[name]) for name in ("recall", "right", "position", "rotation")}
     if not all(math.isfinite(number) and number >= 0 for number in numbers.values()):
         raise ValueError("what images can expect is not finite")
+    if numbers["recall"] > 1 or numbers["right"] > 1:
+        raise ValueError("a share of the images is above 1")
     return Expected(**numbers)
