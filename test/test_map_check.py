@@ -24,9 +24,10 @@ from nre_ros.localization.confidence import load_model
 from nre_ros.localization.evidence import NUMBERS
 from nre_ros.localization.localizer import Localizer
 from nre_ros.localization.map_noise import MapNoise
-from nre_ros.localization.map_quality import MapQuality, load_quality
+from nre_ros.localization.map_quality import Expected, MapQuality, load_quality
+from nre_ros.map_check import repair
 from nre_ros.map_check.aliasing import find_aliased
-from nre_ros.map_check.check import check_map, expectation
+from nre_ros.map_check.check import check_map, evaluate_views, expectation
 from nre_ros.map_check.leave_one_out import LeftOut, LeftOutResult, ResumeFile, plan
 from nre_ros.map_check.suspicious import find_suspicious
 from nre_ros.map_check.view_result import ViewResult
@@ -158,6 +159,70 @@ def test_images_that_are_missing_are_counted_and_a_map_without_any_is_not_checke
         check_map(map_file, [FolderImages(tmp_path)], device="cpu", progress=False)
 
 
+def test_another_image_of_the_same_name_and_size_is_no_image_of_the_keyframe(scene, map_file, tmp_path):
+    others = tmp_path / "others"
+    others.mkdir()
+    for i in range(COUNT):
+        cv2.imwrite(str(others / f"{i}.png"), 255 - cv2.imread(str(scene / "images" / f"{i}.png")))
+    with pytest.raises(MapError, match="another image than the keyframe's"):
+        check_map(map_file, [FolderImages(others)], device="cpu", progress=False)
+
+
+@pytest.mark.parametrize("target", ["map.db", "folder", "existing.db", "no_folder/new.db", "text.txt"])
+def test_a_repaired_map_that_cannot_be_written_is_refused_before_the_check(scene, map_file, capsys, target):
+    shutil.copy(map_file, map_file.with_name("existing.db"))
+    map_file.with_name("folder").mkdir()
+    map_file.with_name("text.txt").write_text("text")
+    target = str(map_file.with_name(target.split("/")[0]).joinpath(*target.split("/")[1:]))
+    assert main(["map", "check", str(map_file), "--images", str(scene), "--repair-to", target]) == 2
+    assert "localized" not in capsys.readouterr().out
+    with KeyframeStore.open(map_file) as store:
+        assert load_quality(store) is None
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_the_check(scene, map_file, capsys):
+    assert main(["map", "check", str(map_file), "--images", str(scene), "-o", str(map_file)]) == 2
+    assert "cannot be a folder" in capsys.readouterr().err
+    with KeyframeStore.open(map_file) as store:
+        assert load_quality(store) is None
+
+
+def test_an_interrupted_repair_leaves_no_file(map_file, monkeypatch):
+    with KeyframeStore.open(map_file) as store:
+        result = evaluate_views(store, [], [], 0.5)
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(repair, "check_map", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        repair.repair_map(result, [], map_file.with_name("new.db"))
+    assert [path.name for path in map_file.parent.iterdir()] == [map_file.name]
+
+
+def test_a_repair_is_judged_by_the_views_of_the_check_and_kept_where_they_err_less(map_file, monkeypatch):
+    with KeyframeStore.open(map_file) as store:
+        result = evaluate_views(store, [], [], 0.5)
+        found = [LeftOutResult(replace(view(i), keyframe=i), 0, 0) for i in result.names]
+        hash_before = store.content_hash()
+    asked = []
+
+    def checked(path, images, most, *_, **__):
+        asked.append(most)
+        return replace(result, path=path)
+
+    monkeypatch.setattr(repair, "check_map", checked)
+    monkeypatch.setattr(repair, "_is_better", lambda before, after: len(asked) == 1)
+    new = map_file.with_name("new.db")
+    new.with_name("new.db-wal").write_bytes(b"of a map that was there before")
+    outcome = repair.repair_map(replace(result, views=found[:3]), [], new, rounds=3, most=123)
+    assert asked == [123, 123] and outcome.kept and outcome.rounds == 1 and outcome.after.path == new
+    with KeyframeStore.open(new) as store:
+        assert len(store) == COUNT and store.content_hash() == hash_before  # without views nothing moves
+    with KeyframeStore.open(map_file) as store:
+        assert store.content_hash() == hash_before
+
+
 def test_a_map_of_one_keyframe_cannot_be_checked(scene, tmp_path):
     with KeyframeStore.open(scene / "map.db") as store:
         keyframe, metadata = store.get(store.find("0.png")), store.metadata()
@@ -178,7 +243,19 @@ def test_keyframes_that_were_changed_after_the_check_err_by_themselves(map_file)
 
 
 @pytest.mark.parametrize(
-    "entry", ["{", "[]", '{"version": 99}', '{"version": 1}', '{"version": 1, "noise": 3, "views": "x"}', "[" * 100000]
+    "entry",
+    [
+        "{",
+        "[]",
+        '{"version": 99}',
+        '{"version": 1}',
+        '{"version": 1, "noise": 3, "views": "x"}',
+        "[" * 100000,
+        MapQuality(float("inf"), 2, (0, 2), MapNoise()).to_json(),
+        MapQuality(2, 2, (2**70, 2), MapNoise()).to_json(),
+        MapQuality(2, 2, (0, -1), MapNoise()).to_json(),
+        MapQuality(2, 2, (0, 2), MapNoise(), expected=Expected(5.0, 1.0, 0.1, 0.1)).to_json(),
+    ],
 )
 def test_an_entry_that_cannot_be_used_is_reported_and_ignored(map_file, caplog, entry):
     with KeyframeStore.open(map_file, readonly=False) as store:
@@ -356,3 +433,24 @@ def test_the_expectation_leaves_out_the_error_of_the_own_keyframe():
     views = [LeftOutResult(view(i, ring(i), (0.05, 0.0)), 0, 0) for i in range(8)]
     found = expected(views, True, MapNoise(position=10.0, rotation=1.0))
     assert found.position == pytest.approx(0.05 * (0.25 / 1.25) ** 0.5, rel=1e-3)
+
+
+def test_a_resume_file_with_infinite_counts_is_no_error(tmp_path):
+    resume = ResumeFile(tmp_path / "partial", "content")
+    resume.write([])(LeftOutResult(view(1), 0, 0))
+    text = (tmp_path / "partial").read_text()
+    (tmp_path / "partial").write_text(text.replace('"inliers": ', '"inliers": 1e999, "x": '))
+    assert resume.read() == {}
+    with pytest.raises(MapError, match="cannot be written"):
+        ResumeFile(tmp_path, "content").write([])
+
+
+def test_views_are_accepted_by_the_confidence_that_the_localizer_has_after_the_check(map_file):
+    wrong = [MODEL.mean + 2 * MODEL.scale * np.sign(MODEL.weights)] * 20
+    with KeyframeStore.open(map_file) as store:
+        results = [LeftOutResult(replace(view(i), keyframe=i, name=name), 0, 0) for name, i in store.names().items()]
+        result = evaluate_views(store, results, [], 0.5, wrong)
+    calibrated = result.confidence.of_model(MODEL)
+    assert result.confidence.offset < -0.1 or result.confidence.scale < 0.95
+    for each in result.views:
+        assert each.view.confidence == calibrated.probability(each.view.evidence)

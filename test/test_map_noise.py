@@ -179,3 +179,17 @@ def test_an_area_with_larger_errors_gets_larger_factors():
         [fit_noise(views(truth, np.random.default_rng(seed)), IDS, MODEL).factors for seed in range(3)], 0
     )
     assert np.median(factors[2:13]) > 1.15 * np.median(factors[20:55])
+
+
+def test_the_added_covariance_is_symmetric_and_never_negative():
+    rng = np.random.default_rng(5)
+    for _ in range(300):
+        count = int(rng.integers(1, 20))
+        ids = rng.permutation(1000)[:count]
+        factors = np.exp(rng.normal(0, 2, count)).clip(1e-3, 1e3)
+        sizes, drift, power = rng.uniform(0, 0.1, 2), rng.uniform(), rng.uniform(1, 2)
+        model = MapNoise(*sizes, drift, rng.uniform(0.01, 50), power, ids=ids, factors=factors)
+        keyframes = rng.permutation([*ids, 2000, 2001])[: rng.integers(1, 7)]  # some that the check did not know
+        added = model.covariance(rng.normal(size=(len(keyframes), 6, 6)), keyframes.tolist())
+        assert (added == added.T).all()
+        assert np.linalg.eigvalsh(added)[0] >= -1e-12 * max(np.trace(added), 1e-12)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from nre_ros.cli.arguments import Subparsers, add_device_option, add_seed_option, positive_int
 from nre_ros.cli.output import print_table
+from nre_ros.errors import NreError
 from nre_ros.packages import ESTIMATOR, PICTURES, require
 
 EXIT_SUSPICIOUS = 1
@@ -66,12 +67,16 @@ def _check(args: argparse.Namespace) -> int:
     from nre_ros.keyframes.storage.store import KeyframeStore
     from nre_ros.map_check.check import check_map
     from nre_ros.map_check.leave_one_out import MOST_VIEWS
-    from nre_ros.map_check.repair import repair_map
+    from nre_ros.map_check.repair import check_target, repair_map
 
+    if args.repair_to:
+        check_target(args.map, args.repair_to, args.force)
+    folder = None if args.output is None else _created(Path(args.output))
     with KeyframeStore.open(args.map, cache_bytes=0) as store:
         places = args.images or recorded_images(store)
     with ExitStack() as stack:
         images = [stack.enter_context(closing(named_images(place, args.topic))) for place in places]
+        result = None
         try:
             result = check_map(
                 args.map,
@@ -93,18 +98,30 @@ def _check(args: argparse.Namespace) -> int:
                     args.seed,
                     args.force,
                     progress=sys.stderr.isatty(),
+                    most=args.views or MOST_VIEWS,
                 )
         except KeyboardInterrupt:
-            print(f"interrupted; the same command continues {args.map}.check.partial", file=sys.stderr)
+            continues = f"the same command continues {args.map}.check.partial"
+            print(f"interrupted; {continues if result is None else 'no repaired map was written'}", file=sys.stderr)
             return 130
     report = None
-    if args.output:
+    if folder is not None:
         from nre_ros.map_check.report.write import write_report
 
-        folder = Path(args.output)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "check.json").write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
+        try:
+            (folder / "check.json").write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise NreError(f"{folder / 'check.json'} cannot be written: {error.strerror}") from error
         report = folder / "check.html"
         write_report(report, result, repair)
     print_table(*result.summary(), *([] if repair is None else repair.rows()), ("report", report))
     return EXIT_SUSPICIOUS if result.suspicious else 0
+
+
+def _created(folder: Path) -> Path:
+    """Creates the folder of the report before the check, which takes minutes."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NreError(f"--output {folder}: cannot be a folder: {error.strerror}") from error
+    return folder

@@ -61,7 +61,8 @@ def combined_covariance(
     image = noise.scale**2 * inflated
     total = image + noise.covariance(evidence.influence, evidence.keyframes)
     total = total * _disagreement_factor(evidence, inflated, total)
-    return total, 1.0 - float(np.trace(image[:3, :3]) / np.trace(total[:3, :3]))
+    share = 1.0 - float(np.trace(image[:3, :3]) / np.trace(total[:3, :3]))
+    return total, min(max(share, 0.0), 1.0)  # rounding may bring it below 0
 
 
 def _disagreement_factor(

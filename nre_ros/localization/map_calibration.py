@@ -3,8 +3,7 @@
 """The confidence of one map: the general fit, scaled and shifted to the map's own right and wrong poses.
 
 Right poses are those of keyframes that were localized without themselves. Wrong ones are those of images of other places
-(``other_places``), and of keyframes in parts of the map that they do not show. Few examples change the general fit
-little.
+(``other_places``), and of keyframes that were localized at a wrong pose. Few examples change the general fit little.
 """
 
 from __future__ import annotations

@@ -84,7 +84,9 @@ class MapNoise:
         rho = self.correlation(order) - shared[:, None] - shared + self._mean
         rho = rho * factors[:, None] * factors
         weighted = influence * np.repeat([self.position, self.rotation], 3)
-        return np.einsum("aij,ab,bkj->ik", weighted, rho, weighted)
+        added = np.einsum("aij,ab,bkj->ik", weighted, rho, weighted)
+        symmetric: npt.NDArray[np.float64] = (added + added.T) / 2
+        return symmetric
 
     def correlation(self, order: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Computes rho between keyframes.

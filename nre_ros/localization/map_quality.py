@@ -71,7 +71,7 @@ class MapQuality:
     suspicious: tuple[str, ...] = field(default=())
 
     def to_json(self) -> str:
-        """Returns the entry of the map file; ``read_quality`` reads it."""
+        """Returns the entry of the map file; ``load_quality`` reads it."""
         expected = None if self.expected is None else self.expected.__dict__
         return json.dumps(
             {
@@ -102,7 +102,7 @@ def load_quality(store: KeyframeStore) -> MapQuality | None:
         return None
     try:
         quality = _parsed(text)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         _LOG.warning(
             "map %s: the result of its check is not used (%s): run `nre_ros map check` again", store.path, error
         )
@@ -125,6 +125,8 @@ def _parsed(text: str) -> MapQuality:
     if not isinstance(suspicious, list) or not all(isinstance(name, str) for name in suspicious):
         raise ValueError("the suspicious keyframes are no list of names")
     revision, last = (int(number) for number in values["position"])
+    if not (0 <= revision < 2**63 and 0 <= last < 2**63):
+        raise ValueError(f"the position of the check is {revision}, {last}")
     return MapQuality(
         views=int(values["views"]),
         keyframes=int(values["keyframes"]),
@@ -147,4 +149,6 @@ def _expected(values: Any) -> Expected:
     numbers = {name: float(values[name]) for name in ("recall", "right", "position", "rotation")}
     if not all(math.isfinite(number) and number >= 0 for number in numbers.values()):
         raise ValueError("what images can expect is not finite")
+    if numbers["recall"] > 1 or numbers["right"] > 1:
+        raise ValueError("a share of the images is above 1")
     return Expected(**numbers)

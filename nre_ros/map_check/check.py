@@ -58,7 +58,7 @@ class CheckResult:
         frame_id: Name of the map's frame.
         names: Id -> name of all keyframes, in the order of the recording.
         poses: Id -> ``T_map_cam`` [4, 4] of all keyframes.
-        views: The left-out views.
+        views: The left-out views, with the confidence that the localizer gives them after the check.
         skipped: Views without a result, one line each.
         noise: Errors of the keyframes.
         expected: What images of the place can expect; None with too few views.
@@ -199,6 +199,8 @@ def check_map(
     """
     started = time.perf_counter()
     path = Path(path)
+    if store_result:  # a map that cannot be written is reported at once, not after the views
+        KeyframeStore.open(path, readonly=False, cache_bytes=0).close()
     with Localizer(path, device, seed) as localizer:
         store = localizer.store
         names, _ = recording_order(store)
@@ -249,6 +251,8 @@ def evaluate_views(
         bad = {each.keyframe for each in suspicious}
         noise = fit_noise([result.view for result in views if result.view.keyframe not in bad], ids, model)
         suspicious = find_suspicious(views, noise, model, names, poses)
+    calibration = _calibration(views, elsewhere, suspicious, model)
+    views = [_calibrated(result, calibration.of_model(model)) for result in views]
     return CheckResult(
         path=store.path,
         frame_id=metadata["frame_id"],
@@ -257,12 +261,19 @@ def evaluate_views(
         views=views,
         skipped=skipped,
         noise=noise,
-        confidence=_calibration(views, elsewhere, suspicious, model),
+        confidence=calibration,
         expected=expectation(views, min_confidence, ordered, noise, model),
         suspicious=suspicious,
         aliased=find_aliased(views, names, poses),
         min_confidence=min_confidence,
     )
+
+
+def _calibrated(result: LeftOutResult, model: ConfidenceModel) -> LeftOutResult:
+    """A result with the confidence of the map's own calibration, by which the localizer accepts poses after the check."""
+    if result.view.evidence is None:
+        return result
+    return replace(result, view=replace(result.view, confidence=float(model.probability(result.view.evidence))))
 
 
 def localize_other_places(localizer: Localizer, count: int, seed: int) -> list[npt.NDArray[np.float64]]:

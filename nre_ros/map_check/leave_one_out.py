@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nre_ros.errors import NreError
+from nre_ros.errors import MapError, NreError
 from nre_ros.images import check_image_size
-from nre_ros.keyframes.importers.rebuild_source import NamedImages
+from nre_ros.keyframes.importers.rebuild_source import NamedImages, check_same_image
 from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.localization.localizer import Localizer
 from nre_ros.map_check.neighbours import ViewNeighbours
@@ -136,6 +136,7 @@ def localize_left_out(
         try:
             image = _image(images, keyframe.name)
             check_image_size(image, keyframe.camera)
+            check_same_image(image, keyframe.thumbnail)
         except NreError as error:
             yield f"{keyframe.name}: {error}"
             continue
@@ -216,7 +217,7 @@ class ResumeFile:
         for line in lines[1:]:
             try:
                 result = LeftOutResult.from_json(json.loads(line))
-            except (ValueError, TypeError, RecursionError):
+            except (ValueError, TypeError, OverflowError, RecursionError):
                 break  # the line that was being written when the run ended
             found[LeftOut(result.view.keyframe, result.span)] = result
         return found
@@ -229,17 +230,28 @@ class ResumeFile:
 
         Returns:
             A function that appends a result.
+
+        Raises:
+            MapError: The file cannot be written.
         """
 
         def line(result: LeftOutResult) -> str:
             return json.dumps(result.to_json()) + "\n"
 
+        def write(mode: str, text: str) -> None:
+            try:
+                with self._path.open(mode, encoding="utf-8") as file:
+                    file.write(text)
+            except OSError as error:
+                raise MapError(
+                    f"{self._path}, which an interrupted check continues, cannot be written: {error.strerror}"
+                ) from error
+
         head = json.dumps(self._content) + "\n"
-        self._path.write_text(head + "".join(map(line, results)), encoding="utf-8")
+        write("w", head + "".join(map(line, results)))
 
         def append(result: LeftOutResult) -> None:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(line(result))
+            write("a", line(result))
 
         return append
 

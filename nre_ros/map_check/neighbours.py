@@ -41,7 +41,7 @@ class ViewNeighbours:
 
     Args:
         store: The map.
-        ids: Ids of all keyframes, ascending.
+        ids: Ids of all keyframes, in any order.
     """
 
     def __init__(self, store: KeyframeStore, ids: npt.NDArray[np.int64]) -> None:

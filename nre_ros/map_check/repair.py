@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
@@ -25,17 +26,21 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.spatial.transform import Rotation
 
 from nre_ros.errors import MapError
+from nre_ros.geometry import pose_error
 from nre_ros.keyframes.importers.rebuild_source import NamedImages
 from nre_ros.keyframes.storage.map_file import check_replaceable
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.confidence import ConfidenceModel, load_model
 from nre_ros.localization.map_noise import MapNoise, mixed_correlation
 from nre_ros.map_check.check import CheckResult, check_map
+from nre_ros.map_check.leave_one_out import MOST_VIEWS
 from nre_ros.map_check.view_result import ViewResult
 
 _DEGREES_OF_FREEDOM = 6.0
 """Of the Student-t distribution by which contradicting views lose weight."""
 _REWEIGHTINGS = 5
+_BEST = "best.db"
+"""Name of the best map so far."""
 _LEAST_GAIN = 0.03
 """The median error of the left-out views must become smaller by this share, or the poses stay."""
 
@@ -84,9 +89,13 @@ def pose_errors(views: Sequence[ViewResult], noise: MapNoise, model: ConfidenceM
         [M, 6] errors of position (metres) and rotation vector (radians) in the map's axes, in the order of ``noise.ids``.
     """
     count = len(noise.ids)
-    if not views or (noise.position <= 0 and noise.rotation <= 0):
+    if noise.position <= 0 and noise.rotation <= 0:
         return np.zeros((count, 6))
     place = {int(keyframe): i for i, keyframe in enumerate(noise.ids)}
+    # keyframes that another process added during the check have no place
+    views = [view for view in views if place.keys() >= {view.keyframe, *view.keyframes}]
+    if not views:
+        return np.zeros((count, 6))
     A = np.zeros((len(views), 6, count, 6))
     for row, view in zip(A, views):
         assert view.influence is not None
@@ -138,6 +147,7 @@ def repair_map(
     seed: int = 0,
     force: bool = False,
     progress: bool = True,
+    most: int = MOST_VIEWS,
 ) -> RepairResult:
     """Writes a copy of a map with better poses, as far as the left-out views agree that they are better.
 
@@ -150,6 +160,7 @@ def repair_map(
         seed: Of the consensus.
         force: Whether to replace an existing map.
         progress: Whether to show progress bars.
+        most: Largest number of views, that of the check: both checks then localize the same views.
 
     Returns:
         What was achieved.
@@ -158,15 +169,54 @@ def repair_map(
         MapError: The target exists and ``force`` is not set, is the map itself, or cannot be written.
     """
     target = Path(target)
-    if target.resolve() == before.path.resolve():
+    check_target(before.path, target, force)
+    try:
+        with TemporaryDirectory(prefix=target.name + ".", dir=target.parent) as folder:
+            best, done = _repaired(before, images, Path(folder), rounds, device, seed, progress, most)
+            with KeyframeStore.open(Path(folder) / _BEST, cache_bytes=0) as store:
+                store.save_copy(target, overwrite=force)
+    except OSError as error:
+        raise MapError(f"map {target} cannot be written: {error.strerror}") from error
+    after = replace(best, path=target) if done else best
+    return RepairResult(before, after, done > 0, done, _largest_motion(before, after))
+
+
+def check_target(path: Path | str, target: Path | str, force: bool) -> None:
+    """Checks that a repaired map may be written.
+
+    Args:
+        path: The map to repair.
+        target: The map to write.
+        force: Whether to replace an existing map.
+
+    Raises:
+        MapError: The target exists and ``force`` is not set, is the map itself, or is no map.
+    """
+    path, target = Path(path), Path(target)
+    if target.resolve() == path.resolve() or (target.exists() and path.exists() and target.samefile(path)):
         raise MapError(f"map {target} cannot be repaired in place: name another file")
+    check_replaceable(target)
     if target.exists() and not force:
         raise MapError(f"map {target} exists already, it is not overwritten")
-    check_replaceable(target)
+    if not target.parent.is_dir():
+        raise MapError(f"map {target} cannot be written: there is no folder {target.parent}")
+
+
+def _repaired(
+    before: CheckResult,
+    images: Sequence[NamedImages],
+    folder: Path,
+    rounds: int,
+    device: str,
+    seed: int,
+    progress: bool,
+    most: int,
+) -> tuple[CheckResult, int]:
+    """Writes the best map to a folder; returns its check and the number of rounds that made it better."""
     best, done = before, 0
-    partial = target.with_name(target.name + ".partial")
-    shutil.copyfile(before.path, target)
-    largest = np.zeros(2)
+    target, partial = folder / _BEST, folder / "next.db"
+    with KeyframeStore.open(before.path, cache_bytes=0) as store:
+        store.save_copy(target)  # whatever another process is writing meanwhile
     for _ in range(rounds):
         shutil.copyfile(target, partial)
         with KeyframeStore.open(partial, readonly=False, cache_bytes=0) as store:
@@ -180,7 +230,7 @@ def repair_map(
         after = check_map(
             partial,
             images,
-            max(len(before.views), 2),
+            most,
             device,
             seed,
             before.min_confidence,
@@ -190,11 +240,13 @@ def repair_map(
             break
         partial.replace(target)
         best, done = after, done + 1
-        largest = np.maximum(
-            largest, [np.linalg.norm(errors[:, :3], axis=1).max(), np.linalg.norm(errors[:, 3:], axis=1).max()]
-        )
-    partial.unlink(missing_ok=True)
-    return RepairResult(before, best, done > 0, done, (float(largest[0]), float(largest[1])))
+    return best, done
+
+
+def _largest_motion(before: CheckResult, after: CheckResult) -> tuple[float, float]:
+    """Metres and radians by which the keyframe that moved most has moved, over all rounds."""
+    motions = [pose_error(T, before.poses[keyframe]) for keyframe, T in after.poses.items()]
+    return max(motion[0] for motion in motions), max(motion[1] for motion in motions)
 
 
 def _median_error(check: CheckResult) -> float:

@@ -56,7 +56,7 @@ class ViewResult:
         alternative: [4, 4] ``T_map_cam`` of the best distinct pose; None without one.
         inlier_ratios: [K] inliers of each keyframe beyond the expected false matches, as a share of its points in view;
             -1 where the view is not one that should show them, from another side or too few.
-        confidence: As the general fit gives it, 0 without a pose.
+        confidence: As the general fit gives it, 0 without a pose; in a ``CheckResult`` as the map's calibration gives it.
     """
 
     name: str

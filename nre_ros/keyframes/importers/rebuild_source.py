@@ -181,7 +181,7 @@ class RebuildSource(MapSource):
         old = self._store.get(self._ids[name])
         image = self._image(name)
         check_image_size(image, old.camera)
-        _check_same_image(image, old.thumbnail)
+        check_same_image(image, old.thumbnail)
         pixels, inside = project_into_image(old.points, old.camera, old.T_map_cam)
         builder.tally[OUTSIDE_IMAGE] += int((~inside).sum())
         if len(inside) and not inside.any():
@@ -222,8 +222,16 @@ def project_into_image(
     return pixels, inside
 
 
-def _check_same_image(image: npt.NDArray[np.uint8], thumbnail: bytes) -> None:
-    """Raises ``ImageError`` for an image that looks unlike the keyframe's thumbnail, where there is one."""
+def check_same_image(image: npt.NDArray[np.uint8], thumbnail: bytes) -> None:
+    """Checks that an image is the one that a keyframe was made of, as far as the keyframe has a thumbnail.
+
+    Args:
+        image: BGR [H, W, 3] or grey [H, W], uint8.
+        thumbnail: JPEG data of the keyframe; empty without one.
+
+    Raises:
+        ImageError: The image looks unlike the thumbnail.
+    """
     expected = decode_thumbnail(thumbnail)
     if expected is None:
         return
