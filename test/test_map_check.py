@@ -29,6 +29,7 @@ from nre_ros.map_check import repair
 from nre_ros.map_check.aliasing import find_aliased
 from nre_ros.map_check.check import check_map, evaluate_views, expectation
 from nre_ros.map_check.leave_one_out import LeftOut, LeftOutResult, ResumeFile, plan
+from nre_ros.map_check.neighbours import ViewNeighbours
 from nre_ros.map_check.suspicious import find_suspicious
 from nre_ros.map_check.view_result import ViewResult
 
@@ -221,6 +222,16 @@ def test_a_repair_is_judged_by_the_views_of_the_check_and_kept_where_they_err_le
         assert len(store) == COUNT and store.content_hash() == hash_before  # without views nothing moves
     with KeyframeStore.open(map_file) as store:
         assert store.content_hash() == hash_before
+
+
+def test_the_other_cameras_of_the_same_time_are_left_out(scene, tmp_path):
+    with KeyframeStore.open(scene / "map.db") as store, KeyframeStore.create(tmp_path / "rig.db", "xfeat", "0") as rig:
+        for name, stamp in (("0.png", 5), ("9.png", 5), ("5.png", 6)):
+            rig.add(replace(store.get(store.find(name)), stamp=stamp, id=-1))
+        neighbours = ViewNeighbours(rig, np.array([1, 2, 3]))
+        alone = ViewNeighbours(store, np.array(list(store.names().values())))
+        assert 2 in neighbours.of(rig.get(1)).near_duplicates and 1 in neighbours.of(rig.get(2)).near_duplicates
+        assert store.find("9.png") not in alone.of(store.get(store.find("0.png"))).near_duplicates
 
 
 def test_a_map_of_one_keyframe_cannot_be_checked(scene, tmp_path):

@@ -13,6 +13,7 @@ from nre_ros.localization.confidence import load_model
 from nre_ros.localization.evidence import NUMBERS
 from nre_ros.localization.map_noise import MapNoise
 from nre_ros.map_check.noise import fit_noise
+from nre_ros.map_check.repair import moved_back, pose_errors
 from nre_ros.map_check.view_result import ViewResult
 
 MODEL = load_model("xfeat")
@@ -76,6 +77,7 @@ def test_the_errors_survive_the_map_file(change):
         ({"ids": [1, 1], "factors": [1.0, 1.0]}, "twice"),
         ({"ids": [1], "factors": [1.0, 1.0]}, "factor"),
         ({"ids": [1], "factors": [0.0]}, "factor"),
+        ({"ids": [1], "factors": [1e-300]}, "factor"),
         ({"ids": ["x"], "factors": [1.0]}, "no keyframes"),
         ({"ids": None, "factors": None}, "no keyframes|factor"),
         ({"ids": [10**30], "factors": [1.0]}, "no keyframes"),
@@ -193,3 +195,29 @@ def test_the_added_covariance_is_symmetric_and_never_negative():
         added = model.covariance(rng.normal(size=(len(keyframes), 6, 6)), keyframes.tolist())
         assert (added == added.T).all()
         assert np.linalg.eigvalsh(added)[0] >= -1e-12 * max(np.trace(added), 1e-12)
+
+
+@pytest.mark.parametrize("truth", [noise(drift=0.0), noise(drift=1.0, power=2.0, length=17.0)])
+def test_a_repair_estimates_the_errors_of_the_keyframes(truth):
+    """Simulated maps: with the keyframes moved back by the estimate, less of their errors is left."""
+    before, left = [], []
+    for seed in range(3):
+        seen = views(truth, np.random.default_rng(seed))
+        xi = errors(truth, 1, np.random.default_rng(seed))[0]  # those that the views had: the same draws
+        found = pose_errors(seen, fit_noise(seen, IDS, MODEL), MODEL)
+        before.append(np.square(xi[:, :3]).sum(1).mean())
+        left.append(np.square((xi - found)[:, :3]).sum(1).mean())
+        np.testing.assert_allclose(found.mean(0), 0, atol=1e-12)
+    assert np.mean(left) < (0.15 if truth.drift else 0.6) * np.mean(before)
+
+
+def test_a_pose_that_is_moved_back_is_the_one_before_its_error():
+    rng = np.random.default_rng(3)
+    T = np.eye(4)
+    T[:3, :3] = Rotation.from_rotvec(rng.normal(size=3)).as_matrix()
+    T[:3, 3] = rng.normal(size=3)
+    xi = 0.1 * rng.normal(size=6)
+    wrong = T.copy()
+    wrong[:3, :3] = Rotation.from_rotvec(xi[3:]).as_matrix() @ T[:3, :3]
+    wrong[:3, 3] += xi[:3]
+    np.testing.assert_allclose(moved_back(wrong, xi), T, atol=1e-12)

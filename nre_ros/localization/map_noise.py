@@ -36,7 +36,7 @@ _NUMBERS = {
     "drift": (0.0, 1.0),
     "length": (1e-3, 1e9),
     "power": (1.0, 2.0),
-    "scale": (1e-2, 1e2),
+    "scale": (0.1, 10.0),
 }
 """Numbers of the model, and the ranges in which they are accepted from a file."""
 
@@ -166,8 +166,8 @@ class MapNoise:
             factors = np.array(values.get("factors"), dtype=np.float64)
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"the noise of the map names no keyframes: {error}") from error
-        if ids.ndim != 1 or ids.shape != factors.shape or not ((factors > 0) & (factors <= 1e3)).all():
-            raise ValueError("the noise of the map has no positive factor for each keyframe")
+        if ids.ndim != 1 or ids.shape != factors.shape or not ((factors >= 0.1) & (factors <= 10.0)).all():
+            raise ValueError("the noise of the map has no factor from 0.1 to 10 for each keyframe")
         if len(np.unique(ids)) != len(ids):
             raise ValueError("the noise of the map names a keyframe twice")
         return cls(**numbers, ids=ids, factors=factors)

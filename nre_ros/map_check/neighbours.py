@@ -27,7 +27,8 @@ class Neighbours:
     """The keyframes around one keyframe.
 
     Attributes:
-        near_duplicates: Ids of keyframes with nearly the same view, which no real query would have.
+        near_duplicates: Ids of keyframes with nearly the same view, and of those of the same time (the other cameras of a
+            rig): no real query would have them.
         gap: Median angle in radians by which the scene moves in the image between the view and the nearest keyframe that
             is no near-duplicate; pi if none shows the same place.
     """
@@ -48,6 +49,7 @@ class ViewNeighbours:
         self._store, self._ids = store, ids
         scans = list(store.scan_ids(ids.tolist()))
         self._poses = np.concatenate([scan.poses for scan in scans]) if scans else np.zeros((0, 4, 4))
+        self._stamps = np.concatenate([scan.stamps for scan in scans]) if scans else np.zeros(0, np.int64)
 
     def of(self, keyframe: Keyframe) -> Neighbours:
         """Returns the neighbours of a keyframe.
@@ -66,6 +68,10 @@ class ViewNeighbours:
                 duplicates.append(other.id)
             elif overlap >= _SAME_PLACE:
                 gap = min(gap, motion)
+        # the other cameras of a rig at the same time: no later image has them
+        if keyframe.stamp:
+            same_time = self._ids[self._stamps == keyframe.stamp].tolist()
+            duplicates += [other for other in same_time if other != keyframe.id and other not in duplicates]
         return Neighbours(tuple(duplicates), float(gap))
 
     def within(self, position: npt.NDArray[np.float64], radius: float) -> list[int]:
