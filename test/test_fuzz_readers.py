@@ -50,6 +50,8 @@ def test_damaged_files_are_read_or_refused_in_one_line(name, tmp_path):
         ("bag_mcap", 1706),  # a definition of TFMessage without transforms
         ("bag_mcap", 3812),  # a type whose name has several lines
         ("bag_mcap", 4932),  # a definition of Quaternion without x
+        ("bag_sqlite", 2873),  # a type whose name has several lines
+        ("bag_sqlite", 5270),  # a time of a message that is no number
     ],
 )
 def test_files_that_once_showed_a_fault_are_read_or_refused(name, number, tmp_path):

@@ -78,7 +78,10 @@ class BagReader(AnyReader):
             ImportSourceError: The bag is damaged.
         """
         try:
-            yield from super().messages(connections, start, stop)
+            for connection, stamp, raw in super().messages(connections, start, stop):
+                if type(stamp) is not int or not isinstance(raw, (bytes, memoryview, bytearray)):  # SQLite has any type
+                    raise TypeError(f"a message of {connection.topic} has no time, or no content")
+                yield connection, stamp, raw
         except Exception as error:
             raise self._error("is damaged", error) from error
 
