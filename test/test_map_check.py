@@ -230,6 +230,11 @@ def test_the_other_cameras_of_the_same_time_are_left_out(scene, tmp_path):
             rig.add(replace(store.get(store.find(name)), stamp=stamp, id=-1))
         neighbours = ViewNeighbours(rig, np.array([1, 2, 3]))
         alone = ViewNeighbours(store, np.array(list(store.names().values())))
+        later_first = ViewNeighbours(
+            rig, np.array([3, 2, 1])
+        )  # a recording whose stamps are not in the order of the ids
+        assert [later_first.of(rig.get(i)) for i in (1, 2, 3)] == [neighbours.of(rig.get(i)) for i in (1, 2, 3)]
+        assert later_first.within(rig.get(3).T_map_cam[:3, 3], 0.01) == [3]
         assert 2 in neighbours.of(rig.get(1)).near_duplicates and 1 in neighbours.of(rig.get(2)).near_duplicates
         assert store.find("9.png") not in alone.of(store.get(store.find("0.png"))).near_duplicates
 

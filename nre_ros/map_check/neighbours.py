@@ -46,8 +46,9 @@ class ViewNeighbours:
     """
 
     def __init__(self, store: KeyframeStore, ids: npt.NDArray[np.int64]) -> None:
-        self._store, self._ids = store, ids
-        scans = list(store.scan_ids(ids.tolist()))
+        self._store = store
+        scans = list(store.scan_ids(ids.tolist()))  # in the order of the ids, whatever the order asked for
+        self._ids = np.concatenate([scan.ids for scan in scans]) if scans else np.zeros(0, np.int64)
         self._poses = np.concatenate([scan.poses for scan in scans]) if scans else np.zeros((0, 4, 4))
         self._stamps = np.concatenate([scan.stamps for scan in scans]) if scans else np.zeros(0, np.int64)
 
