@@ -71,6 +71,24 @@ def add_fine_head_option(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_image_places(parser: argparse._ActionsContainer) -> None:
+    """Adds where the images of a map are: ``--images`` and ``--topic``.
+
+    Args:
+        parser: The parser of a command that needs a map's images.
+    """
+    parser.add_argument(
+        "--images",
+        action="append",
+        metavar="FOLDER_OR_BAG",
+        help="folder that the keyframes' names are relative to, or the bag of the map; may be given several times "
+        "(default: where the images were when the map was built)",
+    )
+    parser.add_argument(
+        "--topic", default="", metavar="TOPIC", help="topic of the images in a bag (default: the only one)"
+    )
+
+
 def add_seed_option(parser: argparse._ActionsContainer, what: str) -> None:
     """Adds ``--seed``.
 

@@ -10,7 +10,7 @@ import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from nre_ros.cli.arguments import Subparsers, add_device_option, add_seed_option, positive_int
+from nre_ros.cli.arguments import Subparsers, add_device_option, add_image_places, add_seed_option, positive_int
 from nre_ros.cli.output import print_table
 from nre_ros.errors import NreError
 from nre_ros.packages import ESTIMATOR, PICTURES, require
@@ -33,16 +33,7 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument("map", metavar="MAP.db")
     parser.add_argument("-o", "--output", metavar="DIR", help="write DIR/check.html and DIR/check.json")
-    parser.add_argument(
-        "--images",
-        action="append",
-        metavar="FOLDER_OR_BAG",
-        help="folder that the keyframes' names are relative to, or the bag of the map; may be given several times "
-        "(default: where the images were when the map was built)",
-    )
-    parser.add_argument(
-        "--topic", default="", metavar="TOPIC", help="topic of the images in a bag (default: the only one)"
-    )
+    add_image_places(parser)
     parser.add_argument("--views", type=positive_int, metavar="N", help="localize N keyframes at most (default: 200)")
     parser.add_argument(
         "--repair-to",

@@ -8,7 +8,7 @@ import argparse
 import sys
 from contextlib import closing
 
-from nre_ros.cli.arguments import Subparsers, add_device_option, add_fine_head_option, add_seed_option
+from nre_ros.cli.arguments import Subparsers, add_device_option, add_fine_head_option, add_image_places, add_seed_option
 from nre_ros.cli.output import print_table
 from nre_ros.features import BACKBONES, DEFAULT_BACKBONE
 from nre_ros.packages import ESTIMATOR
@@ -29,16 +29,7 @@ def add_parser(commands: Subparsers) -> None:
         "rebuild", help="compute a map's features again from its images", description=_DESCRIPTION
     )
     parser.add_argument("map", metavar="MAP.db")
-    parser.add_argument(
-        "--images",
-        action="append",
-        metavar="FOLDER_OR_BAG",
-        help="folder that the keyframes' names are relative to, or the bag of the map; may be given several times "
-        "(default: where the images were when the map was built)",
-    )
-    parser.add_argument(
-        "--topic", default="", metavar="TOPIC", help="topic of the images in a bag (default: the only one)"
-    )
+    add_image_places(parser)
     parser.add_argument("-o", "--output", required=True, metavar="NEW.db", help="the map file to write")
     parser.add_argument("--force", action="store_true", help="replace an existing map when the new one is complete")
     parser.add_argument(

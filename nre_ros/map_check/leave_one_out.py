@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nre_ros.errors import MapError, NreError
-from nre_ros.images import check_image_size
-from nre_ros.keyframes.importers.rebuild_source import NamedImages, check_same_image
+from nre_ros.keyframes.importers.rebuild_source import NamedImages, image_of_keyframe
 from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.localization.localizer import Localizer
 from nre_ros.map_check.neighbours import ViewNeighbours
@@ -134,9 +134,7 @@ def localize_left_out(
     for view in views:
         keyframe = localizer.store.get(view.keyframe)
         try:
-            image = _image(images, keyframe.name)
-            check_image_size(image, keyframe.camera)
-            check_same_image(image, keyframe.thumbnail)
+            image = image_of_keyframe(images, keyframe)
         except NreError as error:
             yield f"{keyframe.name}: {error}"
             continue
@@ -145,7 +143,8 @@ def localize_left_out(
         if view.span:
             i = place[keyframe.id]
             exclude.update(ids[max(0, i - view.span) : i + view.span + 1].tolist())
-        found = localize_view(
+        localize = partial(
+            localize_view,
             localizer,
             keyframe.name,
             image,
@@ -154,22 +153,12 @@ def localize_left_out(
             keyframe.id,
             exclude,
             around.gap,
-            search_further=not view.span,  # a revisit that is hard to see is worth no second search
         )
+        found = localize(search_further=not view.span)  # a revisit that is hard to see is worth no second search
         again = None
         if _is_elsewhere(found):
             exclude.update(_near(found, neighbours))
-            again = localize_view(
-                localizer,
-                keyframe.name,
-                image,
-                keyframe.camera,
-                keyframe.T_map_cam,
-                keyframe.id,
-                exclude,
-                around.gap,
-                prior=PosePrior(keyframe.T_map_cam, np.zeros((6, 6))),
-            )
+            again = localize(prior=PosePrior(keyframe.T_map_cam, np.zeros((6, 6))))
         yield LeftOutResult(found, view.span, len(around.near_duplicates), again)
 
 
@@ -182,16 +171,6 @@ def _near(view: ViewResult, neighbours: ViewNeighbours) -> list[int]:
     """Ids of the keyframes at the place where a view was localized."""
     assert view.estimated is not None
     return neighbours.within(view.estimated[:3, 3], min(view.distance, 0.5 * view.position_error))
-
-
-def _image(images: Sequence[NamedImages], name: str) -> npt.NDArray[np.uint8]:
-    errors = []
-    for place in images:
-        try:
-            return place.image(name)
-        except NreError as error:
-            errors.append(error)
-    raise errors[0]
 
 
 class ResumeFile:

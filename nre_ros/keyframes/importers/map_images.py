@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.importers.rebuild_source import RebuildSource, named_images, recorded_images
+from nre_ros.keyframes.importers.rebuild_source import RebuildSource, first_image, named_images, recorded_images
 from nre_ros.keyframes.storage.store import KeyframeStore
 
 
@@ -50,7 +50,7 @@ class MapImagesSource(RebuildSource):
 
     def image_to_check(self, name: str) -> npt.NDArray[np.uint8]:
         """Returns the pixels of an image; see ``MapSource``."""
-        return self._image(name)
+        return first_image(self._images, name)
 
     def map_points(self, name: str) -> npt.NDArray[np.float64]:
         """Returns the points of a keyframe.

@@ -179,9 +179,7 @@ class RebuildSource(MapSource):
     def keyframe(self, name: str, builder: KeyframeBuilder) -> Keyframe:
         """Makes the keyframe of an image; see ``MapSource``."""
         old = self._store.get(self._ids[name])
-        image = self._image(name)
-        check_image_size(image, old.camera)
-        check_same_image(image, old.thumbnail)
+        image = image_of_keyframe(self._images, old)
         pixels, inside = project_into_image(old.points, old.camera, old.T_map_cam)
         builder.tally[OUTSIDE_IMAGE] += int((~inside).sum())
         if len(inside) and not inside.any():
@@ -190,15 +188,46 @@ class RebuildSource(MapSource):
         points = old.points[inside]
         return builder.build(name, old.stamp, image, old.camera, old.T_map_cam, pixels[inside], points, ids)
 
-    def _image(self, name: str) -> npt.NDArray[np.uint8]:
-        """The image of the first place that has it; the first place's error if none has."""
-        errors = []
-        for images in self._images:
-            try:
-                return images.image(name)
-            except ImageError as error:
-                errors.append(error)
-        raise errors[0]
+
+def image_of_keyframe(places: Sequence[NamedImages], keyframe: Keyframe) -> npt.NDArray[np.uint8]:
+    """Reads the image that a keyframe was made of.
+
+    Args:
+        places: Where the images are: the first that has an image counts.
+        keyframe: The keyframe, with its thumbnail.
+
+    Returns:
+        BGR [H, W, 3] or grey [H, W], uint8.
+
+    Raises:
+        ImageError: No place has the image (the first place's error), or it is another image than the keyframe's.
+    """
+    image = first_image(places, keyframe.name)
+    check_image_size(image, keyframe.camera)
+    check_same_image(image, keyframe.thumbnail)
+    return image
+
+
+def first_image(places: Sequence[NamedImages], name: str) -> npt.NDArray[np.uint8]:
+    """Reads an image from the first place that has it.
+
+    Args:
+        places: Where images are.
+        name: Name of the keyframe.
+
+    Returns:
+        BGR [H, W, 3] or grey [H, W], uint8.
+
+    Raises:
+        ImageError: No place has the image; the first place's error.
+    """
+    errors = []
+    for images in places:
+        try:
+            return images.image(name)
+        except ImageError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def project_into_image(
