@@ -60,7 +60,7 @@ def dips(cells: np.ndarray, depth: float = 5.0, width: float = 1.2) -> np.ndarra
 
 def as_maps(loss: np.ndarray, entropy: np.ndarray | None = None) -> NREMaps:
     entropy = np.zeros(len(loss)) if entropy is None else entropy
-    return NREMaps(torch.tensor(loss, dtype=torch.float32), torch.tensor(entropy, dtype=torch.float32), GRID)
+    return NREMaps.of(torch.tensor(loss, dtype=torch.float32), torch.tensor(entropy, dtype=torch.float32), GRID)
 
 
 @dataclass(frozen=True)

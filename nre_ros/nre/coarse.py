@@ -9,7 +9,7 @@ import math
 import torch
 
 from nre_ros.nre.config import EstimatorConfig
-from nre_ros.nre.gnc import INTERMEDIATE_GAIN, LocalMaps, Refined, RefinedPose, newton_schedule, refine
+from nre_ros.nre.gnc import INTERMEDIATE_GAIN, Refined, RefinedPose, newton_schedule, refine_in_maps
 from nre_ros.nre.problem import PoseProblem
 
 _UNREFINED_RADIUS, _UNREFINED_SIGMA = 4, 1.0
@@ -27,11 +27,19 @@ def refine_in_coarse_maps(
         rows: ``[M]`` indices of the points that take part.
         sigmas: Scales in cells, largest first.
     """
-
-    def windows(cells: torch.Tensor, sigma: float) -> LocalMaps:
-        return problem.windows(cells, math.ceil(3 * sigma) + 1, rows)
-
-    return refine(T, problem.points[rows], problem.camera, windows, problem.maps.grid, sigmas, INTERMEDIATE_GAIN)
+    maps = problem.maps
+    found = refine_in_maps(
+        T,
+        problem.points[rows],
+        problem.camera,
+        maps.stored,
+        maps.rows[rows],
+        maps.outlier_loss,
+        maps.grid,
+        sigmas,
+        INTERMEDIATE_GAIN,
+    )
+    return Refined(*found)
 
 
 def refine_coarse(problem: PoseProblem, T: torch.Tensor, config: EstimatorConfig) -> tuple[torch.Tensor, float]:
@@ -72,6 +80,7 @@ def _near_image(problem: PoseProblem, T: torch.Tensor, margin: float) -> torch.T
     The others, often half of a stack of keyframes, have no weight in the refinement from these poses.
     """
     cells = problem.cells(T)
-    size = cells.new_tensor([problem.maps.loss.shape[2], problem.maps.loss.shape[1]])
+    height, width = problem.maps.size
+    size = cells.new_tensor([width, height])
     near = ((cells > -margin) & (cells < size + margin)).all(-1).any(0)
     return torch.nonzero(near)[:, 0]

@@ -178,7 +178,7 @@ def _sets_of_keyframes(rows: torch.Tensor, counts: Sequence[int]) -> list[torch.
 
 def _most_informative(problem: PoseProblem, share: float) -> torch.Tensor:
     """Indices of the share of points with the lowest losses, without those whose maps say nothing."""
-    lowest = problem.maps.loss.flatten(1).amin(1)
+    lowest = problem.maps.lowest
     informative = lowest < _INFORMATIVE * problem.maps.outlier_loss
     count = max(int(share * len(lowest)), min(len(lowest), _FEWEST_USED))
     order = torch.argsort(lowest, stable=True)[:count]

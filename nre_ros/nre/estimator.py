@@ -29,7 +29,7 @@ from nre_ros.nre.consensus import Hypotheses, p3p_consensus
 from nre_ros.nre.estimate import Estimate
 from nre_ros.nre.fine import FineStage
 from nre_ros.nre.gnc import RefinedPose, smoothed_loss
-from nre_ros.nre.inliers import INLIER_LOSS, OUTLIER_LOSS, false_match_rates, inlier_score
+from nre_ros.nre.inliers import INLIER_LOSS, OUTLIER_LOSS, inlier_score
 from nre_ros.nre.maps import NREMaps, keyframe_maps, reprojection_error_maps
 from nre_ros.nre.problem import MIN_POINTS, PoseProblem, input_fault
 from nre_ros.nre.scene_origin import about_origin, in_map, move_camera_origin, scene_origin
@@ -123,7 +123,7 @@ class NREEstimator:
         if stop_if_cut and hypotheses.search_cut:
             losses = problem.relative_losses(hypotheses.T[0])[2]
             reason = f"{self.config.n_iter_p3p} triplets are too few for a pose with so few inliers"
-            return replace(partial, reason=reason, losses=losses, false_match_rate=false_match_rates(maps))
+            return replace(partial, reason=reason, losses=losses, false_match_rate=maps.false_match_rate)
         fine = FineStage(problem, query, keyframes, self.backbone, self.config)
         refined: RefinedPose | None
         if self.config.skip_gnc:
@@ -188,7 +188,7 @@ class NREEstimator:
     ) -> Estimate:
         """The estimate with its pose, the inliers of the pose, and the alternative pose."""
         pixels, valid, losses = problem.relative_losses(T)
-        rates = false_match_rates(problem.maps)
+        rates = problem.maps.false_match_rate
         assert estimate.keyframes is not None
         scorer = _RelativeScore(problem, rates, estimate.keyframes.counts, losses)
         samples = _typical_points(losses)
@@ -200,7 +200,7 @@ class NREEstimator:
             losses=losses,
             false_match_rate=rates,
             alternative=None if alternative is None else self._refine_alternative(alternative, T, scorer, fine),
-            sample_maps=problem.maps.loss[samples] / problem.maps.outlier_loss,
+            sample_maps=problem.maps[samples].loss / problem.maps.outlier_loss,
             sample_points=samples,
             grid=problem.maps.grid,
         )

@@ -21,6 +21,7 @@ from nre_ros.keyframes.types import KeyframeStack
 from nre_ros.nre.config import EstimatorConfig
 from nre_ros.nre.gnc import LocalMaps, RefinedPose, newton_schedule, refine, sigma_schedule
 from nre_ros.nre.maps import outlier_loss
+from nre_ros.nre.operators import operator
 from nre_ros.nre.problem import MIN_POINTS, PoseProblem
 
 _CUBIC_REACH = 2
@@ -124,17 +125,15 @@ def fine_maps(
     margin = centre.new_tensor([width - 1, height - 1]) - centre
     rows = torch.nonzero(valid & (centre >= half).all(-1) & (margin >= half).all(-1))[:, 0]
     centre = centre[rows].long()
-    cosines = window_correlations(descriptors[rows], features.data, centre, half, enlarge)
-    scores = cosines * (1 / temperature)
     mass = _coarse_mass(problem, rows, problem.maps.grid.to_cells(pixels[rows]))
-    log_probability = F.log_softmax(scores.flatten(1), dim=1).reshape(scores.shape)
     # The published code divides the probability by the window's size. The division moves no minimum, but it decides how
     # probable a cell must be to count: cells below chance level are cut off by the clamp.
-    log_weight = mass.log() - math.log(window_size)
-    values = outlier_loss(height * enlarge, width * enlarge) + log_probability + log_weight[:, None, None]
+    offset = outlier_loss(height * enlarge, width * enlarge) + mass.log() - math.log(window_size)
+    cubic = _cubic_matrix(half, enlarge, features.data.dtype).to(features.data.device)
+    values = window_values(descriptors[rows], features.data, centre, cubic, half, temperature, offset)
     # fine cell j of the window is centred at cell (centre - half) + j / enlarge of the feature map
     grid = FeatureGrid(features.grid.stride / enlarge, features.grid.offset)
-    return LocalMaps(values.clamp_min_(0)[None], ((centre - half) * enlarge)[None], grid), rows
+    return LocalMaps(values[None], ((centre - half) * enlarge)[None], grid), rows
 
 
 def _coarse_mass(problem: PoseProblem, rows: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
@@ -143,6 +142,35 @@ def _coarse_mass(problem: PoseProblem, rows: torch.Tensor, cells: torch.Tensor) 
     # cells at chance level are clamped in the loss and hold no probability worth counting
     probability = torch.where(block > 0, torch.exp(block - problem.maps.outlier_loss), torch.zeros_like(block))
     return probability.sum((-1, -2)).clamp(1e-12, 1.0)
+
+
+@operator
+def window_values(
+    descriptors: torch.Tensor,
+    features: torch.Tensor,
+    centre: torch.Tensor,
+    cubic: torch.Tensor,
+    half: int,
+    temperature: float,
+    offset: torch.Tensor,
+) -> torch.Tensor:
+    """Computes V = max(0, offset + ln softmax(correlations / temperature)) in windows around cells.
+
+    Args:
+        descriptors: ``[M, C]`` float32.
+        features: ``[C, H, W]`` float32.
+        centre: ``[M, 2]`` int64 cells (x, y), at least ``half`` cells inside the map.
+        cubic: ``[S, 2 (half + 2) + 1]`` weights from cells to fine cells.
+        half: Cells of the map from the centre of a window to its sides.
+        temperature: Of the softmax over a window.
+        offset: ``[M]``, nats.
+
+    Returns:
+        ``[M, S, S]``, rows y and columns x.
+    """
+    scores = _correlations(descriptors, features, centre, cubic, half) * (1 / temperature)
+    log_probability = F.log_softmax(scores.flatten(1), dim=1).reshape(scores.shape)
+    return (log_probability + offset[:, None, None]).clamp_min_(0)
 
 
 def window_correlations(
@@ -162,13 +190,20 @@ def window_correlations(
     Returns:
         ``[M, S, S]`` with S = 2 half enlarge + 1, rows y and columns x.
     """
+    cubic = _cubic_matrix(half, enlarge, features.dtype).to(features.device)
+    return _correlations(descriptors, features, centre, cubic, half)
+
+
+def _correlations(
+    descriptors: torch.Tensor, features: torch.Tensor, centre: torch.Tensor, cubic: torch.Tensor, half: int
+) -> torch.Tensor:
+    """``window_correlations`` with given weights [S, 2 (half + 2) + 1]."""
     reach = half + _CUBIC_REACH
     padded = F.pad(features[None], (_CUBIC_REACH,) * 4, mode="replicate")[0]
     channels, _, width = padded.shape
     rows = padded.flatten(1).T.contiguous()  # a cell's channels side by side: one piece of memory to fetch
     span = torch.arange(2 * reach + 1, device=features.device)
     offsets = (span[:, None] * width + span).flatten()
-    cubic = _cubic_matrix(half, enlarge, features.dtype).to(features.device)
     step = max(1, _FETCHED_AT_ONCE // (channels * len(offsets)))
     blocks = [features.new_zeros(0, len(cubic), len(cubic))]
     for start in range(0, len(centre), step):

@@ -25,13 +25,14 @@ products.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from nre_ros.features import FeatureGrid
 from nre_ros.geometry import Camera, left_update, pose_jacobian, transform
+from nre_ros.nre.operators import operator
 
 SIGMAS = (
     *(1024.0 * k for k in range(11, 0, -1)),
@@ -172,6 +173,7 @@ def cut_windows(
     return LocalMaps(torch.where(inside, values, torch.zeros_like(values)), origin, grid)
 
 
+@operator
 def window_moments(
     T: torch.Tensor, points: torch.Tensor, camera: Camera, maps: LocalMaps, sigma: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -296,10 +298,82 @@ def refine(
         sigmas: Scales in cells, largest first.
         gain: A scale is done when a step gains less than this fraction of the loss.
     """
+    if isinstance(maps, LocalMaps):
+        return Refined(*refine_in_windows(T, points, camera, maps, sigmas, gain))
+    return _refine_scale_by_scale(T, points, camera, maps, grid, sigmas, gain)
+
+
+@operator
+def refine_in_windows(
+    T: torch.Tensor, points: torch.Tensor, camera: Camera, maps: LocalMaps, sigmas: Sequence[float], gain: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Minimises E_sigma in windows that stay where they are.
+
+    Args:
+        T: ``[B, 4, 4]`` float64 start poses ``T_cam_map``.
+        points: ``[N, 3]`` float64, in the map.
+        camera: Intrinsics of the query.
+        maps: Windows of the points.
+        sigmas: Scales in cells, largest first.
+        gain: A scale is done when a step gains less than this fraction of the loss.
+
+    Returns:
+        Poses ``[B, 4, 4]``, costs ``[B]`` at the smallest scale, and numbers of accepted steps ``[B]``.
+    """
+    found = _refine_scale_by_scale(T, points, camera, lambda cells, sigma: maps, maps.grid, sigmas, gain)
+    return found.T, found.cost, found.steps
+
+
+@operator
+def refine_in_maps(
+    T: torch.Tensor,
+    points: torch.Tensor,
+    camera: Camera,
+    loss: torch.Tensor,
+    rows: torch.Tensor,
+    outlier_loss: float,
+    grid: FeatureGrid,
+    sigmas: Sequence[float],
+    gain: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Minimises E_sigma in windows that are cut out of loss maps, at each scale around the projections.
+
+    Args:
+        T: ``[B, 4, 4]`` float64 start poses ``T_cam_map``.
+        points: ``[N, 3]`` float64, in the map.
+        camera: Intrinsics of the query.
+        loss: ``[M, H, W]`` loss maps.
+        rows: ``[N]`` int64 which of the maps are those of the points.
+        outlier_loss: ln|Omega| of the maps.
+        grid: Where the maps' cells lie in the image.
+        sigmas: Scales in cells, largest first. A window reaches ceil(3 sigma) + 1 cells.
+        gain: A scale is done when a step gains less than this fraction of the loss.
+
+    Returns:
+        Poses ``[B, 4, 4]``, costs ``[B]`` at the smallest scale, and numbers of accepted steps ``[B]``.
+    """
+
+    def windows(cells: torch.Tensor, sigma: float) -> LocalMaps:
+        return cut_windows(loss, outlier_loss, grid, cells, math.ceil(3 * sigma) + 1, rows)
+
+    found = _refine_scale_by_scale(T, points, camera, windows, grid, sigmas, gain)
+    return found.T, found.cost, found.steps
+
+
+def _refine_scale_by_scale(
+    T: torch.Tensor,
+    points: torch.Tensor,
+    camera: Camera,
+    maps: Callable[[torch.Tensor, float], LocalMaps],
+    grid: FeatureGrid,
+    sigmas: Sequence[float],
+    gain: float,
+) -> Refined:
+    """``refine`` in torch."""
     steps = torch.zeros(len(T), dtype=torch.long, device=T.device)
     cost = T.new_zeros(len(T))
     for sigma in sigmas:
-        local = maps if isinstance(maps, LocalMaps) else maps(project_cells(T, points, camera, grid), sigma)
+        local = maps(project_cells(T, points, camera, grid), sigma)
         T, cost, accepted = _descend(T, *_with_values(points, local), sigma=sigma, camera=camera, gain=gain)
         steps = steps + accepted
     return Refined(T, cost, steps)

@@ -12,28 +12,10 @@ from collections.abc import Sequence
 
 import torch
 
-from nre_ros.nre.maps import NREMaps
+from nre_ros.nre.maps import INLIER_LOSS
 
-INLIER_LOSS = 0.5
-"""A point is an inlier of a pose when its relative loss there is below this value."""
 OUTLIER_LOSS = 1.0
 """Relative loss of a point that lies outside the image, behind the camera, or at a cell without any match."""
-
-_RATE_STRIDE = 3
-"""A false-match rate is counted on every third row and column of a map."""
-
-
-def false_match_rates(maps: NREMaps) -> torch.Tensor:
-    """Computes the probability that a point is an inlier of a random pose.
-
-    Args:
-        maps: Coarse NRE maps of N points.
-
-    Returns:
-        ``[N]``: the share of each map's cells whose relative loss is below ``INLIER_LOSS``.
-    """
-    sampled = maps.loss[:, ::_RATE_STRIDE, ::_RATE_STRIDE]
-    return (sampled < INLIER_LOSS * maps.outlier_loss).float().mean((1, 2))
 
 
 def keyframe_scores(losses: torch.Tensor, false_match_rate: torch.Tensor, counts: Sequence[int]) -> list[float]:
@@ -41,7 +23,7 @@ def keyframe_scores(losses: torch.Tensor, false_match_rate: torch.Tensor, counts
 
     Args:
         losses: ``[N]`` relative losses at the pose.
-        false_match_rate: ``[N]`` from ``false_match_rates``.
+        false_match_rate: ``[N]`` from ``NREMaps.false_match_rate``.
         counts: Number of points of each keyframe, N in all.
 
     Returns:
@@ -58,7 +40,7 @@ def inlier_score(losses: torch.Tensor, false_match_rate: torch.Tensor, counts: S
 
     Args:
         losses: ``[N]`` relative losses at the pose.
-        false_match_rate: ``[N]`` from ``false_match_rates``.
+        false_match_rate: ``[N]`` from ``NREMaps.false_match_rate``.
         counts: Number of points of each keyframe, N in all.
     """
     return max(0.0, *keyframe_scores(losses, false_match_rate, counts))

@@ -11,6 +11,7 @@ therefore the loss of an outlier: of a point that projects outside the image or 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 
 from nre_ros.features import FeatureGrid, FeatureMap
 from nre_ros.keyframes.types import KeyframeStack
+from nre_ros.nre.operators import operator
 
 EPSILON = torch.finfo(torch.float32).eps
 """Keeps the logarithm of an empty cell finite (the published value)."""
@@ -27,28 +29,66 @@ _TINY = 1e-37
 """The smallest number that a float32 can hold and divide by."""
 
 
+INLIER_LOSS = 0.5
+"""A point is an inlier of a pose when its loss there is below this fraction of ln|Omega|."""
+_RATE_STRIDE = 3
+"""A false-match rate is counted on every third row and column of a map."""
+
+
 @dataclass(frozen=True)
 class NREMaps:
     """Loss maps of N points over a grid of H x W cells.
 
+    The maps of some of the points share their memory with those of all: ``rows`` says which they are.
+
     Attributes:
-        loss: ``[N, H, W]`` float32, L_n(x), nats.
+        stored: ``[M, H, W]`` float32, L_m(x), nats.
+        rows: ``[N]`` int64, which of them are the points' maps.
         entropy: ``[N]`` of the correspondence maps, nats.
+        lowest: ``[N]`` lowest loss of each map.
+        best: ``[N]`` int64, the cell of the lowest loss, in ``[H W]``.
+        false_match_rate: ``[N]`` the probability that a point is an inlier of a random pose: the share of its map's
+            cells whose loss is below ``INLIER_LOSS``.
         grid: Where the cells lie in the query.
     """
 
-    loss: torch.Tensor
+    stored: torch.Tensor
+    rows: torch.Tensor
     entropy: torch.Tensor
+    lowest: torch.Tensor
+    best: torch.Tensor
+    false_match_rate: torch.Tensor
     grid: FeatureGrid
+
+    @classmethod
+    def of(cls, loss: torch.Tensor, entropy: torch.Tensor, grid: FeatureGrid) -> NREMaps:
+        """Makes maps of losses ``[N, H, W]`` and entropies ``[N]``."""
+        rows = torch.arange(len(loss), device=loss.device)
+        return cls(loss, rows, entropy, *_summaries(loss, INLIER_LOSS * outlier_loss(*loss.shape[1:])), grid)
+
+    @property
+    def loss(self) -> torch.Tensor:
+        """``[N, H, W]`` L_n(x), nats: a copy."""
+        return self.stored[self.rows]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """H and W."""
+        height, width = self.stored.shape[1:]
+        return height, width
 
     @property
     def outlier_loss(self) -> float:
         """ln|Omega|: the loss of a point outside the image, nats."""
-        return outlier_loss(*self.loss.shape[1:])
+        return outlier_loss(*self.size)
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
     def __getitem__(self, rows: torch.Tensor) -> NREMaps:
-        """The maps of some of the points, by their indices [M]."""
-        return NREMaps(self.loss[rows], self.entropy[rows], self.grid)
+        """The maps of some of the points, by their indices ``[M]``."""
+        found = (part[rows] for part in (self.rows, self.entropy, self.lowest, self.best, self.false_match_rate))
+        return NREMaps(self.stored, *found, self.grid)
 
     def minimum(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Finds the minimum of each map, refined below a cell.
@@ -59,15 +99,13 @@ class NREMaps:
         Returns:
             Lowest losses ``[N]`` of the cells, and the refined cells ``[N, 2]`` (x, y).
         """
-        count, height, width = self.loss.shape
-        flat = self.loss.reshape(count, -1)
-        lowest, index = flat.min(dim=1)
-        x, y = index % width, torch.div(index, width, rounding_mode="floor")
-        rows = torch.arange(count, device=flat.device)
+        height, width = self.size
+        lowest = self.lowest
+        x, y = self.best % width, torch.div(self.best, width, rounding_mode="floor")
 
         def offset(dx: int, dy: int, inside: torch.Tensor) -> torch.Tensor:
-            before = self.loss[rows, (y - dy).clamp_min(0), (x - dx).clamp_min(0)]
-            after = self.loss[rows, (y + dy).clamp_max(height - 1), (x + dx).clamp_max(width - 1)]
+            before = self.stored[self.rows, (y - dy).clamp_min(0), (x - dx).clamp_min(0)]
+            after = self.stored[self.rows, (y + dy).clamp_max(height - 1), (x + dx).clamp_max(width - 1)]
             curvature = before + after - 2 * lowest
             shift = 0.5 * (before - after) / curvature.clamp_min(1e-6)
             return torch.where(inside, shift.clamp(-0.5, 0.5), torch.zeros_like(shift))
@@ -115,7 +153,8 @@ def nre_maps(logits: torch.Tensor, height: int, width: int, grid: FeatureGrid) -
         grid: Where the cells lie in the query.
     """
     loss = torch.empty_like(logits)
-    return NREMaps(loss.reshape(-1, height, width), _loss_and_entropy(logits, height * width, loss), grid)
+    entropy = _loss_and_entropy(logits, height * width, loss)
+    return NREMaps.of(loss.reshape(-1, height, width), entropy, grid)
 
 
 def _loss_and_entropy(logits: torch.Tensor, cells: int, loss: torch.Tensor) -> torch.Tensor:
@@ -127,33 +166,90 @@ def _loss_and_entropy(logits: torch.Tensor, cells: int, loss: torch.Tensor) -> t
     return entropy
 
 
-def keyframe_maps(stack: KeyframeStack, query: FeatureMap, temperature: float, reciprocal: bool = True) -> NREMaps:
+def keyframe_maps(
+    stack: KeyframeStack,
+    query: FeatureMap,
+    temperature: float,
+    reciprocal: bool = True,
+    memory: torch.Tensor | None = None,
+) -> NREMaps:
     """Computes the NRE maps of all points of a stack of keyframes in the query's coarse features.
-
-    Keyframe after keyframe, so that intermediate results fit into the caches and into memory that the allocator keeps.
 
     Args:
         stack: The keyframes, N points in all.
         query: Coarse features of the query.
         temperature: Of the softmax.
         reciprocal: Whether to match in both directions (see ``reciprocal_loss``).
+        memory: ``[>= N H W]`` float32 where the losses are written; None: new memory, which takes time to get.
     """
     _, height, width = query.data.shape
-    loss = query.data.new_empty(len(stack), height * width)
-    entropy = []
-    starts = np.cumsum((0, *stack.counts))
+    needed = len(stack) * height * width
+    if memory is None:
+        memory = query.data.new_empty(needed)
+    loss = memory[:needed].reshape(len(stack), height, width)
+    if not reciprocal:
+        logits = correspondence_logits(stack.coarse, query.data, temperature)
+        return NREMaps.of(loss, _loss_and_entropy(logits, height * width, loss.flatten(1)), query.grid)
+    entropy, *summaries = loss_maps(
+        stack.coarse,
+        stack.counts,
+        stack.background,
+        stack.background_cells,
+        query.data,
+        temperature,
+        loss,
+        INLIER_LOSS * outlier_loss(height, width),
+        _RATE_STRIDE,
+    )
+    return NREMaps(loss, torch.arange(len(stack), device=loss.device), entropy, *summaries, query.grid)
+
+
+@operator
+def loss_maps(
+    descriptors: torch.Tensor,
+    counts: Sequence[int],
+    background: torch.Tensor,
+    background_cells: Sequence[int],
+    features: torch.Tensor,
+    temperature: float,
+    loss: torch.Tensor,
+    match_limit: float,
+    rate_stride: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Computes the NRE maps of the points of several keyframes by reciprocal matching (see ``reciprocal_loss``).
+
+    Keyframe after keyframe, so that intermediate results fit into the caches and into memory that the allocator keeps.
+
+    Args:
+        descriptors: ``[N, C]`` float32 of the points, keyframe after keyframe.
+        counts: ``[K]`` number of points of each keyframe.
+        background: ``[K, M, C]`` float32 descriptors of cells of each keyframe.
+        background_cells: ``[K]`` number of cells of each keyframe.
+        features: ``[C, H, W]`` float32 of the query.
+        temperature: Of the softmax.
+        loss: ``[N, H, W]`` float32, where the losses are written.
+        match_limit: Losses below are matches, nats.
+        rate_stride: Rows and columns from one cell in which matches are counted to the next.
+
+    Returns:
+        ``[N]`` each: entropies of the correspondence maps, lowest losses, the cells of the lowest losses (int64, in
+        ``[H W]``), and shares of the counted cells that are matches.
+    """
+    flat, entropy = loss.flatten(1), []
+    starts = np.cumsum((0, *counts))
     for k, rows in enumerate(map(slice, starts[:-1].tolist(), starts[1:].tolist())):
-        if reciprocal and stack.counts[k]:
-            background = stack.background[k]
-            entropy.append(
-                reciprocal_loss(
-                    stack.coarse[rows], background, stack.background_cells[k], query.data, temperature, loss[rows]
-                )
-            )
-        else:
-            logits = correspondence_logits(stack.coarse[rows], query.data, temperature)
-            entropy.append(_loss_and_entropy(logits, height * width, loss[rows]))
-    return NREMaps(loss.reshape(-1, height, width), torch.cat(entropy), query.grid)
+        cells = background_cells[k]
+        entropy.append(reciprocal_loss(descriptors[rows], background[k], cells, features, temperature, flat[rows]))
+    return torch.cat(entropy), *_summaries(loss, match_limit, rate_stride)
+
+
+def _summaries(
+    loss: torch.Tensor, match_limit: float, rate_stride: int = _RATE_STRIDE
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The lowest losses, their cells, and the shares of matches of maps [N, H, W]."""
+    lowest, best = loss.flatten(1).min(dim=1)
+    matches = loss[:, ::rate_stride, ::rate_stride] < match_limit
+    return lowest, best, matches.float().mean((1, 2))
 
 
 def reciprocal_loss(
@@ -220,18 +316,21 @@ def reprojection_error_maps(maps: NREMaps, value: float = 1e-3) -> NREMaps:
     flat = maps.loss.flatten(1)
     plain = torch.full_like(flat, maps.outlier_loss)
     plain.scatter_(1, flat.argmin(dim=1, keepdim=True), value)
-    return NREMaps(plain.reshape(maps.loss.shape), maps.entropy, maps.grid)
+    return NREMaps.of(plain.reshape(maps.loss.shape), maps.entropy, maps.grid)
 
 
-def sample_loss(loss: torch.Tensor, cells: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+def sample_loss(
+    loss: torch.Tensor, cells: torch.Tensor, valid: torch.Tensor, rows: torch.Tensor | None = None
+) -> torch.Tensor:
     """Samples each point's own map at the point's own places, bilinearly.
 
     A border cell reaches half a cell beyond its centre, and has its own value there.
 
     Args:
-        loss: ``[N, H, W]``.
+        loss: ``[M, H, W]``.
         cells: ``[B, N, 2]`` (x, y).
         valid: ``[B, N]`` bool.
+        rows: ``[N]`` int64 which of the maps are the points' own; None: all of them.
 
     Returns:
         ``[B, N]``; ln|Omega| where not valid and where the place lies outside the image.
@@ -243,7 +342,8 @@ def sample_loss(loss: torch.Tensor, cells: torch.Tensor, valid: torch.Tensor) ->
     x0 = x.clamp(0, max(width - 2, 0)).floor()
     y0 = y.clamp(0, max(height - 2, 0)).floor()
     fx, fy = (x - x0).to(loss), (y - y0).to(loss)
-    base = torch.arange(count, device=loss.device) * (height * width)
+    rows = torch.arange(count, device=loss.device) if rows is None else rows
+    base = rows * (height * width)
     corner = base + y0.long() * width + x0.long()
     flat = loss.reshape(-1)
     right, down = int(width > 1), width * int(height > 1)

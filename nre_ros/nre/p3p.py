@@ -15,9 +15,12 @@ import math
 
 import torch
 
+from nre_ros.nre.operators import operator
+
 _PAIRS = ((0, 1), (0, 2), (1, 2))
 
 
+@operator
 def solve_p3p(rays: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Computes all poses that see three points along three rays.
 

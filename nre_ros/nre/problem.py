@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import torch
 
-from nre_ros.features import ImageFeatures
+from nre_ros.features import FeatureGrid, ImageFeatures
 from nre_ros.geometry import Camera, transform
 from nre_ros.keyframes.types import KeyframeStack
 from nre_ros.nre.gnc import LocalMaps, cut_windows, project_cells
 from nre_ros.nre.maps import NREMaps, sample_loss
+from nre_ros.nre.operators import operator
 
 MIN_POINTS = 4
 """A pose needs three points, and a fourth one to choose among the solutions."""
@@ -63,7 +64,7 @@ class PoseProblem:
         Returns:
             ``[B, N]`` losses in nats.
         """
-        return sample_loss(self.maps.loss, self.maps.grid.to_cells(pixels), valid)
+        return sample_loss(self.maps.stored, self.maps.grid.to_cells(pixels), valid, self.maps.rows)
 
     def relative_losses(self, T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Projects the points under one pose and samples their losses there.
@@ -81,22 +82,14 @@ class PoseProblem:
     def mean_losses(self, T: torch.Tensor) -> torch.Tensor:
         """Scores poses by the mean loss of all points.
 
-        A single-precision projection, which is good to a hundredth of a cell, is used where the maps have it.
-
         Args:
             T: ``[B, 4, 4]`` poses ``T_cam_map``.
 
         Returns:
             ``[B]`` float64, nats.
         """
-        loss = self.maps.loss
-        step = max(1, _SAMPLES_AT_ONCE // max(1, len(self.points)))
-        costs = [T.new_zeros(0)]
-        T, points = T.to(loss.dtype), self.points.to(loss.dtype)
-        for start in range(0, len(T), step):
-            pixels, valid, _ = self.camera.project(transform(T[start : start + step], points))
-            costs.append(self.losses_at(pixels, valid).mean(dim=1, dtype=torch.float64))
-        return torch.cat(costs)
+        maps = self.maps
+        return mean_losses(T, self.points, maps.stored, maps.rows, maps.outlier_loss, maps.grid, self.camera)
 
     def cells(self, T: torch.Tensor) -> torch.Tensor:
         """Projects all points into the cells of the maps.
@@ -117,7 +110,44 @@ class PoseProblem:
             radius: In cells.
             rows: ``[M]`` indices of the points; None: all N.
         """
-        return cut_windows(self.maps.loss, self.maps.outlier_loss, self.maps.grid, cells, radius, rows)
+        maps = self.maps
+        chosen = maps.rows if rows is None else maps.rows[rows]
+        return cut_windows(maps.stored, maps.outlier_loss, maps.grid, cells, radius, chosen)
+
+
+@operator
+def mean_losses(
+    T: torch.Tensor,
+    points: torch.Tensor,
+    loss: torch.Tensor,
+    rows: torch.Tensor,
+    outlier_loss: float,
+    grid: FeatureGrid,
+    camera: Camera,
+) -> torch.Tensor:
+    """Scores poses by the mean loss of points at their projections.
+
+    A single-precision projection, which is good to a hundredth of a cell, is used where the maps have it.
+
+    Args:
+        T: ``[B, 4, 4]`` float64 poses ``T_cam_map``.
+        points: ``[N, 3]`` float64, map frame, metres.
+        loss: ``[M, H, W]`` loss maps.
+        rows: ``[N]`` int64 which of the maps are those of the points.
+        outlier_loss: ln|Omega| of the maps.
+        grid: Where the maps' cells lie in the image.
+        camera: Intrinsics of the image.
+
+    Returns:
+        ``[B]`` float64, nats.
+    """
+    step = max(1, _SAMPLES_AT_ONCE // max(1, len(points)))
+    costs = [T.new_zeros(0)]
+    T, points = T.to(loss.dtype), points.to(loss.dtype)
+    for start in range(0, len(T), step):
+        pixels, valid, _ = camera.project(transform(T[start : start + step], points))
+        costs.append(sample_loss(loss, grid.to_cells(pixels), valid, rows).mean(dim=1, dtype=torch.float64))
+    return torch.cat(costs)
 
 
 def input_fault(query: ImageFeatures, keyframes: KeyframeStack) -> str:

@@ -1,0 +1,305 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The operators' kernels for CPUs, in C++ (``src/``).
+
+Each function here has the arguments and the results of the operator of the same name. It returns ``NotImplemented`` for
+tensors that the kernel does not take: on another device, or of another type. The references describe the functions.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from nre_ros.features.base import FeatureGrid
+from nre_ros.geometry import EQUIDISTANT, PINHOLE, RADIAL_TANGENTIAL, Camera
+
+if TYPE_CHECKING:
+    from nre_ros.nre.gnc import LocalMaps
+
+_LOG = logging.getLogger(__name__)
+
+_INTERFACE = 1
+"""Of the extension that this file calls; ``src/CMakeLists.txt`` has the same number."""
+_MODELS = {PINHOLE: 0, RADIAL_TANGENTIAL: 1, EQUIDISTANT: 2}
+
+
+def _load() -> tuple[ModuleType | None, str]:
+    """The extension, or why there is none."""
+    try:
+        from nre_ros import _operators
+    except ImportError as error:
+        return None, f"the package was built without its CPU kernels ({error})"
+    if _operators.INTERFACE != _INTERFACE:
+        return None, f"the installed CPU kernels are of another version ({_operators.INTERFACE}, not {_INTERFACE})"
+    return _operators, ""
+
+
+_extension, _absent = _load()
+
+
+def available() -> bool:
+    """Whether the kernels can be used."""
+    return _extension is not None
+
+
+def why_absent() -> str:
+    """Returns why the kernels cannot be used; empty if they can."""
+    return _absent
+
+
+def instruction_set() -> str:
+    """Returns the instruction set that the kernels use on this processor; empty without kernels."""
+    return _extension.instruction_set() if _extension is not None else ""
+
+
+@lru_cache(maxsize=1)
+def warn_once() -> None:
+    """Says once in the process that the kernels are missing."""
+    if _extension is None:
+        _LOG.warning("%s: estimation takes about three times as long; see `nre_ros info`", _absent)
+
+
+@lru_cache(maxsize=64)
+def _camera(camera: Camera) -> Any:
+    assert _extension is not None
+    distortion = camera.distortion
+    intrinsics = [camera.fx, camera.fy, camera.cx, camera.cy]
+    return _extension.Camera(_MODELS[camera.model], intrinsics, list(distortion), camera.max_radius)
+
+
+def _on_cpu(*tensors: torch.Tensor) -> bool:
+    """Whether all tensors are on the CPU, and none needs a gradient."""
+    return all(tensor.device.type == "cpu" and not tensor.requires_grad for tensor in tensors)
+
+
+def _are(dtype: torch.dtype, *tensors: torch.Tensor) -> bool:
+    return all(tensor.dtype == dtype for tensor in tensors)
+
+
+def _array(tensor: torch.Tensor) -> Any:
+    """The tensor's numbers as an array without gaps."""
+    return tensor.contiguous().numpy()
+
+
+def _threads() -> int:
+    return torch.get_num_threads()
+
+
+def solve_p3p(rays: torch.Tensor, points: torch.Tensor) -> Any:
+    """Kernel of ``p3p.solve_p3p``."""
+    if not (_on_cpu(rays, points) and _are(torch.float64, rays, points)):
+        return NotImplemented
+    assert _extension is not None
+    T = torch.empty(len(rays), 4, 4, 4, dtype=torch.float64)
+    valid = torch.empty(len(rays), 4, dtype=torch.uint8)
+    _extension.solve_p3p(_array(rays), _array(points), T.numpy(), valid.numpy(), _threads())
+    return T, valid.bool()
+
+
+def loss_maps(
+    descriptors: torch.Tensor,
+    counts: Sequence[int],
+    background: torch.Tensor,
+    background_cells: Sequence[int],
+    features: torch.Tensor,
+    temperature: float,
+    loss: torch.Tensor,
+    match_limit: float,
+    rate_stride: int,
+) -> Any:
+    """Kernel of ``maps.loss_maps``."""
+    tensors = (descriptors, background, features, loss)
+    if not (_on_cpu(*tensors) and _are(torch.float32, *tensors) and loss.is_contiguous()):
+        return NotImplemented
+    assert _extension is not None
+    entropy, lowest, rate = torch.empty(3, len(descriptors)).unbind(0)
+    best = torch.empty(len(descriptors), dtype=torch.int64)
+    _extension.loss_maps(
+        _array(descriptors),
+        _array(features),
+        _array(background),
+        np.array(counts, dtype=np.int64),
+        np.array(background_cells, dtype=np.int64),
+        temperature,
+        match_limit,
+        rate_stride,
+        loss.numpy(),
+        entropy.numpy(),
+        lowest.numpy(),
+        best.numpy(),
+        rate.numpy(),
+        _threads(),
+    )
+    return entropy, lowest, best, rate
+
+
+def mean_losses(
+    T: torch.Tensor,
+    points: torch.Tensor,
+    loss: torch.Tensor,
+    rows: torch.Tensor,
+    outlier_loss: float,
+    grid: FeatureGrid,
+    camera: Camera,
+) -> Any:
+    """Kernel of ``problem.mean_losses``."""
+    if not (_on_cpu(T, points, loss, rows) and _are(torch.float64, T, points) and _are(torch.float32, loss)):
+        return NotImplemented
+    assert _extension is not None
+    mean = torch.empty(len(T), dtype=torch.float64)
+    _extension.mean_losses(
+        _array(T),
+        _array(points),
+        _array(loss),
+        _array(rows),
+        _camera(camera),
+        grid.stride,
+        grid.offset,
+        outlier_loss,
+        mean.numpy(),
+        _threads(),
+    )
+    return mean
+
+
+def refine_in_windows(
+    T: torch.Tensor, points: torch.Tensor, camera: Camera, maps: LocalMaps, sigmas: Sequence[float], gain: float
+) -> Any:
+    """Kernel of ``gnc.refine_in_windows``."""
+    if not (_on_cpu(T, points, maps.values) and _are(torch.float64, T, points) and _are(torch.float32, maps.values)):
+        return NotImplemented
+    assert _extension is not None
+    T, cost, steps = _refinement_results(T)
+    _extension.refine_in_windows(
+        T.numpy(),
+        _array(points),
+        _camera(camera),
+        maps.grid.stride,
+        maps.grid.offset,
+        _array(maps.values),
+        _array(maps.origin.to(torch.int64)),
+        np.array(sigmas, dtype=np.float64),
+        gain,
+        cost.numpy(),
+        steps.numpy(),
+        _threads(),
+    )
+    return T, cost, steps
+
+
+def refine_in_maps(
+    T: torch.Tensor,
+    points: torch.Tensor,
+    camera: Camera,
+    loss: torch.Tensor,
+    rows: torch.Tensor,
+    outlier_loss: float,
+    grid: FeatureGrid,
+    sigmas: Sequence[float],
+    gain: float,
+) -> Any:
+    """Kernel of ``gnc.refine_in_maps``."""
+    if not (_on_cpu(T, points, loss, rows) and _are(torch.float64, T, points) and _are(torch.float32, loss)):
+        return NotImplemented
+    assert _extension is not None
+    T, cost, steps = _refinement_results(T)
+    _extension.refine_in_maps(
+        T.numpy(),
+        _array(points),
+        _camera(camera),
+        grid.stride,
+        grid.offset,
+        _array(loss),
+        _array(rows),
+        outlier_loss,
+        np.array(sigmas, dtype=np.float64),
+        gain,
+        cost.numpy(),
+        steps.numpy(),
+        _threads(),
+    )
+    return T, cost, steps
+
+
+def _refinement_results(T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A copy of the poses, and where costs and steps are written."""
+    T = T.clone(memory_format=torch.contiguous_format)
+    return T, torch.empty(len(T), dtype=torch.float64), torch.empty(len(T), dtype=torch.int64)
+
+
+def window_moments(T: torch.Tensor, points: torch.Tensor, camera: Camera, maps: LocalMaps, sigma: float) -> Any:
+    """Kernel of ``gnc.window_moments``."""
+    if not (_on_cpu(T, points, maps.values) and _are(torch.float64, T, points) and _are(torch.float32, maps.values)):
+        return NotImplemented
+    assert _extension is not None
+    moments = torch.empty(len(T), len(points), 3, 3)
+    jacobian = torch.empty(len(T), len(points), 2, 6, dtype=torch.float64)
+    pixels = torch.empty(len(T), len(points), 2, dtype=torch.float64)
+    _extension.window_moments(
+        _array(T),
+        _array(points),
+        _camera(camera),
+        maps.grid.stride,
+        maps.grid.offset,
+        _array(maps.values),
+        _array(maps.origin.to(torch.int64)),
+        sigma,
+        moments.numpy(),
+        jacobian.numpy(),
+        pixels.numpy(),
+        _threads(),
+    )
+    return moments, jacobian, pixels
+
+
+def window_values(
+    descriptors: torch.Tensor,
+    features: torch.Tensor,
+    centre: torch.Tensor,
+    cubic: torch.Tensor,
+    half: int,
+    temperature: float,
+    offset: torch.Tensor,
+) -> Any:
+    """Kernel of ``fine.window_values``."""
+    tensors = (descriptors, features, cubic, offset)
+    if not (_on_cpu(*tensors, centre) and _are(torch.float32, *tensors)):
+        return NotImplemented
+    assert _extension is not None
+    values = torch.empty(len(descriptors), len(cubic), len(cubic))
+    _extension.fine_windows(
+        _array(descriptors),
+        _array(features.permute(1, 2, 0)),
+        _array(centre),
+        _array(cubic),
+        _array(offset),
+        temperature,
+        half,
+        values.numpy(),
+        _threads(),
+    )
+    return values
+
+
+KERNELS: dict[str, Callable[..., Any]] = {}
+if _extension is not None:
+    KERNELS = {
+        kernel.__name__: kernel
+        for kernel in (
+            solve_p3p,
+            loss_maps,
+            mean_losses,
+            refine_in_windows,
+            refine_in_maps,
+            window_moments,
+            window_values,
+        )
+    }
