@@ -9,7 +9,6 @@ tensors that the kernel does not take: on another device, or of another type. Th
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from types import ModuleType
