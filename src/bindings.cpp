@@ -23,13 +23,15 @@ namespace nre {
 #define NRE_DECLARE(target)                              \
   namespace target {                                     \
   bool loss_maps(const LossMaps&, int threads);          \
+  bool peak_heights(const PeakHeights&, int threads);    \
   bool mean_losses(const MeanLosses&, int threads);      \
   bool refine(const Refinement&, int threads);           \
   bool window_moments(const Moments&, int threads);      \
   bool fine_windows(const FineWindows&, int threads);    \
   }
 #define NRE_KERNELS(target) \
-  Kernels{#target, target::loss_maps, target::mean_losses, target::refine, target::window_moments, target::fine_windows}
+  Kernels{#target,        target::loss_maps,      target::peak_heights, target::mean_losses, \
+          target::refine, target::window_moments, target::fine_windows}
 
 NRE_DECLARE(baseline)
 #ifdef NRE_HAS_AVX
@@ -159,6 +161,19 @@ void loss_maps(py::array descriptors, py::array features, py::array background, 
   task.best = data<int64_t>(best, "best", {task.points}, true);
   task.match_rate = data<float>(match_rate, "match_rate", {task.points}, true);
   run(kernels.loss_maps, task, threads);
+}
+
+void peak_heights(py::array descriptors, py::array features, float temperature, py::array height, int threads) {
+  nre::PeakHeights task = {};
+  if (features.ndim() != 3) throw py::value_error("features are [channels, height, width]");
+  task.channels = features.shape(0), task.cells = features.shape(1) * features.shape(2);
+  task.points = descriptors.ndim() ? descriptors.shape(0) : 0;
+  within(task.cells, 1, LARGEST, "number of cells");
+  task.descriptors = data<float>(descriptors, "descriptors", {ANY, task.channels});
+  task.features = data<float>(features, "features", {ANY, ANY, ANY});
+  task.temperature = temperature;
+  task.height = data<float>(height, "height", {task.points}, true);
+  run(kernels.peak_heights, task, threads);
 }
 
 void mean_losses(py::array T, py::array points, py::array loss, py::array rows, const CameraHandle& camera, double stride,
@@ -307,6 +322,7 @@ PYBIND11_MODULE(_operators, module) {
   module.def("instruction_set", [] { return std::string(kernels.name); }, "Name of the instruction set in use.");
   module.def("use_instruction_set", &use_instruction_set, "Uses another instruction set, for tests.");
   module.def("loss_maps", &loss_maps);
+  module.def("peak_heights", &peak_heights);
   module.def("mean_losses", &mean_losses);
   module.def("refine_in_windows", &refine_in_windows);
   module.def("refine_in_maps", &refine_in_maps);

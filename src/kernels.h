@@ -42,6 +42,14 @@ struct LossMaps {
   float* match_rate; // [points]
 };
 
+struct PeakHeights {
+  int64_t points, channels, cells;
+  const float* descriptors;  // [points, channels]
+  const float* features;     // [channels, cells]
+  float temperature;
+  float* height;  // [points]
+};
+
 struct MeanLosses {
   int64_t poses, points, maps, height, width;
   const double* T;        // [poses, 4, 4]
@@ -106,6 +114,7 @@ struct FineWindows {
 struct Kernels {
   const char* name;
   bool (*loss_maps)(const LossMaps&, int threads);
+  bool (*peak_heights)(const PeakHeights&, int threads);
   bool (*mean_losses)(const MeanLosses&, int threads);
   bool (*refine)(const Refinement&, int threads);
   bool (*window_moments)(const Moments&, int threads);

@@ -8,6 +8,7 @@
 namespace {
 
 using nre::LossMaps;
+using nre::PeakHeights;
 
 // A tile of the matrix product stays in registers: ROWS x VECTORS accumulators.
 #if defined(__AVX512F__)
@@ -21,6 +22,7 @@ constexpr int ROWS = 4, VECTORS = 2;
 #endif
 constexpr int PANEL = VECTORS * LANES;
 constexpr int64_t BLOCK = 10 * PANEL;  // cells whose sums are kept together
+constexpr int64_t PART = 512;         // cells of a finished map that are searched for the smallest at once
 constexpr float TINY = 1e-37f;
 
 // Rows of descriptors / temperature, ROWS of them side by side for each channel; missing rows are zero.
@@ -88,6 +90,11 @@ struct Sums {
   float mass, reverse, moment;
 };
 
+// The same before the lanes of a vector are added.
+struct LaneSums {
+  Vector mass, reverse, moment;
+};
+
 class KeyframeMaps {
  public:
   KeyframeMaps(const LossMaps& task, int64_t keyframe, int64_t first, const float* rows, const float* background, float bound)
@@ -95,17 +102,20 @@ class KeyframeMaps {
         weight_(task.backgrounds ? float(task.background_cells[keyframe]) / float(task.backgrounds) : 0.0f) {}
 
   // Writes r - 2 z into the maps of one block of cells, and the sums of each point.
-  void block(int64_t begin, float* panel, float* z_tile, float* e_tile, Sums* sums) const {
+  void block(int64_t begin, float* panel, float* z_tile, float* e_tile, LaneSums* lanes, Sums* sums) const {
     const int64_t cells = task_.height * task_.width, end = smaller(begin + BLOCK, cells);
-    for (int64_t n = 0; n < count_; ++n) sums[n] = Sums{0.0f, 0.0f, 0.0f};
+    memset(lanes, 0, count_ * sizeof(LaneSums));
     for (int64_t x = begin; x < end; x += PANEL) {
       pack_cells(task_.features, task_.channels, cells, x, panel);
-      one_panel(x, smaller(PANEL, end - x), panel, z_tile, e_tile, sums);
+      one_panel(x, smaller(PANEL, end - x), panel, z_tile, e_tile, lanes);
+    }
+    for (int64_t n = 0; n < count_; ++n) {
+      sums[n] = Sums{total(lanes[n].mass), total(lanes[n].reverse), total(lanes[n].moment)};
     }
   }
 
  private:
-  void one_panel(int64_t x, int64_t held, const float* panel, float* z_tile, float* e_tile, Sums* sums) const {
+  void one_panel(int64_t x, int64_t held, const float* panel, float* z_tile, float* e_tile, LaneSums* lanes) const {
     Vector total_[VECTORS] = {}, sampled[VECTORS] = {}, z[ROWS][VECTORS];
     for (int64_t n = 0; n < count_; n += ROWS) {
       multiply(rows_ + n * task_.channels, panel, task_.channels, z);
@@ -136,14 +146,14 @@ class KeyframeMaps {
     const int64_t cells = task_.height * task_.width;
     for (int64_t n = 0; n < count_; ++n) {
       float* out = task_.loss + (first_ + n) * cells + x;
-      Vector mass = {}, reverse_sum = {}, moment = {};
+      LaneSums sums = lanes[n];
       float spill[PANEL];
       for (int j = 0; j < VECTORS; ++j) {
         const Vector z_n = load(z_tile + n * PANEL + j * LANES), e = load(e_tile + n * PANEL + j * LANES);
         const Vector r = load(reverse + j * LANES), part = e * e * load(weight + j * LANES);
-        mass += part;
-        reverse_sum += part * r;
-        moment += part * z_n;
+        sums.mass += part;
+        sums.reverse += part * r;
+        sums.moment += part * z_n;
         const Vector value = r - z_n * 2.0f;
         if (held == PANEL) {
           store(out + j * LANES, value);
@@ -152,9 +162,7 @@ class KeyframeMaps {
         }
       }
       if (held < PANEL) memcpy(out, spill, held * sizeof(float));
-      sums[n].mass += total(mass);
-      sums[n].reverse += total(reverse_sum);
-      sums[n].moment += total(moment);
+      lanes[n] = sums;
     }
   }
 
@@ -166,7 +174,7 @@ class KeyframeMaps {
 };
 
 // Turns r - 2 z into the loss, and finds the lowest cell and the share of cells below the limit.
-void finish_map(const LossMaps& task, int64_t point, const Sums& sums) {
+void finish_map(const LossMaps& task, int64_t point, const Sums& sums, const int32_t* counted) {
   const int64_t cells = task.height * task.width;
   const float everywhere = float(log(double(cells))), outlier = float(log(double(cells + 1)));
   const bool says_something = sums.mass > TINY;
@@ -174,34 +182,42 @@ void finish_map(const LossMaps& task, int64_t point, const Sums& sums) {
   task.entropy[point] =
       says_something ? log_mass - (2.0f * sums.moment - sums.reverse) / sums.mass : (is_nan(sums.mass) ? sums.mass : everywhere);
   float* loss = task.loss + point * cells;
-  Vector lowest = fill(INFINITY);
-  int64_t x = 0;
   const Vector shift = fill(log_mass), limit = fill(outlier);
-  for (; x + LANES <= cells; x += LANES) {
-    const Vector value = lower(load(loss + x) + shift, limit);
-    store(loss + x, value);
-    lowest = lower(lowest, value);
+  float smallest = INFINITY;
+  int64_t part = 0;  // where the smallest value lies
+  for (int64_t begin = 0; begin < cells; begin += PART) {
+    const int64_t end = smaller(begin + PART, cells);
+    Vector lowest = fill(INFINITY);
+    int64_t x = begin;
+    for (; x + LANES <= end; x += LANES) {
+      const Vector value = lower(load(loss + x) + shift, limit);
+      store(loss + x, value);
+      lowest = lower(lowest, value);
+    }
+    float least = INFINITY, lanes[LANES];
+    store(lanes, lowest);
+    for (int k = 0; k < LANES; ++k) least = lanes[k] < least ? lanes[k] : least;
+    for (; x < end; ++x) {
+      const float value = loss[x] + log_mass;
+      loss[x] = value > outlier ? outlier : value;
+      least = loss[x] < least ? loss[x] : least;
+    }
+    if (least < smallest) smallest = least, part = begin;
   }
-  float smallest = INFINITY, parts[LANES];
-  store(parts, lowest);
-  for (; x < cells; ++x) {
-    const float value = loss[x] + log_mass;
-    loss[x] = value > outlier ? outlier : value;
-    smallest = loss[x] < smallest ? loss[x] : smallest;
-  }
-  for (int k = 0; k < LANES; ++k) smallest = parts[k] < smallest ? parts[k] : smallest;
-  int64_t where = 0;
-  while (where + 1 < cells && loss[where] != smallest) ++where;
+  int64_t where = part;
+  const int64_t end = smaller(part + PART, cells);
+  while (where + 1 < end && loss[where] != smallest) ++where;
   task.lowest[point] = loss[where];
   task.best[point] = where;
-  int64_t matches = 0, sampled = 0;
-  for (int64_t row = 0; row < task.height; row += task.rate_stride) {
-    for (int64_t column = 0; column < task.width; column += task.rate_stride) {
-      matches += loss[row * task.width + column] < task.match_limit;
-      ++sampled;
-    }
+  int64_t matches = 0, rows = 0;
+  for (int64_t row = 0; row < task.height; row += task.rate_stride, ++rows) {
+    const float* values = loss + row * task.width;
+    int32_t found = 0;
+    for (int64_t x = 0; x < task.width; ++x) found += (values[x] < task.match_limit) & counted[x];
+    matches += found;
   }
-  task.match_rate[point] = float(matches) / float(sampled);
+  const int64_t columns = (task.width + task.rate_stride - 1) / task.rate_stride;
+  task.match_rate[point] = float(matches) / float(rows * columns);
 }
 
 }  // namespace
@@ -238,32 +254,100 @@ bool loss_maps(const LossMaps& task, int threads) {
     pack_rows(mine, task.counts[k], task.channels, scale, &rows[first_row[k]]);
     pack_rows(others, task.backgrounds, task.channels, scale, background.get() + k * background_size);
   }
+  Scratch<int32_t> counted(task.width);
+  if (!counted.ok()) return false;
+  for (int64_t x = 0; x < task.width; ++x) counted[x] = x % task.rate_stride == 0;
   bool enough = true;
 #pragma omp parallel num_threads(threads)
   {
     Scratch<float> panel(task.channels * PANEL), z_tile((most + ROWS) * PANEL), e_tile((most + ROWS) * PANEL);
-    const bool mine = panel.ok() && z_tile.ok() && e_tile.ok();
+    Scratch<LaneSums> lanes(most);
+    const bool mine = panel.ok() && z_tile.ok() && e_tile.ok() && lanes.ok();
+    if (!mine) {
+#pragma omp atomic write
+      enough = false;
+    }
+    // keyframe after keyframe: its maps are finished while they are in the cache
+    for (int64_t k = 0; k < task.keyframes; ++k) {
+      const KeyframeMaps maps(task, k, first[k], &rows[first_row[k]], background.get() + k * background_size, bounds[k]);
+#pragma omp for schedule(dynamic)
+      for (int64_t block = 0; block < blocks; ++block) {
+        Sums* found = &sums[block * task.points + first[k]];
+        if (mine) maps.block(block * BLOCK, panel.get(), z_tile.get(), e_tile.get(), lanes.get(), found);
+      }
+#pragma omp for schedule(static)
+      for (int64_t n = first[k]; n < first[k] + task.counts[k]; ++n) {
+        Sums all = {0.0f, 0.0f, 0.0f};
+        for (int64_t block = 0; block < blocks; ++block) {
+          const Sums& part = sums[block * task.points + n];
+          all.mass += part.mass, all.reverse += part.reverse, all.moment += part.moment;
+        }
+        finish_map(task, n, all, counted.get());
+      }
+    }
+  }
+  return enough;
+}
+
+bool peak_heights(const PeakHeights& task, int threads) {
+  const int64_t cells = task.cells, blocks = (cells + BLOCK - 1) / BLOCK;
+  const float scale = 1.0f / task.temperature;
+  Scratch<float> rows(packed_size(task.points, task.channels)), squares(cells);
+  Scratch<float> highest(blocks * task.points), sums(blocks * task.points);
+  if (!(rows.ok() && squares.ok() && highest.ok() && sums.ok())) return false;
+  pack_rows(task.descriptors, task.points, task.channels, scale, rows.get());
+  const float bound = largest_norm(task.descriptors, task.points, task.channels) *
+                      largest_cell_norm(task.features, task.channels, cells, squares.get()) * scale;
+  bool enough = true;
+#pragma omp parallel num_threads(threads)
+  {
+    Scratch<float> panel(task.channels * PANEL);
+    Scratch<Vector> high(task.points + ROWS), sum(task.points + ROWS);
+    const bool mine = panel.ok() && high.ok() && sum.ok();
     if (!mine) {
 #pragma omp atomic write
       enough = false;
     }
 #pragma omp for schedule(dynamic)
-    for (int64_t job = 0; job < task.keyframes * blocks; ++job) {
-      const int64_t k = job / blocks, block = job % blocks;
-      if (!mine || !task.counts[k]) continue;
-      const KeyframeMaps maps(task, k, first[k], &rows[first_row[k]], background.get() + k * background_size, bounds[k]);
-      maps.block(block * BLOCK, panel.get(), z_tile.get(), e_tile.get(), &sums[block * task.points + first[k]]);
+    for (int64_t block = 0; block < blocks; ++block) {
+      if (!mine) continue;
+      for (int64_t n = 0; n < task.points + ROWS; ++n) high[n] = fill(-INFINITY), sum[n] = Vector{};
+      for (int64_t x = block * BLOCK; x < smaller(cells, (block + 1) * BLOCK); x += PANEL) {
+        pack_cells(task.features, task.channels, cells, x, panel.get());
+        const int64_t held = smaller(PANEL, cells - x);
+        Vector missing[VECTORS] = {};  // lowers the cells beyond the last one, which count for nothing
+        for (int j = 0; j < VECTORS; ++j) {
+          for (int k = 0; k < LANES; ++k) missing[j][k] = j * LANES + k < held ? 0.0f : -INFINITY;
+        }
+        Vector z[ROWS][VECTORS];
+        for (int64_t n = 0; n < task.points; n += ROWS) {
+          multiply(&rows[n * task.channels], panel.get(), task.channels, z);
+          for (int i = 0; i < ROWS; ++i) {
+            for (int j = 0; j < VECTORS; ++j) {
+              const Vector shifted = z[i][j] + missing[j] - bound;
+              high[n + i] = higher(high[n + i], shifted);
+              sum[n + i] += exponential(shifted);
+            }
+          }
+        }
+      }
+      for (int64_t n = 0; n < task.points; ++n) {
+        float most = -INFINITY;
+        for (int k = 0; k < LANES; ++k) most = high[n][k] > most ? high[n][k] : most;
+        highest[block * task.points + n] = most;
+        sums[block * task.points + n] = total(sum[n]);
+      }
     }
   }
   if (!enough) return false;
-#pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t n = 0; n < task.points; ++n) {
-    Sums all = {0.0f, 0.0f, 0.0f};
+    float most = -INFINITY, sum = 0.0f;
     for (int64_t block = 0; block < blocks; ++block) {
-      const Sums& part = sums[block * task.points + n];
-      all.mass += part.mass, all.reverse += part.reverse, all.moment += part.moment;
+      const float high = highest[block * task.points + n];
+      most = high > most ? high : most;
+      sum += sums[block * task.points + n];
     }
-    finish_map(task, n, all);
+    task.height[n] = expf(most) / sum;
   }
   return true;
 }

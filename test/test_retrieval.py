@@ -18,7 +18,7 @@ from nre_ros.geometry import invert
 from nre_ros.keyframes.global_descriptor import global_descriptor
 from nre_ros.keyframes.importers.colmap.cameras import read_cameras_txt
 from nre_ros.keyframes.importers.text_trajectory import parse_tum_pose
-from nre_ros.keyframes.retrieval.reranking import peak_heights
+from nre_ros.keyframes.retrieval.reranking import mean_peak_heights
 from nre_ros.keyframes.retrieval.retriever import Retriever
 from nre_ros.keyframes.storage.store import KeyframeStore
 
@@ -125,7 +125,7 @@ def test_peak_heights_are_those_of_a_softmax():
     samples = [torch.from_numpy(points[:2]), torch.zeros(0, 16), torch.from_numpy(points[2:])]
     heights = scipy.special.softmax(points @ features.T / 0.1, axis=1).max(axis=1)
     expected = [heights[:2].mean(), 0.0, heights[2:].mean()]
-    np.testing.assert_allclose(peak_heights(samples, grid, 0.1), expected, rtol=1e-4)
+    np.testing.assert_allclose(mean_peak_heights(samples, grid, 0.1), expected, rtol=1e-4)
 
 
 def test_of_two_keyframes_with_similar_descriptors_the_one_whose_points_are_visible_comes_first(make_map):

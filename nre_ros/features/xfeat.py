@@ -18,6 +18,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -139,8 +140,7 @@ class XFeatBackbone(FeatureBackbone):
     def _network_input(self, image: npt.NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor, float]:
         """The grey image [1, 1, H, W], the same reduced to ``max_imsize``, and the factor of that."""
         image = check_image(image)
-        mean = image if image.ndim == 2 else image.mean(axis=2, dtype=np.float32)
-        grey = torch.from_numpy(np.ascontiguousarray(mean, dtype=np.float32)).to(self.device)[None, None]
+        grey = torch.from_numpy(_grey(image)).to(self.device)[None, None]
         scale = min(1.0, self.max_imsize / max(image.shape[:2]))
         return grey, _resample(grey, scale), scale
 
@@ -190,6 +190,17 @@ def _prepare(module: torch.nn.Module, device: torch.device) -> None:
 def installed_network_hash() -> str:
     """Returns ``XFeatBackbone.network_hash``, without making the network."""
     return hashlib.sha256(_published_weights()[0]).hexdigest()
+
+
+def _grey(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """The mean of the channels [H, W], as the network was trained."""
+    if image.ndim == 2:
+        return np.ascontiguousarray(image, dtype=np.float32)
+    blue, green, red = cv2.split(image)  # numpy's mean over the innermost axis takes ten times as long
+    total = blue.astype(np.uint16)
+    total += green
+    total += red
+    return total / np.float32(3)
 
 
 def _resample(grey: torch.Tensor, scale: float) -> torch.Tensor:

@@ -162,7 +162,8 @@ class _Inliers:
 
     def blocks(self) -> int:
         """Number of image blocks that hold inliers."""
-        return len(torch.unique((self._pixels[self._inlier] * (_INLIER_BLOCKS_ACROSS / self._side)).floor(), dim=0))
+        blocks = (self._pixels[self._inlier] * (_INLIER_BLOCKS_ACROSS / self._side)).floor().long()
+        return len(torch.unique(blocks[:, 0] * (2 * _INLIER_BLOCKS_ACROSS) + blocks[:, 1]))
 
     def distance(self) -> float:
         """Median distance of the inliers from the camera, of all points in view where there is no inlier."""

@@ -12,7 +12,8 @@ says why.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from time import perf_counter
 
@@ -57,6 +58,7 @@ class NREEstimator:
             )
         self.backbone = backbone
         self.config = config
+        self._memory: torch.Tensor | None = None
 
     @torch.inference_mode()
     def localize(
@@ -109,9 +111,25 @@ class NREEstimator:
             fault = "the prior pose is not finite"
         if fault:
             return replace(partial, reason=fault)
-        maps = self.maps(query, keyframes, self.config.use_re if use_re is None else use_re)
-        problem = PoseProblem(keyframes.points, maps, camera)
-        watch.lap("maps")
+        with self._map_memory(query, keyframes) as memory:
+            maps = self.maps(query, keyframes, self.config.use_re if use_re is None else use_re, memory)
+            watch.lap("maps")
+            problem = PoseProblem(keyframes.points, maps, camera)
+            return self._estimate(problem, query, partial, watch, seed, prior, stop_if_cut)
+
+    def _estimate(
+        self,
+        problem: PoseProblem,
+        query: ImageFeatures,
+        partial: Estimate,
+        watch: Stopwatch,
+        seed: int,
+        prior: torch.Tensor | None,
+        stop_if_cut: bool,
+    ) -> Estimate:
+        """What follows the maps."""
+        maps, camera, keyframes = problem.maps, problem.camera, partial.keyframes
+        assert keyframes is not None
         hypotheses = self._consensus(problem, keyframes.counts, seed, prior)
         partial = replace(partial, search_cut=hypotheses.search_cut)
         watch.lap("consensus")
@@ -149,18 +167,44 @@ class NREEstimator:
         watch.lap("verdict")
         return estimate
 
-    def maps(self, query: ImageFeatures, keyframes: KeyframeStack, use_re: bool = False) -> NREMaps:
+    @contextmanager
+    def _map_memory(self, query: ImageFeatures, keyframes: KeyframeStack) -> Iterator[torch.Tensor | None]:
+        """Memory for one query's maps, which the next query uses again.
+
+        New memory comes from the system, page by page, which takes as long as computing the maps. A GPU's allocator keeps
+        its memory anyway.
+        """
+        coarse = query.coarse.data
+        needed = len(keyframes) * coarse[0].numel()
+        memory, self._memory = self._memory, None  # a second thread would find none, and get its own
+        if coarse.device.type != "cpu" or coarse.dtype != torch.float32:
+            memory = None
+        elif memory is None or len(memory) < needed:
+            memory = torch.empty(needed)
+        try:
+            yield memory
+        finally:
+            self._memory = memory
+
+    def maps(
+        self,
+        query: ImageFeatures,
+        keyframes: KeyframeStack,
+        use_re: bool = False,
+        memory: torch.Tensor | None = None,
+    ) -> NREMaps:
         """Computes the coarse NRE maps of all points of the keyframes in the query.
 
         Args:
             query: Features of the image.
             keyframes: The retrieved keyframes.
             use_re: The plain reprojection error instead of the NRE.
+            memory: ``[>= N H W]`` float32 where the maps are written; None: new memory.
         """
         reciprocal = self.config.reciprocal
         if reciprocal is None:
             reciprocal = self.backbone.unit_length
-        maps = keyframe_maps(keyframes, query.coarse, self.backbone.coarse_temperature, reciprocal)
+        maps = keyframe_maps(keyframes, query.coarse, self.backbone.coarse_temperature, reciprocal, memory)
         return reprojection_error_maps(maps) if use_re else maps
 
     def _consensus(

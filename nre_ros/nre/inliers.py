@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
-from nre_ros.nre.maps import INLIER_LOSS
+from nre_ros.nre.maps import INLIER_LOSS as INLIER_LOSS
 
 OUTLIER_LOSS = 1.0
 """Relative loss of a point that lies outside the image, behind the camera, or at a cell without any match."""

@@ -27,6 +27,8 @@ _LOG = logging.getLogger(__name__)
 
 _INTERFACE = 1
 """Of the extension that this file calls; ``src/CMakeLists.txt`` has the same number."""
+_LARGEST_EXPONENT = 80.0
+"""Exponentials of larger numbers leave the range of float32; the kernel does not look for the largest number first."""
 _MODELS = {PINHOLE: 0, RADIAL_TANGENTIAL: 1, EQUIDISTANT: 2}
 
 
@@ -138,6 +140,19 @@ def loss_maps(
         _threads(),
     )
     return entropy, lowest, best, rate
+
+
+def peak_heights(descriptors: torch.Tensor, features: torch.Tensor, temperature: float) -> Any:
+    """Kernel of ``reranking.peak_heights``."""
+    if not (_on_cpu(descriptors, features) and _are(torch.float32, descriptors, features)):
+        return NotImplemented
+    largest = float(descriptors.norm(dim=1).amax() * features.norm(dim=0).amax()) if descriptors.numel() else 0.0
+    if not 2 * largest < _LARGEST_EXPONENT * temperature:
+        return NotImplemented
+    assert _extension is not None
+    heights = torch.empty(len(descriptors))
+    _extension.peak_heights(_array(descriptors), _array(features), temperature, heights.numpy(), _threads())
+    return heights
 
 
 def mean_losses(
@@ -295,6 +310,7 @@ if _extension is not None:
         for kernel in (
             solve_p3p,
             loss_maps,
+            peak_heights,
             mean_losses,
             refine_in_windows,
             refine_in_maps,

@@ -150,9 +150,13 @@ def _sum_over_blocks(g: torch.Tensor, pixels: torch.Tensor, camera: Camera) -> t
     pulling = (g != 0).any(-1)
     side = max(camera.width, camera.height) / _COVARIANCE_BLOCKS_ACROSS
     blocks = (pixels[pulling] / side).floor().long()
-    _, index = torch.unique(blocks, dim=0, return_inverse=True)
-    totals = g.new_zeros(int(index.max()) + 1 if len(index) else 0, 6)
-    return totals.index_add_(0, index, g[pulling])
+    if not len(blocks):
+        return g.new_zeros(0, 6)
+    first = blocks.amin(0)
+    across, down = (blocks.amax(0) - first + 1).tolist()
+    index = ((blocks - first) * blocks.new_tensor([down, 1])).sum(1)
+    held = torch.bincount(index, minlength=across * down) > 0
+    return g.new_zeros(across * down, 6).index_add_(0, index, g[pulling])[held]
 
 
 def _balanced(H: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,6 +13,7 @@ import torch
 from nre_ros.errors import MapFormatError
 from nre_ros.features.base import FeatureMap
 from nre_ros.keyframes.storage.store import KeyframeStore
+from nre_ros.nre.operators import operator
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,9 +39,9 @@ class LocalReranker:
             temperature: The backbone's ``coarse_temperature``.
 
         Returns:
-            [K] in [0, 1], see ``peak_heights``; 0 for a damaged keyframe, which is logged.
+            [K] in [0, 1], see ``mean_peak_heights``; 0 for a damaged keyframe, which is logged.
         """
-        return peak_heights(self._descriptors(keyframe_ids), features, temperature)
+        return mean_peak_heights(self._descriptors(keyframe_ids), features, temperature)
 
     def drop(self, keyframe_ids: Iterable[int]) -> None:
         """Removes the descriptors of keyframes that were changed or removed.
@@ -70,11 +71,8 @@ class LocalReranker:
 
 
 @torch.inference_mode()
-def peak_heights(descriptors: Sequence[torch.Tensor], features: FeatureMap, temperature: float) -> torch.Tensor:
-    """Returns the mean height of the peaks of correspondence maps.
-
-    The height of a point's peak is the largest value of its correspondence map, a softmax over the cells as in
-    ``nre.maps``. It is near 1 where one place of the query stands out, and near 0 where none or many do.
+def mean_peak_heights(descriptors: Sequence[torch.Tensor], features: FeatureMap, temperature: float) -> torch.Tensor:
+    """Returns the mean height of the peaks of correspondence maps, for each keyframe.
 
     Args:
         descriptors: K tensors [N_k, C], the coarse descriptors of points of each keyframe.
@@ -87,6 +85,24 @@ def peak_heights(descriptors: Sequence[torch.Tensor], features: FeatureMap, temp
     counts = [len(rows) for rows in descriptors]
     if not sum(counts):
         return torch.zeros(len(counts))
-    logits = (torch.cat(list(descriptors)).to(features.data) / temperature) @ features.data.flatten(1)
-    heights = 1 / logits.sub_(logits.amax(dim=1, keepdim=True)).exp_().sum(dim=1)
+    heights = peak_heights(torch.cat(list(descriptors)).to(features.data), features.data, temperature)
     return torch.stack([part.mean() if len(part) else part.sum() for part in heights.split(counts)]).cpu()
+
+
+@operator
+def peak_heights(descriptors: torch.Tensor, features: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Computes the heights of the peaks of correspondence maps.
+
+    The height of a point's peak is the largest value of its correspondence map, a softmax over the cells as in
+    ``nre.maps``. It is near 1 where one place of the query stands out, and near 0 where none or many do.
+
+    Args:
+        descriptors: [N, C] float32 of points.
+        features: [C, H, W] float32 of the query.
+        temperature: Of the softmax.
+
+    Returns:
+        [N] in [0, 1].
+    """
+    logits = (descriptors / temperature) @ features.flatten(1)
+    return 1 / logits.sub_(logits.amax(dim=1, keepdim=True)).exp_().sum(dim=1)
