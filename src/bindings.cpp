@@ -293,6 +293,25 @@ void solve_p3p(py::array rays, py::array points, py::array T, py::array valid, i
   nre::solve_p3p(count, r, p, poses, flags, checked_threads(threads));
 }
 
+void draw_weighted_triplets(py::array weight, py::array ends, py::array uniform, py::array drawn) {
+  const int64_t points = weight.ndim() ? weight.shape(0) : 0, count = uniform.ndim() ? uniform.shape(0) : 0;
+  within(points, 3, LARGEST, "number of points");
+  const double* w = data<double>(weight, "weight", {points});
+  const double* e = data<double>(ends, "ends", {points});
+  const double* u = data<double>(uniform, "uniform", {count, 3});
+  nre::draw_weighted_triplets(points, count, w, e, u, data<int64_t>(drawn, "drawn", {count, 3}, true));
+}
+
+void project_points(py::array T, py::array points, const CameraHandle& camera, py::array pixels, py::array valid, int threads) {
+  const int64_t poses = T.ndim() ? T.shape(0) : 0, count = points.ndim() ? points.shape(0) : 0;
+  const double* t = data<double>(T, "T", {poses, 4, 4});
+  const double* p = data<double>(points, "points", {count, 3});
+  double* found = data<double>(pixels, "pixels", {poses, count, 2}, true);
+  uint8_t* flags = data<uint8_t>(valid, "valid", {poses, count}, true);
+  py::gil_scoped_release release;
+  nre::project_points(poses, count, t, p, camera.camera, found, flags, checked_threads(threads));
+}
+
 std::vector<std::string> instruction_sets() {
   std::vector<std::string> names;
   for (const nre::Kernels& set : usable) names.push_back(set.name);
@@ -329,4 +348,6 @@ PYBIND11_MODULE(_operators, module) {
   module.def("window_moments", &window_moments);
   module.def("fine_windows", &fine_windows);
   module.def("solve_p3p", &solve_p3p);
+  module.def("draw_weighted_triplets", &draw_weighted_triplets);
+  module.def("project_points", &project_points);
 }

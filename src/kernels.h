@@ -124,4 +124,12 @@ struct Kernels {
 // Perspective-three-point for `count` triplets: rays and points [count, 3, 3]; T [count, 4, 4, 4] and valid [count, 4].
 void solve_p3p(int64_t count, const double* rays, const double* points, double* T, uint8_t* valid, int threads);
 
+// Draws `count` triplets without replacement: weight and ends (its running sums) [points], uniform and drawn [count, 3].
+void draw_weighted_triplets(int64_t points, int64_t count, const double* weight, const double* ends, const double* uniform,
+                            int64_t* drawn);
+
+// Pixels [poses, points, 2] of points [points, 3] under poses [poses, 4, 4], and whether each is in view [poses, points].
+void project_points(int64_t poses, int64_t points, const double* T, const double* points_, const Camera& camera, double* pixels,
+                    uint8_t* valid, int threads);
+
 }  // namespace nre

@@ -116,10 +116,16 @@ class KeyframeMaps {
 
  private:
   void one_panel(int64_t x, int64_t held, const float* panel, float* z_tile, float* e_tile, LaneSums* lanes) const {
+    const int64_t cells = task_.height * task_.width;
     Vector total_[VECTORS] = {}, sampled[VECTORS] = {}, z[ROWS][VECTORS];
     for (int64_t n = 0; n < count_; n += ROWS) {
-      multiply(rows_ + n * task_.channels, panel, task_.channels, z);
       const int64_t rows = smaller(ROWS, count_ - n);
+      // fetched while the processor multiplies: the maps are written below, each row on a page of its own
+      for (int64_t i = 0; i < rows; ++i) {
+        const float* out = task_.loss + (first_ + n + i) * cells + x;
+        for (int64_t k = 0; k < held; k += 16) __builtin_prefetch(out + k, 1, 2);
+      }
+      multiply(rows_ + n * task_.channels, panel, task_.channels, z);
       for (int64_t i = 0; i < rows; ++i) {
         for (int j = 0; j < VECTORS; ++j) {
           const Vector shifted = z[i][j] - bound_, e = exponential(shifted);
@@ -143,7 +149,6 @@ class KeyframeMaps {
       weight[k] = k < held ? 1.0f / normaliser : 0.0f;
       reverse[k] = logf(normaliser);
     }
-    const int64_t cells = task_.height * task_.width;
     for (int64_t n = 0; n < count_; ++n) {
       float* out = task_.loss + (first_ + n) * cells + x;
       LaneSums sums = lanes[n];

@@ -91,33 +91,38 @@ inline void window_sums(const PaddedWindows& windows, int64_t n, double cell_x, 
   const float low = -reach - start_y, high = reach - start_y;
   if (!(low < float(side) && high > -1.0f)) return;
   const int64_t top = low > 0.0f ? int64_t(low) : 0, bottom = high < float(side - 1) ? int64_t(high) + 1 : side;
+  // whole vectors of columns from the first one within reach
+  const float near = -reach - start_x, far = reach - start_x;
+  if (!(near < float(side) && far > -1.0f)) return;
+  const int64_t first_column = near > 0.0f ? int64_t(near) : 0, last_column = far < float(side - 1) ? int64_t(far) : side - 1;
+  const int64_t columns = (last_column - first_column + LANES) / LANES * LANES;
+  const int64_t left = smaller(first_column, stride - columns), right = left + columns;
   const float* values = windows.values(n);
   float weights[3][64];  // of the rows; windows of more than 64 rows take several rounds
+  Vector moments[9] = {};
   for (int64_t first = top; first < bottom; first += 64) {
     const int64_t rows = smaller(64, bottom - first);
     for (int64_t j = 0; j < rows; j += LANES) {
-      Vector ry;
-      for (int k = 0; k < LANES; ++k) ry[k] = start_y + float(first + j + k);
-      const Vector g = exponential(ry * ry * falloff) * norm;
-      const Vector once = g * ry, twice = once * ry;
+      const Vector ry = counting() + (start_y + float(first + j));
+      const Vector g = exponential(ry * ry * falloff) * norm, once = g * ry, twice = once * ry;
       store(weights[0] + j, g), store(weights[1] + j, once), store(weights[2] + j, twice);
     }
-    for (int64_t i = 0; i < stride; i += LANES) {
+    for (int64_t i = left; i < right; i += LANES) {
       Vector column[3] = {};
       for (int64_t j = 0; j < rows; ++j) {
         const Vector v = load(values + (first + j) * stride + i);
         for (int k = 0; k < 3; ++k) column[k] += v * weights[k][j];
       }
-      Vector rx;
-      for (int k = 0; k < LANES; ++k) rx[k] = start_x + float(i + k);
+      const Vector rx = counting() + (start_x + float(i));
       const Vector g = exponential(rx * rx * falloff) * norm, once = g * rx, twice = once * rx;
       for (int k = 0; k < 3; ++k) {
-        sums[3 * k] += total(column[k] * g);
-        sums[3 * k + 1] += total(column[k] * once);
-        sums[3 * k + 2] += total(column[k] * twice);
+        moments[3 * k] += column[k] * g;
+        moments[3 * k + 1] += column[k] * once;
+        moments[3 * k + 2] += column[k] * twice;
       }
     }
   }
+  for (int k = 0; k < 9; ++k) sums[k] = total(moments[k]);
 }
 
 // A_n from the moments, its eigenvalues at least FLATTEST of the IRLS weight: [xx, xy, yy]. In single precision, as there.

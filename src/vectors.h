@@ -29,17 +29,38 @@ typedef float Unaligned __attribute__((vector_size(LANES * sizeof(float)), align
 inline Vector load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
 inline void store(float* to, Vector value) { *reinterpret_cast<Unaligned*>(to) = value; }
 inline Vector fill(float value) { return value - Vector{}; }
+// 0, 1, 2, ...
+inline Vector counting() {
+  Vector result;
+  for (int k = 0; k < LANES; ++k) result[k] = float(k);
+  return result;
+}
 // A NaN in the first argument stays.
 inline Vector lower(Vector a, Vector b) { return b < a ? b : a; }
 inline Vector higher(Vector a, Vector b) { return b > a ? b : a; }
 
+// The sum of the lanes, always in the same order: halves are added to each other.
 inline float total(Vector value) {
+#if defined(__has_builtin) && __has_builtin(__builtin_shufflevector)
+#if defined(__AVX512F__)
+  value += __builtin_shufflevector(value, value, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+  value += __builtin_shufflevector(value, value, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
+  value += __builtin_shufflevector(value, value, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+#elif defined(__AVX2__)
+  value += __builtin_shufflevector(value, value, 4, 5, 6, 7, 0, 1, 2, 3);
+  value += __builtin_shufflevector(value, value, 2, 3, 0, 1, 6, 7, 4, 5);
+#else
+  value += __builtin_shufflevector(value, value, 2, 3, 0, 1);
+#endif
+  return value[0] + value[1];
+#else
   float sums[LANES];
   store(sums, value);
   for (int half = LANES / 2; half > 0; half /= 2) {
     for (int k = 0; k < half; ++k) sums[k] += sums[k + half];
   }
   return sums[0];
+#endif
 }
 
 // Natural exponential, within two units in the last place; 0 below the smallest normal number. The polynomial is that of

@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nre_ros.geometry import Camera, invert, transform
+from nre_ros.geometry import Camera, invert
 from nre_ros.keyframes.types import KeyframeStack
 from nre_ros.nre.estimate import Estimate
+from nre_ros.nre.gnc import project_points
 from nre_ros.nre.inliers import INLIER_LOSS, OUTLIER_LOSS
 from nre_ros.nre.viewpoints import compatible_views
 
@@ -202,6 +203,6 @@ class _Inliers:
         """Median shift of the inliers' projections by the fine stage, in pixels of an image 640 pixels across."""
         if not self.count:
             return 0.0
-        pixels, valid, _ = self._camera.project(transform(self._before, self._keyframes.points[self._inlier]))
+        pixels, valid = project_points(self._before, self._keyframes.points[self._inlier], self._camera)
         shift = (pixels - self._pixels[self._inlier]).norm(dim=1)[valid]
         return float(shift.median()) * _REFERENCE_WIDTH / self._side if len(shift) else 0.0

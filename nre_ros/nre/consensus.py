@@ -18,6 +18,7 @@ from nre_ros.nre.alternatives import are_distinct_poses
 from nre_ros.nre.coarse import refine_in_coarse_maps
 from nre_ros.nre.gnc import newton_schedule
 from nre_ros.nre.inliers import INLIER_LOSS
+from nre_ros.nre.operators import operator
 from nre_ros.nre.p3p import solve_p3p
 from nre_ros.nre.problem import MIN_POINTS, PoseProblem
 
@@ -218,15 +219,28 @@ def _enough(found: Hypotheses, draws: Sequence[tuple[torch.Tensor, int]], used: 
 
 
 def _draw_triplets(entropy: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
-    """[count, 3] indices, distinct within a triplet, sharper maps more often.
-
-    Drawn one after the other without replacement: the points lie on a line, each as long as its weight, and a draw is a
-    place on the part of the line that the earlier draws leave.
-    """
+    """[count, 3] indices, distinct within a triplet, sharper maps more often."""
     weight = ((entropy.max() - entropy) / (entropy.max() - entropy.min() + 1e-6) + 1e-3).double()
+    uniform = torch.rand(count, 3, generator=generator, device=generator.device, dtype=torch.float64)
+    return draw_weighted_triplets(weight, uniform.to(weight.device))
+
+
+@operator
+def draw_weighted_triplets(weight: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """Draws triplets without replacement, each point with a probability in proportion to its weight.
+
+    Drawn one after the other: the points lie on a line, each as long as its weight, and a draw is a place on the part of the
+    line that the earlier draws leave.
+
+    Args:
+        weight: ``[N]`` float64, positive, N at least 3.
+        uniform: ``[B, 3]`` float64 random numbers in [0, 1).
+
+    Returns:
+        ``[B, 3]`` int64 indices of points, distinct within a row.
+    """
     ends = weight.cumsum(0)
-    uniform = torch.rand(count, 3, generator=generator, device=generator.device, dtype=torch.float64).to(ends.device)
-    drawn = torch.empty(count, 0, dtype=torch.long, device=ends.device)
+    drawn = torch.empty(len(uniform), 0, dtype=torch.long, device=ends.device)
     for k in range(3):
         place = uniform[:, k] * (ends[-1] - weight[drawn].sum(1))
         # skip the drawn points, from left to right: each gap that begins before the place moves it on

@@ -227,9 +227,8 @@ def smoothed_loss(T: torch.Tensor, points: torch.Tensor, camera: Camera, maps: L
     Returns:
         ``[B, N]``, at most 0, in the dtype of the maps.
     """
-    pixels, valid, _ = camera.project(transform(T, points))
-    _, _, gx, gy = _gaussians(pixels, valid, maps, sigma)
-    return -(gy * (maps.values @ gx[..., None])[..., 0]).sum(-1)
+    moments, _, _ = window_moments(T, points, camera, maps, sigma)
+    return -moments[..., 0, 0]
 
 
 _Model = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -402,8 +401,25 @@ def project_cells(T: torch.Tensor, points: torch.Tensor, camera: Camera, grid: F
     Returns:
         ``[B, N, 2]`` cells (x, y); a far one for points behind the camera.
     """
-    pixels, valid, _ = camera.project(transform(T, points))
+    pixels, valid = project_points(T, points, camera)
     return torch.where(valid[..., None], grid.to_cells(pixels), pixels.new_tensor(-1e6))
+
+
+@operator
+def project_points(T: torch.Tensor, points: torch.Tensor, camera: Camera) -> tuple[torch.Tensor, torch.Tensor]:
+    """Projects points of the map.
+
+    Args:
+        T: ``[..., 4, 4]`` poses ``T_cam_map``.
+        points: ``[N, 3]`` in the map.
+        camera: Intrinsics of the image.
+
+    Returns:
+        Pixels ``[..., N, 2]``, and ``[..., N]`` whether the point lies in front of the camera and in its field of view
+        (see ``Camera.project``).
+    """
+    pixels, valid, _ = camera.project(transform(T, points))
+    return pixels, valid
 
 
 def _descend(

@@ -105,6 +105,30 @@ def solve_p3p(rays: torch.Tensor, points: torch.Tensor) -> Any:
     return T, valid.bool()
 
 
+def draw_weighted_triplets(weight: torch.Tensor, uniform: torch.Tensor) -> Any:
+    """Kernel of ``consensus.draw_weighted_triplets``."""
+    if not (_on_cpu(weight, uniform) and _are(torch.float64, weight, uniform) and len(weight) >= 3):
+        return NotImplemented
+    assert _extension is not None
+    drawn = torch.empty(len(uniform), 3, dtype=torch.int64)
+    _extension.draw_weighted_triplets(_array(weight), _array(weight.cumsum(0)), _array(uniform), drawn.numpy())
+    return drawn
+
+
+def project_points(T: torch.Tensor, points: torch.Tensor, camera: Camera) -> Any:
+    """Kernel of ``gnc.project_points``."""
+    if not (_on_cpu(T, points) and _are(torch.float64, T, points)):
+        return NotImplemented
+    assert _extension is not None
+    poses = T.reshape(-1, 4, 4)
+    pixels = torch.empty(len(poses), len(points), 2, dtype=torch.float64)
+    valid = torch.empty(len(poses), len(points), dtype=torch.bool)
+    _extension.project_points(
+        _array(poses), _array(points), _camera(camera), pixels.numpy(), valid.view(torch.uint8).numpy(), _threads()
+    )
+    return pixels.reshape(*T.shape[:-2], len(points), 2), valid.reshape(*T.shape[:-2], len(points))
+
+
 def loss_maps(
     descriptors: torch.Tensor,
     counts: Sequence[int],
@@ -309,6 +333,8 @@ if _extension is not None:
         kernel.__name__: kernel
         for kernel in (
             solve_p3p,
+            draw_weighted_triplets,
+            project_points,
             loss_maps,
             peak_heights,
             mean_losses,

@@ -11,7 +11,7 @@ import torch
 from nre_ros.features import FeatureGrid, ImageFeatures
 from nre_ros.geometry import Camera, transform
 from nre_ros.keyframes.types import KeyframeStack
-from nre_ros.nre.gnc import LocalMaps, cut_windows, project_cells
+from nre_ros.nre.gnc import LocalMaps, cut_windows, project_cells, project_points
 from nre_ros.nre.maps import NREMaps, sample_loss
 from nre_ros.nre.operators import operator
 
@@ -51,8 +51,7 @@ class PoseProblem:
         Returns:
             Pixels ``[..., N, 2]``, and ``[..., N]`` whether the point lies in front of the camera.
         """
-        pixels, valid, _ = self.camera.project(transform(T, self.points))
-        return pixels, valid
+        return project_points(T, self.points, self.camera)
 
     def losses_at(self, pixels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Samples each point's map at a pixel.
