@@ -163,7 +163,7 @@ void loss_maps(py::array descriptors, py::array features, py::array background, 
   run(kernels.loss_maps, task, threads);
 }
 
-void peak_heights(py::array descriptors, py::array features, float temperature, py::array height, int threads) {
+bool peak_heights(py::array descriptors, py::array features, float temperature, py::array height, int threads) {
   nre::PeakHeights task = {};
   if (features.ndim() != 3) throw py::value_error("features are [channels, height, width]");
   task.channels = features.shape(0), task.cells = features.shape(1) * features.shape(2);
@@ -173,7 +173,10 @@ void peak_heights(py::array descriptors, py::array features, float temperature, 
   task.features = data<float>(features, "features", {ANY, ANY, ANY});
   task.temperature = temperature;
   task.height = data<float>(height, "height", {task.points}, true);
+  bool in_range = true;
+  task.in_range = &in_range;
   run(kernels.peak_heights, task, threads);
+  return in_range;
 }
 
 void mean_losses(py::array T, py::array points, py::array loss, py::array rows, const CameraHandle& camera, double stride,

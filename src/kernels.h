@@ -47,7 +47,8 @@ struct PeakHeights {
   const float* descriptors;  // [points, channels]
   const float* features;     // [channels, cells]
   float temperature;
-  float* height;  // [points]
+  float* height;   // [points]
+  bool* in_range;  // set to false, and nothing computed, where exponentials could leave the range of floats
 };
 
 struct MeanLosses {

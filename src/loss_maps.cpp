@@ -23,7 +23,7 @@ constexpr int ROWS = 4, VECTORS = 2;
 constexpr int PANEL = VECTORS * LANES;
 constexpr int64_t BLOCK = 10 * PANEL;  // cells whose sums are kept together
 constexpr int64_t PART = 512;         // cells of a finished map that are searched for the smallest at once
-constexpr float TINY = 1e-37f;
+constexpr float TINY = 1e-37f, LARGEST_EXPONENT = 80.0f;
 
 // Rows of descriptors / temperature, ROWS of them side by side for each channel; missing rows are zero.
 void pack_rows(const float* rows, int64_t count, int64_t channels, float scale, float* packed) {
@@ -303,6 +303,8 @@ bool peak_heights(const PeakHeights& task, int threads) {
   pack_rows(task.descriptors, task.points, task.channels, scale, rows.get());
   const float bound = largest_norm(task.descriptors, task.points, task.channels) *
                       largest_cell_norm(task.features, task.channels, cells, squares.get()) * scale;
+  *task.in_range = 2 * bound < LARGEST_EXPONENT;
+  if (!*task.in_range) return true;
   bool enough = true;
 #pragma omp parallel num_threads(threads)
   {

@@ -27,8 +27,6 @@ _LOG = logging.getLogger(__name__)
 
 _INTERFACE = 1
 """Of the extension that this file calls; ``src/CMakeLists.txt`` has the same number."""
-_LARGEST_EXPONENT = 80.0
-"""Exponentials of larger numbers leave the range of float32; the kernel does not look for the largest number first."""
 _MODELS = {PINHOLE: 0, RADIAL_TANGENTIAL: 1, EQUIDISTANT: 2}
 
 
@@ -170,13 +168,10 @@ def peak_heights(descriptors: torch.Tensor, features: torch.Tensor, temperature:
     """Kernel of ``reranking.peak_heights``."""
     if not (_on_cpu(descriptors, features) and _are(torch.float32, descriptors, features)):
         return NotImplemented
-    largest = float(descriptors.norm(dim=1).amax() * features.norm(dim=0).amax()) if descriptors.numel() else 0.0
-    if not 2 * largest < _LARGEST_EXPONENT * temperature:
-        return NotImplemented
     assert _extension is not None
     heights = torch.empty(len(descriptors))
-    _extension.peak_heights(_array(descriptors), _array(features), temperature, heights.numpy(), _threads())
-    return heights
+    in_range = _extension.peak_heights(_array(descriptors), _array(features), temperature, heights.numpy(), _threads())
+    return heights if in_range else NotImplemented
 
 
 def mean_losses(
