@@ -87,8 +87,15 @@ class NREMaps:
 
     def __getitem__(self, rows: torch.Tensor) -> NREMaps:
         """The maps of some of the points, by their indices ``[M]``."""
-        found = (part[rows] for part in (self.rows, self.entropy, self.lowest, self.best, self.false_match_rate))
-        return NREMaps(self.stored, *found, self.grid)
+        return NREMaps(
+            self.stored,
+            self.rows[rows],
+            self.entropy[rows],
+            self.lowest[rows],
+            self.best[rows],
+            self.false_match_rate[rows],
+            self.grid,
+        )
 
     def minimum(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Finds the minimum of each map, refined below a cell.
@@ -190,7 +197,7 @@ def keyframe_maps(
     if not reciprocal:
         logits = correspondence_logits(stack.coarse, query.data, temperature)
         return NREMaps.of(loss, _loss_and_entropy(logits, height * width, loss.flatten(1)), query.grid)
-    entropy, *summaries = loss_maps(
+    entropy, lowest, best, match_rate = loss_maps(
         stack.coarse,
         stack.counts,
         stack.background,
@@ -201,7 +208,8 @@ def keyframe_maps(
         INLIER_LOSS * outlier_loss(height, width),
         _RATE_STRIDE,
     )
-    return NREMaps(loss, torch.arange(len(stack), device=loss.device), entropy, *summaries, query.grid)
+    rows = torch.arange(len(stack), device=loss.device)
+    return NREMaps(loss, rows, entropy, lowest, best, match_rate, query.grid)
 
 
 @operator

@@ -33,7 +33,7 @@ _MODELS = {PINHOLE: 0, RADIAL_TANGENTIAL: 1, EQUIDISTANT: 2}
 def _load() -> tuple[ModuleType | None, str]:
     """The extension, or why there is none."""
     try:
-        from nre_ros import _operators
+        from nre_ros import _operators  # type: ignore[attr-defined]  # built from src/, if at all
     except ImportError as error:
         return None, f"the package was built without its CPU kernels ({error})"
     if _operators.INTERFACE != _INTERFACE:
