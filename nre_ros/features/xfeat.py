@@ -196,11 +196,10 @@ def _grey(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """The mean of the channels [H, W], as the network was trained."""
     if image.ndim == 2:
         return np.ascontiguousarray(image, dtype=np.float32)
-    blue, green, red = cv2.split(image)  # numpy's mean over the innermost axis takes ten times as long
-    total = blue.astype(np.uint16)
-    total += green
-    total += red
-    return total / np.float32(3)
+    total = np.zeros(image.shape[:2], dtype=np.uint16)
+    for channel in cv2.split(image):  # numpy's mean over the innermost axis takes ten times as long
+        total += np.asarray(channel, dtype=np.uint8)
+    return total.astype(np.float32) / np.float32(3)
 
 
 def _resample(grey: torch.Tensor, scale: float) -> torch.Tensor:

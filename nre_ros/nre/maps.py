@@ -62,7 +62,13 @@ class NREMaps:
 
     @classmethod
     def of(cls, loss: torch.Tensor, entropy: torch.Tensor, grid: FeatureGrid) -> NREMaps:
-        """Makes maps of losses ``[N, H, W]`` and entropies ``[N]``."""
+        """Makes maps from their losses.
+
+        Args:
+            loss: ``[N, H, W]`` float32, nats.
+            entropy: ``[N]`` of the correspondence maps, nats.
+            grid: Where the cells lie in the query.
+        """
         rows = torch.arange(len(loss), device=loss.device)
         return cls(loss, rows, entropy, *_summaries(loss, INLIER_LOSS * outlier_loss(*loss.shape[1:])), grid)
 

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operators' kernels for CPUs, in C++ (``src/``).
 
-Each function here has the arguments and the results of the operator of the same name. It returns ``NotImplemented`` for
-tensors that the kernel does not take: on another device, or of another type. The references describe the functions.
+Each kernel has the arguments and the results of the operator of the same name, which describes them. It returns
+``NotImplemented`` for tensors that it does not take: on another device, or of another type.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _threads() -> int:
     return torch.get_num_threads()
 
 
-def solve_p3p(rays: torch.Tensor, points: torch.Tensor) -> Any:
+def _solve_p3p(rays: torch.Tensor, points: torch.Tensor) -> Any:
     """Kernel of ``p3p.solve_p3p``."""
     if not (_on_cpu(rays, points) and _are(torch.float64, rays, points)):
         return NotImplemented
@@ -103,7 +103,7 @@ def solve_p3p(rays: torch.Tensor, points: torch.Tensor) -> Any:
     return T, valid.bool()
 
 
-def draw_weighted_triplets(weight: torch.Tensor, uniform: torch.Tensor) -> Any:
+def _draw_weighted_triplets(weight: torch.Tensor, uniform: torch.Tensor) -> Any:
     """Kernel of ``consensus.draw_weighted_triplets``."""
     if not (_on_cpu(weight, uniform) and _are(torch.float64, weight, uniform) and len(weight) >= 3):
         return NotImplemented
@@ -113,7 +113,7 @@ def draw_weighted_triplets(weight: torch.Tensor, uniform: torch.Tensor) -> Any:
     return drawn
 
 
-def project_points(T: torch.Tensor, points: torch.Tensor, camera: Camera) -> Any:
+def _project_points(T: torch.Tensor, points: torch.Tensor, camera: Camera) -> Any:
     """Kernel of ``gnc.project_points``."""
     if not (_on_cpu(T, points) and _are(torch.float64, T, points)):
         return NotImplemented
@@ -127,7 +127,7 @@ def project_points(T: torch.Tensor, points: torch.Tensor, camera: Camera) -> Any
     return pixels.reshape(*T.shape[:-2], len(points), 2), valid.reshape(*T.shape[:-2], len(points))
 
 
-def loss_maps(
+def _loss_maps(
     descriptors: torch.Tensor,
     counts: Sequence[int],
     background: torch.Tensor,
@@ -164,7 +164,7 @@ def loss_maps(
     return entropy, lowest, best, rate
 
 
-def peak_heights(descriptors: torch.Tensor, features: torch.Tensor, temperature: float) -> Any:
+def _peak_heights(descriptors: torch.Tensor, features: torch.Tensor, temperature: float) -> Any:
     """Kernel of ``reranking.peak_heights``."""
     if not (_on_cpu(descriptors, features) and _are(torch.float32, descriptors, features)):
         return NotImplemented
@@ -174,7 +174,7 @@ def peak_heights(descriptors: torch.Tensor, features: torch.Tensor, temperature:
     return heights if in_range else NotImplemented
 
 
-def mean_losses(
+def _mean_losses(
     T: torch.Tensor,
     points: torch.Tensor,
     loss: torch.Tensor,
@@ -203,7 +203,7 @@ def mean_losses(
     return mean
 
 
-def refine_in_windows(
+def _refine_in_windows(
     T: torch.Tensor, points: torch.Tensor, camera: Camera, maps: LocalMaps, sigmas: Sequence[float], gain: float
 ) -> Any:
     """Kernel of ``gnc.refine_in_windows``."""
@@ -228,7 +228,7 @@ def refine_in_windows(
     return T, cost, steps
 
 
-def refine_in_maps(
+def _refine_in_maps(
     T: torch.Tensor,
     points: torch.Tensor,
     camera: Camera,
@@ -268,7 +268,7 @@ def _refinement_results(T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, to
     return T, torch.empty(len(T), dtype=torch.float64), torch.empty(len(T), dtype=torch.int64)
 
 
-def window_moments(T: torch.Tensor, points: torch.Tensor, camera: Camera, maps: LocalMaps, sigma: float) -> Any:
+def _window_moments(T: torch.Tensor, points: torch.Tensor, camera: Camera, maps: LocalMaps, sigma: float) -> Any:
     """Kernel of ``gnc.window_moments``."""
     if not (_on_cpu(T, points, maps.values) and _are(torch.float64, T, points) and _are(torch.float32, maps.values)):
         return NotImplemented
@@ -293,7 +293,7 @@ def window_moments(T: torch.Tensor, points: torch.Tensor, camera: Camera, maps: 
     return moments, jacobian, pixels
 
 
-def window_values(
+def _window_values(
     descriptors: torch.Tensor,
     features: torch.Tensor,
     centre: torch.Tensor,
@@ -323,19 +323,17 @@ def window_values(
 
 
 KERNELS: dict[str, Callable[..., Any]] = {}
+"""Operator's name -> its kernel; empty where the package was built without kernels."""
 if _extension is not None:
     KERNELS = {
-        kernel.__name__: kernel
-        for kernel in (
-            solve_p3p,
-            draw_weighted_triplets,
-            project_points,
-            loss_maps,
-            peak_heights,
-            mean_losses,
-            refine_in_windows,
-            refine_in_maps,
-            window_moments,
-            window_values,
-        )
+        "solve_p3p": _solve_p3p,
+        "draw_weighted_triplets": _draw_weighted_triplets,
+        "project_points": _project_points,
+        "loss_maps": _loss_maps,
+        "peak_heights": _peak_heights,
+        "mean_losses": _mean_losses,
+        "refine_in_windows": _refine_in_windows,
+        "refine_in_maps": _refine_in_maps,
+        "window_moments": _window_moments,
+        "window_values": _window_values,
     }

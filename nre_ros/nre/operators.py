@@ -57,7 +57,11 @@ class Operator(Generic[P, R]):
 
 
 def operator(reference: Callable[P, R]) -> Operator[P, R]:
-    """Makes a function in torch an operator, as a decorator."""
+    """Makes a function in torch an operator, as a decorator.
+
+    Args:
+        reference: The function.
+    """
     made = Operator(reference)
     OPERATORS[reference.__name__] = made
     return made
