@@ -49,17 +49,20 @@ void pack_cells(const float* features, int64_t channels, int64_t cells, int64_t 
   }
 }
 
-inline void multiply(const float* rows, const float* panel, int64_t channels, Vector (&z)[ROWS][VECTORS]) {
-  for (int i = 0; i < ROWS; ++i) {
-    for (int j = 0; j < VECTORS; ++j) z[i][j] = Vector{};
-  }
+// The products of ROWS rows with a panel, [ROWS, PANEL]. Never inlined: what surrounds a call would take registers away
+// from the accumulators.
+__attribute__((noinline)) void multiply(const float* rows, const float* panel, int64_t channels, float* z) {
+  Vector sums[ROWS][VECTORS] = {};
   for (int64_t c = 0; c < channels; ++c) {
     Vector x[VECTORS];
     for (int j = 0; j < VECTORS; ++j) x[j] = load(panel + c * PANEL + j * LANES);
     for (int i = 0; i < ROWS; ++i) {
       const Vector d = fill(rows[c * ROWS + i]);
-      for (int j = 0; j < VECTORS; ++j) z[i][j] += d * x[j];
+      for (int j = 0; j < VECTORS; ++j) sums[i][j] += d * x[j];
     }
+  }
+  for (int i = 0; i < ROWS; ++i) {
+    for (int j = 0; j < VECTORS; ++j) store(z + i * PANEL + j * LANES, sums[i][j]);
   }
 }
 
@@ -117,7 +120,8 @@ class KeyframeMaps {
  private:
   void one_panel(int64_t x, int64_t held, const float* panel, float* z_tile, float* e_tile, LaneSums* lanes) const {
     const int64_t cells = task_.height * task_.width;
-    Vector total_[VECTORS] = {}, sampled[VECTORS] = {}, z[ROWS][VECTORS];
+    Vector total_[VECTORS] = {}, sampled[VECTORS] = {};
+    float z[ROWS * PANEL];
     for (int64_t n = 0; n < count_; n += ROWS) {
       const int64_t rows = smaller(ROWS, count_ - n);
       // fetched while the processor multiplies: the maps are written below, each row on a page of its own
@@ -128,7 +132,7 @@ class KeyframeMaps {
       multiply(rows_ + n * task_.channels, panel, task_.channels, z);
       for (int64_t i = 0; i < rows; ++i) {
         for (int j = 0; j < VECTORS; ++j) {
-          const Vector shifted = z[i][j] - bound_, e = exponential(shifted);
+          const Vector shifted = load(z + i * PANEL + j * LANES) - bound_, e = exponential(shifted);
           store(z_tile + (n + i) * PANEL + j * LANES, shifted);
           store(e_tile + (n + i) * PANEL + j * LANES, e);
           total_[j] += e;
@@ -139,7 +143,7 @@ class KeyframeMaps {
       multiply(background_ + n * task_.channels, panel, task_.channels, z);
       const int64_t rows = smaller(ROWS, task_.backgrounds - n);
       for (int64_t i = 0; i < rows; ++i) {
-        for (int j = 0; j < VECTORS; ++j) sampled[j] += exponential(z[i][j] - bound_);
+        for (int j = 0; j < VECTORS; ++j) sampled[j] += exponential(load(z + i * PANEL + j * LANES) - bound_);
       }
     }
     float weight[PANEL], reverse[PANEL];
@@ -326,15 +330,17 @@ bool peak_heights(const PeakHeights& task, int threads) {
         for (int j = 0; j < VECTORS; ++j) {
           for (int k = 0; k < LANES; ++k) missing[j][k] = j * LANES + k < held ? 0.0f : -INFINITY;
         }
-        Vector z[ROWS][VECTORS];
+        float z[ROWS * PANEL];
         for (int64_t n = 0; n < task.points; n += ROWS) {
           multiply(&rows[n * task.channels], panel.get(), task.channels, z);
           for (int i = 0; i < ROWS; ++i) {
+            Vector most = high[n + i], added = sum[n + i];
             for (int j = 0; j < VECTORS; ++j) {
-              const Vector shifted = z[i][j] + missing[j] - bound;
-              high[n + i] = higher(high[n + i], shifted);
-              sum[n + i] += exponential(shifted);
+              const Vector shifted = load(z + i * PANEL + j * LANES) + missing[j] - bound;
+              most = higher(most, shifted);
+              added += exponential(shifted);
             }
+            high[n + i] = most, sum[n + i] = added;
           }
         }
       }
