@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import sys
 import tempfile
 from contextlib import nullcontext
@@ -15,12 +16,16 @@ from pathlib import Path
 # measure the package of this checkout, not an installed one
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+# before torch is imported, as the node and the commands have it (nre_ros/process.py)
+os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
+
 from common import ROOT, Options, Skip, UsageError, commit, environment, prepare_process
 from docs_page import PAGE, write_page
 
 BENCHMARKS = {
     "accuracy": "pose errors on real images, beside SIFT, XFeat, LighterGlue and DISK + LightGlue with PoseLib",
     "speed": "time and memory of one query, and the time of its stages",
+    "busy": "time of one query alone and beside two busy processes, for numbers of threads and ways of waiting",
     "extraction": "time of an image's features in one pass, beside the two passes up to version 0.2",
     "published_comparison": "time and cost of consensus and refinement, beside the published algorithm",
     "p3p": "errors and time of the batched P3P solver, beside PoseLib's",

@@ -37,6 +37,22 @@ def wait_passively() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def use_threads(count: int) -> None:
+    """Sets the number of CPU threads of torch, of the operators and of OpenCV.
+
+    Threads that have computed before may keep their number.
+
+    Args:
+        count: At least 1; 0 changes nothing (torch takes one for each core).
+    """
+    if count > 0:
+        import cv2
+        import torch
+
+        torch.set_num_threads(count)
+        cv2.setNumThreads(count)
+
+
 def keep_memory() -> None:
     """Makes glibc's malloc keep freed memory for the next image, whose tensors have the same sizes.
 

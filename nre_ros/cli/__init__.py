@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from nre_ros import __version__
 from nre_ros.errors import NreError
 from nre_ros.packages import missing_package, require
-from nre_ros.process import exit_at_signals, prepare
+from nre_ros.process import exit_at_signals, prepare, use_threads
 
 _USAGE = "nre_ros [-h] [--version] COMMAND ..."
 _DESCRIPTION = """\
@@ -105,5 +105,6 @@ def _run(argv: Sequence[str] | None) -> int:
         parser.print_help(sys.stderr)
         return EXIT_ERROR
     require(*getattr(arguments, "packages", ()))
+    use_threads(getattr(arguments, "threads", 0))
     exit_code: int = arguments.func(arguments)
     return exit_code

@@ -100,12 +100,19 @@ def add_seed_option(parser: argparse._ActionsContainer, what: str) -> None:
 
 
 def add_localizer_options(parser: argparse._ActionsContainer) -> None:
-    """Adds the options of a localizer: ``--device``, ``--seed``, ``--retrieve`` and ``--min-confidence``.
+    """Adds the options of a localizer: ``--device``, ``--threads``, ``--seed``, ``--retrieve`` and ``--min-confidence``.
 
     Args:
         parser: The parser of the command, or one of its groups.
     """
     add_device_option(parser)
+    parser.add_argument(
+        "--threads",
+        type=non_negative_int,
+        default=0,
+        metavar="N",
+        help="CPU threads of torch and of the operators (default: 0, one for each core)",
+    )
     add_seed_option(parser, "the random draws; the same seed gives the same poses")
     parser.add_argument(
         "--retrieve", type=positive_int, default=5, metavar="K", help="keyframes retrieved an image (default: 5)"

@@ -27,7 +27,7 @@ from nre_ros.messages.frame_ids import frame_name
 from nre_ros.node.diagnostics import device_facts
 from nre_ros.node.parameters import ParameterError, value_of
 from nre_ros.node.start_checks import user_path
-from nre_ros.process import return_memory
+from nre_ros.process import return_memory, use_threads
 
 _RETRY_SECONDS = 60.0
 """After memory ran out, the full number of keyframes and the wanted device are tried again so much later."""
@@ -199,6 +199,7 @@ class Engine:
         if not map_file:
             raise ParameterError("parameter map_file is empty: name a map made by `nre_ros map build`")
         self._logger.info(f"loading {map_file}")
+        use_threads(value_of(self._node, "threads"))  # before the worker's thread computes anything
         settings = {name: value_of(self._node, name) for name in ("device", "seed", "retrieve")}
         with _reporting_loss(choose_device(settings["device"])):
             localizer = Localizer(user_path(map_file), **settings)

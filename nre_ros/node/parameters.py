@@ -151,6 +151,12 @@ _MAP = (
         choices=("auto", "cpu", "cuda"),
     ),
     Declaration(
+        "threads",
+        0,
+        "Number of CPU threads that localize an image; 0: one for each core.  Fewer leave cores to other nodes.",
+        range=(0, 256),
+    ),
+    Declaration(
         "seed", 0, "Seed of the random numbers; the same image and seed give the same pose.", range=(0, 2**31 - 1)
     ),
     Declaration("retrieve", 5, "Number of keyframes that are retrieved for each image.", range=(1, 100)),
