@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import cv2
 import torch
 
+from nre_ros.nre import operators
 from nre_ros.process import keep_memory
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,6 +53,8 @@ class Options:
         write: whether fitted numbers are written into the package.
         descriptor_head: file of a learned global descriptor to compare.
         steps: steps of each training; 0 for the benchmark's own number.
+        before: revision of the previous release, for ``speed``; empty for the newest tag of a release.
+        pictures: folder for plots; None if none are kept.
     """
 
     shared: Path
@@ -65,6 +68,8 @@ class Options:
     write: bool = False
     descriptor_head: Path | None = None
     steps: int = 0
+    before: str = ""
+    pictures: Path | None = None
 
     def data(self, name: str) -> Path:
         """Returns a file or folder below ``shared``; raises ``Skip`` if it is absent."""
@@ -187,6 +192,7 @@ def environment() -> dict[str, str]:
         "commit": commit("nre_ros", "benchmarks"),
         "processor": _processor(),
         "torch threads": f"{torch.get_num_threads()} (OMP_WAIT_POLICY {os.environ.get('OMP_WAIT_POLICY', 'not set')})",
+        "operators": operators.implementation(),
         "gpu": gpu,
         "versions": f"Python {platform.python_version()}, torch {torch.__version__}, OpenCV {cv2.__version__}",
     }

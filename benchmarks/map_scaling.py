@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from common import Options, Table, child_options, prepare_process, timed
 from scenes import kitchen
-from speed import peak_megabytes
+from speed_process import peak_megabytes
 from synthetic_maps import synthetic_map
 
 SIZES = (1_000, 10_000, 100_000)

@@ -45,6 +45,8 @@ NUMBERS = (
 THIN = 21
 """The thin map of the kitchen has every 21st of its 63 map images."""
 _TIMEOUT = 3600
+_SEARCHED = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+"""PATH with the commands of this Python's environment first."""
 
 
 class Failure(Exception):
@@ -163,7 +165,7 @@ def compare(before: Path, after: Path, every: list[Inputs], work: Path) -> tuple
 
 @contextlib.contextmanager
 def checkout_of(revision: str, work: Path) -> Iterator[Path]:
-    """The folder of a checkout; a revision is checked out beside the results while it is needed."""
+    """The folder of a checkout; a revision is checked out beside the results while it is needed, with its own kernels."""
     if Path(revision).is_dir():
         yield Path(revision).resolve()
         return
@@ -178,9 +180,37 @@ def checkout_of(revision: str, work: Path) -> Iterator[Path]:
     if added.returncode:
         raise Failure(f"{revision} is neither a folder nor a revision: {added.stderr.strip()}")
     try:
+        build_kernels(folder)
         yield folder
     finally:
         subprocess.run(["git", "worktree", "remove", "--force", str(folder)], cwd=ROOT, check=True, timeout=300)
+
+
+def build_kernels(checkout: Path) -> None:
+    """Builds the CPU kernels of a checkout into its package, where it has any; installed ones are of another state.
+
+    Raises ``Failure``.
+    """
+    if not (checkout / "src/CMakeLists.txt").is_file():
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for arguments in (
+            ["-S", checkout / "src", "-B", folder, f"-DPython3_EXECUTABLE={sys.executable}"],
+            ["--build", folder, "--parallel", "2"],
+        ):
+            command = [shutil.which("cmake", path=_SEARCHED) or "cmake", *map(str, arguments)]
+            try:
+                done = subprocess.run(
+                    command, capture_output=True, text=True, timeout=_TIMEOUT, env={**os.environ, "PATH": _SEARCHED}
+                )
+            except OSError as error:
+                raise Failure(f"kernels of {checkout}: cmake cannot run ({error})") from error
+            if done.returncode:
+                raise Failure(f"kernels of {checkout}: {done.stderr.strip()[-2000:]}")
+        built = next(Path(folder).glob("_operators*"), None)
+        if built is None:
+            raise Failure(f"kernels of {checkout}: pybind11 or OpenMP is missing")
+        shutil.copy(built, checkout / "nre_ros")
 
 
 def main(arguments: list[str] | None = None) -> int:

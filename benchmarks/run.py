@@ -24,8 +24,7 @@ from docs_page import PAGE, write_page
 
 BENCHMARKS = {
     "accuracy": "pose errors on real images, beside SIFT, XFeat, LighterGlue and DISK + LightGlue with PoseLib",
-    "speed": "time and memory of one query, and the time of its stages",
-    "busy": "time of one query alone and beside two busy processes, for numbers of threads and ways of waiting",
+    "speed": "time and memory of one query, beside other methods, the previous release and other work",
     "extraction": "time of an image's features in one pass, beside the two passes up to version 0.2",
     "published_comparison": "time and cost of consensus and refinement, beside the published algorithm",
     "p3p": "errors and time of the batched P3P solver, beside PoseLib's",
@@ -90,6 +89,8 @@ def main(arguments: list[str] | None = None) -> int:
                 args.write,
                 args.descriptor_head,
                 args.steps,
+                args.before,
+                args.write_docs.parent if args.write_docs else args.work,
             )
             for name, module in modules.items():
                 _run(name, module, options, report["benchmarks"].setdefault(name, {"tables": []}))
@@ -203,6 +204,12 @@ def _parse(arguments):
         default=0,
         metavar="N",
         help="training_ablation: steps of each training (default: the benchmark's own number)",
+    )
+    parser.add_argument(
+        "--before",
+        default="",
+        metavar="REV",
+        help="speed: also measure this revision (default: the newest tag of a release, where there is one)",
     )
     parser.add_argument(
         "--queries",

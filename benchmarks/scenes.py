@@ -36,6 +36,8 @@ from nre_ros.keyframes.importers.text_trajectory import parse_tum_pose
 from nre_ros.keyframes.importers.triangulated_source import TriangulatedSource
 from nre_ros.keyframes.storage.store import KeyframeStore
 
+POINTS = 500
+"""Of a keyframe of the kitchen."""
 THIN = 21
 """The sparse map has every 21st map frame."""
 _ROOM_SEED, _ROOM_KEYFRAMES, _ROOM_QUERIES = 900, 25, 60
@@ -69,16 +71,23 @@ class Scene:
     lifter: Callable[[Baseline], Callable[[str, Keypoints], tuple[np.ndarray, np.ndarray]]]
 
 
-def kitchen(options: Options, every: int = 1, degraded: bool = False, builder: KeyframeBuilder | None = None) -> Scene:
+def kitchen(
+    options: Options,
+    every: int = 1,
+    degraded: bool = False,
+    builder: KeyframeBuilder | None = None,
+    points: int = POINTS,
+) -> Scene:
     """RGB-D walk through a kitchen; map of every ``every``th frame; queries degraded or as they are.
 
     builder: makes the map anew, whether it is there already or not.
+    points: largest number of points of a keyframe, without a builder.
     """
     folder = options.data("data/kitchen")
-    map_path = options.folder / f"kitchen_{every}.db"
+    map_path = options.folder / (f"kitchen_{every}.db" if points == POINTS else f"kitchen_{every}_{points}.db")
     source = _kitchen_source(folder, options.folder, every)
     if builder is not None or not map_path.exists():
-        builder = builder or KeyframeBuilder(load_backbone("xfeat", options.device), seed=options.seed)
+        builder = builder or KeyframeBuilder(load_backbone("xfeat", options.device), points, seed=options.seed)
         build_map(source, builder, map_path, force=True, progress=False)
 
     def queries():

@@ -4,7 +4,9 @@
 
 import importlib
 import json
+import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -184,3 +186,114 @@ def test_an_unknown_set_is_an_error(runner, tmp_path):
     options = common.Options(tmp_path, tmp_path, sets=("kitchen", "garden"))
     with pytest.raises(common.UsageError, match="set 'garden': unknown .known: kitchen, hall."):
         options.selected_sets({"kitchen": 1, "hall": 2})
+
+
+# --- speed ----------------------------------------------------------------------------------------------
+
+
+class _Stub:
+    """Stands for ``turns.Method``: notes whose turn it was, and answers in a given time."""
+
+    def __init__(self, name, asked, sparse=False):
+        self.name, self.sparse, self._asked = name, sparse, asked
+
+    def ask(self, queries, numbers, keep=True):
+        self._asked.append((self.name, list(numbers)))
+        return [{"seconds": 0.1} for _ in numbers]
+
+
+def test_methods_take_turns_block_by_block(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    turns = importlib.import_module("turns")
+    asked = []
+    methods = [_Stub("ours", asked), _Stub("slow", asked, sparse=True)]
+    turns.take_turns(methods, [None] * (turns.BLOCK + 2), rounds=2)
+    first, last = list(range(turns.BLOCK)), [turns.BLOCK, turns.BLOCK + 1]
+    ours, slow = ([numbers for name, numbers in asked if name == method] for method in ("ours", "slow"))
+    assert ours == [first, last] * 2 and slow == [[0], [turns.BLOCK]] * 2
+    assert [name for name, _ in asked[::2]] == ["ours", "slow"] * 2  # who begins a block changes
+
+
+def test_ratios_are_of_the_queries_that_both_have_localized(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    turns = importlib.import_module("turns")
+
+    def method(asked, seconds):
+        return turns.Method("", {}, asked=asked, answers=[{"seconds": s, "stages": {"all": 1e3 * s}} for s in seconds])
+
+    ours = method([0, 1, 2, 0, 1, 2], [0.1, 9.0, 0.3, 0.1, 9.0, 0.3])
+    other = method([0, 2], [1.0, 3.0])
+    assert turns.ratio_of_medians(ours, other) == pytest.approx(0.1)
+    assert ours.milliseconds({0}).tolist() == [100.0, 100.0] and other.stages() == {"all": 2000.0}
+
+
+def test_the_newest_release_is_the_highest_tag_before_the_present_commit(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    speed = importlib.import_module("speed")
+
+    def git(*arguments):
+        identity = [
+            "-c",
+            "user.name=a",
+            "-c",
+            "user.email=a@b",
+            "-c",
+            "commit.gpgsign=false",
+            "-c",
+            "tag.gpgsign=false",
+        ]
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    assert speed.newest_release(tmp_path / "absent") == ""
+    git("init", "--quiet")
+    for tag in ("v0.9.0", "v0.10.0", "v0.10.1-rc1", "version-9", "v1.0.0"):  # the last one is the present commit
+        git("commit", "--allow-empty", "-m", tag)
+        assert speed.newest_release(tmp_path) in ("", "v0.9.0", "v0.10.0")
+        git("tag", tag)
+    assert speed.newest_release(tmp_path) == "v0.10.0"
+
+
+def test_a_query_is_localized_in_a_process_of_its_own(monkeypatch, shared, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    common, scenes, turns = (importlib.import_module(name) for name in ("common", "scenes", "turns"))
+    options = common.Options(shared, tmp_path, threads=1, queries=1)
+    scene = scenes.kitchen(options, every=scenes.THIN)
+    query = next(scene.queries())
+    asked = [turns.described(query, shared / "data/kitchen/images" / query.name)]
+    ours = turns.Method("ours", {"kind": "localizer", "map": str(scene.map_path)}, retrieve=2)
+    floor = turns.Method("network alone", {"kind": "network"})
+    with turns.running([ours, floor], options):
+        turns.take_turns([ours, floor], asked, rounds=1)
+        (answer,) = ours.ask(asked, [0], keep=False)
+    assert ours.asked == floor.asked == [0] and floor.milliseconds()[0] > 0
+    assert answer["posed"] and answer["keyframes"] == ours.answers[0]["keyframes"] and ours.peak > 100
+    assert 0 < sum(ours.stages().values()) <= ours.milliseconds()[0]
+    wrong = turns.Method("wrong", {})  # of no kind
+    with (
+        pytest.raises(RuntimeError, match="wrong: the process ended with exit code 1"),
+        turns.running([wrong], options),
+    ):
+        pass
+
+
+def test_other_work_stands_still_until_it_is_asked_for(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    busy = importlib.import_module("busy")
+    asked, states = [], []
+
+    class Method(_Stub):
+        def ask(self, queries, numbers, keep=True):
+            states.append({state(process) for process in work._processes})
+            return super().ask(queries, numbers)
+
+    def state(process):
+        deadline = time.monotonic() + 5
+        while True:  # a signal takes a moment
+            found = Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2][0]
+            if (found == "T") == (len(states) % 2 == 0) or time.monotonic() > deadline:
+                return "stopped" if found == "T" else "computing"
+
+    with busy.other_work(2) as work:
+        ((alone, beside),) = busy.measure([Method("ours", asked)], [None] * 3, work)
+    assert alone == beside == [100.0] * 3 and asked == [("ours", [0, 1, 2])] * 2
+    assert states == [{"stopped"}, {"computing"}] and all(process.poll() is not None for process in work._processes)
