@@ -97,13 +97,13 @@ $(STAMPS)/requirements: $(REQUIREMENTS) $(BASELINES) $(STAMPS)/torch-$(TORCH)
 	@touch $@
 
 # The list changes when a file comes or goes, which the files' own times would not show.
-SOURCES := $(sort $(shell find nre_ros msg srv config launch scripts cmake -type f -not -name '*.pyc' 2>/dev/null)) \
+SOURCES := $(sort $(shell find nre_ros msg srv src config launch scripts cmake -type f -not -name '*.pyc' 2>/dev/null)) \
 	setup.py pyproject.toml CMakeLists.txt package.xml
 $(STAMPS)/sources: FORCE | $(STAMPS)/venv
 	@echo '$(SOURCES)' | cmp -s - $@ || echo '$(SOURCES)' > $@
 
 # Without isolation: the build uses the venv's ROS, CMake and ninja, and is incremental.
 $(STAMPS)/package: $(SOURCES) $(STAMPS)/sources $(STAMPS)/requirements
-	@echo "== 4/4 nre_ros and its messages"
+	@echo "== 4/4 nre_ros, its messages and its CPU kernels"
 	$(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation --no-deps --force-reinstall .
 	@touch $@

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""pip's front door: generates the messages with CMake and puts them into the wheel.
+"""pip's front door: makes messages and CPU kernels with CMake and puts them into the wheel.
 
 The package is described in pyproject.toml; this file adds what a declaration cannot say.  CMake
 (the CMakeLists.txt that colcon builds, too) runs against the ROS installation that has been
@@ -9,6 +9,7 @@ tree's Python folder joins the package, the rest is placed below the environment
 """
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def needs_tf2_msgs() -> bool:
 
 
 def build_requirements() -> list[str]:
-    """What pip brings into an isolated build: the ROS wheels, unless there is a ROS installation."""
+    """What pip brings into an isolated build: the ROS wheels and build tools, unless there is a ROS installation."""
     if sourced_prefixes():
         return []
     lines = [line for name in ("ros", "ros-build") for line in (ROOT / f"requirements/{name}.txt").open()]
@@ -82,11 +83,12 @@ def run_cmake(name: str, source: Path, prefixes: list[Path]) -> None:
     ]
     if shutil.which("ninja"):
         configure += ["-G", "Ninja"]
+    configure += shlex.split(os.environ.get("CMAKE_ARGS", ""))
     for command in (configure, ["cmake", "--build", build, "--parallel"], ["cmake", "--install", build]):
         subprocess.run(list(map(str, command)), env=environment, check=True)
 
 
-def generate_messages() -> Path:
+def build_tree() -> Path:
     """Fills TREE; returns its Python folder."""
     prefixes = sourced_prefixes() or wheel_prefixes()
     if not prefixes:
@@ -102,8 +104,8 @@ def generate_messages() -> Path:
     return messages.parents[2]
 
 
-class BuildWithMessages(build_py):
-    """build_py that adds the generated messages."""
+class BuildWithCMake(build_py):
+    """build_py that adds what CMake makes: the messages, and the CPU kernels."""
 
     def run(self):
         if self.editable_mode:
@@ -114,7 +116,7 @@ class BuildWithMessages(build_py):
         # a module that has been removed from the sources must not live on in the wheel
         shutil.rmtree(self.build_lib, ignore_errors=True)
         super().run()
-        python_dir = generate_messages()
+        python_dir = build_tree()
         # rosidl's egg-info would be a second set of metadata under our name
         unwanted = shutil.ignore_patterns("*.egg-info", "__pycache__", "*.c")
         shutil.copytree(python_dir, self.build_lib, dirs_exist_ok=True, ignore=unwanted)
@@ -135,6 +137,6 @@ class BinaryDistribution(Distribution):
 
 setup(
     distclass=BinaryDistribution,
-    cmdclass={"build_py": BuildWithMessages},
+    cmdclass={"build_py": BuildWithCMake},
     setup_requires=build_requirements(),
 )

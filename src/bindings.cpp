@@ -2,13 +2,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The Python module nre_ros._operators: checks arrays, and calls the kernels of the best instruction set that the processor
-// has. nre_ros/nre/operators/native.py is its only user.
+// has. nre_ros/nre/native.py is its only user. Whatever is refused here (ValueError, IndexError, TypeError) goes to the
+// references in torch, which answer or raise their own error.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <cmath>
 #include <initializer_list>
+#include <limits>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -22,12 +24,12 @@ namespace nre {
 
 #define NRE_DECLARE(target)                              \
   namespace target {                                     \
-  bool loss_maps(const LossMaps&, int threads);          \
-  bool peak_heights(const PeakHeights&, int threads);    \
-  bool mean_losses(const MeanLosses&, int threads);      \
-  bool refine(const Refinement&, int threads);           \
-  bool window_moments(const Moments&, int threads);      \
-  bool fine_windows(const FineWindows&, int threads);    \
+  Outcome loss_maps(const LossMaps&, int threads);       \
+  Outcome peak_heights(const PeakHeights&, int threads); \
+  Outcome mean_losses(const MeanLosses&, int threads);   \
+  Outcome refine(const Refinement&, int threads);        \
+  Outcome window_moments(const Moments&, int threads);   \
+  Outcome fine_windows(const FineWindows&, int threads); \
   }
 #define NRE_KERNELS(target) \
   Kernels{#target,        target::loss_maps,      target::peak_heights, target::mean_losses, \
@@ -82,6 +84,7 @@ T* data(const py::array& array, const char* name, const std::vector<int64_t>& sh
   if (!fits) throw py::value_error(std::string(name) + " has the shape " + text(found) + ", expected " + text(shape));
   if (!py::isinstance<py::array_t<T>>(array)) throw py::type_error(std::string(name) + " has another type of numbers");
   if (!(array.flags() & py::array::c_style)) throw py::value_error(std::string(name) + " has gaps between its numbers");
+  if (!(array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) throw py::value_error(std::string(name) + " is not aligned");
   if (writeable && !array.writeable()) throw py::value_error(std::string(name) + " cannot be written");
   return static_cast<T*>(const_cast<void*>(array.data()));
 }
@@ -103,10 +106,34 @@ void indices_within(const int64_t* rows, int64_t count, int64_t limit, const cha
   }
 }
 
+// Refuses NaN, infinity, and what a product in single precision could take there.
+void moderate(const double* values, int64_t count, double largest, const char* name) {
+  bool fits = true;
+  for (int64_t k = 0; k < count; ++k) fits &= std::fabs(values[k]) <= largest;
+  if (!fits) throw py::value_error(std::string(name) + " holds a number that is not finite, or too large");
+}
+
+constexpr double LARGEST_LENGTH = 1e12, LARGEST_COEFFICIENT = 1e3, SMALLEST_STRIDE = 1e-6;
+
+nre::Grid grid_of(double stride, double offset) {
+  const double both[2] = {stride, offset};
+  moderate(both, 2, LARGEST_LENGTH, "grid");
+  if (std::fabs(stride) < SMALLEST_STRIDE) throw py::value_error("the stride of the grid is zero");
+  return {stride, offset};
+}
+
+// Poses [poses, 4, 4] and points [points, 3].
+void check_geometry(const double* T, int64_t poses, const double* points, int64_t count) {
+  moderate(T, 16 * poses, LARGEST_LENGTH, "T");
+  moderate(points, 3 * count, LARGEST_LENGTH, "points");
+}
+
 nre::Camera camera_of(int model, const std::vector<double>& intrinsics, const std::vector<double>& distortion, double max_radius) {
   if (intrinsics.size() != 4) throw py::value_error("a camera has four intrinsics");
   within(model, nre::PINHOLE, nre::EQUIDISTANT, "camera model");
   within(int64_t(distortion.size()), 0, 8, "number of distortion coefficients");
+  moderate(intrinsics.data(), 4, LARGEST_LENGTH, "camera");
+  moderate(distortion.data(), int64_t(distortion.size()), LARGEST_COEFFICIENT, "distortion");
   nre::Camera camera = {};
   camera.model = nre::CameraModel(model);
   camera.fx = intrinsics[0], camera.fy = intrinsics[1], camera.cx = intrinsics[2], camera.cy = intrinsics[3];
@@ -123,13 +150,14 @@ struct CameraHandle {
 };
 
 template <typename Task>
-void run(bool (*kernel)(const Task&, int), const Task& task, int threads) {
-  bool enough;
+void run(nre::Outcome (*kernel)(const Task&, int), const Task& task, int threads) {
+  nre::Outcome outcome;
   {
     py::gil_scoped_release release;
-    enough = kernel(task, checked_threads(threads));
+    outcome = kernel(task, checked_threads(threads));
   }
-  if (!enough) throw std::bad_alloc();
+  if (outcome == nre::Outcome::NO_MEMORY) throw std::bad_alloc();
+  if (outcome == nre::Outcome::NOT_FINITE) throw py::value_error("numbers are not finite, or too large");
 }
 
 void loss_maps(py::array descriptors, py::array features, py::array background, py::array counts, py::array background_cells,
@@ -154,6 +182,8 @@ void loss_maps(py::array descriptors, py::array features, py::array background, 
     points += task.counts[k];
   }
   if (points != task.points) throw py::value_error("the counts do not add up to the number of points");
+  within(task.keyframes, 1, LARGEST, "number of keyframes");
+  for (int64_t k = 0; k < task.keyframes; ++k) within(task.counts[k] + task.backgrounds, 1, LARGEST, "descriptors of a keyframe");
   task.temperature = temperature, task.match_limit = match_limit, task.rate_stride = rate_stride;
   task.loss = data<float>(loss, "loss", {task.points, task.height, task.width}, true);
   task.entropy = data<float>(entropy, "entropy", {task.points}, true);
@@ -163,7 +193,7 @@ void loss_maps(py::array descriptors, py::array features, py::array background, 
   run(kernels.loss_maps, task, threads);
 }
 
-bool peak_heights(py::array descriptors, py::array features, float temperature, py::array height, int threads) {
+void peak_heights(py::array descriptors, py::array features, float temperature, py::array height, int threads) {
   nre::PeakHeights task = {};
   if (features.ndim() != 3) throw py::value_error("features are [channels, height, width]");
   task.channels = features.shape(0), task.cells = features.shape(1) * features.shape(2);
@@ -173,10 +203,7 @@ bool peak_heights(py::array descriptors, py::array features, float temperature, 
   task.features = data<float>(features, "features", {ANY, ANY, ANY});
   task.temperature = temperature;
   task.height = data<float>(height, "height", {task.points}, true);
-  bool in_range = true;
-  task.in_range = &in_range;
   run(kernels.peak_heights, task, threads);
-  return in_range;
 }
 
 void mean_losses(py::array T, py::array points, py::array loss, py::array rows, const CameraHandle& camera, double stride,
@@ -192,16 +219,19 @@ void mean_losses(py::array T, py::array points, py::array loss, py::array rows, 
   task.rows = data<int64_t>(rows, "rows", {task.points});
   indices_within(task.rows, task.points, task.maps, "rows");
   task.camera = camera.camera;
-  task.grid = {stride, offset};
+  task.grid = grid_of(stride, offset);
   task.outlier_loss = outlier_loss;
   task.mean = data<double>(mean, "mean", {task.poses}, true);
+  check_geometry(task.T, task.poses, task.points_, task.points);
   run(kernels.mean_losses, task, threads);
+  moderate(task.mean, task.poses, std::numeric_limits<double>::max(), "mean");  // a map may hold a NaN
 }
 
 nre::Windows given_windows(const py::array& values, const py::array& origin, int64_t poses, int64_t points) {
   if (values.ndim() != 4) throw py::value_error("values are [sets, points, side, side]");
   nre::Windows windows = {};
   windows.sets = values.shape(0), windows.side = values.shape(2);
+  within(windows.side, 1, LARGEST, "side of a window");
   if (windows.sets != 1 && windows.sets != poses) throw py::value_error("windows are of one pose, or of each pose");
   windows.values = data<float>(values, "values", {ANY, points, ANY, windows.side});
   windows.origin = data<int64_t>(origin, "origin", {windows.sets, points, 2});
@@ -216,12 +246,14 @@ nre::Refinement refinement(const py::array& T, const py::array& points, const Ca
   task.T = data<double>(T, "T", {ANY, 4, 4}, true);
   task.points_ = data<double>(points, "points", {ANY, 3});
   task.camera = camera.camera;
-  task.grid = {stride, offset};
+  task.grid = grid_of(stride, offset);
   task.sigmas = data<double>(sigmas, "sigmas", {ANY});
   for (int64_t k = 0; k < task.scales; ++k) {
     if (!(task.sigmas[k] > 0 && task.sigmas[k] < 1e6)) throw py::value_error("a scale is no positive number");
   }
   task.gain = gain;
+  within(task.poses, 1, LARGEST, "number of poses");
+  check_geometry(task.T, task.poses, task.points_, task.points);
   task.cost = data<double>(cost, "cost", {task.poses}, true);
   task.steps = data<int64_t>(steps, "steps", {task.poses}, true);
   return task;
@@ -244,6 +276,10 @@ void refine_in_maps(py::array T, py::array points, const CameraHandle& camera, d
   task.windows.rows = data<int64_t>(rows, "rows", {task.points});
   indices_within(task.windows.rows, task.points, task.windows.maps, "rows");
   task.windows.outlier_loss = outlier_loss;
+  for (int64_t k = 0; k < task.scales; ++k) {
+    const double side = 6 * task.sigmas[k] + 64;
+    if (side * side * double(task.points) > double(LARGEST)) throw py::value_error("the windows of a scale are too large");
+  }
   run(kernels.refine, task, threads);
 }
 
@@ -254,10 +290,11 @@ void window_moments(py::array T, py::array points, const CameraHandle& camera, d
   task.T = data<double>(T, "T", {ANY, 4, 4});
   task.points_ = data<double>(points, "points", {ANY, 3});
   task.camera = camera.camera;
-  task.grid = {stride, offset};
+  task.grid = grid_of(stride, offset);
   task.windows = given_windows(values, origin, task.poses, task.points);
   if (!(sigma > 0 && sigma < 1e6)) throw py::value_error("the scale is no positive number");
   task.sigma = sigma;
+  check_geometry(task.T, task.poses, task.points_, task.points);
   task.moments = data<float>(moments, "moments", {task.poses, task.points, 3, 3}, true);
   task.jacobian = data<double>(jacobian, "jacobian", {task.poses, task.points, 2, 6}, true);
   task.pixels = data<double>(pixels, "pixels", {task.poses, task.points, 2}, true);
@@ -278,9 +315,13 @@ void fine_windows(py::array descriptors, py::array features, py::array centre, p
   task.descriptors = data<float>(descriptors, "descriptors", {ANY, task.channels});
   task.features = data<float>(features, "features", {ANY, ANY, ANY});
   task.centre = data<int64_t>(centre, "centre", {task.points, 2});
-  for (int64_t k = 0; k < 2 * task.points; ++k) within(task.centre[k], -LARGEST, LARGEST, "centre");
+  for (int64_t k = 0; k < task.points; ++k) {
+    within(task.centre[2 * k], half, task.width - 1 - half, "centre");
+    within(task.centre[2 * k + 1], half, task.height - 1 - half, "centre");
+  }
   task.cubic = data<float>(cubic, "cubic", {ANY, task.reach_side});
   task.offset = data<float>(offset, "offset", {task.points});
+  if (!(std::fabs(temperature) > 0)) throw py::value_error("the temperature is zero");
   task.temperature = temperature;
   task.values = data<float>(values, "values", {task.points, task.side, task.side}, true);
   run(kernels.fine_windows, task, threads);
@@ -302,6 +343,11 @@ void draw_weighted_triplets(py::array weight, py::array ends, py::array uniform,
   const double* w = data<double>(weight, "weight", {points});
   const double* e = data<double>(ends, "ends", {points});
   const double* u = data<double>(uniform, "uniform", {count, 3});
+  moderate(w, points, LARGEST_LENGTH, "weight");
+  moderate(u, 3 * count, LARGEST_LENGTH, "uniform");
+  for (int64_t k = 0; k < points; ++k) {
+    if (w[k] < 0) throw py::value_error("a weight is negative");
+  }
   nre::draw_weighted_triplets(points, count, w, e, u, data<int64_t>(drawn, "drawn", {count, 3}, true));
 }
 
@@ -311,6 +357,7 @@ void project_points(py::array T, py::array points, const CameraHandle& camera, p
   const double* p = data<double>(points, "points", {count, 3});
   double* found = data<double>(pixels, "pixels", {poses, count, 2}, true);
   uint8_t* flags = data<uint8_t>(valid, "valid", {poses, count}, true);
+  check_geometry(t, poses, p, count);
   py::gil_scoped_release release;
   nre::project_points(poses, count, t, p, camera.camera, found, flags, checked_threads(threads));
 }

@@ -27,16 +27,16 @@ inline void multiply(const float* a, const float* b, int64_t rows, int64_t inner
 namespace nre {
 namespace NRE_TARGET {
 
-bool fine_windows(const FineWindows& task, int threads) {
+Outcome fine_windows(const FineWindows& task, int threads) {
   const int64_t side = task.side, inner = task.reach_side, channels = task.channels;
   const int64_t inner_stride = (inner + LANES - 1) / LANES * LANES, stride = (side + LANES - 1) / LANES * LANES;
   const int64_t whole = channels / LANES * LANES, reach = task.half + CUBIC_REACH;
   Scratch<float> cubic_t(inner * stride);  // cubic', [inner, stride]
-  if (!cubic_t.ok()) return false;
+  if (!cubic_t.ok()) return Outcome::NO_MEMORY;
   for (int64_t k = 0; k < inner; ++k) {
     for (int64_t j = 0; j < stride; ++j) cubic_t[k * stride + j] = j < side ? task.cubic[j * inner + k] : 0.0f;
   }
-  bool enough = true;
+  bool enough = true, finite = true;
 #pragma omp parallel num_threads(threads)
   {
     Scratch<float> window(inner * inner_stride), tall(side * inner_stride), values(side * stride);
@@ -79,6 +79,10 @@ bool fine_windows(const FineWindows& task, int threads) {
           largest = value > largest || is_nan(value) ? value : largest;
         }
       }
+      if (!(fabsf(largest) < INFINITY)) {
+#pragma omp atomic write
+        finite = false;
+      }
       float mass = 0.0f;
       for (int64_t j = 0; j < side; ++j) {
         int64_t i = 0;
@@ -97,7 +101,7 @@ bool fine_windows(const FineWindows& task, int threads) {
       }
     }
   }
-  return enough;
+  return !enough ? Outcome::NO_MEMORY : (finite ? Outcome::DONE : Outcome::NOT_FINITE);
 }
 
 }  // namespace NRE_TARGET

@@ -2,13 +2,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The kernels behind nre_ros/nre/operators, with plain pointers. The caller has checked all sizes; arrays are row-major and
-// without gaps. A kernel returns false when memory runs out. Results do not depend on the number of threads: sums are taken
-// over fixed blocks first, and over the blocks in their order.
+// without gaps. Results do not depend on the number of threads: sums are taken over fixed blocks first, and over the blocks
+// in their order.
 #pragma once
 
 #include <stdint.h>
 
 namespace nre {
+
+// What a kernel reports. NOT_FINITE: it met numbers whose result the reference in torch has to say, such as a NaN.
+enum class Outcome { DONE, NO_MEMORY, NOT_FINITE };
 
 enum CameraModel : int { PINHOLE = 0, RADIAL_TANGENTIAL = 1, EQUIDISTANT = 2 };
 
@@ -47,8 +50,7 @@ struct PeakHeights {
   const float* descriptors;  // [points, channels]
   const float* features;     // [channels, cells]
   float temperature;
-  float* height;   // [points]
-  bool* in_range;  // set to false, and nothing computed, where exponentials could leave the range of floats
+  float* height;  // [points]
 };
 
 struct MeanLosses {
@@ -114,12 +116,12 @@ struct FineWindows {
 
 struct Kernels {
   const char* name;
-  bool (*loss_maps)(const LossMaps&, int threads);
-  bool (*peak_heights)(const PeakHeights&, int threads);
-  bool (*mean_losses)(const MeanLosses&, int threads);
-  bool (*refine)(const Refinement&, int threads);
-  bool (*window_moments)(const Moments&, int threads);
-  bool (*fine_windows)(const FineWindows&, int threads);
+  Outcome (*loss_maps)(const LossMaps&, int threads);
+  Outcome (*peak_heights)(const PeakHeights&, int threads);
+  Outcome (*mean_losses)(const MeanLosses&, int threads);
+  Outcome (*refine)(const Refinement&, int threads);
+  Outcome (*window_moments)(const Moments&, int threads);
+  Outcome (*fine_windows)(const FineWindows&, int threads);
 };
 
 // Perspective-three-point for `count` triplets: rays and points [count, 3, 3]; T [count, 4, 4, 4] and valid [count, 4].

@@ -234,7 +234,7 @@ void finish_map(const LossMaps& task, int64_t point, const Sums& sums, const int
 namespace nre {
 namespace NRE_TARGET {
 
-bool loss_maps(const LossMaps& task, int threads) {
+Outcome loss_maps(const LossMaps& task, int threads) {
   const int64_t cells = task.height * task.width, blocks = (cells + BLOCK - 1) / BLOCK;
   const float scale = 1.0f / task.temperature;
   int64_t most = 0, rows_size = 0;
@@ -246,7 +246,7 @@ bool loss_maps(const LossMaps& task, int threads) {
   Scratch<float> rows(rows_size), background(background_size * task.keyframes), squares(cells), bounds(task.keyframes);
   Scratch<int64_t> first(task.keyframes), first_row(task.keyframes);
   Scratch<Sums> sums(blocks * task.points);
-  if (!(rows.ok() && background.ok() && squares.ok() && bounds.ok() && first.ok() && first_row.ok() && sums.ok())) return false;
+  if (!(rows.ok() && background.ok() && squares.ok() && bounds.ok() && first.ok() && first_row.ok() && sums.ok())) return Outcome::NO_MEMORY;
   const float largest = largest_cell_norm(task.features, task.channels, cells, squares.get());
   int64_t point = 0, row = 0;
   for (int64_t k = 0; k < task.keyframes; ++k) {
@@ -263,8 +263,11 @@ bool loss_maps(const LossMaps& task, int threads) {
     pack_rows(mine, task.counts[k], task.channels, scale, &rows[first_row[k]]);
     pack_rows(others, task.backgrounds, task.channels, scale, background.get() + k * background_size);
   }
+  for (int64_t k = 0; k < task.keyframes; ++k) {
+    if (!(bounds[k] >= 0 && bounds[k] < INFINITY)) return Outcome::NOT_FINITE;
+  }
   Scratch<int32_t> counted(task.width);
-  if (!counted.ok()) return false;
+  if (!counted.ok()) return Outcome::NO_MEMORY;
   for (int64_t x = 0; x < task.width; ++x) counted[x] = x % task.rate_stride == 0;
   bool enough = true;
 #pragma omp parallel num_threads(threads)
@@ -295,20 +298,20 @@ bool loss_maps(const LossMaps& task, int threads) {
       }
     }
   }
-  return enough;
+  return enough ? Outcome::DONE : Outcome::NO_MEMORY;
 }
 
-bool peak_heights(const PeakHeights& task, int threads) {
+Outcome peak_heights(const PeakHeights& task, int threads) {
   const int64_t cells = task.cells, blocks = (cells + BLOCK - 1) / BLOCK;
   const float scale = 1.0f / task.temperature;
   Scratch<float> rows(packed_size(task.points, task.channels)), squares(cells);
   Scratch<float> highest(blocks * task.points), sums(blocks * task.points);
-  if (!(rows.ok() && squares.ok() && highest.ok() && sums.ok())) return false;
+  if (!(rows.ok() && squares.ok() && highest.ok() && sums.ok())) return Outcome::NO_MEMORY;
   pack_rows(task.descriptors, task.points, task.channels, scale, rows.get());
   const float bound = largest_norm(task.descriptors, task.points, task.channels) *
                       largest_cell_norm(task.features, task.channels, cells, squares.get()) * scale;
-  *task.in_range = 2 * bound < LARGEST_EXPONENT;
-  if (!*task.in_range) return true;
+  // beyond it exponentials leave the range of floats
+  if (!(bound >= 0 && 2 * bound < LARGEST_EXPONENT)) return Outcome::NOT_FINITE;
   bool enough = true;
 #pragma omp parallel num_threads(threads)
   {
@@ -352,7 +355,7 @@ bool peak_heights(const PeakHeights& task, int threads) {
       }
     }
   }
-  if (!enough) return false;
+  if (!enough) return Outcome::NO_MEMORY;
   for (int64_t n = 0; n < task.points; ++n) {
     float most = -INFINITY, sum = 0.0f;
     for (int64_t block = 0; block < blocks; ++block) {
@@ -362,7 +365,7 @@ bool peak_heights(const PeakHeights& task, int threads) {
     }
     task.height[n] = expf(most) / sum;
   }
-  return true;
+  return Outcome::DONE;
 }
 
 }  // namespace NRE_TARGET

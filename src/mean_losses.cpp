@@ -112,14 +112,14 @@ class Sampler {
 namespace nre {
 namespace NRE_TARGET {
 
-bool mean_losses(const MeanLosses& task, int threads) {
+Outcome mean_losses(const MeanLosses& task, int threads) {
   const LaneProjection camera(task.camera);
   const Sampler sampler(task);
   const float offset = float(task.grid.offset), stride = float(task.grid.stride);
   const int64_t padded = (task.points + LANES - 1) / LANES * LANES;
   Scratch<float> columns(3 * padded);
   Scratch<int64_t> rows(padded);
-  if (!columns.ok() || !rows.ok()) return false;
+  if (!columns.ok() || !rows.ok()) return Outcome::NO_MEMORY;
   for (int64_t n = 0; n < padded; ++n) {
     const int64_t held = smaller(n, task.points - 1);
     for (int k = 0; k < 3; ++k) columns[k * padded + n] = float(task.points_[3 * held + k]);
@@ -140,7 +140,7 @@ bool mean_losses(const MeanLosses& task, int threads) {
     }
     task.mean[b] = sum / double(task.points);
   }
-  return true;
+  return Outcome::DONE;
 }
 
 }  // namespace NRE_TARGET

@@ -20,16 +20,22 @@ constexpr double NEGLIGIBLE = 5.0; // beyond so many sigma the Gaussian is below
 class PaddedWindows {
  public:
   PaddedWindows(int64_t points, int64_t side)
-      : side_(side), stride_((side + LANES - 1) / LANES * LANES), values_(points * side_ * stride_), origin_(2 * points),
-        held_(points) {}
+      : points_(points), side_(side), stride_((side + LANES - 1) / LANES * LANES), values_(points * side_ * stride_),
+        origin_(2 * points), held_(points), finite_(points) {}
 
-  bool ok() const { return values_.ok() && origin_.ok() && held_.ok(); }
+  bool ok() const { return values_.ok() && origin_.ok() && held_.ok() && finite_.ok(); }
   int64_t side() const { return side_; }
   int64_t stride() const { return stride_; }
   const float* values(int64_t n) const { return &values_[n * side_ * stride_]; }
   const int64_t* origin(int64_t n) const { return &origin_[2 * n]; }
   // Whether any value of the window is above zero.
   bool held(int64_t n) const { return held_[n] != 0; }
+  // Whether all windows hold numbers that are finite.
+  bool finite() const {
+    bool all = true;
+    for (int64_t n = 0; n < points_; ++n) all &= finite_[n] != 0;
+    return all;
+  }
 
   // Copies a given window.
   void take(int64_t n, const float* values, const int64_t* origin) {
@@ -64,19 +70,20 @@ class PaddedWindows {
 
   void finish(int64_t n, int64_t left, int64_t top) {
     origin_[2 * n] = left, origin_[2 * n + 1] = top;
-    bool held = false;
+    bool held = false, finite = true;
     for (int64_t y = 0; y < side_; ++y) {
       float* values = row(n, y);
       for (int64_t x = side_; x < stride_; ++x) values[x] = 0.0f;
-      for (int64_t x = 0; x < side_; ++x) held |= !(values[x] <= 0.0f);
+      for (int64_t x = 0; x < side_; ++x) held |= values[x] > 0.0f;
+      for (int64_t x = 0; x < side_; ++x) finite &= fabsf(values[x]) < INFINITY;
     }
-    held_[n] = held;
+    held_[n] = held, finite_[n] = finite;
   }
 
-  int64_t side_, stride_;
+  int64_t points_, side_, stride_;
   Scratch<float> values_;
   Scratch<int64_t> origin_;
-  Scratch<uint8_t> held_;
+  Scratch<uint8_t> held_, finite_;
 };
 
 
@@ -281,20 +288,21 @@ void fill_windows(const Windows& source, int64_t pose, int64_t points, const dou
 namespace nre {
 namespace NRE_TARGET {
 
-bool refine(const Refinement& task, int threads) {
+Outcome refine(const Refinement& task, int threads) {
   const Projection<double> camera(task.camera);
   Scratch<Model> blocks((task.points + BLOCK - 1) / BLOCK);
-  if (!blocks.ok()) return false;
+  if (!blocks.ok()) return Outcome::NO_MEMORY;
   for (int64_t b = 0; b < task.poses; ++b) task.cost[b] = 0.0, task.steps[b] = 0;
   for (int64_t scale = 0; scale < task.scales; ++scale) {
     const double sigma = task.sigmas[scale];
     const int64_t side = task.windows.values ? task.windows.side : 2 * (int64_t(ceil(3 * sigma)) + 1) + 1;
     PaddedWindows windows(task.points, side);
-    if (!windows.ok()) return false;
+    if (!windows.ok()) return Outcome::NO_MEMORY;
     for (int64_t b = 0; b < task.poses; ++b) {
       double* T = task.T + 16 * b;
       if (b == 0 || task.windows.sets != 1 || !task.windows.values) {
         fill_windows(task.windows, b, task.points, T, task.points_, camera, task.grid, windows, threads);
+        if (!windows.finite()) return Outcome::NOT_FINITE;
       }
       Model model, next;
       expand(T, task.points, task.points_, camera, task.grid, windows, sigma, blocks.get(), model, threads);
@@ -319,17 +327,18 @@ bool refine(const Refinement& task, int threads) {
       task.cost[b] = model.cost;
     }
   }
-  return true;
+  return Outcome::DONE;
 }
 
-bool window_moments(const Moments& task, int threads) {
+Outcome window_moments(const Moments& task, int threads) {
   const Projection<double> camera(task.camera);
   PaddedWindows windows(task.points, task.windows.side);
-  if (!windows.ok()) return false;
+  if (!windows.ok()) return Outcome::NO_MEMORY;
   for (int64_t b = 0; b < task.poses; ++b) {
     const Pose<double> pose(task.T + 16 * b);
     if (b == 0 || task.windows.sets != 1) {
       fill_windows(task.windows, b, task.points, task.T + 16 * b, task.points_, camera, task.grid, windows, threads);
+      if (!windows.finite()) return Outcome::NOT_FINITE;
     }
 #pragma omp parallel for num_threads(threads) schedule(static) if (task.points > BLOCK)
     for (int64_t n = 0; n < task.points; ++n) {
@@ -346,7 +355,7 @@ bool window_moments(const Moments& task, int threads) {
       memcpy(task.moments + 9 * at, sums, sizeof sums);
     }
   }
-  return true;
+  return Outcome::DONE;
 }
 
 }  // namespace NRE_TARGET

@@ -25,7 +25,7 @@ def test_the_help_lists_every_command(capsys):
     listing = capsys.readouterr().out
     assert stopped.value.code == 0
     names = [path[0] for path, _ in commands(build_parser()) if len(path) == 1]
-    assert len(names) == 10 and all(f"\n  {name} " in listing for name in names)
+    assert len(names) == 11 and all(f"\n  {name} " in listing for name in names)
 
 
 def test_without_a_command_the_help_is_printed_and_the_exit_code_is_two(capsys):

@@ -88,7 +88,7 @@ def rosdep(tmp_path):
     if shutil.which("rosdep") is None:
         pytest.skip("needs rosdep")
     rules = {key: {"ubuntu": [f"ros-jazzy-{key.replace('_', '-')}"]} for key in DECLARED}
-    rules |= {key: {"ubuntu": [key]} for key in DECLARED if key.startswith("python3-")}
+    rules |= {key: {"ubuntu": [key]} for key in DECLARED if key.startswith("python3-") or key.endswith("-dev")}
     rules["python3-pytorch-pip"] = {"ubuntu": {"pip": {"packages": ["torch", "torchvision"]}}}
     rules["python3-rosbags-pip"] = {"ubuntu": {"pip": {"packages": ["rosbags"]}}}
     distribution = {

@@ -36,6 +36,9 @@ Evaluate:
 
 Train:
   train        train features for your own domain, and evaluate them (optional)
+
+Inspect the installation:
+  info         print versions, devices, operators and threads
 """
 _EPILOG = "`nre_ros COMMAND --help` explains a command and its options."
 
@@ -51,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
         a command there is no such attribute. The attribute ``packages``, where there is one, names the modules that
         have to be installed before anything is computed.
     """
-    from nre_ros.cli import benchmark, compare, demo, evaluate, localize, map, node, replay, train, weights
+    from nre_ros.cli import benchmark, compare, demo, evaluate, info, localize, map, node, replay, train, weights
 
     parser = argparse.ArgumentParser(
         prog="nre_ros",
@@ -63,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"nre_ros {__version__}")
     # the description lists the commands in groups, which argparse cannot do
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", help=argparse.SUPPRESS, prog="nre_ros")
-    for module in (demo, map, weights, localize, node, replay, evaluate, compare, benchmark, train):
+    for module in (demo, map, weights, localize, node, replay, evaluate, compare, benchmark, train, info):
         module.add_parser(subparsers)
     return parser
 

@@ -50,7 +50,7 @@ from nre_ros.localization.map_noise import MapNoise
 from nre_ros.localization.map_quality import load_quality
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.localization.verdict import reach_verdict
-from nre_ros.nre import Estimate, EstimatorConfig, NREEstimator
+from nre_ros.nre import Estimate, EstimatorConfig, NREEstimator, native
 
 _FURTHER, _NEIGHBOURS = 2, 3
 """Keyframes that are retrieved besides where the search was cut: the next ones, and neighbours of the best one."""
@@ -152,6 +152,8 @@ class Localizer:
                 f"map {self.store.path} was made with the features {name!r}, known here: {', '.join(sorted(BACKBONES))}"
             )
         backbone = load_backbone(name, device, self._fine_head, metadata["weights_hash"])
+        if device.type == "cpu":
+            native.warn_once()
         self._estimator = NREEstimator(backbone, self._config)
         self.device = device
 

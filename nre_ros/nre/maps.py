@@ -249,7 +249,10 @@ def loss_maps(
         ``[N]`` each: entropies of the correspondence maps, lowest losses, the cells of the lowest losses (int64, in
         ``[H W]``), and shares of the counted cells that are matches.
     """
-    flat, entropy = loss.flatten(1), []
+    flat, entropy = (
+        loss.view(len(loss), loss.shape[1] * loss.shape[2]),
+        [],
+    )  # never a copy: what is written must be seen
     starts = np.cumsum((0, *counts))
     for k, rows in enumerate(map(slice, starts[:-1].tolist(), starts[1:].tolist())):
         cells = background_cells[k]

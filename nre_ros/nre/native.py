@@ -3,13 +3,17 @@
 """The operators' kernels for CPUs, in C++ (``src/``).
 
 Each kernel has the arguments and the results of the operator of the same name, which describes them. It returns
-``NotImplemented`` for tensors that it does not take: on another device, or of another type.
+``NotImplemented`` for what it does not take: tensors on another device or of another type, shapes that do not fit, indices
+out of range, numbers that are not finite. The reference in torch then answers, or raises its own error: a caller sees no
+difference between an installation with kernels and one without.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from nre_ros.errors import one_line
 from nre_ros.features.base import FeatureGrid
 from nre_ros.geometry import EQUIDISTANT, PINHOLE, RADIAL_TANGENTIAL, Camera
 
@@ -25,7 +30,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-_INTERFACE = 1
+_INTERFACE = 2
 """Of the extension that this file calls; ``src/CMakeLists.txt`` has the same number."""
 _MODELS = {PINHOLE: 0, RADIAL_TANGENTIAL: 1, EQUIDISTANT: 2}
 
@@ -34,10 +39,15 @@ def _load() -> tuple[ModuleType | None, str]:
     """The extension, or why there is none."""
     try:
         from nre_ros import _operators  # type: ignore[attr-defined]  # built from src/, if at all
+    except ModuleNotFoundError:
+        return None, "nre_ros was built without its CPU kernels"
     except ImportError as error:
-        return None, f"the package was built without its CPU kernels ({error})"
+        return None, f"the CPU kernels of nre_ros cannot be loaded ({one_line(error)})"
     if _operators.INTERFACE != _INTERFACE:
-        return None, f"the installed CPU kernels are of another version ({_operators.INTERFACE}, not {_INTERFACE})"
+        return (
+            None,
+            f"the installed CPU kernels are of another version of nre_ros ({_operators.__file__}): build it again",
+        )
     return _operators, ""
 
 
@@ -59,11 +69,18 @@ def instruction_set() -> str:
     return _extension.instruction_set() if _extension is not None else ""
 
 
+def instruction_sets() -> list[str]:
+    """Returns the instruction sets of the kernels that this processor has, best first; empty without kernels."""
+    return _extension.instruction_sets() if _extension is not None else []
+
+
 @lru_cache(maxsize=1)
 def warn_once() -> None:
-    """Says once in the process that the kernels are missing."""
+    """Logs once in the process that the kernels are missing."""
     if _extension is None:
-        _LOG.warning("%s: estimation takes about three times as long; see `nre_ros info`", _absent)
+        _LOG.warning(
+            "%s: an image takes about three times as long (docs/installation.md#cpu-kernels; `nre_ros info`)", _absent
+        )
 
 
 @lru_cache(maxsize=64)
@@ -72,6 +89,24 @@ def _camera(camera: Camera) -> Any:
     distortion = camera.distortion
     intrinsics = [camera.fx, camera.fy, camera.cx, camera.cy]
     return _extension.Camera(_MODELS[camera.model], intrinsics, list(distortion), camera.max_radius)
+
+
+_REFUSALS = (AttributeError, IndexError, OverflowError, RuntimeError, TypeError, ValueError)
+"""What the extension and the conversions of arguments raise; not MemoryError, since the references need more."""
+
+
+def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A kernel that declines whatever it refuses."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except _REFUSALS as error:
+            _LOG.debug("%s declines: %s", function.__name__, error)
+            return NotImplemented
+
+    return call
 
 
 def _on_cpu(*tensors: torch.Tensor) -> bool:
@@ -88,10 +123,16 @@ def _array(tensor: torch.Tensor) -> Any:
     return tensor.contiguous().numpy()
 
 
+def _whole_numbers(values: Iterable[int]) -> Any:
+    """Whole numbers as an array; numpy would round others."""
+    return np.array([operator.index(value) for value in values], dtype=np.int64)
+
+
 def _threads() -> int:
     return torch.get_num_threads()
 
 
+@_kernel
 def _solve_p3p(rays: torch.Tensor, points: torch.Tensor) -> Any:
     """Kernel of ``p3p.solve_p3p``."""
     if not (_on_cpu(rays, points) and _are(torch.float64, rays, points)):
@@ -103,6 +144,7 @@ def _solve_p3p(rays: torch.Tensor, points: torch.Tensor) -> Any:
     return T, valid.bool()
 
 
+@_kernel
 def _draw_weighted_triplets(weight: torch.Tensor, uniform: torch.Tensor) -> Any:
     """Kernel of ``consensus.draw_weighted_triplets``."""
     if not (_on_cpu(weight, uniform) and _are(torch.float64, weight, uniform) and len(weight) >= 3):
@@ -113,9 +155,10 @@ def _draw_weighted_triplets(weight: torch.Tensor, uniform: torch.Tensor) -> Any:
     return drawn
 
 
+@_kernel
 def _project_points(T: torch.Tensor, points: torch.Tensor, camera: Camera) -> Any:
     """Kernel of ``gnc.project_points``."""
-    if not (_on_cpu(T, points) and _are(torch.float64, T, points)):
+    if not (_on_cpu(T, points) and _are(torch.float64, T, points) and T.shape[-2:] == (4, 4)):
         return NotImplemented
     assert _extension is not None
     poses = T.reshape(-1, 4, 4)
@@ -127,6 +170,7 @@ def _project_points(T: torch.Tensor, points: torch.Tensor, camera: Camera) -> An
     return pixels.reshape(*T.shape[:-2], len(points), 2), valid.reshape(*T.shape[:-2], len(points))
 
 
+@_kernel
 def _loss_maps(
     descriptors: torch.Tensor,
     counts: Sequence[int],
@@ -149,8 +193,8 @@ def _loss_maps(
         _array(descriptors),
         _array(features),
         _array(background),
-        np.array(counts, dtype=np.int64),
-        np.array(background_cells, dtype=np.int64),
+        _whole_numbers(counts),
+        _whole_numbers(background_cells),
         temperature,
         match_limit,
         rate_stride,
@@ -164,16 +208,18 @@ def _loss_maps(
     return entropy, lowest, best, rate
 
 
+@_kernel
 def _peak_heights(descriptors: torch.Tensor, features: torch.Tensor, temperature: float) -> Any:
     """Kernel of ``reranking.peak_heights``."""
     if not (_on_cpu(descriptors, features) and _are(torch.float32, descriptors, features)):
         return NotImplemented
     assert _extension is not None
     heights = torch.empty(len(descriptors))
-    in_range = _extension.peak_heights(_array(descriptors), _array(features), temperature, heights.numpy(), _threads())
-    return heights if in_range else NotImplemented
+    _extension.peak_heights(_array(descriptors), _array(features), temperature, heights.numpy(), _threads())
+    return heights
 
 
+@_kernel
 def _mean_losses(
     T: torch.Tensor,
     points: torch.Tensor,
@@ -203,11 +249,12 @@ def _mean_losses(
     return mean
 
 
+@_kernel
 def _refine_in_windows(
     T: torch.Tensor, points: torch.Tensor, camera: Camera, maps: LocalMaps, sigmas: Sequence[float], gain: float
 ) -> Any:
     """Kernel of ``gnc.refine_in_windows``."""
-    if not (_on_cpu(T, points, maps.values) and _are(torch.float64, T, points) and _are(torch.float32, maps.values)):
+    if not (_on_cpu(T, points, maps.values, maps.origin) and _are(torch.float64, T, points)):
         return NotImplemented
     assert _extension is not None
     T, cost, steps = _refinement_results(T)
@@ -218,7 +265,7 @@ def _refine_in_windows(
         maps.grid.stride,
         maps.grid.offset,
         _array(maps.values),
-        _array(maps.origin.to(torch.int64)),
+        _array(maps.origin),
         np.array(sigmas, dtype=np.float64),
         gain,
         cost.numpy(),
@@ -228,6 +275,7 @@ def _refine_in_windows(
     return T, cost, steps
 
 
+@_kernel
 def _refine_in_maps(
     T: torch.Tensor,
     points: torch.Tensor,
@@ -268,9 +316,10 @@ def _refinement_results(T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, to
     return T, torch.empty(len(T), dtype=torch.float64), torch.empty(len(T), dtype=torch.int64)
 
 
+@_kernel
 def _window_moments(T: torch.Tensor, points: torch.Tensor, camera: Camera, maps: LocalMaps, sigma: float) -> Any:
     """Kernel of ``gnc.window_moments``."""
-    if not (_on_cpu(T, points, maps.values) and _are(torch.float64, T, points) and _are(torch.float32, maps.values)):
+    if not (_on_cpu(T, points, maps.values, maps.origin) and _are(torch.float64, T, points)):
         return NotImplemented
     assert _extension is not None
     moments = torch.empty(len(T), len(points), 3, 3)
@@ -283,7 +332,7 @@ def _window_moments(T: torch.Tensor, points: torch.Tensor, camera: Camera, maps:
         maps.grid.stride,
         maps.grid.offset,
         _array(maps.values),
-        _array(maps.origin.to(torch.int64)),
+        _array(maps.origin),
         sigma,
         moments.numpy(),
         jacobian.numpy(),
@@ -293,6 +342,7 @@ def _window_moments(T: torch.Tensor, points: torch.Tensor, camera: Camera, maps:
     return moments, jacobian, pixels
 
 
+@_kernel
 def _window_values(
     descriptors: torch.Tensor,
     features: torch.Tensor,

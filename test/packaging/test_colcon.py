@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.packaging, pytest.mark.timeout(2400)]
 
 ASK = """
 import json, os
-import nre_ros, nre_ros.geometry, nre_ros.msg, nre_ros.srv
+import nre_ros, nre_ros.geometry, nre_ros.msg, nre_ros.srv, nre_ros._operators
 from ament_index_python.packages import get_package_share_directory
 from nre_ros import ros_environment
 library_path = os.environ["LD_LIBRARY_PATH"]
@@ -25,7 +25,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 status = nre_ros.msg.LocalizationStatus(reason="too dark")
 back = deserialize_message(serialize_message(status), nre_ros.msg.LocalizationStatus)
 print(json.dumps({
-    "files": [nre_ros.geometry.__file__, nre_ros.msg.__file__, nre_ros.srv.__file__],
+    "files": [module.__file__ for module in (nre_ros.geometry, nre_ros.msg, nre_ros.srv, nre_ros._operators)],
     "share": get_package_share_directory("nre_ros"), "reason": back.reason, "version": nre_ros.__version__,
     "unchanged": os.environ["LD_LIBRARY_PATH"] == library_path,
 }))
@@ -58,7 +58,7 @@ def in_workspace(workspace, tools, run_in, tmp_path):
     return run
 
 
-def test_messages_and_package_come_from_the_install_space(workspace, in_workspace):
+def test_messages_kernels_and_package_come_from_the_install_space(workspace, in_workspace):
     answer = json.loads(in_workspace(sys.executable, "-c", ASK).splitlines()[-1])
     install = workspace / "install/nre_ros"
     assert all(Path(file).is_relative_to(install) for file in answer["files"]), answer

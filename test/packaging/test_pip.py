@@ -52,6 +52,16 @@ def test_wheel_holds_package_messages_libraries_and_share(names):
     assert not [name for name in names if "egg-info" in name or "__pycache__" in name]
 
 
+def test_wheel_holds_kernels_that_import(wheel, tools, run_in, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    ask = "from nre_ros import _operators; from nre_ros.nre import operators; "
+    ask += "print(_operators.__file__, operators.implementation())"
+    environment = dict(tools, PYTHONPATH=str(tmp_path))
+    file, *implementation = run_in(tmp_path, environment, sys.executable, "-c", ask).split()
+    assert Path(file).parent == tmp_path / "nre_ros"
+    assert implementation[0] == "native"
+
+
 def test_wheel_leaves_a_robots_ros_and_opencv_alone(wheel):
     """apt's ROS packages and cv2 satisfy no requirement of that name: pip would install a second one."""
     archive = zipfile.ZipFile(wheel)
@@ -90,7 +100,8 @@ def test_messages_of_a_wheel_in_a_prefix_of_its_own(wheel, ros_environment, run_
 
 
 def test_tf2_msgs_is_never_built_over_that_of_a_ros_installation(names, sources, tools, prefixes, run_in, tmp_path):
-    """A sourced prefix that has tf2_msgs stands for apt's ROS."""
+    """A sourced prefix that has tf2_msgs stands for apt's ROS. The kernels are missing without pybind11, and nothing else."""
+    tools = dict(tools, CMAKE_ARGS="-DCMAKE_DISABLE_FIND_PACKAGE_pybind11=ON")
     if prefixes == [sys.prefix]:
         assert "tf2_msgs/msg/_tf_message.py" in names, "the wheels have none"
         (tmp_path / "ros/share/tf2_msgs").mkdir(parents=True)
@@ -100,3 +111,5 @@ def test_tf2_msgs_is_never_built_over_that_of_a_ros_installation(names, sources,
     built = zipfile.ZipFile(wheel).namelist()
     assert "nre_ros/msg/_localization_status.py" in built
     assert not [name for name in built if "tf2_msgs" in name]
+    assert [name for name in names if name.startswith("nre_ros/_operators.")]
+    assert not [name for name in built if name.startswith("nre_ros/_operators.")]
