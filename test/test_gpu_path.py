@@ -1,0 +1,96 @@
+# SPDX-FileCopyrightText: 2026 nre_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The estimator's path for GPUs, without a GPU: on the stand-in of ``benchmarks/cuda_double.py``, and on fake tensors."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+from nre_ros.geometry import Camera
+from nre_ros.nre.operators import reference_only
+
+sys.path.append(str(ROOT / "benchmarks"))
+cuda_double = pytest.importorskip("cuda_double")
+import counters  # noqa: E402
+
+pytestmark = pytest.mark.skipif(
+    not cuda_double.available(), reason="needs a build of torch without CUDA, and its table of device guards"
+)
+CAMERA = Camera(320, 240, 260.0, 258.0, 161.0, 118.0)
+PRESENT = {"launches": 31500, "waits": 53, "copies": 440}
+"""What a query asks of a GPU at most, at present; ``counters.TARGETS`` are to be reached."""
+
+
+@pytest.fixture(scope="module")
+def query():
+    return counters.rendered_query(CAMERA, points=300)
+
+
+@pytest.fixture(scope="module")
+def counted(query):
+    return counters.count(query)
+
+
+def test_the_path_for_gpus_reaches_the_pose_of_the_references(query, counted):
+    """With data, to its end; two devices that meet anywhere would raise."""
+    with reference_only():
+        expected = query.estimator.localize(query.features, query.keyframes, CAMERA)
+    np.testing.assert_allclose(counters.pose(counted[1]), expected.T_cam_map.numpy(), atol=1e-9)
+
+
+def test_launches_waits_and_copies_of_a_query(counted):
+    totals = counted[0].totals()
+    assert {name: number for name, number in totals.items() if number > PRESENT[name]} == {}, counted[0]
+
+
+# --- the stand-in itself ------------------------------------------------------------------------------
+
+
+def counts_of(function):
+    with torch.inference_mode(), cuda_double.CudaDouble() as double:
+        function(cuda_double.to_device(torch.arange(12.0).reshape(3, 4)))
+    return double.counts.totals()
+
+
+@pytest.mark.parametrize(
+    ("function", "launches", "waits", "copies"),
+    [
+        (lambda a: a + 1, 1, 0, 0),
+        (lambda a: a.mT[1], 0, 0, 0),
+        (lambda a: a @ a.mT, 1, 0, 0),
+        (lambda a: a.sum().item(), 1, 1, 0),
+        (lambda a: bool(a.any()), 1, 1, 0),
+        (lambda a: a.tolist(), 0, 1, 1),
+        (lambda a: a.cpu().numpy(), 0, 1, 1),
+        (lambda a: torch.nonzero(a), 1, 1, 0),
+        (lambda a: a[a > 2], 2, 1, 0),
+        (lambda a: a[[0, 2]], 1, 0, 1),
+        (lambda a: a.new_tensor([1.0, 2.0]), 0, 0, 1),
+        (lambda a: torch.tensor([1.0], device=a.device), 0, 0, 1),
+        (lambda a: torch.zeros(3).to(a.device), 0, 0, 1),
+        (lambda a: torch.zeros(3, device=a.device), 1, 0, 0),
+        (lambda a: a.to(torch.float64), 1, 0, 0),
+        (lambda a: torch.linalg.inv(a[:, :3] + torch.eye(3, device=a.device)), 3, 1, 0),
+        (lambda a: torch.cuda.synchronize(), 0, 1, 0),
+    ],
+)
+def test_the_stand_in_counts_what_a_gpu_would_be_asked(function, launches, waits, copies):
+    found = counts_of(function)
+    assert (found["waits"], found["copies"]) == (waits, copies)
+    assert launches <= found["launches"] <= launches + 1  # torch's versions differ by a fill
+
+
+@pytest.mark.parametrize("function", [lambda a: a + torch.ones(4), lambda a: torch.cat([a, torch.ones(1, 4)])])
+def test_tensors_of_two_devices_that_meet_raise(function):
+    with pytest.raises(RuntimeError, match="same device"):
+        counts_of(function)
+
+
+def test_numbers_on_the_stand_in_are_not_read_by_accident():
+    with pytest.raises(TypeError, match="numpy"):
+        counts_of(lambda a: a.numpy())
+    with pytest.raises(TypeError, match="numpy"):
+        counts_of(lambda a: np.asarray(a))
