@@ -4,7 +4,7 @@
 
 The estimator runs on the stand-in for a CUDA device (``cuda_double.py``) and so takes its path for GPUs. Counted is what
 follows the network: from the features of the query and the retrieved keyframes to the estimate. The features and keyframes
-are on the device when counting begins.
+are on the device when counting begins, and the constants of an earlier query.
 """
 
 from __future__ import annotations
@@ -88,6 +88,8 @@ def count(query: Query) -> tuple[cuda_double.Counts, Estimate]:
         The counts and the estimate, whose tensors are on the stand-in (``cuda_double.to_host``).
     """
     features, keyframes = _features_on_device(query.features), on_device(query.keyframes)
+    with cuda_double.CudaDouble():
+        query.estimator.localize(features, keyframes, query.camera)  # a first one brings the constants to the device
     with cuda_double.CudaDouble() as double:
         estimate = query.estimator.localize(features, keyframes, query.camera)
     return double.counts, estimate

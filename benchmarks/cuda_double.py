@@ -168,7 +168,12 @@ class CudaDouble(TorchDispatchMode):
         if func._schema.is_mutable:
             return self._mutated(func, args, kwargs, result)
         on_device = device.type != "cpu" if device is not None else bool(doubles)
-        return _mapped(_double, result) if on_device else result
+        if not on_device:
+            return result
+        if _is_view(func):  # the view of a tensor that was made outside of inference mode is such a tensor, too
+            with torch.inference_mode(args[0].is_inference()):
+                return _mapped(_double, result)
+        return _mapped(_double, result)
 
     def _count(self, func: Any, name: str, args: Any, kwargs: Any, doubles: list[DoubleTensor]) -> None:
         counts = self.counts

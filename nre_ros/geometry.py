@@ -27,6 +27,7 @@ import numpy.typing as npt
 import torch
 from scipy.spatial.transform import Rotation
 
+from nre_ros.device_constants import device_constant
 from nre_ros.errors import CameraError, PoseError
 
 MIN_DEPTH = 1e-4
@@ -171,8 +172,8 @@ class Camera:
         if math.isfinite(self.max_radius):
             valid = front & ((xy * xy).sum(-1) < self.max_radius**2)
         distorted, d_xy = self._distort(xy, jacobian)
-        focal = points.new_tensor([self.fx, self.fy])
-        pixels = distorted * focal + points.new_tensor([self.cx, self.cy])
+        focal, centre = self._intrinsics(points)
+        pixels = distorted * focal + centre
         if d_xy is None:
             return pixels, valid, None
         d_xy = d_xy * focal[:, None]
@@ -190,7 +191,8 @@ class Camera:
         Returns:
             ``[..., 3]`` of unit length.
         """
-        target = (pixels - pixels.new_tensor([self.cx, self.cy])) / pixels.new_tensor([self.fx, self.fy])
+        focal, centre = self._intrinsics(pixels)
+        target = (pixels - centre) / focal
         xy = target
         if any(self.distortion):
             if self.model == EQUIDISTANT:
@@ -210,6 +212,11 @@ class Camera:
             xy = target / angle * torch.tan(angle)
         ray = torch.cat([xy, torch.ones_like(xy[..., :1])], dim=-1)
         return ray / ray.norm(dim=-1, keepdim=True)
+
+    def _intrinsics(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Focal lengths and principal point, [2] each, of another tensor's type and on its device."""
+        focal = device_constant((self.fx, self.fy), like.dtype, like.device)
+        return focal, device_constant((self.cx, self.cy), like.dtype, like.device)
 
     def _distort(self, xy: torch.Tensor, jacobian: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Distorted normalised coordinates of xy [..., 2] and their Jacobian [..., 2, 2]."""

@@ -8,6 +8,7 @@ import math
 
 import torch
 
+from nre_ros.device_constants import device_constant
 from nre_ros.nre.config import EstimatorConfig
 from nre_ros.nre.gnc import INTERMEDIATE_GAIN, Refined, RefinedPose, newton_schedule, refine_in_maps
 from nre_ros.nre.problem import PoseProblem
@@ -81,6 +82,6 @@ def _near_image(problem: PoseProblem, T: torch.Tensor, margin: float) -> torch.T
     """
     cells = problem.cells(T)
     height, width = problem.maps.size
-    size = cells.new_tensor([width, height])
+    size = device_constant((width, height), cells.dtype, cells.device)
     near = ((cells > -margin) & (cells < size + margin)).all(-1).any(0)
     return torch.nonzero(near)[:, 0]

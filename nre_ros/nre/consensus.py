@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 
+from nre_ros.device_constants import device_constant
 from nre_ros.nre.alternatives import are_distinct_poses
 from nre_ros.nre.coarse import refine_in_coarse_maps
 from nre_ros.nre.gnc import newton_schedule
@@ -153,7 +155,11 @@ class TripletSampler:
         Returns:
             Indices ``[count, 3]`` of the points.
         """
-        return torch.cat([rows[_draw_triplets(self.entropy[rows], n, generator)] for rows, n in self.draws(count)])
+        draws = self.draws(count)
+        uniform = torch.rand(count, 3, generator=generator, device=generator.device, dtype=torch.float64)
+        parts = uniform.to(self.entropy.device).split([n for _, n in draws])
+        drawn = (rows[_draw_triplets(self.entropy[rows], part)] for (rows, _), part in zip(draws, parts))
+        return torch.cat(list(drawn))
 
     def draws(self, count: int) -> list[tuple[torch.Tensor, int]]:
         """Says which points the triplets are drawn from.
@@ -171,9 +177,13 @@ class TripletSampler:
 
 def _sets_of_keyframes(rows: torch.Tensor, counts: Sequence[int]) -> list[torch.Tensor]:
     """Places among the rows [M] of the points of each keyframe with at least ``_FEWEST_OF_KEYFRAME`` of them."""
-    ends = torch.tensor(counts, device=rows.device).cumsum(0)
+    if not counts:
+        return []
+    ends = device_constant(tuple(accumulate(counts)), torch.long, rows.device)
     keyframes = torch.searchsorted(ends, rows, right=True)
-    sets = (torch.nonzero(keyframes == k)[:, 0] for k in range(len(counts)))
+    # sorted by keyframe, in their order within each: one question for the number of each keyframe's, not one a keyframe
+    sizes = (keyframes == torch.arange(len(counts), device=rows.device)[:, None]).sum(1).tolist()
+    sets = torch.argsort(keyframes, stable=True).split(sizes)
     return [found for found in sets if len(found) >= _FEWEST_OF_KEYFRAME]
 
 
@@ -214,15 +224,15 @@ def _enough(found: Hypotheses, draws: Sequence[tuple[torch.Tensor, int]], used: 
     if not len(found.T):
         return False
     inliers = used.losses_at(*used.project(found.T[:1]))[0] < INLIER_LOSS * used.maps.outlier_loss
-    shares = [(max(int(inliers[rows].sum()) - 3, 0) / len(rows), count) for rows, count in draws]
+    found_in = torch.stack([inliers[rows].sum() for rows, _ in draws]).tolist()
+    shares = [(max(found - 3, 0) / len(rows), count) for found, (rows, count) in zip(found_in, draws)]
     return sum(count * math.log(1 - share**3) for share, count in shares) < math.log(_MISS_PROBABILITY)
 
 
-def _draw_triplets(entropy: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
-    """[count, 3] indices, distinct within a triplet, sharper maps more often."""
+def _draw_triplets(entropy: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """[B, 3] indices, distinct within a triplet, sharper maps more often, from random numbers [B, 3]."""
     weight = ((entropy.max() - entropy) / (entropy.max() - entropy.min() + 1e-6) + 1e-3).double()
-    uniform = torch.rand(count, 3, generator=generator, device=generator.device, dtype=torch.float64)
-    return draw_weighted_triplets(weight, uniform.to(weight.device))
+    return draw_weighted_triplets(weight, uniform)
 
 
 @operator

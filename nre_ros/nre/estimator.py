@@ -104,7 +104,7 @@ class NREEstimator:
         stop_if_cut: bool,
     ) -> Estimate:
         """Does what ``localize`` describes, in a frame whose origin is near the scene."""
-        watch = Stopwatch(query.coarse.data.device)
+        watch = Stopwatch()
         partial = Estimate(milliseconds=watch.milliseconds, keyframes=keyframes, camera=camera)
         fault = input_fault(query, keyframes)
         if not fault and prior is not None and not bool(torch.isfinite(prior).all()):
@@ -287,17 +287,15 @@ class _RelativeScore:
 
 
 class Stopwatch:
-    """Milliseconds per stage; waits for the device, so that each stage's work counts as its own."""
+    """Milliseconds per stage of the host's time.
 
-    def __init__(self, device: torch.device):
+    A GPU works on what was queued while the host goes on, so that a stage's time there is when the host was done with it.
+    Only the sum of all stages is the query's time: its end is known on the host.
+    """
+
+    def __init__(self) -> None:
         self.milliseconds: dict[str, float] = {}
-        self._cuda = device.type == "cuda"
-        self._last = self._now()
-
-    def _now(self) -> float:
-        if self._cuda:
-            torch.cuda.synchronize()
-        return perf_counter()
+        self._last = perf_counter()
 
     def lap(self, stage: str) -> None:
         """Records the time since the last lap as the duration of a stage.
@@ -305,7 +303,7 @@ class Stopwatch:
         Args:
             stage: Name of the stage.
         """
-        now = self._now()
+        now = perf_counter()
         self.milliseconds[stage] = (now - self._last) * 1e3
         self._last = now
 
@@ -313,6 +311,5 @@ class Stopwatch:
 def _typical_points(losses: torch.Tensor) -> torch.Tensor:
     """Indices [3] of the best inlier, of the median inlier, and of the worst point in view."""
     order = torch.argsort(losses, stable=True)
-    inliers = int((losses < INLIER_LOSS).sum())
-    in_view = int((losses < OUTLIER_LOSS).sum())
-    return order[[0, inliers // 2, max(in_view - 1, 0)]]
+    inliers, in_view = (losses < INLIER_LOSS).sum(), (losses < OUTLIER_LOSS).sum()
+    return order[torch.stack([torch.zeros_like(inliers), inliers // 2, (in_view - 1).clamp_min(0)])]

@@ -15,6 +15,7 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 
+from nre_ros.device_constants import device_constant
 from nre_ros.features import FeatureBackbone, FeatureGrid, FeatureMap, ImageFeatures
 from nre_ros.features.base import cubic_convolution
 from nre_ros.keyframes.types import KeyframeStack
@@ -122,14 +123,14 @@ def fine_maps(
     _, height, width = features.data.shape
     half = window_size // (2 * enlarge)
     centre = features.grid.to_cells(pixels).round()
-    margin = centre.new_tensor([width - 1, height - 1]) - centre
+    margin = device_constant((width - 1, height - 1), centre.dtype, centre.device) - centre
     rows = torch.nonzero(valid & (centre >= half).all(-1) & (margin >= half).all(-1))[:, 0]
     centre = centre[rows].long()
     mass = _coarse_mass(problem, rows, problem.maps.grid.to_cells(pixels[rows]))
     # The published code divides the probability by the window's size. The division moves no minimum, but it decides how
     # probable a cell must be to count: cells below chance level are cut off by the clamp.
     offset = outlier_loss(height * enlarge, width * enlarge) + mass.log() - math.log(window_size)
-    cubic = _cubic_matrix(half, enlarge, features.data.dtype).to(features.data.device)
+    cubic = _cubic_matrix(half, enlarge, features.data.dtype, features.data.device)
     values = window_values(descriptors[rows], features.data, centre, cubic, half, temperature, offset)
     # fine cell j of the window is centred at cell (centre - half) + j / enlarge of the feature map
     grid = FeatureGrid(features.grid.stride / enlarge, features.grid.offset)
@@ -190,7 +191,7 @@ def window_correlations(
     Returns:
         ``[M, S, S]`` with S = 2 half enlarge + 1, rows y and columns x.
     """
-    cubic = _cubic_matrix(half, enlarge, features.dtype).to(features.device)
+    cubic = _cubic_matrix(half, enlarge, features.dtype, features.device)
     return _correlations(descriptors, features, centre, cubic, half)
 
 
@@ -216,8 +217,8 @@ def _correlations(
 
 @lru_cache
 @torch.inference_mode(False)  # the result is kept, and training needs it too
-def _cubic_matrix(half: int, enlarge: int, dtype: torch.dtype) -> torch.Tensor:
+def _cubic_matrix(half: int, enlarge: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """Catmull-Rom weights [2 half enlarge + 1, 2 (half + reach) + 1] from cells to fine cells."""
     places = torch.arange(-half * enlarge, half * enlarge + 1, dtype=torch.float64) / enlarge
     cells = torch.arange(-half - _CUBIC_REACH, half + _CUBIC_REACH + 1, dtype=torch.float64)
-    return cubic_convolution(places[:, None] - cells).to(dtype)
+    return cubic_convolution(places[:, None] - cells).to(device, dtype)

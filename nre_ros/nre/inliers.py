@@ -30,7 +30,8 @@ def keyframe_scores(losses: torch.Tensor, false_match_rate: torch.Tensor, counts
         The score of each keyframe; negative where there are fewer inliers than false matches are expected.
     """
     beyond = (losses < INLIER_LOSS).double() - false_match_rate * (losses < OUTLIER_LOSS)
-    return [float(part.sum()) for part in beyond.split(list(counts))]
+    scores: list[float] = torch.stack([part.sum() for part in beyond.split(list(counts))]).tolist()
+    return scores
 
 
 def inlier_score(losses: torch.Tensor, false_match_rate: torch.Tensor, counts: Sequence[int]) -> float:

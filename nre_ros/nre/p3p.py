@@ -15,6 +15,7 @@ import math
 
 import torch
 
+from nre_ros.device_constants import device_constant
 from nre_ros.nre.operators import operator
 
 _PAIRS = ((0, 1), (0, 2), (1, 2))
@@ -116,7 +117,7 @@ def _cubic_roots(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, d: torch.Ten
     radius = 2 * (-p / 3).clamp_min(0).sqrt()
     cosine = (3 * q / (p * radius).where(p * radius != 0, torch.ones_like(p))).clamp(-1, 1)
     angle = torch.acos(cosine) / 3
-    turns = angle.new_tensor([0.0, 2 * math.pi / 3, 4 * math.pi / 3])
+    turns = device_constant((0.0, 2 * math.pi / 3, 4 * math.pi / 3), angle.dtype, angle.device)
     triple = radius[:, None] * torch.cos(angle[:, None] - turns)
     x = torch.where((discriminant > 0)[:, None], single[:, None].expand(-1, 3), triple) - shift[:, None]
     for _ in range(2):
@@ -169,8 +170,8 @@ def _meet(lines: torch.Tensor, C: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
 
 def _residual(distances: torch.Tensor, cosines: torch.Tensor, squared: torch.Tensor) -> torch.Tensor:
     """d_i^2 + d_j^2 - 2 cos_ij d_i d_j - s_ij of the three pairs, [B, 4, 3] (law of cosines)."""
-    i, j = map(list, zip(*_PAIRS))
-    di, dj = distances[..., i], distances[..., j]
+    d = distances.unbind(-1)
+    di, dj = (torch.stack([d[pair[side]] for pair in _PAIRS], -1) for side in (0, 1))
     return di * di + dj * dj - 2 * cosines[:, None] * di * dj - squared[:, None]
 
 

@@ -25,9 +25,11 @@ by their average, weighed by their information.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 
+from nre_ros.device_constants import device_constant
 from nre_ros.geometry import Camera, invert, skew
 from nre_ros.keyframes.types import KeyframeStack
 from nre_ros.nre.gnc import LocalMaps, RefinedPose, curvature, window_moments
@@ -73,8 +75,8 @@ def pose_uncertainty(refined: RefinedPose, camera: Camera, keyframes: KeyframeSt
     if covariance is None:
         return None
     count = len(keyframes.counts)
-    counts = torch.tensor(keyframes.counts, device=refined.rows.device)
-    owners = torch.repeat_interleave(torch.arange(count, device=counts.device), counts)[refined.rows]
+    ends = device_constant(tuple(accumulate(keyframes.counts)), torch.long, refined.rows.device)
+    owners = torch.searchsorted(ends, refined.rows, right=True)
     influence = expansion.influence(owners, keyframes.centres)
     return PoseUncertainty(covariance, influence, expansion.disagreement(owners, count))
 
