@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -25,6 +26,10 @@ _RATIO = 0.8
 """Largest ratio of the distances to the best and the second best keypoint along the epipolar line."""
 _SAME_PLACE = 3.0
 """Pixels within which two keypoints show the same place and do not compete."""
+_BLOCK = 128
+"""Keypoints that are compared with others at once."""
+_SLACK = 1e-3
+"""Radians by which rounding may move an epipolar plane."""
 
 
 @dataclass(frozen=True)
@@ -90,27 +95,92 @@ def match_keypoints(a: KeypointView, b: KeypointView) -> npt.NDArray[np.int64]:
     """
     if min(len(a.pixels), len(b.pixels)) < 2:
         return np.zeros((0, 2), dtype=np.int64)
-    squares = a.descriptors.square().sum(1)[:, None] + b.descriptors.square().sum(1)
-    distance = (squares - 2 * a.descriptors @ b.descriptors.T).clamp_min_(0).sqrt_()
-    distance[~_on_epipolar_lines(a, b)] = torch.inf
-    best, partner = distance.min(1)
-    back = distance.argmin(0)
-    index = torch.nonzero((best < _MAX_DISTANCE) & (back[partner] == torch.arange(len(partner))))[:, 0]
-    places = torch.from_numpy(b.pixels)
-    competitors = distance[index]
-    competitors[torch.cdist(places[partner[index]], places) < _SAME_PLACE] = torch.inf
-    index = index[best[index] < _RATIO * competitors.min(1).values]
+    lines = _EpipolarLines.between(a, b)
+    places = torch.from_numpy(b.pixels).T.contiguous()
+    # SIFT's numbers are integers: their squared distances are exact in single precision, in any order of the sums
+    squares_a, squares_b = (view.descriptors.square().sum(1) for view in (a, b))
+    second, best = torch.full((2, len(a.pixels)), torch.inf).unbind(0)
+    partner = torch.zeros(len(a.pixels), dtype=torch.int64)
+    best_back = torch.full((len(b.pixels),), torch.inf)
+    back = torch.full((len(b.pixels),), -1)
+    for rows, columns in lines.blocks():
+        square = torch.addmm(squares_b[columns], a.descriptors[rows], b.descriptors[columns].T, alpha=-2)
+        square.add_(squares_a[rows, None]).clamp_min_(0)
+        square.masked_fill_(~lines.are_near(rows, columns), torch.inf)
+        lowest, row = square.min(0)
+        better = torch.nonzero(lowest < best_back[columns])[:, 0]
+        best_back[columns[better]], back[columns[better]] = lowest[better], rows[row[better]]
+        best[rows], column = square.min(1)
+        partner[rows] = columns[column]
+        x, y = ((axis[partner[rows], None] - axis[columns]).square_() for axis in places)
+        second[rows] = square.masked_fill_(x.add_(y) < _SAME_PLACE**2, torch.inf).min(1).values
+    matched = (best < _MAX_DISTANCE**2) & (back[partner] == torch.arange(len(partner)))
+    index = torch.nonzero(matched & (best.sqrt() < _RATIO * second.sqrt()))[:, 0]
     pairs: npt.NDArray[np.int64] = torch.stack([index, partner[index]], dim=1).numpy()
     return pairs
 
 
-def _on_epipolar_lines(a: KeypointView, b: KeypointView) -> torch.Tensor:
-    """Whether keypoints of a and b may show one point [N, M]: within ``_BAND`` of each other's line."""
-    T = invert(b.T_map_cam) @ a.T_map_cam
-    t = T[:3, 3] / max(float(np.linalg.norm(T[:3, 3])), 1e-12)
-    essential = np.array([[0, -t[2], t[1]], [t[2], 0, -t[0]], [-t[1], t[0], 0]]) @ T[:3, :3]
-    in_b = torch.from_numpy(a.rays @ essential.T).float()  # lines [N, 3]
-    in_a = torch.from_numpy(b.rays @ essential).float()
-    error = (in_b @ torch.from_numpy(b.rays).float().T).abs()
-    slope = torch.maximum(in_b[:, :2].norm(dim=1)[:, None], in_a[:, :2].norm(dim=1))
-    return error < _BAND * slope.clamp_min(1e-9)
+@dataclass(frozen=True)
+class _EpipolarLines:
+    """The epipolar lines of the keypoints of two views.
+
+    The planes through both centres form a pencil. A keypoint near another one's line lies in nearly the same plane, so
+    keypoints that are sorted by the angle of their plane are compared with a few percent of the others.
+
+    Attributes:
+        lines_in_b: [N, 3] float32, lines of a's keypoints among b's rays.
+        rays_b: [M, 3] float32.
+        slopes: [N] and [M], norms of the lines' first two numbers, of a's keypoints and of b's.
+        angles: [N] and [M] float64 radians in [0, pi), of the planes.
+        reaches: [N] and [M] float64 radians: planes of keypoints near each other's line are no farther apart than the
+            larger reach of the two keypoints.
+    """
+
+    lines_in_b: torch.Tensor
+    rays_b: torch.Tensor
+    slopes: tuple[torch.Tensor, torch.Tensor]
+    angles: tuple[torch.Tensor, torch.Tensor]
+    reaches: tuple[torch.Tensor, torch.Tensor]
+
+    @classmethod
+    def between(cls, a: KeypointView, b: KeypointView) -> _EpipolarLines:
+        """Computes the lines of two views' keypoints."""
+        T = invert(b.T_map_cam) @ a.T_map_cam
+        t = T[:3, 3] / max(float(np.linalg.norm(T[:3, 3])), 1e-12)
+        cross = np.array([[0, -t[2], t[1]], [t[2], 0, -t[0]], [-t[1], t[0], 0]])
+        essential = cross @ T[:3, :3]
+        in_b, in_a = torch.from_numpy(a.rays @ essential.T), torch.from_numpy(b.rays @ essential)
+        # both planes' normals in b, and two axes of the plane that contains all normals
+        normals = in_b, torch.from_numpy(b.rays @ cross.T)
+        first = np.cross(t, np.eye(3)[np.argmin(np.abs(t))])
+        axes = torch.from_numpy(np.stack([first, np.cross(t, first)], axis=1))
+        angles, reaches = [], []
+        for normal in normals:
+            x, y = (normal @ axes).unbind(1)
+            angles.append(torch.atan2(y, x).remainder(torch.pi))
+            # error = sin(angle between the planes) times both normals' lengths, and a slope is at most such a length
+            sine = _BAND / torch.linalg.vector_norm(normal, dim=1).clamp_min(1e-9)
+            reaches.append(sine.clamp_max(1).asin() + _SLACK)
+        slopes = [torch.hypot(lines[:, 0], lines[:, 1]).float().clamp_min(1e-9) for lines in (in_b, in_a)]
+        rays = torch.from_numpy(b.rays).float()
+        return cls(in_b.float(), rays, (slopes[0], slopes[1]), (angles[0], angles[1]), (reaches[0], reaches[1]))
+
+    def blocks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yields indices of keypoints of a, each once, and of all keypoints of b that may lie near their lines."""
+        in_a, in_b = self.angles
+        order_b = in_b.argsort()  # neighbours in memory are read sooner
+        in_b, reach_b = in_b[order_b], self.reaches[1][order_b]
+        for rows in in_a.argsort().split(_BLOCK):
+            lowest, highest = in_a[rows[0]], in_a[rows[-1]]
+            # angles of planes are the same after half a turn
+            apart = ((in_b - 0.5 * (lowest + highest) + torch.pi / 2).remainder(torch.pi) - torch.pi / 2).abs()
+            reach = 0.5 * (highest - lowest) + torch.maximum(reach_b, self.reaches[0][rows].max())
+            columns = order_b[apart <= reach]
+            if len(columns):
+                yield rows, columns
+
+    def are_near(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        """Whether keypoints of a and b may show one point [R, C]: within ``_BAND`` of each other's line."""
+        error = (self.lines_in_b[rows] @ self.rays_b[columns].T).abs_()
+        slopes = torch.maximum(self.slopes[0][rows, None], self.slopes[1][columns])
+        return error < slopes.mul_(_BAND)

@@ -85,13 +85,14 @@ def triangulate(
     views = [view, *others]
     points, agree = np.full((count, 3), np.nan), np.zeros((len(views), count), dtype=bool)
     for other, pairs in zip(others, matches):
-        guess = np.full((count, 3), np.nan)
-        guess[pairs[:, 0]] = _midpoints(view, other, pairs)
-        fits = _reprojection_errors(views, guess, observed) < _MAX_ERROR
-        better = fits.sum(0) > agree.sum(0)
-        points[better], agree[:, better] = guess[better], fits[:, better]
+        index = pairs[:, 0]
+        guess = _midpoints(view, other, pairs)
+        fits = _reprojection_errors(views, guess, observed[:, index]) < _MAX_ERROR
+        better = fits.sum(0) > agree[:, index].sum(0)
+        points[index[better]], agree[:, index[better]] = guess[better], fits[:, better]
     for _ in range(2):  # a view that just missed may agree with the refined point
-        points = _refine(views, points, observed, agree)
+        seen = np.flatnonzero(agree.sum(0) >= 2)
+        points[seen] = _refine(views, points[seen], observed[:, seen], agree[:, seen])
         agree = _reprojection_errors(views, points, observed) < _MAX_ERROR
     good = agree[0] & (agree.sum(0) >= 2) & (_largest_angle(views, points, agree) > _MIN_ANGLE)
     index = np.flatnonzero(good)
@@ -116,15 +117,16 @@ def _midpoints(a: PosedKeypoints, b: PosedKeypoints, pairs: npt.NDArray[np.int64
 def _reprojection_errors(
     views: Sequence[PosedKeypoints], points: npt.NDArray[np.float64], observed: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Errors [V, N] as fractions of the focal length; inf where there is no observation (nan in [V, N, 2])."""
+    """Errors [V, N] as fractions of the focal length; inf without an observation (nan in [V, N, 2]) or a point [N, 3]."""
     errors = np.full(observed.shape[:2], np.inf)
+    guessed = np.isfinite(points.sum(1))  # numpy's all() over three numbers takes far longer
     for k, view in enumerate(views):
+        known = np.flatnonzero(guessed & np.isfinite(observed[k, :, 0]))
         T = invert(view.T_map_cam)
-        local = points @ T[:3, :3].T + T[:3, 3]
-        known = np.isfinite(local).all(1) & np.isfinite(observed[k]).all(1)
-        pixels, front, _ = view.camera.project(torch.from_numpy(local[known]))
-        difference = (pixels.numpy() - observed[k, known]) / (view.camera.fx, view.camera.fy)
-        errors[k, known] = np.where(front.numpy(), np.linalg.norm(difference, axis=1), np.inf)
+        local = points[known] @ T[:3, :3].T + T[:3, 3]
+        pixels, front, _ = view.camera.project(torch.from_numpy(local))
+        x, y = ((pixels.numpy() - observed[k, known]) / (view.camera.fx, view.camera.fy)).T
+        errors[k, known] = np.where(front.numpy(), np.hypot(x, y), np.inf)
     return errors
 
 
@@ -134,7 +136,7 @@ def _refine(
     observed: npt.NDArray[np.float64],
     agree: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.float64]:
-    """Gauss-Newton steps on the errors in the views that agree [V, N]."""
+    """Gauss-Newton steps [N, 3] on the errors in the views that agree [V, N]."""
     points = points.copy()
     for _ in range(_GAUSS_NEWTON_STEPS):
         normal = np.tile(1e-12 * np.eye(3), (len(points), 1, 1))
@@ -144,14 +146,14 @@ def _refine(
             T = invert(view.T_map_cam)
             local = torch.from_numpy(points[index] @ T[:3, :3].T + T[:3, 3])
             pixels, _, jacobian = view.camera.project(local, jacobian=True)
-            focal = np.array([view.camera.fx, view.camera.fy])
             assert jacobian is not None
-            J = jacobian.numpy() @ T[:3, :3] / focal[:, None]
+            focal = np.array([view.camera.fx, view.camera.fy])
             residual = (pixels.numpy() - observed[k, index]) / focal
-            normal[index] += np.swapaxes(J, 1, 2) @ J
-            gradient[index] += (np.swapaxes(J, 1, 2) @ residual[..., None])[..., 0]
-        step = np.linalg.solve(normal, gradient[..., None])[..., 0]
-        points = np.where((agree.sum(0) >= 2)[:, None], points - step, points)
+            for axis in (0, 1):  # numpy multiplies many small matrices one by one
+                row = jacobian.numpy()[:, axis] @ T[:3, :3] / focal[axis]
+                normal[index] += row[:, :, None] * row[:, None, :]
+                gradient[index] += row * residual[:, axis, None]
+        points -= np.linalg.solve(normal, gradient[..., None])[..., 0]
     return points
 
 

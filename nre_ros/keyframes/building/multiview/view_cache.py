@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from functools import cached_property
 from threading import Lock
 from typing import Generic, Protocol, TypeVar
@@ -36,7 +37,8 @@ V = TypeVar("V", bound=CachedView)
 class ViewCache(Generic[V]):
     """The views of a sequence by name.
 
-    Threads may share the cache if they may share the three functions.
+    Threads may share the cache if they may share the three functions. A view that one thread is making, the others wait
+    for.
 
     Args:
         names: Names of the sequence's images.
@@ -56,6 +58,7 @@ class ViewCache(Generic[V]):
         self._names, self._image, self._make_view = names, image, make_view
         self._pose_and_camera = pose_and_camera
         self._views: OrderedDict[str, V] = OrderedDict()
+        self._making: dict[str, Future[V]] = {}
         self._lock = Lock()
 
     def view(self, name: str, image: npt.NDArray[np.uint8] | None = None) -> V:
@@ -72,15 +75,31 @@ class ViewCache(Generic[V]):
             if name in self._views:
                 self._views.move_to_end(name)
                 return self._views[name]
+            making = self._making.get(name)
+            if making is None:
+                own = self._making[name] = Future[V]()
+        if making is not None:
+            return making.result()  # another thread makes the view, and no view waits for another one
+        try:
+            view = self._make(name, image)
+        except BaseException as error:
+            with self._lock:
+                del self._making[name]
+            own.set_exception(error)
+            raise
+        with self._lock:
+            del self._making[name]
+            self._views[name] = view
+            while len(self._views) > max(16, _CACHE_BYTES // max(view.nbytes, 1)):
+                self._views.popitem(last=False)
+        own.set_result(view)
+        return view
+
+    def _make(self, name: str, image: npt.NDArray[np.uint8] | None) -> V:
         T_map_cam, camera = self._pose_and_camera(name)
         image = self._image(name) if image is None else image
         check_image_size(image, camera)
-        view = self._make_view(image, camera, T_map_cam)
-        with self._lock:
-            view = self._views.setdefault(name, view)  # another thread may have been first
-            while len(self._views) > max(16, _CACHE_BYTES // max(view.nbytes, 1)):
-                self._views.popitem(last=False)
-        return view
+        return self._make_view(image, camera, T_map_cam)
 
     def neighbours(self, name: str, points: npt.NDArray[np.floating], count: int) -> dict[str, V]:
         """Returns views that see the same points from other places.
@@ -115,14 +134,17 @@ class ViewCache(Generic[V]):
         """The views that ``choose`` (own pose, other poses, other cameras -> indices) selects."""
         poses, cameras = self._poses
         place = self._names.index(name)
+        chosen = choose(poses[place], np.delete(poses, place, axis=0), [*cameras[:place], *cameras[place + 1 :]])
+        names = [self._names[i + (i >= place)] for i in chosen]
+        with self._lock:
+            made_elsewhere = self._making.keys() & set(names)
         views = {}
-        for i in choose(poses[place], np.delete(poses, place, axis=0), [*cameras[:place], *cameras[place + 1 :]]):
+        for other in sorted(names, key=made_elsewhere.__contains__):  # while other threads make theirs
             try:
-                other = self._names[i + (i >= place)]
                 views[other] = self.view(other)
             except NreError:
                 continue  # reported when the image itself is imported
-        return views
+        return {other: views[other] for other in names if other in views}
 
     @cached_property
     def _poses(self) -> tuple[npt.NDArray[np.float64], list[Camera | None]]:
