@@ -72,7 +72,9 @@ class TriangulatedSource(PosedImageSource):
             raise ImportSourceError(
                 f"no point of this image is confirmed by another: matched with {len(matched)} images"
             )
-        found = self._match(view, self._views.neighbours(name, found.points, _NEIGHBOURS), matched)
+        others = self._views.neighbours(name, found.points, _NEIGHBOURS)
+        if others.keys() - matched.keys():
+            found = self._match(view, others, matched)
         return view.pixels[found.index], found
 
     def _match(

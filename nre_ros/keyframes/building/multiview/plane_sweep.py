@@ -50,20 +50,22 @@ def inverse_depth_planes(
     Returns:
         [N, 3] float64, inverse depth at the pixel and its slopes along x and y; 0 for pixels without depth.
     """
-    height, width = depth.shape
     span = torch.arange(-reach, reach + 1)
     dy, dx = (grid.flatten() for grid in torch.meshgrid(span, span, indexing="ij"))
-    x, y = torch.from_numpy(np.rint(pixels)).long().T
-    values = torch.from_numpy(np.ascontiguousarray(depth, dtype=np.float64))
-    inside = (y[:, None] + dy >= 0) & (y[:, None] + dy < height) & (x[:, None] + dx >= 0) & (x[:, None] + dx < width)
-    window = values[(y[:, None] + dy).clamp(0, height - 1), (x[:, None] + dx).clamp(0, width - 1)] * inside
-    centre = values[y.clamp(0, height - 1), x.clamp(0, width - 1)]
-    known = (window > 0) & ((window - centre[:, None]).abs() < 0.1 * centre[:, None])
-    inverse = torch.where(known, 1 / window.clamp_min(1e-9), 0.0)
-    basis = torch.stack([torch.ones_like(dx), dx, dy], dim=1).double()
-    normal = known.double() @ (basis[:, :, None] * basis[:, None, :]).flatten(1)
-    normal = normal.reshape(-1, 3, 3) + torch.diag(torch.tensor([1e-9, 50.0, 50.0], dtype=torch.float64))
-    planes = torch.linalg.solve(normal, inverse @ basis)
+    x, y = np.rint(pixels).astype(np.int64).T
+    x, y = x.clip(0, depth.shape[1] - 1), y.clip(0, depth.shape[0] - 1)
+    side = 2 * reach + 1
+    padded = np.pad(depth.astype(np.float64), reach)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side))  # gathers rows, not single pixels
+    window = torch.from_numpy(windows[y, x].reshape(-1, side * side))
+    centre = torch.from_numpy(depth[y, x].astype(np.float64))
+    known = (window > 0) & ((window - centre[:, None]).abs_() < 0.1 * centre[:, None])
+    inverse = window.reciprocal_().masked_fill_(~known, 0.0)
+    basis = torch.stack([torch.ones_like(dx), dx, dy], dim=1)
+    # sums of small integers, exact in single precision
+    normal = known.float() @ (basis[:, :, None] * basis[:, None, :]).flatten(1).float()
+    normal = normal.double().reshape(-1, 3, 3) + torch.diag(torch.tensor([1e-9, 50.0, 50.0], dtype=torch.float64))
+    planes = torch.linalg.solve(normal, inverse @ basis.double())
     planes[:, 0] = torch.where(centre > 0, 1 / centre.clamp_min(1e-9), 0.0)
     return torch.where(centre[:, None] > 0, planes, torch.zeros_like(planes))
 

@@ -149,10 +149,11 @@ def _refine(
             assert jacobian is not None
             focal = np.array([view.camera.fx, view.camera.fy])
             residual = (pixels.numpy() - observed[k, index]) / focal
-            for axis in (0, 1):  # numpy multiplies many small matrices one by one
-                row = jacobian.numpy()[:, axis] @ T[:3, :3] / focal[axis]
-                normal[index] += row[:, :, None] * row[:, None, :]
-                gradient[index] += row * residual[:, axis, None]
+            J = jacobian.numpy() @ T[:3, :3] / focal[:, None]
+            # numpy multiplies many small matrices one by one
+            x, y = J[:, 0], J[:, 1]
+            normal[index] += x[:, :, None] * x[:, None, :] + y[:, :, None] * y[:, None, :]
+            gradient[index] += x * residual[:, :1] + y * residual[:, 1:]
         points -= np.linalg.solve(normal, gradient[..., None])[..., 0]
     return points
 
