@@ -113,13 +113,17 @@ void moderate(const double* values, int64_t count, double largest, const char* n
   if (!fits) throw py::value_error(std::string(name) + " holds a number that is not finite, or too large");
 }
 
-constexpr double LARGEST_LENGTH = 1e12, LARGEST_COEFFICIENT = 1e3, SMALLEST_STRIDE = 1e-6;
+constexpr double LARGEST_LENGTH = 1e12, LARGEST_COEFFICIENT = 1e3, SMALLEST = 1e-6, LARGEST_SIGMA = 1e6;
 
 nre::Grid grid_of(double stride, double offset) {
   const double both[2] = {stride, offset};
   moderate(both, 2, LARGEST_LENGTH, "grid");
-  if (std::fabs(stride) < SMALLEST_STRIDE) throw py::value_error("the stride of the grid is zero");
+  if (std::fabs(stride) < SMALLEST) throw py::value_error("the stride of the grid is zero");
   return {stride, offset};
+}
+
+void check_sigma(double sigma) {
+  if (!(sigma >= SMALLEST && sigma <= LARGEST_SIGMA)) throw py::value_error("a scale is no positive number, or too large");
 }
 
 // Poses [poses, 4, 4] and points [points, 3].
@@ -249,7 +253,7 @@ nre::Refinement refinement(const py::array& T, const py::array& points, const Ca
   task.grid = grid_of(stride, offset);
   task.sigmas = data<double>(sigmas, "sigmas", {ANY});
   for (int64_t k = 0; k < task.scales; ++k) {
-    if (!(task.sigmas[k] > 0 && task.sigmas[k] < 1e6)) throw py::value_error("a scale is no positive number");
+    check_sigma(task.sigmas[k]);
   }
   task.gain = gain;
   within(task.poses, 1, LARGEST, "number of poses");
@@ -292,7 +296,7 @@ void window_moments(py::array T, py::array points, const CameraHandle& camera, d
   task.camera = camera.camera;
   task.grid = grid_of(stride, offset);
   task.windows = given_windows(values, origin, task.poses, task.points);
-  if (!(sigma > 0 && sigma < 1e6)) throw py::value_error("the scale is no positive number");
+  check_sigma(sigma);
   task.sigma = sigma;
   check_geometry(task.T, task.poses, task.points_, task.points);
   task.moments = data<float>(moments, "moments", {task.poses, task.points, 3, 3}, true);

@@ -23,7 +23,7 @@ constexpr int ROWS = 4, VECTORS = 2;
 constexpr int PANEL = VECTORS * LANES;
 constexpr int64_t BLOCK = 10 * PANEL;  // cells whose sums are kept together
 constexpr int64_t PART = 512;         // cells of a finished map that are searched for the smallest at once
-constexpr float TINY = 1e-37f, LARGEST_EXPONENT = 80.0f;
+constexpr float TINY = 1e-36f, LARGEST_EXPONENT = 80.0f;
 
 // Rows of descriptors / temperature, ROWS of them side by side for each channel; missing rows are zero.
 void pack_rows(const float* rows, int64_t count, int64_t channels, float scale, float* packed) {

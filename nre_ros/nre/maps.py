@@ -25,8 +25,8 @@ from nre_ros.nre.operators import operator
 EPSILON = torch.finfo(torch.float32).eps
 """Keeps the logarithm of an empty cell finite (the published value)."""
 
-_TINY = 1e-37
-"""The smallest number that a float32 can hold and divide by."""
+_TINY = 1e-36
+"""So small a number is nothing; its logarithm divided by it is finite in float32."""
 
 
 INLIER_LOSS = 0.5
@@ -248,11 +248,14 @@ def loss_maps(
     Returns:
         ``[N]`` each: entropies of the correspondence maps, lowest losses, the cells of the lowest losses (int64, in
         ``[H W]``), and shares of the counted cells that are matches.
+
+    Raises:
+        ValueError: ``loss`` has another shape.
     """
-    flat, entropy = (
-        loss.view(len(loss), loss.shape[1] * loss.shape[2]),
-        [],
-    )  # never a copy: what is written must be seen
+    if loss.shape != (len(descriptors), *features.shape[1:]):  # torch would write into other memory
+        raise ValueError(f"losses of shape {list(loss.shape)}, expected {[len(descriptors), *features.shape[1:]]}")
+    flat = loss.view(len(loss), math.prod(loss.shape[1:]))  # never a copy: the caller reads what is written
+    entropy = []
     starts = np.cumsum((0, *counts))
     for k, rows in enumerate(map(slice, starts[:-1].tolist(), starts[1:].tolist())):
         cells = background_cells[k]
@@ -337,7 +340,11 @@ def reprojection_error_maps(maps: NREMaps, value: float = 1e-3) -> NREMaps:
 
 
 def sample_loss(
-    loss: torch.Tensor, cells: torch.Tensor, valid: torch.Tensor, rows: torch.Tensor | None = None
+    loss: torch.Tensor,
+    cells: torch.Tensor,
+    valid: torch.Tensor,
+    rows: torch.Tensor | None = None,
+    outside: float | None = None,
 ) -> torch.Tensor:
     """Samples each point's own map at the point's own places, bilinearly.
 
@@ -348,9 +355,10 @@ def sample_loss(
         cells: ``[B, N, 2]`` (x, y).
         valid: ``[B, N]`` bool.
         rows: ``[N]`` int64 which of the maps are the points' own; None: all of them.
+        outside: The loss of a place outside the image; None: ln|Omega|.
 
     Returns:
-        ``[B, N]``; ln|Omega| where not valid and where the place lies outside the image.
+        ``[B, N]``; ``outside`` where not valid and where the place lies outside the image.
     """
     count, height, width = loss.shape
     x, y = cells[..., 0], cells[..., 1]
@@ -366,5 +374,7 @@ def sample_loss(
     right, down = int(width > 1), width * int(height > 1)
     top = torch.lerp(flat[corner], flat[corner + right], fx)
     bottom = torch.lerp(flat[corner + down], flat[corner + down + right], fx)
-    outside = torch.full((), outlier_loss(height, width), dtype=loss.dtype, device=loss.device)
-    return torch.where(inside, torch.lerp(top, bottom, fy), outside)
+    elsewhere = torch.full(
+        (), outlier_loss(height, width) if outside is None else outside, dtype=loss.dtype, device=loss.device
+    )
+    return torch.where(inside, torch.lerp(top, bottom, fy), elsewhere)

@@ -11,6 +11,7 @@ difference between an installation with kernels and one without.
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 import operator
 from collections.abc import Callable, Iterable, Sequence
@@ -38,17 +39,14 @@ _MODELS = {PINHOLE: 0, RADIAL_TANGENTIAL: 1, EQUIDISTANT: 2}
 def _load() -> tuple[ModuleType | None, str]:
     """The extension, or why there is none."""
     try:
-        from nre_ros import _operators  # type: ignore[attr-defined]  # built from src/, if at all
+        extension = importlib.import_module("nre_ros._operators")  # built from src/, if at all
     except ModuleNotFoundError:
         return None, "nre_ros was built without its CPU kernels"
     except ImportError as error:
         return None, f"the CPU kernels of nre_ros cannot be loaded ({one_line(error)})"
-    if _operators.INTERFACE != _INTERFACE:
-        return (
-            None,
-            f"the installed CPU kernels are of another version of nre_ros ({_operators.__file__}): build it again",
-        )
-    return _operators, ""
+    if extension.INTERFACE != _INTERFACE:
+        return None, f"the CPU kernels are of another version of nre_ros, build it again ({extension.__file__})"
+    return extension, ""
 
 
 _extension, _absent = _load()

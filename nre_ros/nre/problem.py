@@ -145,7 +145,8 @@ def mean_losses(
     T, points = T.to(loss.dtype), points.to(loss.dtype)
     for start in range(0, len(T), step):
         pixels, valid, _ = camera.project(transform(T[start : start + step], points))
-        costs.append(sample_loss(loss, grid.to_cells(pixels), valid, rows).mean(dim=1, dtype=torch.float64))
+        losses = sample_loss(loss, grid.to_cells(pixels), valid, rows, outlier_loss)
+        costs.append(losses.mean(dim=1, dtype=torch.float64))
     return torch.cat(costs)
 
 
