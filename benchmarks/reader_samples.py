@@ -687,13 +687,13 @@ def _other_value(value: Any, rng: random.Random) -> Any:
 def _read_map(folder: Path) -> None:
     from nre_ros.keyframes.storage.store import KeyframeStore
     from nre_ros.keyframes.tools.info import describe_map
-    from nre_ros.keyframes.tools.verify import repair_map, verify_map
+    from nre_ros.keyframes.tools.verify import salvage_map, verify_map
 
     path = folder / "map.db"
     with suppress(NreError):
         check = verify_map(path, progress=False)
         if not check.good:
-            repair_map(check, folder / "repaired.db", force=True, progress=False)
+            salvage_map(check, folder / "repaired.db", force=True, progress=False)
     with KeyframeStore.open(path) as store:
         for read in (describe_map, KeyframeStore.cameras, KeyframeStore.global_descriptors, KeyframeStore.read_index):
             with suppress(NreError):

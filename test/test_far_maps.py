@@ -30,7 +30,7 @@ from nre_ros.keyframes.tools.export import export_colmap, export_ply, export_tum
 from nre_ros.keyframes.tools.info import describe_map
 from nre_ros.keyframes.tools.merge import merge_maps
 from nre_ros.keyframes.tools.prune import write_pruned_map
-from nre_ros.keyframes.tools.verify import repair_map, verify_map
+from nre_ros.keyframes.tools.verify import salvage_map, verify_map
 from nre_ros.keyframes.types import stack_keyframes
 from nre_ros.localization.localizer import Localizer
 from nre_ros.pictures.map_view import sample_map, write_map_html
@@ -290,7 +290,7 @@ def test_copies_have_the_same_origin_and_the_same_bytes(tmp_path):
         store.save_copy(tmp_path / "copy.db")
         write_pruned_map(store, [1, 3], tmp_path / "pruned.db")
         rows = {name: store.database.row("points", "keyframe_id", i)[1:] for name, i in store.names().items()}
-    repair_map(verify_map(path, progress=False), tmp_path / "repaired.db", progress=False)
+    salvage_map(verify_map(path, progress=False), tmp_path / "repaired.db", progress=False)
     for name, kept in (("copy", "0123"), ("pruned", "13"), ("repaired", "0123")):
         copy = tmp_path / f"{name}.db"
         found, origin = read(copy)

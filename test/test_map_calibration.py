@@ -4,11 +4,14 @@
 
 import json
 import math
+import zipfile
 
 import numpy as np
 import pytest
 from scipy.optimize import brentq
 
+from nre_ros.errors import ImageError
+from nre_ros.localization import other_places
 from nre_ros.localization.confidence import VERSION, load_model
 from nre_ros.localization.evidence import NUMBERS
 from nre_ros.localization.map_calibration import (
@@ -161,3 +164,22 @@ def test_every_image_of_other_places_has_an_author_and_a_free_licence():
     assert {each["licence"] for each in named.values()} == {"CC0-1.0", "CC-BY-2.0", "CC-BY-4.0"}
     assert all(each["author"] for each in named.values())
     assert FILE.stat().st_size < 3 * 2**20
+
+
+@pytest.mark.parametrize("content", ["absent", "text", "empty", "no image", "nothing in it"])
+def test_a_damaged_file_of_other_places_is_reported(tmp_path, monkeypatch, content):
+    file = tmp_path / "other_places.zip"
+    if content == "text":
+        file.write_text("text")
+    elif content != "absent":
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("credits.json", "[]")
+            if content != "nothing in it":
+                archive.writestr("a.jpg", b"" if content == "empty" else b"no image")
+    monkeypatch.setattr(other_places, "FILE", file)
+    other_places._files.cache_clear()
+    try:
+        with pytest.raises(ImageError, match="other_places.zip.*install nre_ros again"):
+            list(negative_images(1))
+    finally:
+        other_places._files.cache_clear()

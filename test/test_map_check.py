@@ -25,13 +25,17 @@ from nre_ros.localization.evidence import NUMBERS
 from nre_ros.localization.localizer import Localizer
 from nre_ros.localization.map_noise import MapNoise
 from nre_ros.localization.map_quality import Expected, MapQuality, load_quality
-from nre_ros.map_check import repair
+from nre_ros.localization.other_places import negative_images
+from nre_ros.map_check import negatives, repair
 from nre_ros.map_check.aliasing import find_aliased
 from nre_ros.map_check.check import check_map, evaluate_views, expectation
-from nre_ros.map_check.leave_one_out import LeftOut, LeftOutResult, ResumeFile, plan
+from nre_ros.map_check.leave_one_out import LeftOut, LeftOutResult, plan
+from nre_ros.map_check.negatives import Negatives, localize_elsewhere, sort_far
 from nre_ros.map_check.neighbours import ViewNeighbours
+from nre_ros.map_check.partial import PartialCheck
+from nre_ros.map_check.report.write import write_report
 from nre_ros.map_check.suspicious import find_suspicious
-from nre_ros.map_check.view_result import ViewResult
+from nre_ros.map_check.view_result import ViewResult, localize_view
 
 CAMERA = Camera(320, 240, 260.0, 260.0, 159.5, 119.5)
 MODEL = load_model("xfeat")
@@ -109,25 +113,41 @@ def test_a_keyframe_with_a_wrong_pose_is_named(scene, map_file, capsys):
         assert load_quality(store) is None  # a dry run stores nothing
 
 
-def test_a_map_is_checked_when_it_is_built(scene, tmp_path, capsys):
+def built(scene, folder) -> list[str]:
+    """Words of the command that builds folder/built.db from four of the images."""
     gallery = Gallery(build_room(seed=2, pixels_per_metre=80))
-    (tmp_path / "depth").mkdir()
+    (folder / "depth").mkdir(parents=True)
     poses = ["# t x y z qx qy qz qw"]
     for i in range(4, 8):
         seen = gallery.render(CAMERA, camera_pose([0.1 * i - 0.5, 0.1 * (i % 3), 1.4], 0.05 * i + 1.4))
-        cv2.imwrite(str(tmp_path / "depth" / f"{i}.png"), np.rint(1000 * seen.depth).astype(np.uint16))
+        cv2.imwrite(str(folder / "depth" / f"{i}.png"), np.rint(1000 * seen.depth).astype(np.uint16))
         position, quaternion = position_quaternion(seen.T_map_cam)
         poses.append(" ".join(map(repr, [float(i), *position.tolist(), *quaternion.tolist()])))
-    (tmp_path / "poses.txt").write_text("\n".join(poses))
-    (tmp_path / "list.txt").write_text("\n".join(f"{i}.png" for i in range(4, 8)))
-    write_cameras_txt(tmp_path / "cameras.txt", {1: CAMERA})
-    words = ["map", "build", "rgbd", "--images", scene / "images", "--depth", tmp_path / "depth", "--poses"]
-    words += [tmp_path / "poses.txt", "--list", tmp_path / "list.txt", "--camera", tmp_path / "cameras.txt"]
-    words += ["--points", 100, "--device", "cpu", "-o", tmp_path / "built.db"]
-    assert main([str(word) for word in words]) == 0
+    (folder / "poses.txt").write_text("\n".join(poses))
+    (folder / "list.txt").write_text("\n".join(f"{i}.png" for i in range(4, 8)))
+    write_cameras_txt(folder / "cameras.txt", {1: CAMERA})
+    words = ["map", "build", "rgbd", "--images", scene / "images", "--depth", folder / "depth", "--poses"]
+    words += [folder / "poses.txt", "--list", folder / "list.txt", "--camera", folder / "cameras.txt"]
+    words += ["--points", 100, "--device", "cpu", "-o", folder / "built.db"]
+    return [str(word) for word in words]
+
+
+def test_a_map_is_checked_when_it_is_built(scene, tmp_path, capsys):
+    assert main(built(scene, tmp_path)) == 0
     assert "localized without themselves" in capsys.readouterr().out
     with KeyframeStore.open(tmp_path / "built.db") as store:
         assert load_quality(store).views == load_quality(store).keyframes == 4
+
+
+def test_an_interrupted_check_at_the_end_of_a_build_keeps_the_map(scene, map_file, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nre_ros.map_check.check.check_map", interrupted)
+    assert main(built(scene, map_file.with_name("built"))) == 130
+    assert "the map is complete" in capsys.readouterr().err
+    with KeyframeStore.open(map_file.with_name("built") / "built.db") as store:
+        assert len(store) == 4
 
 
 def test_an_interrupted_check_continues(scene, map_file, monkeypatch):
@@ -147,6 +167,67 @@ def test_an_interrupted_check_continues(scene, map_file, monkeypatch):
     assert len(asked) == 4 + len(whole.views) - 3  # three were kept
     fresh = check_map(map_file, [images], 6, "cpu", progress=False)
     assert [each.view.position_error for each in fresh.views] == [each.view.position_error for each in whole.views]
+
+
+def test_images_of_elsewhere_continue_after_an_interruption_and_show_their_progress(
+    scene, map_file, monkeypatch, capsys
+):
+    images = FolderImages(scene / "images")
+    asked = []
+
+    def places(count, seed):
+        for place in negative_images(count, seed):
+            asked.append(place.name)
+            yield place
+            if len(asked) == 1:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(negatives, "negative_images", places)
+    with pytest.raises(KeyboardInterrupt):
+        check_map(map_file, [images], device="cpu", progress=False)
+    estimated = []
+
+    def estimate(self, *arguments, **options):
+        estimated.append(arguments)
+        raise AssertionError("nothing is left to be localized")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Localizer, "estimate", estimate)
+        continued = check_map(map_file, [images], device="cpu")
+    assert "localizing images of elsewhere" in capsys.readouterr().err and not estimated
+    whole = check_map(map_file, [images], device="cpu", progress=False)
+    assert continued.confidence == whole.confidence and continued.confidence.negatives >= 1
+
+
+def test_a_check_that_stores_nothing_needs_no_file_beside_the_map(scene, map_file, caplog, capsys):
+    map_file.with_name("map.db.check.partial").mkdir()  # a folder that cannot be written, also for root
+    words = ["map", "check", str(map_file), "--images", str(scene / "images"), "--device", "cpu", "--views", "3"]
+    assert main(words) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    assert main([*words, "--dry-run"]) == 0
+    assert "begins anew" in caplog.text and "localized without themselves" in capsys.readouterr().out
+
+
+def test_keyframes_that_another_process_removes_during_the_check_are_left_out(scene, map_file):
+    class Removing(FolderImages):
+        """After the second image a keyframe is gone that was localized already, and one that was not."""
+
+        asked = 0
+
+        def image(self, name):
+            self.asked += 1
+            if self.asked == 3:
+                with KeyframeStore.open(map_file, readonly=False) as store:
+                    for gone in ("1.png", "5.png"):
+                        store.remove(store.find(gone))
+            return super().image(name)
+
+    result = check_map(map_file, [Removing(scene / "images")], device="cpu", progress=False)
+    assert {each.view.name for each in result.views} == {f"{i}.png" for i in range(COUNT) if i not in (1, 5)}
+    assert len(result.names) == COUNT - 2
+    assert any("1.png" in line and "removed" in line for line in result.skipped)
+    assert any("no keyframe" in line for line in result.skipped)
+    write_report(map_file.with_name("check.html"), result, None)
 
 
 def test_images_that_are_missing_are_counted_and_a_map_without_any_is_not_checked(scene, map_file, tmp_path):
@@ -279,6 +360,125 @@ def test_an_entry_that_cannot_be_used_is_reported_and_ignored(map_file, caplog, 
     with Localizer(map_file, "cpu") as localizer:
         assert localizer.quality is None
     assert "map check` again" in caplog.text
+
+
+# --- a map with far parts -------------------------------------------------------------------------------
+
+WALL_VIEWS = 9
+
+
+@pytest.fixture(scope="module")
+def two_walls(tmp_path_factory):
+    """Images of a walk along two opposite walls, and their map: no keyframe of one wall shows the other."""
+    folder = tmp_path_factory.mktemp("walls")
+    (folder / "images").mkdir()
+    gallery = Gallery(build_room(seed=2, pixels_per_metre=80))
+    builder = KeyframeBuilder(load_backbone("xfeat", "cpu"), 200)
+    with KeyframeStore.create(folder / "map.db", "xfeat", builder.backbone.weights_hash) as store:
+        for wall, direction in (("north", 1.57), ("south", -1.57)):
+            for i in range(WALL_VIEWS):
+                seen = gallery.render(CAMERA, camera_pose([0.2 * i - 0.8, 0.0, 1.4], direction + 0.04 * (i % 3)))
+                cv2.imwrite(str(folder / "images" / f"{wall}{i}.png"), seen.image)
+                store.add(builder.build_rgbd(f"{wall}{i}.png", 0, seen.image, seen.depth, CAMERA, seen.T_map_cam))
+    return folder
+
+
+def test_keyframes_that_show_the_place_of_a_view_are_those_of_the_same_wall(two_walls):
+    with KeyframeStore.open(two_walls / "map.db") as store:
+        names = store.names()
+        neighbours = ViewNeighbours(store, np.array(list(names.values())))
+        for name, keyframe_id in names.items():
+            same_wall = [i for other, i in names.items() if other[:5] == name[:5]]
+            assert neighbours.overlapping(store.get(keyframe_id)) == same_wall
+        one = store.get(1)
+        assert neighbours.overlapping(replace(one, points=one.points[:0])) == list(names.values())
+
+
+def test_far_parts_of_the_map_are_wrong_places_for_its_own_images(two_walls, tmp_path, monkeypatch):
+    path = shutil.copy(two_walls / "map.db", tmp_path / "map.db")
+    searched = []
+
+    def localized(localizer, name, image, camera, T_map_cam, keyframe, exclude):
+        found = localize_view(localizer, name, image, camera, T_map_cam, keyframe, exclude)
+        searched.append((name, found))
+        if len(searched) == 1:
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(negatives, "localize_view", localized)
+    images = [FolderImages(two_walls / "images")]
+    with pytest.raises(KeyboardInterrupt):
+        check_map(path, images, device="cpu", progress=False)
+    result = check_map(path, images, device="cpu", progress=False)
+    # 18 views and some that are localized again: one image of elsewhere for eight, half of them the map's own
+    count = len(result.views) // 8
+    assert count >= 2 and len(searched) == 1 + count // 2
+    for name, found in searched:
+        with KeyframeStore.open(path) as store:
+            assert all(store.get(i).name[:5] != name[:5] for i in found.keyframes) and len(found.keyframes) >= 5
+        assert not found.right and found.confidence < 0.5
+    wrong_views = sum(each.view.posed and not each.view.right for each in result.views)
+    assert result.confidence.negatives - wrong_views <= count
+    assert result.confidence.positives == sum(each.view.right for each in result.views)
+
+
+def test_a_map_without_far_parts_has_images_of_other_places_alone(scene, map_file, monkeypatch):
+    def localized(*_):
+        raise AssertionError("every keyframe shows the same wall")
+
+    asked = []
+
+    def places(count, seed):
+        asked.append(count)
+        return negative_images(count, seed)
+
+    with KeyframeStore.open(map_file) as store:  # with twice the views there would be room for a far one
+        found = [LeftOutResult(replace(view(i), keyframe=i), 0, 0) for i in list(store.names().values()) * 2]
+        ids = np.array(list(store.names().values()))
+    monkeypatch.setattr(negatives, "localize_view", localized)
+    monkeypatch.setattr(negatives, "negative_images", places)
+    with Localizer(map_file, "cpu") as localizer:
+        elsewhere = localize_elsewhere(
+            localizer, [FolderImages(scene / "images")], ids, found, 0, PartialCheck(), progress=False
+        )
+    assert asked == [2] and elsewhere.far == []
+
+
+def test_far_poses_are_wrong_ones_unless_the_own_place_is_seen_or_looks_alike():
+    own = [LeftOutResult(view(i, ring(i)), 0, 0) for i in range(8)]
+    own[5] = LeftOutResult(view(5, ring(5), (1.0, 0.0)), 0, 0)  # nobody knows where its place is
+    far = [
+        view(0, ring(6), (1.5, 0.0), confidence=0.1, inliers=20),  # at another place: more than half of 2 m away
+        view(1, ring(6), (0.5, 10.0), confidence=0.1, inliers=20),  # near its own: something there is seen
+        view(2, ring(6), (0.5, 90.0), confidence=0.1, inliers=20),  # near its own, but turned away
+        view(3, ring(6), (3.0, 0.0), confidence=0.9, inliers=70),  # explains the image as well as its own place
+        view(4, ring(6), (3.0, 0.0), confidence=0.9, inliers=40),  # does not
+        view(5, ring(6), (3.0, 0.0), confidence=0.9, inliers=40),
+        view(6, ring(6), (3.0, 0.0), confidence=0.9, inliers=40),
+        ViewResult("7.png", 7, np.eye(4), reason="nothing"),
+    ]
+    wrong, alike = sort_far(far, own, suspicious={6})
+    assert [each.keyframe for each in wrong] == [0, 2, 4] and [each.keyframe for each in alike] == [3]
+    names, poses = {i: f"{i}.png" for i in range(12)}, {i: view(i).T_map_cam for i in range(12)}
+    (found,) = find_aliased(own[:5], names, poses, alike)
+    assert (found.name, found.twin, found.score) == ("3.png", "3.png", 0.7) and found.distance == pytest.approx(3.0)
+
+
+def test_wrong_poses_in_far_parts_lower_the_confidence_of_the_map(map_file):
+    surely_wrong = MODEL.mean + 2 * MODEL.scale * np.sign(MODEL.weights)
+    with KeyframeStore.open(map_file) as store:
+        own = [LeftOutResult(replace(view(i), keyframe=i, name=name), 0, 0) for name, i in store.names().items()]
+        far = [
+            replace(each.view, estimated=view(40).estimated, evidence=surely_wrong, confidence=0.9, inliers=40)
+            for each in own
+        ]
+        without = evaluate_views(store, own, [], 0.5)
+        result = evaluate_views(store, own, [], 0.5, Negatives(far=far))
+        as_places = evaluate_views(store, own, [], 0.5, Negatives([surely_wrong] * len(far)))
+    assert without.confidence.negatives == 0 and result.confidence.negatives == COUNT
+    assert result.confidence == as_places.confidence
+    calibrated = result.confidence.of_model(MODEL)
+    assert calibrated.probability(surely_wrong) < MODEL.probability(surely_wrong)
 
 
 # --- what is concluded from views ---------------------------------------------------------------------------
@@ -420,28 +620,145 @@ def test_a_third_of_a_recording_is_left_out_with_its_neighbours_in_time():
     assert len(few) == 50 and (few[0].keyframe, few[-1].keyframe) == (0, 999)
 
 
-def test_the_resume_file_keeps_whole_lines_of_the_same_map(tmp_path):
-    results = [LeftOutResult(view(i, ring(i)), 3 * i, i) for i in range(3)]
-    file = ResumeFile(tmp_path / "x.partial", "content")
-    assert file.read() == {}
-    append = file.write(results[:1])
-    for each in results[1:]:
-        append(each)
-    found = file.read()
-    assert list(found) == [LeftOut(0, 0), LeftOut(1, 3), LeftOut(2, 6)]
-    assert json.dumps(found[LeftOut(1, 3)].view.to_json()) == json.dumps(results[1].view.to_json())
-    text = (tmp_path / "x.partial").read_text()
-    (tmp_path / "x.partial").write_text(text[:-40])
-    assert list(file.read()) == [LeftOut(0, 0), LeftOut(1, 3)]
-    assert ResumeFile(tmp_path / "x.partial", "other content").read() == {}
-    (tmp_path / "x.partial").write_bytes(b"\xff\xfe")
-    assert file.read() == {}
+def partial_check(path, content="content", seed=0):
+    results = PartialCheck(path, content, seed)
+    results.read()
+    return results
 
 
-@pytest.mark.parametrize("change", [{"influence": [[1]]}, {"T_map_cam": None}, {"keyframes": 3}, {"inliers": "x"}])
-def test_damaged_results_are_refused(change):
+def test_the_partial_file_keeps_whole_lines_of_the_same_map(tmp_path):
+    views = [LeftOutResult(view(i, ring(i)), 3 * i, i) for i in range(3)]
+    path = tmp_path / "x.partial"
+    results = partial_check(path)
+    results.begin()
+    for each in views:
+        results.add_view(each)
+    results.add_far(view(7, ring(7), (1.0, 20.0)))
+    results.add_place(0, None)
+    results.add_place(1, MODEL.mean)
+    found = partial_check(path)
+    assert list(found.views) == [LeftOut(0, 0), LeftOut(1, 3), LeftOut(2, 6)]
+    assert json.dumps(found.views[LeftOut(1, 3)].to_json()) == json.dumps(views[1].to_json())
+    assert found.far[7].position_error == 1.0
+    assert found.places[0] is None
+    np.testing.assert_array_equal(found.places[1], MODEL.mean)
+    found.begin()  # keeps what was read
+    assert list(partial_check(path).places) == [0, 1]
+    text = path.read_text()
+    path.write_text(text[:-40])
+    assert list(partial_check(path).places) == [0]
+    for other in (partial_check(path, "other content"), partial_check(path, seed=1)):
+        assert (other.views, other.far, other.places) == ({}, {}, {})
+    path.write_bytes(b"\xff\xfe")
+    assert partial_check(path).views == {}
+
+
+@pytest.mark.parametrize("name", ["EVIDENCE_VERSION", "__version__", "_VERSION"])
+def test_partial_results_of_another_version_are_not_mixed_with_new_ones(tmp_path, monkeypatch, name):
+    results = partial_check(tmp_path / "x.partial")
+    results.begin()
+    results.add_view(LeftOutResult(view(1, ring(1)), 0, 0))
+    assert len(partial_check(tmp_path / "x.partial").views) == 1
+    monkeypatch.setattr(f"nre_ros.map_check.partial.{name}", "another")
+    assert partial_check(tmp_path / "x.partial").views == {}
+
+
+def test_partial_results_of_other_keyframes_are_dropped():
+    results = PartialCheck()
+    for i in range(4):
+        results.add_view(LeftOutResult(view(i, [k for k in range(4) if k != i]), 0, 0))
+        results.add_far(view(i, [k for k in range(4) if k != i]))
+    names = {i: f"{i}.png" for i in range(4)}
+    poses = {i: view(i).T_map_cam for i in range(4)}
+    results.keep_views_of(names, poses)
+    assert len(results.views) == len(results.far) == 4
+    results.keep_views_of({**names, 1: "other.png"}, {**poses, 2: np.eye(4)})
+    assert [key.keyframe for key in results.views] == list(results.far) == [0, 3]
+    results.keep_views_of({0: "0.png"}, poses)  # others were retrieved for it that the map does not have
+    assert results.views == results.far == {}
+
+
+NO_ROTATION = (2 * np.eye(4)).tolist()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"influence": [[1]]},
+        {"T_map_cam": None},
+        {"T_map_cam": NO_ROTATION},
+        {"estimated": NO_ROTATION},
+        {"alternative": np.diag([1.0, 1, -1, 1]).tolist()},
+        {"estimated": None},
+        {"evidence": None},
+        {"keyframes": 3},
+        {"keyframes": [2, 2]},
+        {"keyframes": [2, -3]},
+        {"keyframes": [2, True]},
+        {"keyframe": 1.5},
+        {"keyframe": 2**64},
+        {"inliers": "x"},
+        {"inliers": -1},
+        {"inliers": float("inf")},
+        {"inlier_ratios": [0.5, 1.5]},
+        {"confidence": 1.01},
+        {"confidence": float("nan")},
+        {"distance": 0.0},
+        {"distance": -2.0},
+        {"distance": 1e300},
+        {"gap": 4.0},
+        {"seconds": -1.0},
+        {"seconds": True},
+        {"name": 5},
+        {"reason": None},
+        {"covariance": (-np.eye(6)).tolist()},
+        {"disagreement": np.triu(np.ones((6, 6))).tolist()},
+        {"evidence": (MODEL.mean - 10).tolist()},
+        {"evidence": [*MODEL.mean[:-1].tolist(), -1.0]},
+        {"evidence": [*MODEL.mean[:-1].tolist(), float("nan")]},
+    ],
+)
+def test_results_that_no_check_writes_are_refused(tmp_path, change):
+    values = view(1, (2, 3)).to_json()
+    assert ViewResult.from_json(values).keyframes == (2, 3)
     with pytest.raises(ValueError):
-        ViewResult.from_json({**view(1, (2, 3)).to_json(), **change})
+        ViewResult.from_json({**values, **change})
+    results = partial_check(tmp_path / "x.partial")
+    results.begin()
+    results.add_view(LeftOutResult(view(1, (2, 3)), 0, 0))
+    with (tmp_path / "x.partial").open("a") as file:
+        file.write(json.dumps(["view", [0, 0, {**values, "keyframe": 5, **change}, None]]) + "\n")
+        file.write(json.dumps(["place", [0, None]]) + "\n")
+    found = partial_check(tmp_path / "x.partial")
+    assert list(found.views) == [LeftOut(1, 0)] and found.places == {}  # what follows is not read
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "3",
+        "[]",
+        '["view"]',
+        '["view", [0, 0]]',
+        '["view", [-1, 0, {}, null]]',
+        '["unknown", []]',
+        '["far", null]',
+        '["place", [-1, null]]',
+        '["place", [true, null]]',
+        '["place", ["0", null]]',
+        '["place", [0, [1, 2]]]',
+        '["place", [0, "x"]]',
+        '["place", {}]',
+        "[" * 100000,
+    ],
+)
+def test_lines_that_no_check_writes_end_the_reading(tmp_path, line):
+    results = partial_check(tmp_path / "x.partial")
+    results.begin()
+    with (tmp_path / "x.partial").open("a") as file:
+        file.write(line + "\n" + json.dumps(["place", [0, None]]) + "\n")
+    found = partial_check(tmp_path / "x.partial")
+    assert found.views == found.far == found.places == {}
 
 
 def test_the_expectation_leaves_out_the_error_of_the_own_keyframe():
@@ -451,21 +768,21 @@ def test_the_expectation_leaves_out_the_error_of_the_own_keyframe():
     assert found.position == pytest.approx(0.05 * (0.25 / 1.25) ** 0.5, rel=1e-3)
 
 
-def test_a_resume_file_with_infinite_counts_is_no_error(tmp_path):
-    resume = ResumeFile(tmp_path / "partial", "content")
-    resume.write([])(LeftOutResult(view(1), 0, 0))
-    text = (tmp_path / "partial").read_text()
-    (tmp_path / "partial").write_text(text.replace('"inliers": ', '"inliers": 1e999, "x": '))
-    assert resume.read() == {}
+def test_a_partial_file_that_cannot_be_written_is_reported_where_it_is_needed(tmp_path, caplog):
     with pytest.raises(MapError, match="cannot be written"):
-        ResumeFile(tmp_path, "content").write([])
+        PartialCheck(tmp_path, "content").begin()
+    results = PartialCheck(tmp_path, "content", required=False)
+    results.begin()
+    results.add_place(0, None)
+    assert results.places == {0: None} and "begins anew" in caplog.text
+    results.remove()
 
 
 def test_views_are_accepted_by_the_confidence_that_the_localizer_has_after_the_check(map_file):
     wrong = [MODEL.mean + 2 * MODEL.scale * np.sign(MODEL.weights)] * 20
     with KeyframeStore.open(map_file) as store:
         results = [LeftOutResult(replace(view(i), keyframe=i, name=name), 0, 0) for name, i in store.names().items()]
-        result = evaluate_views(store, results, [], 0.5, wrong)
+        result = evaluate_views(store, results, [], 0.5, Negatives(wrong))
     calibrated = result.confidence.of_model(MODEL)
     assert result.confidence.offset < -0.1 or result.confidence.scale < 0.95
     for each in result.views:

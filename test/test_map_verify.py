@@ -18,7 +18,7 @@ from nre_ros.keyframes.storage.blobs import encode_array, row_checksum
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.tools.info import describe_map
 from nre_ros.keyframes.tools.merge import merge_maps
-from nre_ros.keyframes.tools.verify import repair_map, verify_map
+from nre_ros.keyframes.tools.verify import salvage_map, verify_map
 
 SIZES = {"points": 30, "background": 8, "dimensions": 60}
 
@@ -110,10 +110,10 @@ def test_what_is_damaged_is_named(path, tmp_path, statement, named, intact):
     new = tmp_path / "new.db"
     if not intact:
         with pytest.raises(MapError, match="no keyframe is left"):
-            repair_map(found, new, progress=False)
+            salvage_map(found, new, progress=False)
         assert not new.exists()
         return
-    assert repair_map(found, new, progress=False) == len(intact)
+    assert salvage_map(found, new, progress=False) == len(intact)
     assert check(new).good
     for i, keyframe in zip(intact, contents(new).values()):
         bare = "thumbnails" in statement and i == 5
@@ -156,7 +156,7 @@ def test_keyframes_around_a_destroyed_page_are_saved(tmp_path):
     path.write_bytes(data)
     found = check(path)
     assert not found.good and 30 <= len(found.intact) < 40
-    repair_map(found, tmp_path / "new.db", progress=False)
+    salvage_map(found, tmp_path / "new.db", progress=False)
     saved = contents(tmp_path / "new.db")
     assert len(saved) == len(found.intact)
     for name, keyframe in saved.items():

@@ -21,7 +21,7 @@ from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.keyframes.retrieval.retriever import Retriever
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.tools.info import describe_map
-from nre_ros.keyframes.tools.verify import repair_map, verify_map
+from nre_ros.keyframes.tools.verify import salvage_map, verify_map
 
 NAMES = [f"frame-{i}" for i in range(4)]
 
@@ -301,7 +301,7 @@ def test_flipped_bytes_give_an_error_or_the_intact_map(small, tmp_path, seed):
         check = answer(verify_map, path, False)
         if not whole:
             assert check is None or not check.good
-        if check is not None and check.intact and answer(repair_map, check, tmp_path / "new.db", True, False):
+        if check is not None and check.intact and answer(salvage_map, check, tmp_path / "new.db", True, False):
             with KeyframeStore.open(tmp_path / "new.db") as new:
                 assert len(new) == len(check.intact)
                 written = {k[1]: k[2:] for k in keyframes}

@@ -385,18 +385,20 @@ def _build_map(args: argparse.Namespace, sources: ExitStack) -> int:
         print(f"interrupted{continued}", file=sys.stderr)
         return 130
     _print_report(report, source, check)
-    if not args.no_check:
-        _check_new_map(args, source)
+    interrupted = not args.no_check and not _check_new_map(args, source)
     if support_warning := report.support_warning():
         causes = f"Likely causes: {LIKELY_CAUSES}"
         if check.pairs and check.good:
             causes = "The poses agree with the images that were compared: these may be few, far apart or not in order"
         print(f"warning: {support_warning}. {causes}. To find out: nre_ros {_diagnosis_command()}", file=sys.stderr)
-    return 0
+    return 130 if interrupted else 0
 
 
-def _check_new_map(args: argparse.Namespace, source: MapSource) -> None:
-    """Checks the new map with the images of its source; the map is complete whatever comes of it."""
+def _check_new_map(args: argparse.Namespace, source: MapSource) -> bool:
+    """Checks the new map with the images of its source; the map is complete whatever comes of it.
+
+    Returns whether the user let the check end.
+    """
     from nre_ros.errors import NreError
     from nre_ros.keyframes.importers.source_images import SourceImages
     from nre_ros.map_check.check import check_map
@@ -408,10 +410,10 @@ def _check_new_map(args: argparse.Namespace, source: MapSource) -> None:
         )
     except KeyboardInterrupt:
         print(f"interrupted while the map was being checked; the map is complete; {by_hand}", file=sys.stderr)
-        return
+        return False
     except NreError as error:
         print(f"the map was not checked: {error}", file=sys.stderr)
-        return
+        return True
     print_table(*result.summary()[2:])
     if result.suspicious:
         print(
@@ -419,6 +421,7 @@ def _check_new_map(args: argparse.Namespace, source: MapSource) -> None:
             f"check {shlex.quote(args.output)} -o DIR",
             file=sys.stderr,
         )
+    return True
 
 
 def _diagnosis_command() -> str:

@@ -56,7 +56,7 @@ def _check(args: argparse.Namespace) -> int:
         require(*PICTURES)
     from nre_ros.keyframes.importers.rebuild_source import named_images, recorded_images
     from nre_ros.keyframes.storage.store import KeyframeStore
-    from nre_ros.map_check.check import check_map
+    from nre_ros.map_check.check import PARTIAL, check_map
     from nre_ros.map_check.leave_one_out import MOST_VIEWS
     from nre_ros.map_check.repair import check_target, repair_map
 
@@ -92,8 +92,9 @@ def _check(args: argparse.Namespace) -> int:
                     most=args.views or MOST_VIEWS,
                 )
         except KeyboardInterrupt:
-            continues = f"the same command continues {args.map}.check.partial"
-            print(f"interrupted; {continues if result is None else 'no repaired map was written'}", file=sys.stderr)
+            partial = args.map + PARTIAL
+            kept = f"the same command continues {partial}" if Path(partial).is_file() else "the map is as it was"
+            print(f"interrupted; {kept if result is None else 'no repaired map was written'}", file=sys.stderr)
             return 130
     report = None
     if folder is not None:

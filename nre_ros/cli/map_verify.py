@@ -34,7 +34,7 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from nre_ros.keyframes.tools.verify import repair_map, verify_map
+    from nre_ros.keyframes.tools.verify import salvage_map, verify_map
 
     check = verify_map(args.map, progress=sys.stderr.isatty())
     for problem in check.problems[:_MOST_LISTED]:
@@ -43,7 +43,7 @@ def _verify(args: argparse.Namespace) -> int:
         print(f"... and {len(check.problems) - _MOST_LISTED} more")
     saved = None
     if args.repair_to:
-        saved = f"{repair_map(check, args.repair_to, args.force, sys.stderr.isatty())} keyframes in {args.repair_to}"
+        saved = f"{salvage_map(check, args.repair_to, args.force, sys.stderr.isatty())} keyframes in {args.repair_to}"
     print_table(
         ("map", check.path),
         ("keyframes", check.keyframes),

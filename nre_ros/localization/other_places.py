@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -21,10 +22,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from nre_ros.errors import ImageError, one_line
 from nre_ros.geometry import Camera
 
 FILE = Path(__file__).with_name("other_places.zip")
 CREDITS = "credits.json"
+_CURE = "install nre_ros again"
 _WIDTH = 480
 """Of the images, pixels."""
 _FOCAL_LENGTH = 525.0 / 640.0
@@ -59,6 +62,9 @@ def negative_images(count: int, seed: int = 0) -> Iterator[OtherPlace]:
     Args:
         count: Number of images.
         seed: Of the pieces.
+
+    Raises:
+        ImageError: The package's file of images is absent or damaged.
     """
     files = _files()
     order = np.random.default_rng(seed).permutation(len(files))
@@ -68,7 +74,7 @@ def negative_images(count: int, seed: int = 0) -> Iterator[OtherPlace]:
             name, image = _without_content(rng)
         else:
             name, data = files[order[(index - index // _WITHOUT_CONTENT) % len(files)]]
-            image = _piece(_decode(data), rng)
+            image = _piece(_decode(name, data), rng)
         height, width = image.shape[:2]
         f = _FOCAL_LENGTH * max(width, height)
         yield OtherPlace(name, image, Camera(width, height, f, f, (width - 1) / 2, (height - 1) / 2))
@@ -84,12 +90,21 @@ def credits() -> list[dict[str, str]]:
 @cache
 def _files() -> tuple[tuple[str, bytes], ...]:
     """Names and JPEG data."""
-    with zipfile.ZipFile(FILE) as archive:
-        return tuple((name, archive.read(name)) for name in sorted(archive.namelist()) if name != CREDITS)
+    try:
+        with zipfile.ZipFile(FILE) as archive:
+            files = tuple((name, archive.read(name)) for name in sorted(archive.namelist()) if name != CREDITS)
+    except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise ImageError(f"{FILE} cannot be read ({one_line(error)}): {_CURE}") from error
+    if not files:
+        raise ImageError(f"{FILE} has no images: {_CURE}")
+    return files
 
 
-def _decode(data: bytes) -> npt.NDArray[np.uint8]:
-    return np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), dtype=np.uint8)
+def _decode(name: str, data: bytes) -> npt.NDArray[np.uint8]:
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    if image is None:
+        raise ImageError(f"{name} in {FILE} cannot be decoded: {_CURE}")
+    return np.asarray(image, dtype=np.uint8)
 
 
 def _piece(image: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:

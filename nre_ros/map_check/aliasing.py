@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from nre_ros.localization.evidence import NUMBERS
 from nre_ros.map_check.leave_one_out import ELSEWHERE, LeftOutResult
+from nre_ros.map_check.view_result import ViewResult
 
 _MIN_SCORE = 0.6
 """Inlier score, relative to the better pose's, from which another pose explains the image nearly as well."""
@@ -40,7 +41,10 @@ class AliasedView:
 
 
 def find_aliased(
-    results: Sequence[LeftOutResult], names: dict[int, str], poses: dict[int, npt.NDArray[np.float64]]
+    results: Sequence[LeftOutResult],
+    names: dict[int, str],
+    poses: dict[int, npt.NDArray[np.float64]],
+    alike: Sequence[ViewResult] = (),
 ) -> list[AliasedView]:
     """Finds views that another place explains nearly as well as their own.
 
@@ -48,13 +52,20 @@ def find_aliased(
         results: Left-out views.
         names: Id -> name of all keyframes.
         poses: Id -> ``T_map_cam`` [4, 4] of all keyframes.
+        alike: Views that were localized at a place that looks like their own, where their own was left out.
 
     Returns:
         The views, the most similar places first.
     """
     ids = list(poses)
     centres = np.array([poses[keyframe][:3, 3] for keyframe in ids])
-    found = []
+
+    def seen_at(view: ViewResult, elsewhere: npt.NDArray[np.float64], score: float) -> AliasedView:
+        twin = ids[int(np.linalg.norm(centres - elsewhere[:3, 3], axis=1).argmin())]
+        distance = float(np.linalg.norm(elsewhere[:3, 3] - view.T_map_cam[:3, 3]))
+        return AliasedView(view.name, view.keyframe, elsewhere, names[twin], distance, score)
+
+    found: list[AliasedView] = []
     for result in results:
         view = result.view
         if not view.posed or view.evidence is None or view.estimated is None:
@@ -68,7 +79,10 @@ def find_aliased(
             elsewhere, relative = view.alternative, score
         else:
             continue
-        twin = ids[int(np.linalg.norm(centres - elsewhere[:3, 3], axis=1).argmin())]
-        distance = float(np.linalg.norm(elsewhere[:3, 3] - view.T_map_cam[:3, 3]))
-        found.append(AliasedView(view.name, view.keyframe, elsewhere, names[twin], distance, relative))
+        found.append(seen_at(view, elsewhere, relative))
+    inliers = {result.view.keyframe: result.view.inliers for result in results if not result.span}
+    known = {each.keyframe for each in found}
+    for view in alike:
+        if view.estimated is not None and view.keyframe not in known:
+            found.append(seen_at(view, view.estimated, view.inliers / max(inliers.get(view.keyframe, 0), 1)))
     return sorted(found, key=lambda each: -each.score)

@@ -22,27 +22,21 @@ from nre_ros.keyframes.importers.rebuild_source import NamedImages
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.confidence import ConfidenceModel, load_model
 from nre_ros.localization.defaults import DEFAULT_MIN_CONFIDENCE
-from nre_ros.localization.evidence import NUMBERS, gather
+from nre_ros.localization.evidence import NUMBERS
 from nre_ros.localization.localizer import Localizer
 from nre_ros.localization.map_calibration import ConfidenceCalibration, fit_confidence
 from nre_ros.localization.map_noise import MapNoise
 from nre_ros.localization.map_quality import Expected, MapQuality
-from nre_ros.localization.other_places import negative_images
 from nre_ros.map_check.aliasing import AliasedView, find_aliased
-from nre_ros.map_check.leave_one_out import (
-    MOST_VIEWS,
-    LeftOut,
-    LeftOutResult,
-    ResumeFile,
-    localize_left_out,
-    plan,
-)
+from nre_ros.map_check.leave_one_out import MOST_VIEWS, LeftOut, LeftOutResult, localize_left_out, plan
+from nre_ros.map_check.negatives import Negatives, localize_elsewhere, sort_far
 from nre_ros.map_check.noise import fit_noise
+from nre_ros.map_check.partial import PartialCheck
 from nre_ros.map_check.suspicious import SuspiciousKeyframe, find_suspicious
 from nre_ros.map_check.view_result import ViewResult
 
-_VIEWS_FOR_ONE, _MOST_OTHER_PLACES = 8, 40
-"""One image of another place is localized for so many views; and the most."""
+PARTIAL = ".check.partial"
+"""What the name of the map's file is followed by in that of the results so far."""
 _ALTERNATIVE = NUMBERS.index("alternative_score")
 _DENSER_FACTOR = 0.5**0.5
 _FEWEST_VIEWS = 5
@@ -203,16 +197,19 @@ def check_map(
         KeyframeStore.open(path, readonly=False, cache_bytes=0).close()
     with Localizer(path, device, seed) as localizer:
         store = localizer.store
-        names, _ = recording_order(store)
+        names, poses = recording_order(store)
         if len(names) < 2:
             raise MapError(f"map {path} has {len(names)} keyframes: a check needs two at least")
         ids = np.array(list(names), dtype=np.int64)
         position = store.changes().position
-        resume = ResumeFile(path.with_name(path.name + ".check.partial"), f"{store.content_hash()} {seed}")
-        found, skipped = localize_views(localizer, images, ids, most, resume, progress)
-        elsewhere = localize_other_places(localizer, min(len(found) // _VIEWS_FOR_ONE, _MOST_OTHER_PLACES), seed)
+        results = PartialCheck(path.with_name(path.name + PARTIAL), store.content_hash(), seed, required=store_result)
+        results.read()
+        results.keep_views_of(names, poses)
+        results.begin()
+        found, skipped = localize_views(localizer, images, ids, most, results, progress)
         if not found:
             raise MapError(f"map {path} cannot be checked: no keyframe has its image; the first: {skipped[0]}")
+        elsewhere = localize_elsewhere(localizer, images, ids, found, seed, results, progress)
         result = evaluate_views(store, found, skipped, min_confidence, elsewhere)
     result = replace(result, seconds=time.perf_counter() - started)
     if store_result:
@@ -220,7 +217,7 @@ def check_map(
         quality = MapQuality(len(found), len(names), position, result.noise, result.confidence, result.expected, named)
         with KeyframeStore.open(path, readonly=False, cache_bytes=0) as writer:
             writer.set_quality(quality.to_json())
-    resume.remove()
+    results.remove()
     return result
 
 
@@ -229,7 +226,7 @@ def evaluate_views(
     views: list[LeftOutResult],
     skipped: list[str],
     min_confidence: float,
-    elsewhere: Sequence[npt.NDArray[np.float64]] = (),
+    elsewhere: Negatives = Negatives(),
 ) -> CheckResult:
     """Concludes from left-out views how good a map is.
 
@@ -238,9 +235,12 @@ def evaluate_views(
         views: Its left-out views.
         skipped: Views without a result, one line each.
         min_confidence: The confidence from which a pose counts as accepted.
-        elsewhere: [F] evidence of the poses that images of other places got in the map.
+        elsewhere: What images of elsewhere found in the map.
     """
     names, poses = recording_order(store)
+    removed = {result.view.name for result in views if result.view.keyframe not in names}
+    skipped = [*skipped, *(f"{name}: another process has removed it during the check" for name in sorted(removed))]
+    views = [result for result in views if result.view.keyframe in names]
     ids = np.array(list(names), dtype=np.int64)
     metadata = store.metadata()
     ordered = all((scan.stamps != 0).all() for scan in store.scan())
@@ -251,7 +251,8 @@ def evaluate_views(
         bad = {each.keyframe for each in suspicious}
         noise = fit_noise([result.view for result in views if result.view.keyframe not in bad], ids, model)
         suspicious = find_suspicious(views, noise, model, names, poses)
-    calibration = _calibration(views, elsewhere, suspicious, model)
+    wrong, alike = sort_far(elsewhere.far, views, {each.keyframe for each in suspicious})
+    calibration = _calibration(views, [*elsewhere.places, *evidence_of(wrong)], suspicious, model)
     views = [_calibrated(result, calibration.of_model(model)) for result in views]
     return CheckResult(
         path=store.path,
@@ -264,9 +265,18 @@ def evaluate_views(
         confidence=calibration,
         expected=expectation(views, min_confidence, ordered, noise, model),
         suspicious=suspicious,
-        aliased=find_aliased(views, names, poses),
+        aliased=find_aliased(views, names, poses, alike),
         min_confidence=min_confidence,
     )
+
+
+def evidence_of(views: Sequence[ViewResult]) -> list[npt.NDArray[np.float64]]:
+    """Returns the evidence [F] of the views that have a pose.
+
+    Args:
+        views: The views.
+    """
+    return [view.evidence for view in views if view.evidence is not None]
 
 
 def _calibrated(result: LeftOutResult, model: ConfidenceModel) -> LeftOutResult:
@@ -276,35 +286,16 @@ def _calibrated(result: LeftOutResult, model: ConfidenceModel) -> LeftOutResult:
     return replace(result, view=replace(result.view, confidence=float(model.probability(result.view.evidence))))
 
 
-def localize_other_places(localizer: Localizer, count: int, seed: int) -> list[npt.NDArray[np.float64]]:
-    """Localizes images of other places in a map.
-
-    Args:
-        localizer: The map.
-        count: Number of images.
-        seed: Of their choice.
-
-    Returns:
-        [F] evidence of each pose that was found; all of them are wrong.
-    """
-    found = []
-    for place in negative_images(count, seed):
-        estimate = localizer.estimate(place.image, place.camera)
-        if estimate.T_cam_map is not None and estimate.uncertainty is not None:
-            found.append(gather(estimate).numbers())
-    return found
-
-
 def _calibration(
     views: Sequence[LeftOutResult],
     elsewhere: Sequence[npt.NDArray[np.float64]],
     suspicious: Sequence[SuspiciousKeyframe],
     model: ConfidenceModel,
 ) -> ConfidenceCalibration:
-    """Fits the confidence to left-out views and images of other places; suspicious keyframes do not count."""
+    """Fits the confidence to left-out views and images of elsewhere; suspicious keyframes do not count."""
     bad = {each.keyframe for each in suspicious}
     counted = [result.view for result in views if result.view.evidence is not None and result.view.keyframe not in bad]
-    evidence = np.array([view.evidence for view in counted] + list(elsewhere))
+    evidence = np.array(evidence_of(counted) + list(elsewhere))
     if not len(evidence):
         return ConfidenceCalibration()
     right = np.array([view.right for view in counted] + [False] * len(elsewhere))
@@ -367,7 +358,7 @@ def localize_views(
     images: Sequence[NamedImages],
     ids: npt.NDArray[np.int64],
     most: int = MOST_VIEWS,
-    resume: ResumeFile | None = None,
+    results: PartialCheck | None = None,
     progress: bool = True,
 ) -> tuple[list[LeftOutResult], list[str]]:
     """Localizes keyframes without themselves, and those again that find nothing without their neighbours in time.
@@ -377,15 +368,15 @@ def localize_views(
         images: Where its images are.
         ids: [M] ids of the map's keyframes in the order of the recording.
         most: Largest number of views, apart from those that are localized again.
-        resume: The results of an interrupted run, and where to keep those of this one.
+        results: Those of an interrupted run, which are not computed again; new ones are added.
         progress: Whether to show a progress bar.
 
     Returns:
         The results, and one line for each view whose image cannot be used.
     """
     views = plan(ids, most)
-    known = {} if resume is None else resume.read()
-    append = None if resume is None else resume.write(list(known.values()))
+    results = PartialCheck() if results is None else results
+    known = dict(results.views)
     found, skipped = list[LeftOutResult](), list[str]()
     total = len(views)
     bar = tqdm(total=total, desc="localizing keyframes", unit="keyframe", disable=not progress)
@@ -401,8 +392,8 @@ def localize_views(
                 if isinstance(result, str):
                     skipped.append(result)
                     continue
-                if append is not None and view not in known:
-                    append(result)
+                if view not in known:
+                    results.add_view(result)
                 found.append(result)
                 if view.span and not result.view.right:
                     failed.append(LeftOut(view.keyframe))

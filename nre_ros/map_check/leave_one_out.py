@@ -9,22 +9,20 @@ and show how far the map has drifted meanwhile, which neighbours in time share a
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nre_ros.errors import MapError, NreError
+from nre_ros.errors import NreError
 from nre_ros.keyframes.importers.rebuild_source import NamedImages, image_of_keyframe
 from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.localization.localizer import Localizer
 from nre_ros.map_check.neighbours import ViewNeighbours
-from nre_ros.map_check.view_result import ViewResult, localize_view
+from nre_ros.map_check.view_result import ViewResult, checked_count, localize_view
 from nre_ros.sampling import evenly_spaced_indices
 
 MOST_VIEWS = 200
@@ -80,7 +78,7 @@ class LeftOutResult:
         """Reads what ``to_json`` returned.
 
         Args:
-            values: Plain values, maybe from a damaged file.
+            values: Plain values, maybe from a file that anybody wrote.
 
         Raises:
             ValueError: They are no result of a view.
@@ -90,8 +88,8 @@ class LeftOutResult:
         span, duplicates, view, again = values
         return cls(
             ViewResult.from_json(view),
-            int(span),
-            int(duplicates),
+            checked_count(span),
+            checked_count(duplicates),
             None if again is None else ViewResult.from_json(again),
         )
 
@@ -127,16 +125,19 @@ def localize_left_out(
         ids: [M] ids of the map's keyframes in the order of the recording.
 
     Yields:
-        For each view its result, or one line that says why it has none: its image is missing or another one.
+        For each view its result, or one line that says why it has none: its image is missing or another one, or another
+        process has removed its keyframe.
     """
     neighbours = ViewNeighbours(localizer.store, ids)
     place = {int(keyframe): i for i, keyframe in enumerate(ids)}
     for view in views:
-        keyframe = localizer.store.get(view.keyframe)
+        name = f"keyframe {view.keyframe}"
         try:
+            keyframe = localizer.store.get(view.keyframe)
+            name = keyframe.name
             image = image_of_keyframe(images, keyframe)
         except NreError as error:
-            yield f"{keyframe.name}: {error}"
+            yield f"{name}: {error}"
             continue
         around = neighbours.of(keyframe)
         exclude = {keyframe.id, *around.near_duplicates}
@@ -171,69 +172,3 @@ def _near(view: ViewResult, neighbours: ViewNeighbours) -> list[int]:
     """Ids of the keyframes at the place where a view was localized."""
     assert view.estimated is not None
     return neighbours.within(view.estimated[:3, 3], min(view.distance, 0.5 * view.position_error))
-
-
-class ResumeFile:
-    """The results so far of an interrupted check: one line of JSON a view, after one that names the map's content.
-
-    Args:
-        path: The file.
-        content: What the results belong to; those of other content are discarded.
-    """
-
-    def __init__(self, path: Path, content: str) -> None:
-        self._path, self._content = path, content
-
-    def read(self) -> dict[LeftOut, LeftOutResult]:
-        """Returns the results of an earlier run; empty if there is none, or one of another map."""
-        try:
-            lines = self._path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
-            return {}
-        if not lines or lines[0] != json.dumps(self._content):
-            return {}
-        found = {}
-        for line in lines[1:]:
-            try:
-                result = LeftOutResult.from_json(json.loads(line))
-            except (ValueError, TypeError, OverflowError, RecursionError):
-                break  # the line that was being written when the run ended
-            found[LeftOut(result.view.keyframe, result.span)] = result
-        return found
-
-    def write(self, results: Sequence[LeftOutResult]) -> Callable[[LeftOutResult], None]:
-        """Begins the file anew with earlier results.
-
-        Args:
-            results: The earlier results.
-
-        Returns:
-            A function that appends a result.
-
-        Raises:
-            MapError: The file cannot be written.
-        """
-
-        def line(result: LeftOutResult) -> str:
-            return json.dumps(result.to_json()) + "\n"
-
-        def write(mode: str, text: str) -> None:
-            try:
-                with self._path.open(mode, encoding="utf-8") as file:
-                    file.write(text)
-            except OSError as error:
-                raise MapError(
-                    f"{self._path}, which an interrupted check continues, cannot be written: {error.strerror}"
-                ) from error
-
-        head = json.dumps(self._content) + "\n"
-        write("w", head + "".join(map(line, results)))
-
-        def append(result: LeftOutResult) -> None:
-            write("a", line(result))
-
-        return append
-
-    def remove(self) -> None:
-        """Removes the file."""
-        self._path.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from nre_ros.errors import MapError
 from nre_ros.keyframes.building.culling import VIDEO, view_motion, view_overlap
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.keyframes.types import Keyframe
@@ -19,6 +20,8 @@ _CANDIDATES = 24
 """Keyframes, the nearest by pose, that a view is compared with."""
 _SAME_PLACE = 0.3
 """A keyframe shows the same place as a view that sees this share of its points."""
+_PROJECTED_POINTS, _FAR_OVERLAP = 256, 0.02
+"""Of so many points of a view, a keyframe that shows no more than this share in its image shows another place."""
 _NO_NEIGHBOUR = np.pi
 
 
@@ -50,7 +53,13 @@ class ViewNeighbours:
         scans = list(store.scan_ids(ids.tolist()))  # in the order of the ids, whatever the order asked for
         self._ids = np.concatenate([scan.ids for scan in scans]) if scans else np.zeros(0, np.int64)
         self._poses = np.concatenate([scan.poses for scan in scans]) if scans else np.zeros((0, 4, 4))
+        self._camera_ids = np.concatenate([scan.camera_ids for scan in scans]) if scans else np.zeros(0, np.int64)
         self._stamps = np.concatenate([scan.stamps for scan in scans]) if scans else np.zeros(0, np.int64)
+
+    @property
+    def count(self) -> int:
+        """Number of keyframes."""
+        return len(self._ids)
 
     def of(self, keyframe: Keyframe) -> Neighbours:
         """Returns the neighbours of a keyframe.
@@ -60,7 +69,7 @@ class ViewNeighbours:
         """
         duplicates, gap = [], _NO_NEIGHBOUR
         points = _sample(keyframe)
-        for other in self._store.load_readable(self._candidates(keyframe)):
+        for other in self._loaded(self._candidates(keyframe)):
             if other.id == keyframe.id:
                 continue
             motion = view_motion(other.T_map_cam, points, keyframe.T_map_cam)
@@ -84,6 +93,38 @@ class ViewNeighbours:
         """
         near = np.linalg.norm(self._poses[:, :3, 3] - position, axis=1) <= radius
         found: list[int] = self._ids[near].tolist()
+        return found
+
+    def overlapping(self, keyframe: Keyframe) -> list[int]:
+        """Returns the ids of the keyframes whose image shows some of a keyframe's points, its own included.
+
+        What stands in between is not known: a keyframe that looks at the points through a wall counts as well.
+
+        Args:
+            keyframe: One of the map's keyframes.
+        """
+        if not len(keyframe.points):
+            everything: list[int] = self._ids.tolist()
+            return everything
+        points = keyframe.points[:: max(1, len(keyframe.points) // _PROJECTED_POINTS)]
+        cameras = {camera_id: self._store.camera(camera_id) for camera_id in set(self._camera_ids.tolist())}
+        shares = np.array(
+            [
+                view_overlap(points, T, cameras[camera_id])
+                for T, camera_id in zip(self._poses, self._camera_ids.tolist())
+            ]
+        )
+        found: list[int] = self._ids[(shares > _FAR_OVERLAP) | (self._ids == keyframe.id)].tolist()
+        return found
+
+    def _loaded(self, ids: list[int]) -> list[Keyframe]:
+        """Loads keyframes, without those that are damaged or that another process has removed."""
+        found = []
+        for keyframe_id in ids:
+            try:
+                found += self._store.load_readable([keyframe_id])
+            except MapError:
+                continue
         return found
 
     def _candidates(self, keyframe: Keyframe) -> list[int]:

@@ -30,6 +30,26 @@ _ARRAYS = {
     "alternative": (4, 4),
 }
 """Fields with an array of a fixed shape."""
+_WITH_A_POSE = ("estimated", "covariance", "influence", "disagreement", "evidence", "inlier_ratios")
+"""Fields that a result has together: those of the pose."""
+_LARGEST = 1e12
+"""No number of a result is larger, whatever its unit."""
+_ROUNDING, _SLOPPY_ROTATION = 1e-6, 1e-4
+"""How far a stored covariance may be off, as a share of its largest number; and the product of a rotation with its inverse."""
+_ANY = (-100.0, 100.0)
+_RANGES = {
+    "inlier_ratio": (0.0, 1.0),
+    "log_inlier_blocks": (0.0, 100.0),
+    "compatible_inlier_ratio": (0.0, 1.0),
+    "confirmed_regions": (0.0, 1.0),
+    "inlier_loss": (0.0, 1.0),
+    "effective_keyframes": (0.0, 1e6),
+    "log_refinement_shift": (0.0, 100.0),
+    "few_inlier_blocks": (0.0, 100.0),
+    "few_keyframes": (0.0, 100.0),
+    "alternative_score": (0.0, 2.0),
+}
+"""What the evidence may be; other numbers: ``_ANY``."""
 _MAX_SCALE_RATIO, _MIN_COSINE, _FEWEST_POINTS = 1.5, math.cos(math.radians(25.0)), 60
 """A view should show a point again within this ratio of scales and this angle; so many such points tell something."""
 
@@ -113,33 +133,55 @@ class ViewResult:
         """Reads what ``to_json`` returned.
 
         Args:
-            values: Plain values, maybe from a damaged file.
+            values: Plain values, maybe from a file that anybody wrote.
 
         Raises:
-            ValueError: A value is missing or has the wrong type or shape.
+            ValueError: A value is missing, has the wrong type or shape, or is one that no localizer reports.
         """
         try:
-            count = len(values["keyframes"])
-            shapes = {**_ARRAYS, "influence": (count, 6, 6), "inlier_ratios": (count,), "evidence": (len(NUMBERS),)}
+            keyframes = tuple(checked_count(number) for number in values["keyframes"])
+            count = len(keyframes)
+            shapes = {**_ARRAYS, "influence": (count, 6, 6), "inlier_ratios": (count,)}
             arrays = {name: _array(values[name], shape) for name, shape in shapes.items()}
-            T_map_cam = arrays.pop("T_map_cam")
+            T_map_cam, evidence = arrays.pop("T_map_cam"), values["evidence"]
             if T_map_cam is None:
                 raise ValueError("no result of a view: it has no pose in the map")
-            return cls(
+            result = cls(
                 T_map_cam=T_map_cam,
-                name=str(values["name"]),
-                keyframe=int(values["keyframe"]),
-                keyframes=tuple(int(number) for number in values["keyframes"]),
-                reason=str(values["reason"]),
-                distance=float(values["distance"]),
-                inliers=int(values["inliers"]),
-                gap=float(values["gap"]),
-                seconds=float(values["seconds"]),
-                confidence=float(values["confidence"]),
+                name=_text(values["name"]),
+                keyframe=checked_count(values["keyframe"], -1),
+                keyframes=keyframes,
+                reason=_text(values["reason"]),
+                distance=_number(values["distance"], 0.0),
+                inliers=checked_count(values["inliers"]),
+                gap=_number(values["gap"], 0.0, math.pi),
+                seconds=_number(values["seconds"], 0.0),
+                confidence=_number(values["confidence"], 0.0, 1.0),
+                evidence=None if evidence is None else evidence_from_json(evidence),
                 **arrays,
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no result of a view: {error!r}") from error
+        result._check()
+        return result
+
+    def _check(self) -> None:
+        """Raises ``ValueError`` if the values do not fit together."""
+        found = [getattr(self, name) is not None for name in _WITH_A_POSE]
+        if any(found) != all(found):
+            raise ValueError("no result of a view: parts of the pose are missing")
+        if len(set(self.keyframes)) < len(self.keyframes):
+            raise ValueError("no result of a view: a keyframe was retrieved twice")
+        for pose in (self.T_map_cam, self.estimated, self.alternative):
+            if pose is not None and not _is_rigid(pose):
+                raise ValueError("no result of a view: a pose is no rigid motion")
+        for matrix in (self.covariance, self.disagreement):
+            if matrix is not None and not _is_covariance(matrix):
+                raise ValueError("no result of a view: a covariance is not symmetric or has a negative variance")
+        if self.posed and self.distance <= 0:
+            raise ValueError("no result of a view: the scene has no distance")
+        if self.inlier_ratios is not None and (np.abs(self.inlier_ratios) > 1).any():
+            raise ValueError("no result of a view: an inlier ratio is above 1")
 
 
 def localize_view(
@@ -206,12 +248,73 @@ def _inlier_ratios(estimate: Estimate) -> npt.NDArray[np.float64]:
     return np.array(ratios).clip(-1.0)
 
 
+def evidence_from_json(values: Any) -> npt.NDArray[np.float64]:
+    """Reads the evidence of a pose.
+
+    Args:
+        values: Plain values, maybe from a file that anybody wrote.
+
+    Returns:
+        ``[F]`` in the order of ``NUMBERS``.
+
+    Raises:
+        ValueError: They are no evidence: another number of values, or a value out of its range.
+    """
+    evidence = _array(values, (len(NUMBERS),))
+    if evidence is None:
+        raise ValueError("no evidence of a pose: it is null")
+    for name, value in zip(NUMBERS, evidence.tolist()):
+        low, high = _RANGES.get(name, _ANY)
+        if not low <= value <= high:
+            raise ValueError(f"no evidence of a pose: {name} is {value:g}, not between {low:g} and {high:g}")
+    return evidence
+
+
+def checked_count(value: Any, least: int = 0) -> int:
+    """Returns a whole number that was read from a file.
+
+    Args:
+        value: A plain value.
+        least: Its lower bound.
+
+    Raises:
+        ValueError: It is none, or out of range.
+    """
+    if type(value) is not int or not least <= value < 2**63:
+        raise ValueError(f"no result of a view: {value!r} is no whole number from {least} on")
+    return value
+
+
+def _number(value: Any, low: float, high: float = _LARGEST) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise ValueError(f"no result of a view: {value!r} is no number from {low:g} to {high:g}")
+    return float(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"no result of a view: {value!r} is no text")
+    return value
+
+
+def _is_rigid(T: npt.NDArray[np.float64]) -> bool:
+    R = T[:3, :3]
+    rotation = np.abs(R @ R.T - np.eye(3)).max() <= _SLOPPY_ROTATION and np.linalg.det(R) > 0
+    return bool(rotation and (T[3] == (0.0, 0.0, 0.0, 1.0)).all())
+
+
+def _is_covariance(matrix: npt.NDArray[np.float64]) -> bool:
+    size = float(np.abs(matrix).max())
+    symmetric = np.abs(matrix - matrix.T).max() <= _ROUNDING * size
+    return bool(symmetric and np.linalg.eigvalsh(matrix)[0] >= -_ROUNDING * size)
+
+
 def _array(value: Any, shape: tuple[int, ...]) -> npt.NDArray[np.float64] | None:
     if value is None:
         return None
     array = np.asarray(value, dtype=np.float64)
     if array.size == 0:
         array = array.reshape(shape)
-    if array.shape != shape or not np.isfinite(array).all():
-        raise ValueError(f"no result of a view: an array of shape {array.shape} where {shape} should be")
+    if array.shape != shape or not (np.abs(array) <= _LARGEST).all():  # refuses what is not finite, too
+        raise ValueError(f"no result of a view: an array of shape {array.shape} where a finite {shape} should be")
     return array

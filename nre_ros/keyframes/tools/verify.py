@@ -99,7 +99,7 @@ def verify_map(path: Path | str, progress: bool = True) -> MapCheck:
     return check
 
 
-def repair_map(check: MapCheck, output: Path | str, force: bool = False, progress: bool = True) -> int:
+def salvage_map(check: MapCheck, output: Path | str, force: bool = False, progress: bool = True) -> int:
     """Writes all intact keyframes into a new map; the damaged map stays unchanged.
 
     Args:
