@@ -187,7 +187,7 @@ def window_values(
         descriptors=descriptors(rng, points, channels),
         features=features,
         centre=torch.tensor(centre, dtype=torch.int64).reshape(points, 2),
-        cubic=fine._cubic_matrix(half, enlarge, torch.float32),
+        cubic=fine._cubic_matrix(half, enlarge, torch.float32, torch.device("cpu")),
         half=half,
         temperature=0.08,
         offset=torch.tensor(rng.uniform(2, 6, size=points), dtype=torch.float32),
