@@ -266,7 +266,14 @@ TENSOR_CHANGES: dict[str, Callable[[torch.Tensor, Rng], Any]] = {
 """Name -> what becomes of a tensor."""
 _UNSTABLE = ("large", "huge", "negative")
 """Changes to the arguments of ``_SENSITIVE`` after which a last digit decides about the result."""
-_SENSITIVE = ("refine_in_windows", "refine_in_maps", "window_values")
+_SENSITIVE = (
+    "refine_in_windows",
+    "refine_in_maps",
+    "window_values",
+    "mean_losses",
+    "window_moments",
+    "project_points",
+)
 OTHER_CHANGES: dict[str, Callable[[Any], Any]] = {
     "zero": lambda value: 0,
     "minus one": lambda value: -1,
