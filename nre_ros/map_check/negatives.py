@@ -91,7 +91,7 @@ def localize_elsewhere(
             if index not in results.places:
                 estimate = localizer.estimate(place.image, place.camera)
                 posed = estimate.T_cam_map is not None and estimate.uncertainty is not None
-                results.add_place(index, gather(estimate).numbers() if posed else None)
+                results.add_place(index, gather(estimate, localizer.retrieve).numbers() if posed else None)
             evidence = results.places[index]
             if evidence is not None:
                 found.append(evidence)
