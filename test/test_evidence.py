@@ -205,6 +205,14 @@ def test_up_to_five_retrieved_keyframes_all_count(retrieved):
     assert gather(estimate, 20) == gather(estimate)  # no more than four were found
 
 
+def test_keyframes_that_a_search_that_was_cut_has_added_count_as_in_the_fit():
+    """Eight agree: 5 were retrieved and 3 added, or 6 and 2, so that 7 count; or all of 20 that the map has."""
+    estimate, _ = everywhere(0.7, shift=2.0)
+    eight = with_more_keyframes(estimate, estimate.losses, 1)
+    for retrieved, counted in ((5, 8), (6, 7), (7, 6), (8, 5), (20, 5)):
+        assert gather(eight, retrieved).effective_keyframes == pytest.approx(counted, rel=0.01)
+
+
 def test_points_without_a_compatible_view_do_not_count_against_a_pose():
     """Those that a keyframe saw from the other side, or ten times as near, may look like anything."""
     pixels = grid()

@@ -23,7 +23,7 @@ from nre_ros.nre.inliers import INLIER_LOSS, OUTLIER_LOSS, keyframe_scores
 from nre_ros.nre.viewpoints import compatible_views
 
 FITTED_RETRIEVED = 5
-"""The confidence was fitted to the evidence of so many retrieved keyframes. Where more are retrieved, so many count."""
+"""The confidence was fitted to the evidence of so many retrieved keyframes."""
 _INLIER_BLOCKS_ACROSS = 20
 """Image blocks along the longer side. Inliers in one block count once, for several keyframes bring the same spot."""
 _REGIONS_ACROSS = 5
@@ -99,10 +99,10 @@ def gather(estimate: Estimate, retrieved: int = FITTED_RETRIEVED) -> Evidence:
     """Gathers the evidence of an estimate.
 
     The evidence must not depend on how many keyframes were retrieved: twenty that agree are no weaker evidence than five,
-    and keyframes of other places, which more retrieved ones bring, are no evidence against a pose. Where more than
-    ``FITTED_RETRIEVED`` were retrieved, so many count, those with the highest ``Estimate.keyframe_scores``. Margins of the
-    fine stage and deviations are always those of all points. With ``FITTED_RETRIEVED`` or fewer all keyframes count, also
-    those that a search that was cut has added, as in the fit.
+    and keyframes of other places, which more retrieved ones bring, are no evidence against a pose. As many keyframes as were
+    retrieved beyond ``FITTED_RETRIEVED`` do not count, those with the lowest ``Estimate.keyframe_scores``. Keyframes that
+    a search that was cut has added count in addition, as in the fit. Margins of the fine stage and deviations are always
+    those of all points.
 
     Args:
         estimate: An estimate with a pose and a covariance.
@@ -138,10 +138,11 @@ def _counted(
     counts: tuple[int, ...], losses: torch.Tensor, false_match_rate: torch.Tensor, retrieved: int
 ) -> tuple[list[int], slice | torch.Tensor]:
     """The keyframes that count: the number of points of each, in the stack's order, and where in the stack these lie."""
-    if retrieved <= FITTED_RETRIEVED or len(counts) <= FITTED_RETRIEVED:
+    surplus = min(retrieved, len(counts)) - FITTED_RETRIEVED
+    if surplus <= 0:
         return list(counts), slice(None)
     scores = keyframe_scores(losses, false_match_rate, counts)
-    best = sorted(sorted(range(len(counts)), key=lambda k: -scores[k])[:FITTED_RETRIEVED])
+    best = sorted(sorted(range(len(counts)), key=lambda k: scores[k])[surplus:])
     starts = np.cumsum([0, *counts])
     rows = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in best])
     return [counts[k] for k in best], torch.as_tensor(rows, device=losses.device)

@@ -140,9 +140,9 @@ def _with_far_parts(
     for i in evenly_spaced_indices(len(known), _TRIED * count).tolist():
         try:
             keyframe = localizer.store.get(known[i])
+            overlapping = neighbours.overlapping(keyframe)
         except NreError:  # another process has removed the keyframe
             continue
-        overlapping = neighbours.overlapping(keyframe)
         if neighbours.count - len(overlapping) >= _FEWEST_FAR:
             candidates.append((keyframe, overlapping))
     return [candidates[i] for i in evenly_spaced_indices(len(candidates), count).tolist()]
