@@ -133,6 +133,86 @@ def test_the_first_blocks_and_keyframes_that_agree_count_most():
     assert heap.few_inlier_blocks == pytest.approx(3.5 - math.log(2)) and heap.few_keyframes == 0.0
 
 
+def with_more_keyframes(estimate, losses: torch.Tensor, copies: int):
+    """The estimate with so many copies of its keyframes added, whose points have the given losses."""
+    stack, losses = estimate.keyframes, losses.to(estimate.losses.dtype)
+    times = 1 + copies
+    more = replace(
+        stack,
+        ids=tuple(range(times * KEYFRAMES)),
+        points=stack.points.repeat(times, 1),
+        directions=stack.directions.repeat(times, 1),
+        counts=stack.counts * times,
+        centres=stack.centres.repeat(times, 1),
+    )
+    return replace(
+        estimate,
+        keyframes=more,
+        losses=torch.cat([*[losses] * copies, estimate.losses]),  # the best keyframes are the last ones
+        pixels=estimate.pixels.repeat(times, 1),
+        valid=estimate.valid.repeat(times),
+        false_match_rate=estimate.false_match_rate.repeat(times),
+    )
+
+
+def test_keyframes_that_see_nothing_of_the_place_are_no_evidence_against_a_pose():
+    """Four keyframes agree. Of twenty retrieved ones the best five count: those, and one that is as useless as the rest."""
+    estimate, _ = everywhere(0.7, shift=2.0)
+    useless = torch.full((768,), 0.95)
+    one_more = with_more_keyframes(estimate, useless, 1)
+    first = 3 * 768 // KEYFRAMES  # of the useless keyframes the last one stays
+    rows, stack = slice(first, None), one_more.keyframes
+    five = replace(
+        one_more,
+        keyframes=replace(
+            stack,
+            ids=stack.ids[3:],
+            points=stack.points[rows],
+            directions=stack.directions[rows],
+            counts=stack.counts[3:],
+        ),
+        losses=one_more.losses[rows],
+        pixels=one_more.pixels[rows],
+        false_match_rate=one_more.false_match_rate[rows],
+    )
+    twenty = with_more_keyframes(estimate, useless, 4)
+    counted = gather(twenty, 20)
+    assert counted.inliers == gather(estimate).inliers
+    assert counted.effective_keyframes == pytest.approx(gather(estimate).effective_keyframes)
+    assert counted.inlier_ratio == pytest.approx(gather(five).inlier_ratio) != gather(twenty).inlier_ratio
+    assert counted.inlier_ratio == pytest.approx(0.8 * gather(estimate).inlier_ratio)
+    influence = twenty.uncertainty.influence.repeat(5, 1, 1)
+    twenty = replace(twenty, uncertainty=replace(twenty.uncertainty, influence=influence))
+    assert reach_verdict(twenty, MODEL, 0.5, retrieved=20).evidence == counted
+
+
+def test_keyframes_that_agree_are_no_weaker_evidence_where_more_are_retrieved():
+    estimate, _ = everywhere(0.7, shift=2.0)
+    five, twenty = gather(estimate), with_more_keyframes(estimate, estimate.losses, 4)
+    assert gather(twenty, 20).effective_keyframes == pytest.approx(5.0, rel=0.01)
+    all_count = gather(twenty)  # as the fit has seen those that a search that was cut has added
+    assert all_count.effective_keyframes == pytest.approx(5 * five.effective_keyframes)
+    confidence_of = {n: float(MODEL.logit(gather(twenty, n).numbers())) for n in (5, 20)}
+    assert confidence_of[20] > confidence_of[5] + 4
+    assert confidence_of[20] == pytest.approx(float(MODEL.logit(five.numbers())), abs=1.0)  # of four
+
+
+@pytest.mark.parametrize("retrieved", [1, 4, 5])
+def test_up_to_five_retrieved_keyframes_all_count(retrieved):
+    estimate, _ = everywhere(0.7, shift=2.0)
+    more = with_more_keyframes(estimate, torch.full((768,), 0.95), 1)
+    assert gather(more, retrieved) == gather(more)
+    assert gather(estimate, 20) == gather(estimate)  # no more than four were found
+
+
+def test_keyframes_that_a_search_that_was_cut_has_added_count_as_in_the_fit():
+    """Eight agree: 5 were retrieved and 3 added, or 6 and 2, so that 7 count; or all of 20 that the map has."""
+    estimate, _ = everywhere(0.7, shift=2.0)
+    eight = with_more_keyframes(estimate, estimate.losses, 1)
+    for retrieved, counted in ((5, 8), (6, 7), (7, 6), (8, 5), (20, 5)):
+        assert gather(eight, retrieved).effective_keyframes == pytest.approx(counted, rel=0.01)
+
+
 def test_points_without_a_compatible_view_do_not_count_against_a_pose():
     """Those that a keyframe saw from the other side, or ten times as near, may look like anything."""
     pixels = grid()

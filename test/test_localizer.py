@@ -24,6 +24,7 @@ from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.localizer import Localizer
 from nre_ros.localization.result import LocalizationResult
+from nre_ros.localization.verdict import reach_verdict
 from nre_ros.nre import EstimatorConfig, NREEstimator
 from nre_ros.pictures.debug import draw_debug
 from nre_ros.pictures.point_colours import point_colours
@@ -227,6 +228,20 @@ def test_retrieve_bounds_the_keyframes(room, map_file):
     with Localizer(map_file, "cpu", retrieve=2) as two:
         result = two.localize(room.view(*QUERIES[0])[0], CAMERA)
     assert len(result.keyframes) == 2 and result.points_considered == 600
+
+
+def test_the_verdict_knows_how_many_keyframes_were_to_be_retrieved(room, map_file, monkeypatch):
+    asked = []
+
+    def judged(estimate, model, min_confidence, noise, retrieved):
+        asked.append(retrieved)
+        return reach_verdict(estimate, model, min_confidence, noise, retrieved)
+
+    monkeypatch.setattr("nre_ros.localization.localizer.reach_verdict", judged)
+    with Localizer(map_file, "cpu", retrieve=3) as localizer:
+        localizer.localize(room.view(*QUERIES[0])[0], CAMERA)
+        localizer.localize(room.view(*QUERIES[0])[0], CAMERA, retrieve=20)
+    assert asked == [3, 20]
 
 
 def test_a_search_that_was_cut_goes_on_in_more_keyframes(room, map_file):

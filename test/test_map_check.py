@@ -778,6 +778,18 @@ def test_a_partial_file_that_cannot_be_written_is_reported_where_it_is_needed(tm
     results.remove()
 
 
+def test_a_partial_file_that_cannot_be_removed_does_not_end_a_complete_check(tmp_path, caplog, monkeypatch):
+    results = partial_check(tmp_path / "x.partial")
+    results.begin()
+
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.unlink", refused)
+    results.remove()
+    assert "cannot be removed: Permission denied" in caplog.text
+
+
 def test_views_are_accepted_by_the_confidence_that_the_localizer_has_after_the_check(map_file):
     wrong = [MODEL.mean + 2 * MODEL.scale * np.sign(MODEL.weights)] * 20
     with KeyframeStore.open(map_file) as store:

@@ -17,12 +17,13 @@ import numpy.typing as npt
 import torch
 
 from nre_ros.geometry import Camera, invert
-from nre_ros.keyframes.types import KeyframeStack
 from nre_ros.nre.estimate import Estimate
 from nre_ros.nre.gnc import project_points
-from nre_ros.nre.inliers import INLIER_LOSS, OUTLIER_LOSS
+from nre_ros.nre.inliers import INLIER_LOSS, OUTLIER_LOSS, keyframe_scores
 from nre_ros.nre.viewpoints import compatible_views
 
+FITTED_RETRIEVED = 5
+"""The confidence was fitted to the evidence of so many retrieved keyframes."""
 _INLIER_BLOCKS_ACROSS = 20
 """Image blocks along the longer side. Inliers in one block count once, for several keyframes bring the same spot."""
 _REGIONS_ACROSS = 5
@@ -94,13 +95,20 @@ NUMBERS = tuple(field.name for field in fields(Evidence))[3:]
 """Names of the numbers that are weighed."""
 
 
-def gather(estimate: Estimate) -> Evidence:
+def gather(estimate: Estimate, retrieved: int = FITTED_RETRIEVED) -> Evidence:
     """Gathers the evidence of an estimate.
+
+    The evidence must not depend on how many keyframes were retrieved: twenty that agree are no weaker evidence than five,
+    and keyframes of other places, which more retrieved ones bring, are no evidence against a pose. As many keyframes as were
+    retrieved beyond ``FITTED_RETRIEVED`` do not count, those with the lowest ``Estimate.keyframe_scores``. Keyframes that
+    a search that was cut has added count in addition, as in the fit. Margins of the fine stage and deviations are always
+    those of all points.
 
     Args:
         estimate: An estimate with a pose and a covariance.
+        retrieved: Number of keyframes that were to be retrieved for the image.
     """
-    pose = _Inliers(estimate)
+    pose = _Inliers(estimate, retrieved)
     distance, blocks, keyframes = pose.distance(), pose.blocks(), pose.effective_keyframes()
     assert estimate.covariance is not None and estimate.fine_margins is not None
     deviations = estimate.covariance.diagonal().clamp_min(0).sqrt()
@@ -126,26 +134,42 @@ def gather(estimate: Estimate) -> Evidence:
     )
 
 
+def _counted(
+    counts: tuple[int, ...], losses: torch.Tensor, false_match_rate: torch.Tensor, retrieved: int
+) -> tuple[list[int], slice | torch.Tensor]:
+    """The keyframes that count: the number of points of each, in the stack's order, and where in the stack these lie."""
+    surplus = min(retrieved, len(counts)) - FITTED_RETRIEVED
+    if surplus <= 0:
+        return list(counts), slice(None)
+    scores = keyframe_scores(losses, false_match_rate, counts)
+    best = sorted(sorted(range(len(counts)), key=lambda k: scores[k])[surplus:])
+    starts = np.cumsum([0, *counts])
+    rows = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in best])
+    return [counts[k] for k in best], torch.as_tensor(rows, device=losses.device)
+
+
 class _Inliers:
-    """Counts over the inliers of an estimate that has a pose.
+    """Counts over the inliers of an estimate that has a pose, in the keyframes that count.
 
     Attributes:
         count: Number of inliers.
     """
 
-    def __init__(self, estimate: Estimate):
+    def __init__(self, estimate: Estimate, retrieved: int):
         assert estimate.T_cam_map is not None and estimate.keyframes is not None and estimate.camera is not None
         assert estimate.losses is not None and estimate.pixels is not None and estimate.false_match_rate is not None
         self._T: torch.Tensor = estimate.T_cam_map
-        self._keyframes: KeyframeStack = estimate.keyframes
         self._camera: Camera = estimate.camera
-        self._pixels: torch.Tensor = estimate.pixels
-        self._losses: torch.Tensor = estimate.losses
-        self._rate: torch.Tensor = estimate.false_match_rate
+        keyframes, losses, rate = estimate.keyframes, estimate.losses, estimate.false_match_rate
+        self._counts, rows = _counted(keyframes.counts, losses, rate, retrieved)
+        self._points, self._directions = keyframes.points[rows], keyframes.directions[rows]
+        self._pixels: torch.Tensor = estimate.pixels[rows]
+        self._losses: torch.Tensor = losses[rows]
+        self._rate: torch.Tensor = rate[rows]
         self._before, _ = estimate.stages.get("coarse_irls") or estimate.stages["P3P"]
         self._inlier, self._in_view = self._losses < INLIER_LOSS, self._losses < OUTLIER_LOSS
         self._compatible = self._in_view & compatible_views(
-            self._T, self._keyframes.points, self._keyframes.directions, self._camera, _MAX_SCALE_RATIO, _MIN_COSINE
+            self._T, self._points, self._directions, self._camera, _MAX_SCALE_RATIO, _MIN_COSINE
         )
         self._side = max(self._camera.width, self._camera.height)
         self.count = int(self._inlier.sum())
@@ -168,7 +192,7 @@ class _Inliers:
 
     def distance(self) -> float:
         """Median distance of the inliers from the camera, of all points in view where there is no inlier."""
-        points = self._keyframes.points[self._inlier if self.count else self._in_view]
+        points = self._points[self._inlier if self.count else self._in_view]
         return max(float((points - invert(self._T)[:3, 3]).norm(dim=1).median()), 1e-9) if len(points) else 1.0
 
     def mean_loss(self) -> float:
@@ -190,11 +214,10 @@ class _Inliers:
 
     def effective_keyframes(self) -> float:
         """(sum s)^2 / sum s^2 of the keyframes' inlier ratios s: K if all agree equally, 1 if one does."""
-        counts = list(self._keyframes.counts)
         ratios = torch.stack(
             [
                 inlier.double().sum() / max(float(in_view.sum()), 1.0)
-                for inlier, in_view in zip(self._inlier.split(counts), self._in_view.split(counts))
+                for inlier, in_view in zip(self._inlier.split(self._counts), self._in_view.split(self._counts))
             ]
         )
         return float(ratios.sum().square() / ratios.square().sum().clamp_min(1e-12))
@@ -203,6 +226,6 @@ class _Inliers:
         """Median shift of the inliers' projections by the fine stage, in pixels of an image 640 pixels across."""
         if not self.count:
             return 0.0
-        pixels, valid = project_points(self._before, self._keyframes.points[self._inlier], self._camera)
+        pixels, valid = project_points(self._before, self._points[self._inlier], self._camera)
         shift = (pixels - self._pixels[self._inlier]).norm(dim=1)[valid]
         return float(shift.median()) * _REFERENCE_WIDTH / self._side if len(shift) else 0.0

@@ -216,7 +216,7 @@ class Localizer:
         if self.quality is not None:
             model, noise = self.quality.confidence.of_model(model), self.quality.noise
         wanted = self.min_confidence if min_confidence is None else min_confidence
-        result = reach_verdict(estimate, model, wanted, noise)
+        result = reach_verdict(estimate, model, wanted, noise, self.retrieve if retrieve is None else retrieve)
         milliseconds = dict(estimate.milliseconds)
         milliseconds["verdict"] = milliseconds.get("verdict", 0.0) + (perf_counter() - started) * 1e3
         return replace(result, milliseconds=milliseconds)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from nre_ros.geometry import invert
 from nre_ros.localization.confidence import ConfidenceModel
 from nre_ros.localization.covariance import PoseEvidence, combined_covariance
-from nre_ros.localization.evidence import Evidence, gather
+from nre_ros.localization.evidence import FITTED_RETRIEVED, Evidence, gather
 from nre_ros.localization.map_noise import MapNoise
 from nre_ros.localization.result import Alternative, LocalizationResult
 from nre_ros.nre.alternatives import REPORTED_FROM
@@ -21,7 +21,11 @@ from nre_ros.nre.uncertainty import PoseUncertainty
 
 
 def reach_verdict(
-    estimate: Estimate, model: ConfidenceModel, min_confidence: float, noise: MapNoise = MapNoise()
+    estimate: Estimate,
+    model: ConfidenceModel,
+    min_confidence: float,
+    noise: MapNoise = MapNoise(),
+    retrieved: int = FITTED_RETRIEVED,
 ) -> LocalizationResult:
     """Accepts an estimate that is probably right and whose covariance is bounded, and refuses any other.
 
@@ -30,6 +34,7 @@ def reach_verdict(
         model: Gives the confidence and the inflation of the covariance.
         min_confidence: An estimate with a lower confidence is refused, in [0, 1].
         noise: Errors of the map's keyframes, as far as they are known.
+        retrieved: Number of keyframes that were to be retrieved for the image (see ``gather``).
 
     Returns:
         The result. Where an alternative pose is the only reason for a refusal, ``alternatives`` holds both poses, the
@@ -48,7 +53,7 @@ def reach_verdict(
         return replace(result, reason=estimate.reason)
     if estimate.uncertainty is None:
         return replace(result, reason="the loss has no clear minimum at the pose, its covariance is unbounded")
-    evidence = gather(estimate)
+    evidence = gather(estimate, retrieved)
     numbers = evidence.numbers()
     confidence, share = float(model.probability(numbers)), float(model.share(evidence.alternative_score))
     result = replace(result, confidence=confidence, evidence=evidence)

@@ -91,7 +91,7 @@ def localize_elsewhere(
             if index not in results.places:
                 estimate = localizer.estimate(place.image, place.camera)
                 posed = estimate.T_cam_map is not None and estimate.uncertainty is not None
-                results.add_place(index, gather(estimate).numbers() if posed else None)
+                results.add_place(index, gather(estimate, localizer.retrieve).numbers() if posed else None)
             evidence = results.places[index]
             if evidence is not None:
                 found.append(evidence)
@@ -140,9 +140,9 @@ def _with_far_parts(
     for i in evenly_spaced_indices(len(known), _TRIED * count).tolist():
         try:
             keyframe = localizer.store.get(known[i])
+            overlapping = neighbours.overlapping(keyframe)
         except NreError:  # another process has removed the keyframe
             continue
-        overlapping = neighbours.overlapping(keyframe)
         if neighbours.count - len(overlapping) >= _FEWEST_FAR:
             candidates.append((keyframe, overlapping))
     return [candidates[i] for i in evenly_spaced_indices(len(candidates), count).tolist()]

@@ -137,9 +137,13 @@ class PartialCheck:
         self.far = {key: view for key, view in self.far.items() if belongs(view)}
 
     def remove(self) -> None:
-        """Removes the file."""
-        if self._path is not None:
+        """Removes the file; where that is not possible, it stays, and the next check begins with its results."""
+        if self._path is None:
+            return
+        try:
             self._path.unlink(missing_ok=True)
+        except OSError as error:
+            _LOG.warning("%s cannot be removed: %s", self._path, error.strerror)
 
     def _parse(self, values: Any) -> None:
         if not isinstance(values, list) or len(values) != 2:
@@ -173,7 +177,7 @@ class PartialCheck:
             problem = f"{self._path}, which an interrupted check continues, cannot be written: {error.strerror}"
             if self._required:
                 raise MapError(problem) from error
-            _LOG.warning("%s: after an interruption the check begins anew", problem)
+            _LOG.warning("%s; after an interruption the check begins anew", problem)
             self._path = None
 
 

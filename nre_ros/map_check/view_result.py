@@ -216,7 +216,7 @@ def localize_view(
     result = ViewResult(name, keyframe, T_map_cam, ids, estimate.reason, gap=gap, seconds=seconds)
     if estimate.T_cam_map is None or estimate.uncertainty is None:
         return result if estimate.reason else replace(result, reason="the loss has no clear minimum at the pose")
-    evidence, uncertainty = gather(estimate), estimate.uncertainty
+    evidence, uncertainty = gather(estimate, localizer.retrieve), estimate.uncertainty
     return replace(
         result,
         estimated=invert(estimate.T_cam_map).cpu().numpy(),
