@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The estimator's path for GPUs, without a GPU: on the stand-in of ``benchmarks/cuda_double.py``, and on fake tensors."""
 
+import importlib
 import sys
 
 import numpy as np
@@ -98,3 +99,19 @@ def test_numbers_on_the_stand_in_are_not_read_by_accident():
         counts_of(lambda a: a.numpy())
     with pytest.raises(TypeError, match="numpy"):
         counts_of(lambda a: np.asarray(a))
+
+
+# --- the script for a GPU -------------------------------------------------------------------------------
+
+
+def test_the_script_for_a_gpu_runs_dry_on_the_cpu(query):
+    script = importlib.import_module("gpu")
+    operators, queries = script.measure(query, torch.device("cpu"), seconds=5.0, repetitions=2)
+    names = {row[0] for row in operators.rows}
+    assert {"loss_maps", "solve_p3p", "mean_losses", "refine_in_maps", "refine_in_windows", "window_values"} <= names
+    differences = {row[0]: row[1] for row in operators.rows}
+    assert differences["refine_in_maps"] < 1e-3 and differences["window_values"] < 1e-3
+    assert [row[0] for row in queries.rows] == ["network", "estimator", "both"]
+    assert any("equal poses" in note for note in queries.notes)
+    millimetres = float(queries.notes[0].split()[1])
+    assert millimetres < script.POSE_LIMITS[0]
