@@ -5,11 +5,17 @@
 The estimator runs on the stand-in for a CUDA device (``cuda_double.py``) and so takes its path for GPUs. Counted is what
 follows the network: from the features of the query and the retrieved keyframes to the estimate. The features and keyframes
 are on the device when counting begins, and the constants of an earlier query.
+
+With Triton installed, and ``TRITON_INTERPRET=1`` in the environment, its interpreter runs the kernels, and each counts as
+one launch. Without Triton the references in torch are counted.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+from unittest.mock import patch
 
 import cuda_double
 import numpy as np
@@ -21,7 +27,7 @@ from nre_ros.gallery import Gallery, build_room, camera_pose
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.builder import KeyframeBuilder
 from nre_ros.keyframes.types import KeyframeStack, stack_keyframes
-from nre_ros.nre import Estimate, NREEstimator
+from nre_ros.nre import Estimate, NREEstimator, gpu
 
 CAMERA = Camera(640, 480, 525.0, 525.0, 319.5, 239.5)
 POINTS = 500
@@ -88,11 +94,18 @@ def count(query: Query) -> tuple[cuda_double.Counts, Estimate]:
         The counts and the estimate, whose tensors are on the stand-in (``cuda_double.to_host``).
     """
     features, keyframes = _features_on_device(query.features), on_device(query.keyframes)
-    with cuda_double.CudaDouble():
-        query.estimator.localize(features, keyframes, query.camera)  # a first one brings the constants to the device
-    with cuda_double.CudaDouble() as double:
-        estimate = query.estimator.localize(features, keyframes, query.camera)
+    for _ in range(2):  # the first one brings the constants to the device
+        double = cuda_double.CudaDouble()
+        with double, patch.object(gpu, "launch", partial(_launch, double.counts)):
+            estimate = query.estimator.localize(features, keyframes, query.camera)
     return double.counts, estimate
+
+
+def _launch(counts: cuda_double.Counts, kernel: Any, programs: tuple[int, ...], *arguments: Any, **constants: Any):
+    """``gpu.launch`` by Triton's interpreter on the stand-in's numbers."""
+    counts.launches[f"kernel {kernel.__name__}"] += 1
+    if all(programs):
+        kernel[programs](*map(cuda_double.to_host, arguments), **constants)
 
 
 def on_device(keyframes: KeyframeStack) -> KeyframeStack:

@@ -26,6 +26,7 @@ BENCHMARKS = {
     "accuracy": "pose errors on real images, beside SIFT, XFeat, LighterGlue and DISK + LightGlue with PoseLib",
     "speed": "time and memory of one query, beside other methods, the previous release and other work",
     "counters": "what one query asks of a GPU: launched operations, host waits and copies, counted without a GPU",
+    "gpu": "a GPU in four minutes: operators against the CPU, times, throughput, memory (--device cuda; else a dry run)",
     "extraction": "time of an image's features in one pass, beside the two passes up to version 0.2",
     "published_comparison": "time and cost of consensus and refinement, beside the published algorithm",
     "p3p": "errors and time of the batched P3P solver, beside PoseLib's",

@@ -26,7 +26,7 @@ LIBRARY_METHODS = {
     "Module": {"forward"},
 }
 """Base class in a library -> methods that its documentation describes."""
-EXEMPT_DECORATORS = {"property", "cached_property", "setter", "overload"}
+EXEMPT_DECORATORS = {"property", "cached_property", "setter", "overload", "jit"}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -2,15 +2,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The estimator's path for GPUs, without a GPU: on the stand-in of ``benchmarks/cuda_double.py``, and on fake tensors."""
 
+import importlib
 import sys
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 
 from nre_ros.device_constants import device_constant
+from nre_ros.features import FeatureGrid
 from nre_ros.geometry import Camera
+from nre_ros.nre import consensus, fine, gnc, maps, p3p, problem
 from nre_ros.nre.fine import _cubic_matrix
 from nre_ros.nre.operators import reference_only
 
@@ -98,3 +106,66 @@ def test_numbers_on_the_stand_in_are_not_read_by_accident():
         counts_of(lambda a: a.numpy())
     with pytest.raises(TypeError, match="numpy"):
         counts_of(lambda a: np.asarray(a))
+
+
+# --- torch's fake tensors ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fake():
+    """Fake tensors on the GPU: ``fake(shape, dtype)``."""
+    kept = (device_constant, _cubic_matrix)
+    with cuda_double.device_guard(), FakeTensorMode(), torch.inference_mode():
+        for function in kept:
+            function.cache_clear()
+        yield lambda *shape, dtype=torch.float32: torch.empty(*shape, dtype=dtype, device=cuda_double.DEVICE)
+    for function in kept:
+        function.cache_clear()
+
+
+def test_no_reference_waits_for_the_gpu_and_all_its_tensors_are_there(fake):
+    """A wait raises here, and so do tensors of two devices."""
+    T, points, rows = fake(3, 4, 4, dtype=torch.float64), fake(50, 3, dtype=torch.float64), fake(50, dtype=torch.long)
+    loss, features = fake(50, 30, 40), fake(24, 30, 40)
+    grid = FeatureGrid(8.0, 3.5)
+    triplets = fake(9, 3, 3, dtype=torch.float64)
+    local = gnc.cut_windows(loss, 7.0, grid, fake(3, 50, 2, dtype=torch.float64), 4, rows)
+    cubic = fine._cubic_matrix(4, 2, torch.float32, cuda_double.DEVICE)
+    centre = fake(50, 2, dtype=torch.long)
+    results = [
+        p3p.solve_p3p.reference(triplets, triplets),
+        problem.mean_losses.reference(T, points, loss, rows, 7.0, grid, CAMERA),
+        maps.loss_maps.reference(fake(50, 24), (20, 30), fake(2, 8, 24), (9, 9), features, 0.1, loss, 3.5, 3),
+        gnc.window_moments.reference(T, points, CAMERA, local, 1.0),
+        gnc.project_points.reference(T, points, CAMERA),
+        fine.window_values.reference(fake(50, 24), features, centre, cubic, 4, 0.1, fake(50)),
+        consensus.draw_weighted_triplets.reference(fake(50, dtype=torch.float64), fake(9, 3, dtype=torch.float64)),
+        gnc._step(gnc._expand(T, points, CAMERA, local, 1.0), fake(3, dtype=torch.float64)),
+    ]
+    flat = [part for result in results for part in (result if isinstance(result, tuple) else (result,))]
+    assert {part.device for part in flat} == {cuda_double.DEVICE}
+
+
+def test_fake_tensors_notice_waits_and_tensors_of_two_devices(fake):
+    a = fake(3)
+    for wait in (lambda: a[0].item(), lambda: a[a > 0], lambda: torch.nonzero(a), lambda: bool(a.any())):
+        with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
+            wait()
+    with pytest.raises(RuntimeError, match="same device"):
+        a + torch.empty(3)
+
+
+# --- the script for a GPU -------------------------------------------------------------------------------
+
+
+def test_the_script_for_a_gpu_runs_dry_on_the_cpu(query):
+    script = importlib.import_module("gpu")
+    operators, queries = script.measure(query, torch.device("cpu"), seconds=5.0, repetitions=2)
+    names = {row[0] for row in operators.rows}
+    assert {"loss_maps", "solve_p3p", "mean_losses", "refine_in_maps", "refine_in_windows", "window_values"} <= names
+    differences = {row[0]: row[1] for row in operators.rows}
+    assert differences["refine_in_maps"] < 1e-3 and differences["window_values"] < 1e-3
+    assert [row[0] for row in queries.rows] == ["network", "estimator", "both"]
+    assert any("equal poses" in note for note in queries.notes)
+    millimetres = float(queries.notes[0].split()[1])
+    assert millimetres < script.POSE_LIMITS[0]

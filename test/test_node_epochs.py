@@ -444,6 +444,24 @@ def test_an_error_of_the_gpu_is_that_of_a_lost_device_if_nothing_works_there_any
     )
 
 
+def test_the_node_goes_on_on_the_cpu_after_a_lost_device_where_a_parameter_says_so(monkeypatch):
+    def localize(*_, **__):
+        if localizer.device.type == "cuda":
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return "a result"
+
+    localizer = SimpleNamespace(localize=localize, device=torch.device("cuda"), store=[])
+    localizer.move_to = lambda device: setattr(localizer, "device", torch.device(device))
+    engine = Engine.__new__(Engine)
+    engine._node, engine._logger, engine.limitation, engine._retry_at = Node(lost_device="cpu"), Recorder(), "", 0.0
+    engine._localizer, engine._retrieve = localizer, 5
+    monkeypatch.setattr(engines, "device_works", lambda device: device.type == "cpu")
+    assert engine.localize(GREY, CAMERA) == "a result" and localizer.device.type == "cpu"
+    assert engine.limitation.startswith("the device cuda is lost") and engine.limitation.endswith(": on cpu")
+    assert [name for name, _ in engine._logger.calls] == ["error"]
+    assert engine.localize(GREY, CAMERA) == "a result" and engine._retry_at == float("inf")  # not tried again
+
+
 @pytest.mark.parametrize("works", [False, True])
 def test_a_device_that_is_lost_while_the_node_is_inactive_is_reported_in_one_line(monkeypatch, works):
     def move_to(device):

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -122,11 +123,19 @@ class Engine:
                         retrieve=self._retrieve,
                         min_confidence=value_of(self._node, "min_confidence"),
                     )
+            except DeviceError as error:
+                if value_of(self._node, "lost_device") != "cpu":
+                    raise
+                fault = str(error)
             except (RuntimeError, MemoryError) as error:
+                fault = ""
                 if not _is_out_of_memory(error) or not self._can_do_with_less():
                     raise
             # outside of the handler, which holds all that the failed attempt has allocated
-            self._do_with_less()
+            if fault:
+                self._continue_on_cpu(fault)
+            else:
+                self._do_with_less()
 
     def load(self, map_file: str, frame: str = "") -> None:
         """Opens another map in place of the present one.
@@ -214,6 +223,12 @@ class Engine:
         with suppress(RuntimeError):  # of a device that is lost
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+
+    def _continue_on_cpu(self, fault: str) -> None:
+        """Leaves a lost device for good: no call in this process can use it again."""
+        self._localizer.move_to("cpu")
+        self.limitation, self._retry_at = f"{fault}: on cpu", math.inf
+        self._logger.error(self.limitation)
 
     # --- memory -------------------------------------------------------------------------------------
 

@@ -151,6 +151,12 @@ _MAP = (
         choices=("auto", "cpu", "cuda"),
     ),
     Declaration(
+        "lost_device",
+        "report",
+        "After an unrecoverable error of the GPU: report (no poses, and an ERROR of the diagnostics), or cpu (go on there).",
+        choices=("report", "cpu"),
+    ),
+    Declaration(
         "threads",
         0,
         "Number of CPU threads that localize an image; 0: one for each core.  Fewer leave cores to other nodes.",

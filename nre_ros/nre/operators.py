@@ -5,18 +5,19 @@
 An operator is a function of tensors. Its body in plain torch is the reference: it runs on any device, and can be
 differentiated. Where all tensors are on the CPU and none needs a gradient, the kernel of the same name in ``native`` takes
 its place, if the package was built with its kernels. A kernel may decline by ``NotImplemented`` (another type of numbers,
-for example), and the reference answers. Another implementation, for another device, would be one more table of functions.
+for example), and the reference answers. Where all tensors are on a GPU, the kernel of the same name in ``gpu``
+takes its place, if Triton is there.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
-from nre_ros.nre import native
+from nre_ros.nre import gpu, native
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,13 +42,17 @@ class Operator(Generic[P, R]):
     def __init__(self, reference: Callable[P, R]):
         functools.update_wrapper(self, reference)
         self.reference = reference
-        self._kernel: Callable[P, R] | None = native.KERNELS.get(reference.__name__)
+        name = reference.__name__
+        self._kernel: Callable[P, R] | None = native.KERNELS.get(name)
+        tables: tuple[Mapping[str, Callable[..., Any]], ...] = (native.KERNELS, gpu.KERNELS)
+        self._kernels: list[Callable[P, R]] = [table[name] for table in tables if name in table]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        if self._kernel is not None and not _reference_only.get():
-            result = self._kernel(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
+        if not _reference_only.get():
+            for kernel in self._kernels:
+                result = kernel(*args, **kwargs)
+                if result is not NotImplemented:
+                    return result
         return self.reference(*args, **kwargs)
 
     @property
