@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
@@ -59,6 +59,15 @@ def interpreted() -> Iterator[None]:
         yield
     finally:
         _interpreted.reset(token)
+
+
+def runs_on(arguments: Iterable[object]) -> bool:
+    """Returns whether an operator with these arguments is one for the GPU: one of the arguments is a tensor there.
+
+    Args:
+        arguments: The operator's arguments.
+    """
+    return _interpreted.get() or any(isinstance(value, torch.Tensor) and value.is_cuda for value in arguments)
 
 
 def launch(kernel: Any, programs: tuple[int, ...], *arguments: Any, **constants: Any) -> None:

@@ -12,10 +12,10 @@ takes its place, if Triton is there.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 from nre_ros.nre import gpu, native
 
@@ -44,15 +44,15 @@ class Operator(Generic[P, R]):
         self.reference = reference
         name = reference.__name__
         self._kernel: Callable[P, R] | None = native.KERNELS.get(name)
-        tables: tuple[Mapping[str, Callable[..., Any]], ...] = (native.KERNELS, gpu.KERNELS)
-        self._kernels: list[Callable[P, R]] = [table[name] for table in tables if name in table]
+        self._gpu_kernel: Callable[P, R] | None = gpu.KERNELS.get(name)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if not _reference_only.get():
-            for kernel in self._kernels:
-                result = kernel(*args, **kwargs)
-                if result is not NotImplemented:
-                    return result
+            on_gpu = gpu.runs_on((*args, *kwargs.values()))
+            kernel = self._gpu_kernel if on_gpu else self._kernel
+            result = kernel(*args, **kwargs) if kernel is not None else NotImplemented
+            if result is not NotImplemented:
+                return result
         return self.reference(*args, **kwargs)
 
     @property
