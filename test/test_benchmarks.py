@@ -242,7 +242,7 @@ def test_the_newest_release_is_the_highest_tag_before_the_present_commit(monkeyp
             "-c",
             "tag.gpgsign=false",
         ]
-        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True, timeout=60)
 
     assert speed.newest_release(tmp_path / "absent") == ""
     git("init", "--quiet")

@@ -48,6 +48,7 @@ OPTIONAL = {
     "poselib",
     "rosbags_image",
     "deep_image_matching",
+    "triton",
 }
 SKIPPED = ("python3-pytorch-pip", "python3-rosbags-pip")
 

@@ -68,7 +68,7 @@ def test_all_transitions_twice(world, managed):
             assert_pose(matrix_of_pose(status.pose.pose), world.T_map_cam)
             at_work = resident(node.process.pid)
             assert change(robot, Transition.TRANSITION_DEACTIVATE) and state(robot) == "inactive"
-            assert resident(node.process.pid) < at_work - 40e6, "what the images used is the system's again"
+            assert resident(node.process.pid) < at_work - 20e6, "what the images used is the system's again"
             assert not inputs(robot)
             time.sleep(0.3)  # what was on its way
             heard = len(robot.statuses), len(robot.poses), len(robot.transforms)

@@ -148,7 +148,8 @@ def test_the_demo_prints_its_table_writes_its_pictures_and_its_poses_are_right(t
     assert summary.localized >= 0.9 * (summary.processed - 1) > 0
     assert np.median(summary.position_errors) < 0.02 and np.degrees(np.median(summary.rotation_errors)) < 0.5
     with Image.open(tmp_path / "replay/replay.gif") as animation:
-        assert animation.width == 800 and animation.n_frames == summary.localized
+        # successive frames that look alike are one
+        assert animation.width == 800 and 0.5 * summary.localized < animation.n_frames <= summary.localized
 
 
 def test_the_error_about_a_missing_topic_lists_the_topics_of_the_bag(kitchen):

@@ -107,6 +107,10 @@ def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _fits_float32(number: float) -> bool:
+    return abs(number) <= torch.finfo(torch.float32).max
+
+
 def _on_cpu(*tensors: torch.Tensor) -> bool:
     """Whether all tensors are on the CPU, and none needs a gradient."""
     return all(tensor.device.type == "cpu" and not tensor.requires_grad for tensor in tensors)
@@ -230,6 +234,8 @@ def _mean_losses(
     """Kernel of ``problem.mean_losses``."""
     if not (_on_cpu(T, points, loss, rows) and _are(torch.float64, T, points) and _are(torch.float32, loss)):
         return NotImplemented
+    if not _fits_float32(outlier_loss):
+        return NotImplemented
     assert _extension is not None
     mean = torch.empty(len(T), dtype=torch.float64)
     _extension.mean_losses(
@@ -287,6 +293,8 @@ def _refine_in_maps(
 ) -> Any:
     """Kernel of ``gnc.refine_in_maps``."""
     if not (_on_cpu(T, points, loss, rows) and _are(torch.float64, T, points) and _are(torch.float32, loss)):
+        return NotImplemented
+    if not _fits_float32(outlier_loss):
         return NotImplemented
     assert _extension is not None
     T, cost, steps = _refinement_results(T)
