@@ -10,6 +10,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 from common import MIN_CONFIDENCE, Options, Table
+from perturbed_maps import without
 from scenes import evenly_spaced, fountain_sources, virtual_gallery_sources
 
 from nre_ros.features import load_backbone
@@ -19,7 +20,6 @@ from nre_ros.keyframes.importers.build_map import build_map
 from nre_ros.keyframes.importers.colmap.model_source import ColmapSource
 from nre_ros.keyframes.importers.image_files import read_image
 from nre_ros.keyframes.importers.triangulated_source import TriangulatedSource
-from nre_ros.keyframes.storage.store import KeyframeStore
 from nre_ros.localization.localizer import Localizer
 
 
@@ -54,7 +54,7 @@ def lund_door(options: Options) -> Table:
     medians = []
     for name in evenly_spaced(source.names(), options.queries):
         others = options.folder / "others.db"
-        _leave_out(whole, others, name, backbone)
+        without(whole, others, name)
         pixels, points, T_true = _observations(source, name)
         camera = source.pose_and_camera(name)[1]
         with Localizer(others, options.device, options.seed, min_confidence=MIN_CONFIDENCE) as localizer:
@@ -119,17 +119,6 @@ def _posed(
         ),
     )
     return table
-
-
-def _leave_out(whole, path, name: str, backbone) -> None:
-    """The map ``whole`` without the keyframe of that name."""
-    with (
-        KeyframeStore.open(whole) as store,
-        KeyframeStore.create(path, backbone.name, backbone.weights_hash, overwrite=True) as others,
-    ):
-        for other, number in store.names().items():
-            if other != name:
-                others.add(store.get(number))
 
 
 def _observations(source: ColmapSource, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What ``nre_ros map check`` is worth: covariances in maps with errors, its predictions, and the keyframes it names.
 
-The views that the check localizes and the queries are kept in the benchmark's folder.
+The views that the check localizes and the queries are kept in the benchmark's folder. ``lund_door`` has no queries of its own:
+each of its images is localized in the map of the others, which is checked for it.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 from common import Options, Table
-from perturbed_maps import Perturbation, perturb, perturb_single
+from perturbed_maps import Perturbation, perturb, perturb_single, without
 from rendered_rooms import APART, CAMERA, write_map
-from scenes import THIN, Scene, fountain, gallery, kitchen, rendered_room
+from scenes import THIN, Query, Scene, fountain, gallery, kitchen, lund_door, rendered_room
 from scipy.stats import chi2
 
 from nre_ros.gallery.render import Gallery
@@ -44,6 +45,7 @@ SCENES: dict[str, tuple[str, Callable[[Options], Scene]]] = {
     "fountain": ("fountain", fountain),
     "gallery": ("virtual gallery", gallery),
 }
+LUND_DOOR = "lund_door"
 ERRORS: dict[str, tuple[str, Perturbation]] = {
     "r05": ("0.5 cm, 0.1 degrees, random", Perturbation(True, 0.005, 0.1)),
     "r1": ("1 cm, 0.25 degrees, random", Perturbation(True, 0.01, 0.25)),
@@ -77,10 +79,17 @@ class Run:
 def run(options: Options):
     """Yields a table of predictions, one of covariances, and one of the keyframes that are named."""
     names = options.selected_sets(
-        (*SCENES, *(f"{scene}-{error}" for scene in SCENES for error in ERRORS), "wrong", "repair", "identical")
+        (
+            *SCENES,
+            LUND_DOOR,
+            *(f"{scene}-{error}" for scene in SCENES for error in ERRORS),
+            "wrong",
+            "repair",
+            "identical",
+        )
     )
     if not options.sets:
-        names = [*SCENES, *(f"{scene}-{error}" for scene in ("kitchen", "room") for error in ERRORS)]
+        names = [*SCENES, LUND_DOOR, *(f"{scene}-{error}" for scene in ("kitchen", "room") for error in ERRORS)]
         names += ["wrong", "repair", "identical"]
     predictions = Table(
         "Prediction",
@@ -103,14 +112,21 @@ def run(options: Options):
     for name in names:
         if name in ("wrong", "repair", "identical"):
             continue
+        if name == LUND_DOOR:
+            ellipsoids.rows.append(
+                ("lund_door, each image in the map of the others", "none", *_ellipsoids(_left_out(options)))
+            )
+            print(f"   lund_door: {ellipsoids.rows[-1][2:]}", flush=True)
+            continue
         scene, _, error = name.partition("-")
         found = _run(options, scene, error)
         title = SCENES[scene][0] + (f"; {ERRORS[error][0]}" if error else "")
         predictions.rows.append((title, *_prediction(found)))
-        ellipsoids.rows.append((SCENES[scene][0], ERRORS[error][0] if error else "none", *_ellipsoids(found)))
+        ellipsoids.rows.append((SCENES[scene][0], ERRORS[error][0] if error else "none", *_ellipsoids([found])))
         print(f"   {title}: {predictions.rows[-1][1:]} {ellipsoids.rows[-1][2:]}", flush=True)
     if predictions.rows:
         yield predictions
+    if ellipsoids.rows:
         yield ellipsoids
     if "wrong" in names:
         yield _wrong_keyframes(options)
@@ -136,12 +152,14 @@ def _prediction(found: Run) -> tuple:
     )
 
 
-def _ellipsoids(found: Run) -> tuple:
-    used = [query for query in found.queries if query.right]
-    columns = [len(used)]
-    for noise in (MapNoise(), found.check.noise):
-        squared = np.array([_squared_mahalanobis(query, found.model, noise) for query in used])
-        columns += [100 * float((squared <= chi2.ppf(level, 6)).mean()) if used else np.nan for level in LEVELS]
+def _ellipsoids(runs: Iterable[Run]) -> tuple:
+    pairs = [(run, query) for run in runs for query in run.queries if query.right]
+    columns = [len(pairs)]
+    for checked in (False, True):
+        squared = np.array(
+            [_squared_mahalanobis(query, run.model, run.check.noise if checked else MapNoise()) for run, query in pairs]
+        )
+        columns += [100 * float((squared <= chi2.ppf(level, 6)).mean()) if pairs else np.nan for level in LEVELS]
     return tuple(columns)
 
 
@@ -266,6 +284,27 @@ def _run(options: Options, name: str, error: str) -> Run:
     with KeyframeStore.open(path) as store:
         model = load_model(store.metadata()["backbone"])
     return Run(check, queries, model)
+
+
+def _left_out(options: Options) -> list[Run]:
+    """Each image of lund_door in the map of the others; the check sees neither the image nor its pose."""
+    scene = lund_door(options)
+    runs = []
+    for query in scene.queries():
+        label = f"{LUND_DOOR}_without_{Path(query.name).stem}"
+        path = options.folder / f"{label}.db"
+        if not path.exists():
+            without(scene.map_path, path, query.name)
+
+        def localized(query: Query = query, path: Path = path) -> list[ViewResult]:
+            with Localizer(path, options.device, options.seed) as localizer:
+                return [localize_view(localizer, query.name, query.image, query.camera, query.T_map_cam)]
+
+        queries = _kept(options.folder / f"{label}_queries.jsonl", localized)
+        check = _check(options, path, scene, label)
+        with KeyframeStore.open(path) as store:
+            runs.append(Run(check, queries, load_model(store.metadata()["backbone"])))
+    return runs
 
 
 def _localized_queries(options: Options, scene: Scene, path: Path, perturbation: Perturbation) -> list[ViewResult]:

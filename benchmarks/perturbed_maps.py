@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 nre_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Copies of maps with known errors: of all keyframes' poses, of depth and focal length, and of single keyframes."""
+"""Copies of maps without a keyframe, or with known errors: of all keyframes' poses, of depth and focal length, and of single keyframes."""
 
 from __future__ import annotations
 
@@ -87,6 +87,12 @@ def perturb_single(source: Path, target: Path, share: float, seed: int) -> dict[
             keyframes[i] = _moved(keyframes[i], xi, Perturbation())
         _write(store, target, keyframes)
     return wrong
+
+
+def without(source: Path, target: Path, name: str) -> None:
+    """Writes a copy of a map without the keyframe of that name."""
+    with KeyframeStore.open(source) as store:
+        _write(store, target, (replace(store.get(i), id=-1) for other, i in store.names().items() if other != name))
 
 
 def _moved(keyframe: Keyframe, xi: np.ndarray, perturbation: Perturbation) -> Keyframe:

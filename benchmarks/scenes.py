@@ -27,6 +27,7 @@ from nre_ros.geometry import Camera
 from nre_ros.keyframes.building.builder import KeyframeBuilder, lift_pixels
 from nre_ros.keyframes.building.point_selection import smooth_depth
 from nre_ros.keyframes.importers.build_map import build_map
+from nre_ros.keyframes.importers.colmap.model_source import ColmapSource
 from nre_ros.keyframes.importers.colmap.poses_source import ColmapPosesSource
 from nre_ros.keyframes.importers.image_files import read_depth, read_image
 from nre_ros.keyframes.importers.kapture import KaptureSource
@@ -150,6 +151,26 @@ def fountain_sources(options: Options) -> list[TriangulatedSource]:
     """The fountain's map images and query images."""
     folder = options.data("data/fountain")
     return [ColmapPosesSource(folder / "sparse", folder / "images", folder / file) for file in ("map.txt", "query.txt")]
+
+
+def lund_door(options: Options) -> Scene:
+    """Photographs of a door from a COLMAP model without metric scale. Each query is the image of a keyframe."""
+    folder = options.data("data/lund_door")
+    source = ColmapSource(folder / "sparse", folder / "images")
+    map_path = options.folder / "lund_door.db"
+    if not map_path.exists():
+        builder = KeyframeBuilder(load_backbone("xfeat", options.device), seed=options.seed)
+        build_map(source, builder, map_path, progress=False)
+
+    def image(name):
+        return read_image(folder / "images" / name)
+
+    def queries():
+        for name in evenly_spaced(source.names(), options.queries):
+            T_map_cam, camera = source.pose_and_camera(name)
+            yield Query(name, image(name), camera, T_map_cam)
+
+    return Scene(map_path, queries, image, lambda baseline: None)
 
 
 def gallery(options: Options) -> Scene:
