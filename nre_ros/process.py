@@ -40,7 +40,7 @@ def wait_passively() -> None:
 def use_threads(count: int) -> None:
     """Sets the number of CPU threads of torch, of the operators and of OpenCV.
 
-    Threads that have computed before may keep their number.
+    They hold for the calling thread and for threads that call ``adopt_threads``.
 
     Args:
         count: At least 1; 0 changes nothing (torch takes one for each core).
@@ -51,6 +51,17 @@ def use_threads(count: int) -> None:
 
         torch.set_num_threads(count)
         cv2.setNumThreads(count)
+
+
+def adopt_threads() -> None:
+    """Gives the calling thread the number that ``use_threads`` has set; a new thread calls it before it computes.
+
+    OpenMP keeps the number for each thread. Torch sets it in a new thread only when the number is asked for or one of
+    its own loops runs: without that the convolutions of oneDNN take all cores.
+    """
+    import torch
+
+    torch.get_num_threads()
 
 
 def keep_memory() -> None:

@@ -53,3 +53,28 @@ def test_large_blocks_are_kept_and_returned_on_request():
 def test_settings_in_the_environment_are_respected(settings):
     measured = run(**settings, OMP_WAIT_POLICY="ACTIVE")
     assert measured["kept"] < BLOCK / 2 and measured["policy"] == "ACTIVE"
+
+
+THREADS = """
+import ctypes, threading
+import torch
+from nre_ros.process import adopt_threads, use_threads
+
+library = next(line.split()[-1] for line in open("/proc/self/maps") if "gomp" in line or "iomp" in line)
+openmp = ctypes.CDLL(library)
+use_threads(3)
+
+def check():
+    adopt_threads()
+    print(openmp.omp_get_max_threads())
+
+thread = threading.Thread(target=check)
+thread.start()
+thread.join()
+"""
+
+
+def test_a_thread_adopts_the_number_of_threads_of_the_process():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "7"}
+    run = subprocess.run([sys.executable, "-c", THREADS], env=environment, capture_output=True, text=True, timeout=300)
+    assert run.stdout.strip() == "3", run.stderr

@@ -99,13 +99,12 @@ def add_seed_option(parser: argparse._ActionsContainer, what: str) -> None:
     parser.add_argument("--seed", type=int, default=0, help=f"seed of {what} (default: 0)")
 
 
-def add_localizer_options(parser: argparse._ActionsContainer) -> None:
-    """Adds the options of a localizer: ``--device``, ``--threads``, ``--seed``, ``--retrieve`` and ``--min-confidence``.
+def add_threads_option(parser: argparse._ActionsContainer) -> None:
+    """Adds ``--threads``, which the command line applies before the command runs.
 
     Args:
         parser: The parser of the command, or one of its groups.
     """
-    add_device_option(parser)
     parser.add_argument(
         "--threads",
         type=non_negative_int,
@@ -113,6 +112,16 @@ def add_localizer_options(parser: argparse._ActionsContainer) -> None:
         metavar="N",
         help="CPU threads of torch and of the operators (default: 0, one for each core)",
     )
+
+
+def add_localizer_options(parser: argparse._ActionsContainer) -> None:
+    """Adds the options of a localizer: ``--device``, ``--threads``, ``--seed``, ``--retrieve`` and ``--min-confidence``.
+
+    Args:
+        parser: The parser of the command, or one of its groups.
+    """
+    add_device_option(parser)
+    add_threads_option(parser)
     add_seed_option(parser, "the random draws; the same seed gives the same poses")
     parser.add_argument(
         "--retrieve", type=positive_int, default=5, metavar="K", help="keyframes retrieved an image (default: 5)"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from nre_ros.cli.arguments import (
     add_deprecated_name,
     add_device_option,
+    add_threads_option,
     add_fine_head_option,
     add_pose_convention,
     add_seed_option,
@@ -102,6 +103,7 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
     )
     add_fine_head_option(parser)
     add_device_option(parser)
+    add_threads_option(parser)
     parser.add_argument(
         "--points", type=positive_int, default=500, metavar="N", help="points of a keyframe (default 500)"
     )

@@ -10,7 +10,7 @@ import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from nre_ros.cli.arguments import Subparsers, add_device_option, add_image_places, add_seed_option, positive_int
+from nre_ros.cli.arguments import Subparsers, add_device_option, add_image_places, add_seed_option, add_threads_option, positive_int
 from nre_ros.cli.output import print_table
 from nre_ros.errors import NreError
 from nre_ros.packages import ESTIMATOR, PICTURES, require
@@ -47,6 +47,7 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--force", action="store_true", help="replace an existing NEW.db")
     parser.add_argument("--dry-run", action="store_true", help="do not store the outcome in the map")
     add_device_option(parser)
+    add_threads_option(parser)
     add_seed_option(parser, "the consensus")
     parser.set_defaults(func=_check, packages=(*ESTIMATOR, "tqdm"))
 

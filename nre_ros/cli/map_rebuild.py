@@ -8,7 +8,7 @@ import argparse
 import sys
 from contextlib import closing
 
-from nre_ros.cli.arguments import Subparsers, add_device_option, add_fine_head_option, add_image_places, add_seed_option
+from nre_ros.cli.arguments import Subparsers, add_device_option, add_fine_head_option, add_image_places, add_seed_option, add_threads_option
 from nre_ros.cli.output import print_table
 from nre_ros.features import BACKBONES, DEFAULT_BACKBONE
 from nre_ros.packages import ESTIMATOR
@@ -40,6 +40,7 @@ def add_parser(commands: Subparsers) -> None:
     )
     add_fine_head_option(parser)
     add_device_option(parser)
+    add_threads_option(parser)
     add_seed_option(parser, "the random draws")
     parser.set_defaults(func=_rebuild, packages=(*ESTIMATOR, "tqdm"))
 

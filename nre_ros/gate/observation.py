@@ -39,6 +39,7 @@ class Observation:
             gate; with the identity the camera itself is the body that moves.
         T_odom_cam: Pose [4, 4] of the camera in the odometry frame at ``stamp``; None without odometry.
         odometry_fault: Why ``T_odom_cam`` is not known although the robot has odometry; empty otherwise.
+        odometry_milliseconds: How long the odometry was looked up and waited for.
         arrival: Time of arrival, seconds of the monotonic clock.
         images_received: Number of images of this camera so far, this one included.
         epoch: How often the node had forgotten its pose when the image arrived.
@@ -56,6 +57,7 @@ class Observation:
     T_base_cam: npt.NDArray[np.float64] = field(default_factory=lambda: IDENTITY)
     T_odom_cam: npt.NDArray[np.float64] | None = None
     odometry_fault: str = ""
+    odometry_milliseconds: float = 0.0
     arrival: float = 0.0
     images_received: int = 0
     epoch: int = 0

@@ -15,7 +15,7 @@ Usable without ROS::
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -52,6 +52,8 @@ from nre_ros.localization.result import LocalizationResult
 from nre_ros.localization.verdict import reach_verdict
 from nre_ros.nre import Estimate, EstimatorConfig, NREEstimator, native
 
+Prior = PosePrior | None | Callable[[], PosePrior | None]
+"""Where the camera may be: a pose, nothing, or a function that returns one of them once the features are computed."""
 _FURTHER, _NEIGHBOURS = 2, 3
 """Keyframes that are retrieved besides where the search was cut: the next ones, and neighbours of the best one."""
 
@@ -188,7 +190,7 @@ class Localizer:
         self,
         image: npt.NDArray[np.uint8],
         camera: Camera,
-        prior: PosePrior | None = None,
+        prior: Prior = None,
         *,
         retrieve: int | None = None,
         min_confidence: float | None = None,
@@ -199,7 +201,8 @@ class Localizer:
             image: uint8, BGR ``[H, W, 3]`` or grey ``[H, W]``.
             camera: Intrinsics of the image.
             prior: Where the camera may be. Keyframes that see the same part of the scene are preferred, and the
-                prior's pose is scored beside the poses found from the image. The image alone decides.
+                prior's pose is scored beside the poses found from the image. The image alone decides. A function is
+                called after the features have been computed: the node looks up the odometry as late as that.
             retrieve: Number of keyframes for this image; None: the localizer's.
             min_confidence: Lowest accepted confidence for this image; None: the localizer's.
 
@@ -225,7 +228,7 @@ class Localizer:
         self,
         image: npt.NDArray[np.uint8],
         camera: Camera,
-        prior: PosePrior | None = None,
+        prior: Prior = None,
         *,
         retrieve: int | None = None,
         exclude: Collection[int] = (),
@@ -236,7 +239,7 @@ class Localizer:
         Args:
             image: uint8, BGR ``[H, W, 3]`` or grey ``[H, W]``.
             camera: Intrinsics of the image.
-            prior: Where the camera may be.
+            prior: As in ``localize``.
             retrieve: Number of keyframes for this image; None: the localizer's.
             exclude: Ids of keyframes that are ignored, as if the map did not have them.
             search_further: Whether a search that was cut continues in more keyframes.
@@ -253,7 +256,10 @@ class Localizer:
         count = self.retrieve if retrieve is None else _checked_count(retrieve)
         started = perf_counter()
         features = self.backbone.extract(image)
-        extracted = perf_counter()
+        before = {"features": (perf_counter() - started) * 1e3}
+        if callable(prior):
+            prior = prior()
+        started = perf_counter()
         with self.store.snapshot():  # a keyframe that is found cannot be removed before it is loaded
             ids = self._retrieved(features, count, prior, exclude)
             found = self.store.load_readable(ids)
@@ -261,7 +267,7 @@ class Localizer:
                 rest = " besides the excluded ones" if exclude else ""
                 return Estimate(reason=f"map {self.store.path} holds no keyframes{rest}")
             keyframes = stack_keyframes(found, self.device)
-        before = {"features": (extracted - started) * 1e3, "retrieval": (perf_counter() - extracted) * 1e3}
+        before["retrieval"] = (perf_counter() - started) * 1e3
         estimate = self.estimator.localize(
             features, keyframes, camera, self.seed, self._start(prior), stop_if_cut=search_further
         )

@@ -19,10 +19,9 @@ from rclpy.node import Node
 from nre_ros.errors import MapError, NreError
 from nre_ros.features import DEFAULT_BACKBONE, FeatureBackbone, choose_device, load_backbone
 from nre_ros.geometry import Camera
-from nre_ros.keyframes.retrieval.pose_prior import PosePrior
 from nre_ros.keyframes.storage.map_file import sidecars
 from nre_ros.keyframes.storage.store import KeyframeStore
-from nre_ros.localization.localizer import Localizer
+from nre_ros.localization.localizer import Localizer, Prior
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.messages.frame_ids import frame_name
 from nre_ros.node.diagnostics import device_facts
@@ -95,14 +94,15 @@ class Engine:
         return {**facts, "limitation": self.limitation} if self.limitation else facts
 
     def localize(
-        self, image: npt.NDArray[np.uint8], camera: Camera, prior: PosePrior | None = None
+        self, image: npt.NDArray[np.uint8], camera: Camera, prior: Prior = None
     ) -> LocalizationResult:
         """Localizes an image; when memory runs out, with fewer keyframes and at last on the CPU, which is logged.
 
         Args:
             image: uint8 BGR [H, W, 3] or grey [H, W].
             camera: Its intrinsics.
-            prior: Predicted pose; None without.
+            prior: Predicted pose, None without; a function is called once the features are computed, and again after
+                every time that memory has run out.
 
         Returns:
             The result of ``Localizer.localize``.

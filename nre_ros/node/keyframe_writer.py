@@ -24,6 +24,7 @@ from nre_ros.node.interfaces import RosInterfaces
 from nre_ros.node.logs import ThrottledLogger, internal_error, log_exception
 from nre_ros.node.parameters import value_of
 from nre_ros.node.tf import FrameLookups, Frames
+from nre_ros.process import adopt_threads
 
 _QUEUE_DEPTH = 1000
 """Depth of the topic's queue; reliable: a keyframe is sent once, and a bundle adjustment moves hundreds."""
@@ -98,6 +99,7 @@ class KeyframeWriter:
     # --- the writer's thread ------------------------------------------------------------------------
 
     def _run(self) -> None:
+        adopt_threads()
         try:
             while messages := self._next():
                 self._write(messages)

@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from nre_ros.gate.observation import Observation
 from nre_ros.geometry import Camera, camera_warnings, map_to_odom
 from nre_ros.images import check_image_size
 from nre_ros.keyframes.retrieval.pose_prior import PosePrior
+from nre_ros.localization.localizer import Prior
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.messages.camera_info import camera_from_info
 from nre_ros.messages.frame_ids import frame_name
@@ -201,14 +202,13 @@ class ImagePipeline:
             observation.T_base_cam = self._lookups.extrinsics(observation.camera_frame, observation.stamp)
         except TransformError as error:
             return self._drop(observation, ImageDrop.NO_EXTRINSICS, str(error))
-        # before the image is localized: for the prior, and because TF forgets (a slow machine, a fast replay)
-        self._look_up_odometry(observation, math.inf if self._initial_pose.pending else _ODOMETRY_PATIENCE)
-        self._initial_pose.apply(self._gate, observation)
+        # once, after the features have been computed: meanwhile the odometry arrives that an image overtakes
+        predict = cache(lambda: self._predict(observation))
         if info is None:
             result = self._drop(observation, ImageDrop.NO_CAMERA_INFO, "no camera_info has come yet")
         else:
             try:
-                result = self._estimate(observation, info, self._prior(observation))
+                result = self._estimate(observation, info, predict)
             except MapError as error:
                 observation.map_fault = str(error)
                 result = self._drop(observation, ImageDrop.UNREADABLE_MAP, str(error))
@@ -221,18 +221,29 @@ class ImagePipeline:
             except Exception as error:  # the node outlives whatever one image does to the estimator
                 log_exception(self._node, error)
                 result = self._drop(observation, ImageDrop.INTERNAL_ERROR, internal_error(error))
-        started = time.perf_counter()
+        predict()  # also of an image without features: the gate needs its odometry
         if observation.odometry_fault:
             self._look_up_odometry(observation, math.inf if result.hypotheses else 0)
-        waited = {"odometry": (time.perf_counter() - started) * 1e3}
-        return replace(result, milliseconds={**result.milliseconds, **waited})
+        return replace(result, milliseconds={**result.milliseconds, "odometry": observation.odometry_milliseconds})
+
+    def _predict(self, observation: Observation) -> PosePrior | None:
+        """Looks up the odometry, applies a pending initial pose, and predicts the pose of the image.
+
+        That is before the image is localized: for the prior, and because TF forgets (a slow machine, a fast replay).
+        """
+        self._look_up_odometry(observation, math.inf if self._initial_pose.pending else _ODOMETRY_PATIENCE)
+        self._initial_pose.apply(self._gate, observation)
+        return self._prior(observation)
 
     def _look_up_odometry(self, observation: Observation, patience: float) -> None:
+        """Fills in the odometry of the image or why it is not known, and adds the time that this takes."""
+        started = time.perf_counter()
         try:
             observation.T_odom_cam = self._lookups.odometry(observation.camera_frame, observation.stamp, patience)
             observation.odometry_fault = ""
         except TransformError as error:
             observation.T_odom_cam, observation.odometry_fault = None, str(error)
+        observation.odometry_milliseconds += (time.perf_counter() - started) * 1e3
 
     def _prior(self, observation: Observation) -> PosePrior | None:
         """The pose predicted from the last accepted or initial one; None where the robot is lost, or nothing is known."""
@@ -244,7 +255,7 @@ class ImagePipeline:
         except NreError:
             return None
 
-    def _estimate(self, observation: Observation, info: CameraInfo, prior: PosePrior | None) -> LocalizationResult:
+    def _estimate(self, observation: Observation, info: CameraInfo, prior: Prior) -> LocalizationResult:
         """Decodes and localizes an image.
 
         Raises:

@@ -19,6 +19,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
 
+from nre_ros.process import adopt_threads
+
 MAX_REQUESTS = 8
 """Requests that may wait; more are rejected."""
 _FRESH_SECONDS = 0.008
@@ -118,6 +120,7 @@ class Worker:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        adopt_threads()
         while work := self._next():
             try:
                 work()

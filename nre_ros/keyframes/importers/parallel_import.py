@@ -26,6 +26,7 @@ from nre_ros.keyframes.building.culling import KeyframeCuller
 from nre_ros.keyframes.importers.map_source import MapSource
 from nre_ros.keyframes.storage.validation import check_keyframe
 from nre_ros.keyframes.types import Keyframe
+from nre_ros.process import adopt_threads
 
 _MAX_WORKERS = 4
 """Each worker holds the network's intermediate results of one image."""
@@ -144,7 +145,7 @@ def _workers() -> Iterator[tuple[ThreadPoolExecutor, int]]:
     threads = torch.get_num_threads()
     count = max(1, min(threads, _MAX_WORKERS))
     torch.set_num_threads(max(1, threads // count))
-    pool = ThreadPoolExecutor(count, thread_name_prefix="import")
+    pool = ThreadPoolExecutor(count, thread_name_prefix="import", initializer=adopt_threads)
     try:
         yield pool, count
     finally:
