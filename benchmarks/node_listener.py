@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-_NODE_STAGES = ("decode", "odometry", "publish")
+NODE_STAGES = ("decode", "odometry", "publish")
 """Stages of an image that belong to the node, not to the estimator."""
 _SAMPLE_SECONDS = 2.0
 
@@ -43,7 +43,7 @@ def listen(seconds: float, usage: Callable[[], tuple[float, int]]) -> tuple[list
 
     def on_status(message):
         stages = dict(zip(message.stages, message.stage_milliseconds))
-        own = sum(value for name, value in stages.items() if name not in _NODE_STAGES)
+        own = sum(value for name, value in stages.items() if name not in NODE_STAGES)
         estimators[stamp_nanoseconds(message.header.stamp)] = own
 
     node.create_subscription(PoseStamped, "pose", on_pose, 100)
