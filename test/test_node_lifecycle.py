@@ -128,7 +128,8 @@ def test_calls_that_wait_for_a_pose_are_answered_at_shutdown(world, managed):
     client = robot.node.create_client(Relocalize, "localize_node/relocalize")
     assert client.wait_for_service(TIMEOUT)
     waiting = [client.call_async(Relocalize.Request(timeout=60.0)) for _ in range(2)]
-    time.sleep(0.5)
+    for _ in waiting:  # rclpy takes one request of each service a turn, those of ~/clear after those of ~/relocalize
+        robot.call(Trigger, "clear", Trigger.Request())
     assert change(robot, Transition.TRANSITION_ACTIVE_SHUTDOWN) and state(robot) == "finalized"
     for call in waiting:
         answer = robot.answer(call)
