@@ -50,7 +50,9 @@ def robot():
         robot.listener = node("listener", parameter_overrides=given)
         logger = SimpleNamespace(info=lambda text: None, warning=robot.warnings.append)
         robot.listener.get_logger = lambda: logger
-        robot.listener.declare_parameters("", [("image_transport", "auto"), ("max_rate", 0.0)])
+        robot.listener.declare_parameters(
+            "", [("image_transport", "auto"), ("depth_transport", "none"), ("max_rate", 0.0)]
+        )
         robot.interfaces = RosInterfaces(robot.listener)
         robot.input = CameraInput(
             robot.listener, robot.interfaces, "", DropCounter(), lambda source, image: robot.images.append(image)

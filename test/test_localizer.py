@@ -233,9 +233,9 @@ def test_retrieve_bounds_the_keyframes(room, map_file):
 def test_the_verdict_knows_how_many_keyframes_were_to_be_retrieved(room, map_file, monkeypatch):
     asked = []
 
-    def judged(estimate, model, min_confidence, noise, retrieved):
+    def judged(estimate, model, min_confidence, noise, retrieved, depth):
         asked.append(retrieved)
-        return reach_verdict(estimate, model, min_confidence, noise, retrieved)
+        return reach_verdict(estimate, model, min_confidence, noise, retrieved, depth)
 
     monkeypatch.setattr("nre_ros.localization.localizer.reach_verdict", judged)
     with Localizer(map_file, "cpu", retrieve=3) as localizer:

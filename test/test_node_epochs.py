@@ -134,7 +134,8 @@ class Setup:
         """The status of an image that arrived in an epoch."""
         info = camera_info() if info is None else info
         observation = Observation(stamp, message=raw_image(GREY, stamp), arrival=time.monotonic(), epoch=epoch)
-        self.pipeline.process(observation, SimpleNamespace(camera_info_at=lambda stamp: info))
+        depth = SimpleNamespace(at=lambda *_: None)
+        self.pipeline.process(observation, SimpleNamespace(camera_info_at=lambda stamp: info, depth=depth))
         return self.recorders["publishers"].calls[-1][1][0]
 
     def left(self):

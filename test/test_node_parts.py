@@ -135,7 +135,9 @@ def camera():
     )
     node = SimpleNamespace(
         get_logger=Silent,
-        get_parameter=lambda name: SimpleNamespace(value={"image_transport": "auto", "max_rate": 0.0}[name]),
+        get_parameter=lambda name: SimpleNamespace(
+            value={"image_transport": "auto", "depth_transport": "none", "max_rate": 0.0}[name]
+        ),
         resolve_topic_name=lambda name, only_expand=False: name,
     )
     camera = CameraInput(node, interfaces, "", drops, lambda source, image: taken.append(image.message().header.stamp))
@@ -340,7 +342,7 @@ def test_a_debug_image_that_fails_takes_no_status_back(monkeypatch):
         pipeline, "_process", lambda *args: (LocalizationResult(), Decision(False, State.LOST, ""), status)
     )
     monkeypatch.setattr("nre_ros.node.pipeline.log_exception", lambda node, error: logged.append(str(error)))
-    source = SimpleNamespace(camera_info_at=lambda stamp: None)
+    source = SimpleNamespace(camera_info_at=lambda stamp: None, depth=None)
     pipeline.process(Observation(NOW, message=raw_image(GREY, NOW), arrival=time.monotonic()), source)
     assert published == [status] and logged == ["a picture cannot be drawn"]
     assert drops.totals() == {}

@@ -12,6 +12,7 @@ import tempfile
 import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -40,7 +41,7 @@ Localizes image files in a map and writes one JSON object a line:
   seconds      time that this image took
   reason       why no pose was found
 
-and alternatives, points_used, points_considered, keyframes, search_cut, cost and the milliseconds of each stage.
+and depth (with --depth), alternatives, points_used, points_considered, keyframes, search_cut, cost and the milliseconds of each stage.
 An image that cannot be read or localized has success false and a reason; the command continues with the next one.
 """
 _EXAMPLE = """\
@@ -66,6 +67,13 @@ def add_parser(subparsers: Subparsers) -> None:
         help="COLMAP's cameras.txt; if it has several cameras, each image takes the camera of its size",
     )
     parser.add_argument("-o", "--output", metavar="RESULT.jsonl", help="file to write (default: standard output)")
+    parser.add_argument(
+        "--depth",
+        metavar="DIR",
+        help="folder of depth images, registered to the images: 16-bit PNGs with the images' names (a/1.jpg: a/1.png); a "
+        "pose that the depth contradicts is refused",
+    )
+    parser.add_argument("--depth-scale", type=float, metavar="N", help="depth value of one metre (default: 1000)")
     add_localizer_options(parser)
     parser.add_argument(
         "--config", metavar="FILE.yml", help="settings of the estimator, under the names of the published code"
@@ -99,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
     from nre_ros.localization.localizer import Localizer
     from nre_ros.nre import EstimatorConfig, load_config
 
-    folder = check_folder(arguments.images)
+    folder, depths = check_folder(arguments.images), _depth_folder(arguments)
     names = image_names(folder, arguments.list)
     cameras = list(read_cameras_txt(arguments.camera).values())
     for line in describe_unusual_cameras((arguments.camera, camera) for camera in cameras):
@@ -116,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
         drawings = _make_drawings(localizer.store, arguments.draw, arguments.show)
         localizer.warm_up()
         for name in tqdm(names, unit="image", desc="localize", disable=not sys.stderr.isatty()):
-            result = _localize(localizer, folder, name, cameras, drawings)
+            result = _localize(localizer, folder / name, depths, name, cameras, drawings)
             lines.write(json.dumps({"image": name, **result.to_json()}) + "\n")
             lines.flush()
             seconds.append(sum(result.milliseconds.values()) / 1e3)
@@ -128,11 +136,47 @@ def run(arguments: argparse.Namespace) -> int:
         f"{len(poses)} of {len(names)} images localized, median {statistics.median(seconds):.2f} s an image",
         file=sys.stderr,
     )
+    if depths is not None and (missing := sum(not depths.path(name).exists() for name in names)):
+        print(f"{missing} of {len(names)} images have no depth image in {depths.folder}", file=sys.stderr)
     return 0
 
 
+@dataclass(frozen=True)
+class _DepthFolder:
+    """The depth images of the images; ``scale`` is the value of one metre."""
+
+    folder: Path
+    scale: float
+
+    def path(self, name: str) -> Path:
+        return (self.folder / name).with_suffix(".png")
+
+    def depth(self, name: str) -> npt.NDArray[np.float32] | None:
+        """The depth image of an image, None where there is none."""
+        from nre_ros.keyframes.importers.image_files import read_depth
+
+        return read_depth(self.path(name), self.scale) if self.path(name).exists() else None
+
+
+def _depth_folder(arguments: argparse.Namespace) -> _DepthFolder | None:
+    from nre_ros.keyframes.importers.image_files import check_depth_scale
+    from nre_ros.keyframes.importers.text_files import check_folder
+
+    if arguments.depth is None:
+        if arguments.depth_scale is not None:
+            raise NreError("--depth-scale is of --depth, which is not given")
+        return None
+    scale = 1000.0 if arguments.depth_scale is None else check_depth_scale(arguments.depth_scale)
+    return _DepthFolder(check_folder(arguments.depth), scale)
+
+
 def _localize(
-    localizer: Localizer, folder: Path, name: str, cameras: list[Camera], drawings: _Drawings | None
+    localizer: Localizer,
+    path: Path,
+    depths: _DepthFolder | None,
+    name: str,
+    cameras: list[Camera],
+    drawings: _Drawings | None,
 ) -> LocalizationResult:
     """Localizes one image file, and draws its sheet if that is asked for."""
     from nre_ros.keyframes.importers.colmap.cameras import camera_of_size
@@ -140,8 +184,9 @@ def _localize(
     from nre_ros.localization.result import LocalizationResult
 
     try:
-        image = read_image(folder / name)
-        result = localizer.localize(image, camera_of_size(cameras, image))
+        image = read_image(path)
+        depth = None if depths is None else depths.depth(name)
+        result = localizer.localize(image, camera_of_size(cameras, image), depth=depth)
     except (ImageError, CameraError) as error:
         return LocalizationResult(reason=str(error))
     if drawings is not None:

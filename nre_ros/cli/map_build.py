@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from nre_ros.cli.arguments import (
     add_deprecated_name,
     add_device_option,
-    add_threads_option,
     add_fine_head_option,
     add_pose_convention,
     add_seed_option,
+    add_threads_option,
     non_negative_float,
     positive_int,
 )

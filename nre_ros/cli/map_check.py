@@ -10,7 +10,14 @@ import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from nre_ros.cli.arguments import Subparsers, add_device_option, add_image_places, add_seed_option, add_threads_option, positive_int
+from nre_ros.cli.arguments import (
+    Subparsers,
+    add_device_option,
+    add_image_places,
+    add_seed_option,
+    add_threads_option,
+    positive_int,
+)
 from nre_ros.cli.output import print_table
 from nre_ros.errors import NreError
 from nre_ros.packages import ESTIMATOR, PICTURES, require

@@ -8,7 +8,14 @@ import argparse
 import sys
 from contextlib import closing
 
-from nre_ros.cli.arguments import Subparsers, add_device_option, add_fine_head_option, add_image_places, add_seed_option, add_threads_option
+from nre_ros.cli.arguments import (
+    Subparsers,
+    add_device_option,
+    add_fine_head_option,
+    add_image_places,
+    add_seed_option,
+    add_threads_option,
+)
 from nre_ros.cli.output import print_table
 from nre_ros.features import BACKBONES, DEFAULT_BACKBONE
 from nre_ros.packages import ESTIMATOR

@@ -46,6 +46,7 @@ from nre_ros.keyframes.thumbnail import decode_thumbnail
 from nre_ros.keyframes.types import stack_keyframes
 from nre_ros.localization.confidence import load_model
 from nre_ros.localization.defaults import DEFAULT_MIN_CONFIDENCE
+from nre_ros.localization.depth import QueryDepth
 from nre_ros.localization.map_noise import MapNoise
 from nre_ros.localization.map_quality import load_quality
 from nre_ros.localization.result import LocalizationResult
@@ -54,6 +55,8 @@ from nre_ros.nre import Estimate, EstimatorConfig, NREEstimator, native
 
 Prior = PosePrior | None | Callable[[], PosePrior | None]
 """Where the camera may be: a pose, nothing, or a function that returns one of them once the features are computed."""
+Depth = npt.NDArray[np.floating] | None | Callable[[], npt.NDArray[np.floating] | None]
+"""Depth of an image, nothing, or a function that returns one of them once the pose is estimated."""
 _FURTHER, _NEIGHBOURS = 2, 3
 """Keyframes that are retrieved besides where the search was cut: the next ones, and neighbours of the best one."""
 
@@ -194,6 +197,7 @@ class Localizer:
         *,
         retrieve: int | None = None,
         min_confidence: float | None = None,
+        depth: Depth = None,
     ) -> LocalizationResult:
         """Estimates the pose of the camera that took an image, and accepts or refuses the estimate.
 
@@ -205,21 +209,27 @@ class Localizer:
                 called after the features have been computed: the node looks up the odometry as late as that.
             retrieve: Number of keyframes for this image; None: the localizer's.
             min_confidence: Lowest accepted confidence for this image; None: the localizer's.
+            depth: Depth of the image, float ``[H, W]``, metres along the optical axis, registered to the image; 0 where
+                none was measured. A pose that the depth contradicts is refused. A function is called after the pose has
+                been estimated.
 
         Returns:
             A result with a pose, or with the reason why there is none.
 
         Raises:
-            ImageError: The image has a wrong shape or type, or another size than the camera.
+            ImageError: The image or its depth has a wrong shape or type, or another size than the camera.
             NreError: ``retrieve`` is below 1.
         """
         estimate = self.estimate(image, camera, prior, retrieve=retrieve)
+        depth = depth() if callable(depth) else depth
+        query_depth = None if depth is None else QueryDepth(depth, camera)
         started = perf_counter()
         model, noise = load_model(self.backbone.name), MapNoise()
         if self.quality is not None:
             model, noise = self.quality.confidence.of_model(model), self.quality.noise
         wanted = self.min_confidence if min_confidence is None else min_confidence
-        result = reach_verdict(estimate, model, wanted, noise, self.retrieve if retrieve is None else retrieve)
+        count = self.retrieve if retrieve is None else retrieve
+        result = reach_verdict(estimate, model, wanted, noise, count, query_depth)
         milliseconds = dict(estimate.milliseconds)
         milliseconds["verdict"] = milliseconds.get("verdict", 0.0) + (perf_counter() - started) * 1e3
         return replace(result, milliseconds=milliseconds)

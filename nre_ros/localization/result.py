@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from nre_ros.features import FeatureGrid
 from nre_ros.geometry import position_quaternion
+from nre_ros.localization.depth import DepthAgreement
 from nre_ros.localization.evidence import Evidence
 
 
@@ -49,6 +50,7 @@ class LocalizationResult:
         search_cut: Whether the search for poses ended before it could be sure: a better pose may exist.
         map_share: Share of the position's variance in ``covariance`` that errors of the map have, in [0, 1]; the image has
             the rest (see ``covariance.py``).
+        depth: How the image's depth and the estimated pose agree; None without depth or without an estimate.
         cost: Smoothed loss per point of the last stage (lower is better); NaN when no stage got that far.
         milliseconds: Stage -> time, in the order of the stages.
         points: ``[N, 3]`` map points in front of the camera, for pictures.
@@ -70,6 +72,7 @@ class LocalizationResult:
     keyframes: tuple[int, ...] = ()
     search_cut: bool = False
     map_share: float = 0.0
+    depth: DepthAgreement | None = None
     cost: float = float("nan")
     milliseconds: dict[str, float] = field(default_factory=dict)
     points: npt.NDArray[np.float64] | None = field(default=None, repr=False)
@@ -116,6 +119,7 @@ class LocalizationResult:
             "points_considered": self.points_considered,
             "keyframes": list(self.keyframes),
             "search_cut": self.search_cut,
+            **({} if self.depth is None else {"depth": self.depth.to_json()}),
             "cost": self.cost if np.isfinite(self.cost) else None,
             "milliseconds": self.milliseconds,
         }

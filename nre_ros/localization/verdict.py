@@ -12,11 +12,13 @@ import numpy.typing as npt
 from nre_ros.geometry import invert
 from nre_ros.localization.confidence import ConfidenceModel
 from nre_ros.localization.covariance import PoseEvidence, combined_covariance
+from nre_ros.localization.depth import DepthAgreement, QueryDepth
 from nre_ros.localization.evidence import FITTED_RETRIEVED, Evidence, gather
 from nre_ros.localization.map_noise import MapNoise
 from nre_ros.localization.result import Alternative, LocalizationResult
 from nre_ros.nre.alternatives import REPORTED_FROM
 from nre_ros.nre.estimate import Estimate
+from nre_ros.nre.inliers import INLIER_LOSS
 from nre_ros.nre.uncertainty import PoseUncertainty
 
 
@@ -26,6 +28,7 @@ def reach_verdict(
     min_confidence: float,
     noise: MapNoise = MapNoise(),
     retrieved: int = FITTED_RETRIEVED,
+    depth: QueryDepth | None = None,
 ) -> LocalizationResult:
     """Accepts an estimate that is probably right and whose covariance is bounded, and refuses any other.
 
@@ -35,6 +38,7 @@ def reach_verdict(
         min_confidence: An estimate with a lower confidence is refused, in [0, 1].
         noise: Errors of the map's keyframes, as far as they are known.
         retrieved: Number of keyframes that were to be retrieved for the image (see ``gather``).
+        depth: The image's depth, which can refuse a pose, or an alternative of it.
 
     Returns:
         The result. Where an alternative pose is the only reason for a refusal, ``alternatives`` holds both poses, the
@@ -54,14 +58,18 @@ def reach_verdict(
     if estimate.uncertainty is None:
         return replace(result, reason="the loss has no clear minimum at the pose, its covariance is unbounded")
     evidence = gather(estimate, retrieved)
+    other, agreement = estimate.alternative, None if depth is None else _agreement(depth, estimate)
+    if depth is not None and agreement is not None and agreement.confirms and _contradicts(depth, estimate):
+        evidence, other = replace(evidence, alternative_score=0.0), None
     numbers = evidence.numbers()
     confidence, share = float(model.probability(numbers)), float(model.share(evidence.alternative_score))
-    result = replace(result, confidence=confidence, evidence=evidence)
+    result = replace(result, confidence=confidence, evidence=evidence, depth=agreement)
     covariances = _Covariances(model, noise, evidence, keyframes.ids)
     covariance, map_share = covariances.of(estimate.uncertainty)
+    if agreement is not None and agreement.contradicts:
+        return replace(result, confidence=0.0, reason=f"the depth image contradicts the pose: {agreement}")
     pose = Alternative(invert(estimate.T_cam_map).cpu().numpy(), share, covariance)
     alternatives: tuple[Alternative, ...] = ()
-    other = estimate.alternative
     if other is not None and evidence.alternative_score >= REPORTED_FROM:
         others = None if other.uncertainty is None else covariances.of(other.uncertainty)[0]
         alternatives = (Alternative(invert(other.T_cam_map).cpu().numpy(), 1 - share, others),)
@@ -76,6 +84,26 @@ def reach_verdict(
         map_share=map_share,
         alternatives=alternatives,
     )
+
+
+def _inliers(estimate: Estimate) -> npt.NDArray[np.float64]:
+    """The inliers [N, 3] of an estimate."""
+    assert estimate.keyframes is not None and estimate.losses is not None
+    return estimate.keyframes.points[estimate.losses < INLIER_LOSS].double().cpu().numpy()
+
+
+def _agreement(depth: QueryDepth, estimate: Estimate) -> DepthAgreement:
+    assert estimate.T_cam_map is not None
+    return depth.compare(invert(estimate.T_cam_map).cpu().numpy(), _inliers(estimate))
+
+
+def _contradicts(depth: QueryDepth, estimate: Estimate) -> bool:
+    """Whether the depth contradicts the alternative pose."""
+    other, keyframes = estimate.alternative, estimate.keyframes
+    if other is None or other.inliers is None or keyframes is None:
+        return False
+    points = keyframes.points[other.inliers].double().cpu().numpy()
+    return depth.compare(invert(other.T_cam_map).cpu().numpy(), points).contradicts
 
 
 class _Covariances:

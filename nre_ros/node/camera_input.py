@@ -9,14 +9,16 @@ from collections import deque
 from collections.abc import Callable
 
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from nre_ros.node.conversions import stamp_nanoseconds
+from nre_ros.node.depth_input import DepthInput
 from nre_ros.node.image_drops import DropCounter, ImageDrop
 from nre_ros.node.interfaces import RosInterfaces
 from nre_ros.node.parameters import value_of
+from nre_ros.node.qos import sensor_qos, transport_topic
 from nre_ros.node.serialized_image import SerializedImage
 
 _CAMERA_INFOS = 60
@@ -42,6 +44,7 @@ class CameraInput:
     Attributes:
         name: Name of the camera and of the namespace of its topics; empty for ``image`` and ``camera_info``.
         received: Number of images that arrived, each once.
+        depth: The camera's depth images.
     """
 
     def __init__(
@@ -63,7 +66,10 @@ class CameraInput:
         self.received = 0
         prefix = f"{name}/" if name else ""
         transport = value_of(node, "image_transport")
-        self._image_topics = {"raw": f"{prefix}image", "compressed": compressed_topic(node, f"{prefix}image")}
+        self._image_topics = {
+            "raw": f"{prefix}image",
+            "compressed": transport_topic(node, f"{prefix}image", "compressed"),
+        }
         self._types = {"raw": Image, "compressed": CompressedImage}
         if transport != "auto":
             self._image_topics = {transport: self._image_topics[transport]}
@@ -73,9 +79,10 @@ class CameraInput:
         self._resolved = {each: subscription.topic_name for each, subscription in self._subscriptions.items()}
         info_topic = f"{prefix}camera_info"
         subscription = interfaces.subscription(
-            CameraInfo, info_topic, self._on_camera_info, _sensor_qos(), on_incompatible=self._noting(info_topic)
+            CameraInfo, info_topic, self._on_camera_info, sensor_qos(), on_incompatible=self._noting(info_topic)
         )
         self._info_topic = subscription.topic_name
+        self.depth = DepthInput(node, interfaces, name)
         self._latched_infos: Subscription | None = None
         interfaces.timer(_LATCHED_SECONDS, lambda: self._find_latched_infos(info_topic), steady=True)
         if transport == "auto":
@@ -84,7 +91,8 @@ class CameraInput:
     @property
     def topics(self) -> list[str]:
         """Resolved names of the topics."""
-        return [*self._resolved.values(), self._info_topic]
+        depth = [self.depth.topic] if self.depth.topic else []
+        return [*self._resolved.values(), self._info_topic, *depth]
 
     def silent_topics(self) -> list[str]:
         """Returns the topics without a message so far, each with what is known of the cause; all of images are one."""
@@ -129,7 +137,7 @@ class CameraInput:
             kind,
             topic,
             lambda data: self._receive(transport, SerializedImage(kind, data)),
-            _sensor_qos(),
+            sensor_qos(),
             serialized=True,
             on_incompatible=self._noting(topic),
         )
@@ -226,29 +234,9 @@ class CameraInput:
         return f"{' or '.join(topics)} yet: {'; '.join(reasons) or 'nobody publishes it'}"
 
 
-def _sensor_qos() -> QoSProfile:
-    """Best effort, as in REP-2003 for sensors, one message deep."""
-    return QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-
-
 def _incompatibility(topic: str, policy: str) -> str:
     kind = policy.lower()
     return (
         f"a publisher's QoS does not fit ours in {kind}, none of its messages arrives; set "
         f"qos_overrides.{topic}.subscription.{kind} as the publisher has it"
     )
-
-
-def compressed_topic(node: Node, image: str) -> str:
-    """Returns the topic of the compressed images of an image topic, by the rules of image_transport.
-
-    This is ``<image>/compressed``, also below the name that ``image`` is remapped to.
-
-    Args:
-        node: The node whose remappings apply.
-        image: Name of the image topic, relative to the node's namespace.
-    """
-    own = node.resolve_topic_name(f"{image}/compressed")
-    if own != node.resolve_topic_name(f"{image}/compressed", only_expand=True):
-        return own
-    return node.resolve_topic_name(image) + "/compressed"

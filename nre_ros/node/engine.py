@@ -21,7 +21,7 @@ from nre_ros.features import DEFAULT_BACKBONE, FeatureBackbone, choose_device, l
 from nre_ros.geometry import Camera
 from nre_ros.keyframes.storage.map_file import sidecars
 from nre_ros.keyframes.storage.store import KeyframeStore
-from nre_ros.localization.localizer import Localizer, Prior
+from nre_ros.localization.localizer import Depth, Localizer, Prior
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.messages.frame_ids import frame_name
 from nre_ros.node.diagnostics import device_facts
@@ -94,7 +94,7 @@ class Engine:
         return {**facts, "limitation": self.limitation} if self.limitation else facts
 
     def localize(
-        self, image: npt.NDArray[np.uint8], camera: Camera, prior: Prior = None
+        self, image: npt.NDArray[np.uint8], camera: Camera, prior: Prior = None, depth: Depth = None
     ) -> LocalizationResult:
         """Localizes an image; when memory runs out, with fewer keyframes and at last on the CPU, which is logged.
 
@@ -103,6 +103,7 @@ class Engine:
             camera: Its intrinsics.
             prior: Predicted pose, None without; a function is called once the features are computed, and again after
                 every time that memory has run out.
+            depth: Depth of the image as of ``Localizer.localize``.
 
         Returns:
             The result of ``Localizer.localize``.
@@ -122,6 +123,7 @@ class Engine:
                         prior,
                         retrieve=self._retrieve,
                         min_confidence=value_of(self._node, "min_confidence"),
+                        depth=depth,
                     )
             except DeviceError as error:
                 if value_of(self._node, "lost_device") != "cpu":

@@ -214,6 +214,13 @@ _IMAGES = (
         choices=("auto", "raw", "compressed"),
     ),
     Declaration(
+        "depth_transport",
+        "none",
+        "Depth images, registered to the images, that may refuse a pose: none, raw (topic depth or <name>/depth) or "
+        "compressedDepth (depth/compressedDepth).",
+        choices=("none", "raw", "compressedDepth"),
+    ),
+    Declaration(
         "rectified", False, "Whether the images are undistorted; true: P of camera_info is used instead of K and D."
     ),
 )

@@ -26,7 +26,7 @@ from nre_ros.gate.observation import Observation
 from nre_ros.geometry import Camera, camera_warnings, map_to_odom
 from nre_ros.images import check_image_size
 from nre_ros.keyframes.retrieval.pose_prior import PosePrior
-from nre_ros.localization.localizer import Prior
+from nre_ros.localization.localizer import Depth, Prior
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.messages.camera_info import camera_from_info
 from nre_ros.messages.frame_ids import frame_name
@@ -34,6 +34,7 @@ from nre_ros.msg import LocalizationStatus
 from nre_ros.node.camera_input import CameraInput
 from nre_ros.node.clock_monitor import ClockMonitor
 from nre_ros.node.conversions import image_pixels, stamp_message, stamp_nanoseconds
+from nre_ros.node.depth_input import DepthInput
 from nre_ros.node.engine import DeviceError, Engine
 from nre_ros.node.image_drops import DropCounter, ImageDrop
 from nre_ros.node.initial_pose import InitialPoseInput, LastPoseFile
@@ -159,7 +160,7 @@ class ImagePipeline:
         observation.camera_frame = self._frames.camera or frame_id
         pose = None
         try:
-            result, decision, status = self._process(observation, info)
+            result, decision, status = self._process(observation, info, source.depth)
             if decision.accepted:
                 pose = self._pose_to_publish(observation, decision)
         except Exception as error:
@@ -177,7 +178,7 @@ class ImagePipeline:
             log_exception(self._node, error)
 
     def _process(
-        self, observation: Observation, info: CameraInfo | None
+        self, observation: Observation, info: CameraInfo | None, depth: DepthInput
     ) -> tuple[LocalizationResult, Decision, LocalizationStatus]:
         """Localizes and judges one image; nothing is published yet."""
         self._update_gate_settings()
@@ -186,7 +187,7 @@ class ImagePipeline:
             dropped = self._clock.check(observation.stamp) if current else None
         if not current:
             return self._forgotten(observation)
-        result = self._localize(observation, info) if dropped is None else self._drop(observation, *dropped)
+        result = self._localize(observation, info, depth) if dropped is None else self._drop(observation, *dropped)
         with self._lock:
             state_before = self._gate.state
             result, decision = self._judge(observation, result, bool(dropped))
@@ -196,7 +197,7 @@ class ImagePipeline:
 
     # --- 3. observation and localizer ---------------------------------------------------------------
 
-    def _localize(self, observation: Observation, info: CameraInfo | None) -> LocalizationResult:
+    def _localize(self, observation: Observation, info: CameraInfo | None, depth: DepthInput) -> LocalizationResult:
         """Completes the observation by extrinsics and odometry, and localizes the image; a bad image gives a reason."""
         try:
             observation.T_base_cam = self._lookups.extrinsics(observation.camera_frame, observation.stamp)
@@ -208,7 +209,9 @@ class ImagePipeline:
             result = self._drop(observation, ImageDrop.NO_CAMERA_INFO, "no camera_info has come yet")
         else:
             try:
-                result = self._estimate(observation, info, predict)
+                size = (info.width, info.height)
+                find_depth = partial(depth.at, observation.stamp, observation.camera_frame, size)
+                result = self._estimate(observation, info, predict, find_depth)
             except MapError as error:
                 observation.map_fault = str(error)
                 result = self._drop(observation, ImageDrop.UNREADABLE_MAP, str(error))
@@ -255,7 +258,9 @@ class ImagePipeline:
         except NreError:
             return None
 
-    def _estimate(self, observation: Observation, info: CameraInfo, prior: Prior) -> LocalizationResult:
+    def _estimate(
+        self, observation: Observation, info: CameraInfo, prior: Prior = None, depth: Depth = None
+    ) -> LocalizationResult:
         """Decodes and localizes an image.
 
         Raises:
@@ -274,7 +279,7 @@ class ImagePipeline:
         camera = self._cameras[observation.camera_name]
         check_image_size(image, camera)
         decoded = time.perf_counter()
-        result = self._engine.localize(image, camera, prior)
+        result = self._engine.localize(image, camera, prior, depth)
         observation.image, observation.camera = image, camera
         result = replace(result, milliseconds={"decode": (decoded - started) * 1e3, **result.milliseconds})
         return _finite(result)
@@ -293,7 +298,7 @@ class ImagePipeline:
             NreError: Image, intrinsics or map cannot be used.
         """
         stamp = stamp_nanoseconds(image.header.stamp)
-        return self._estimate(Observation(stamp, camera_name=_SINGLE, message=image), info, None)
+        return self._estimate(Observation(stamp, camera_name=_SINGLE, message=image), info)
 
     # --- 4. gate ------------------------------------------------------------------------------------
 

@@ -32,11 +32,13 @@ class AlternativePose:
         T_cam_map: ``[4, 4]``.
         relative_score: Its inlier score in the coarse maps, after the coarse stage, as a fraction of the estimate's.
         uncertainty: As of the estimate; None unless the pose passed the fine stage.
+        inliers: ``[N]`` bool, which points are its inliers.
     """
 
     T_cam_map: torch.Tensor
     relative_score: float
     uncertainty: PoseUncertainty | None = None
+    inliers: torch.Tensor | None = None
 
 
 def are_distinct_poses(T: torch.Tensor, reference: torch.Tensor, points: torch.Tensor) -> torch.Tensor:

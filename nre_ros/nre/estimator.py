@@ -257,33 +257,35 @@ class NREEstimator:
         None where the refinement brings it to the pose ``found`` [4, 4].
         """
         problem = score.problem
-        relative = score(T)
+        relative, inliers = score(T)
         if relative < REFINED_FROM:
-            return AlternativePose(T, relative)
+            return AlternativePose(T, relative, inliers=inliers)
         T, _ = refine_coarse(problem, T[None], self.config)
         if not bool(are_distinct_poses(T[None], found, problem.points)):
             return None
-        relative = score(T)
+        relative, inliers = score(T)
+        coarse = AlternativePose(T, relative, inliers=inliers)
         if self.config.skip_gnc or relative < REPORTED_FROM:
-            return AlternativePose(T, relative)
+            return coarse
         refined, _ = fine.refine(T)
         if refined is None:
-            return AlternativePose(T, relative)
+            return coarse
         if not bool(are_distinct_poses(refined.T[None], found, problem.points)):
             return None
-        return AlternativePose(refined.T, relative, pose_uncertainty(refined, problem.camera, fine.keyframes))
+        uncertainty = pose_uncertainty(refined, problem.camera, fine.keyframes)
+        return replace(coarse, T_cam_map=refined.T, uncertainty=uncertainty)
 
 
 class _RelativeScore:
-    """Inlier scores of poses, as fractions of the score of the pose found, whose relative losses are given."""
+    """Inlier scores of poses, as fractions of the score of the pose found, whose relative losses are given; and inliers."""
 
     def __init__(self, problem: PoseProblem, rates: torch.Tensor, counts: tuple[int, ...], losses: torch.Tensor):
         self.problem, self._rates, self._counts = problem, rates, counts
         self._found = max(inlier_score(losses, rates, counts), 1e-9)
 
-    def __call__(self, T: torch.Tensor) -> float:
+    def __call__(self, T: torch.Tensor) -> tuple[float, torch.Tensor]:
         losses = self.problem.relative_losses(T)[2]
-        return inlier_score(losses, self._rates, self._counts) / self._found
+        return inlier_score(losses, self._rates, self._counts) / self._found, losses < INLIER_LOSS
 
 
 class Stopwatch:
