@@ -11,7 +11,9 @@ import torch
 
 if "nre_ros.nre.triton_kernels" not in sys.modules:
     os.environ.setdefault("TRITON_INTERPRET", "1")
-pytest.importorskip("triton", reason="needs Triton, whose interpreter runs the GPU's kernels on a CPU")
+pytest.importorskip(
+    "triton", reason="needs Triton, whose interpreter runs the GPU's kernels on a CPU: requirements/triton.txt"
+)
 
 from synthetic import CAMERA as RADIAL
 from synthetic import CHANCE, GRID, dips, points_in_view, true_pose

@@ -13,8 +13,10 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: a ROS installation or requirements/ros.txt")
 pytest.importorskip("nre_ros.msg", reason="needs the generated messages: make setup or colcon")
 
+import rclpy
 import torch
 from geometry_msgs.msg import PoseWithCovarianceStamped
+from rclpy.executors import ExternalShutdownException
 from ros_process import CAMERA, camera_info, raw_image
 
 from nre_ros.gate.decision import Decision, State
@@ -24,6 +26,7 @@ from nre_ros.gate.settings import GateSettings
 from nre_ros.localization.result import LocalizationResult
 from nre_ros.messages.transform_buffer import ConnectivityError, ExtrapolationError
 from nre_ros.node import engine as engines
+from nre_ros.node import localize_node
 from nre_ros.node.clock_monitor import ClockMonitor
 from nre_ros.node.conversions import stamp_message
 from nre_ros.node.engine import DeviceError, Engine
@@ -435,11 +438,13 @@ def test_an_error_of_the_gpu_is_that_of_a_lost_device_if_nothing_works_there_any
 
     engine = Engine.__new__(Engine)
     engine._node, engine._logger, engine.limitation, engine._retry_at = Node(), Recorder(), "", 0.0
+    engine.loss = ""
     engine._localizer = SimpleNamespace(localize=localize, device=torch.device("cuda"), store=[])
     engine._retrieve = 5
     monkeypatch.setattr(engines, "device_works", lambda device: works)
     with pytest.raises(RuntimeError if works else DeviceError) as error:
         engine.localize(GREY, CAMERA)
+    assert engine.loss == ("" if works else str(error.value))
     assert works or str(error.value) == (
         "the device cuda is lost, start the node again: CUDA error: an illegal memory access was encountered"
     )
@@ -461,6 +466,35 @@ def test_the_node_goes_on_on_the_cpu_after_a_lost_device_where_a_parameter_says_
     assert engine.limitation.startswith("the device cuda is lost") and engine.limitation.endswith(": on cpu")
     assert [name for name, _ in engine._logger.calls] == ["error"]
     assert engine.localize(GREY, CAMERA) == "a result" and engine._retry_at == float("inf")  # not tried again
+
+
+def test_a_process_that_ends_by_a_lost_device_does_so_with_one_line_and_an_exit_code_of_its_own():
+    class Executor:
+        def __init__(self):
+            self.turns = 0
+
+        def spin_once(self, timeout_sec):
+            self.turns += 1
+            if self.turns == 2:
+                node.loss = "the device cuda is lost, start the node again: CUDA error"
+            if self.turns == 5:
+                raise ExternalShutdownException
+
+    for choice, code, turns in (("exit", 3, 2), ("report", 0, 5)):
+        node, executor = Node(lost_device=choice), Executor()
+        node.loss = ""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rclpy, "ok", lambda: True)
+            assert localize_node._spin(executor, node) == code
+        assert executor.turns == turns
+        assert [name for name, _ in node.logger.calls] == ["fatal"] * (choice == "exit")
+
+
+def test_an_image_adds_no_line_to_that_of_a_process_that_ends_by_a_lost_device(setup):
+    setup.node.values["lost_device"] = "exit"
+    setup.result = DeviceError("the device cuda is lost, start the node again: CUDA error")
+    assert setup.image().reason == str(setup.result)
+    assert "error" not in setup.node.logger.names() and setup.drops.totals() == {"lost_device": 1}
 
 
 @pytest.mark.parametrize("works", [False, True])

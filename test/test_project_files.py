@@ -52,6 +52,15 @@ def test_workflows_have_limits_and_scripts_that_parse(path):
             subprocess.run(["bash", "-n", "-c", script], check=True, timeout=60)
 
 
+def test_one_workflow_runs_the_kernels_of_the_gpu_and_the_ordinary_environment_has_no_triton():
+    steps = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())["jobs"]["gpu_kernels"]["steps"]
+    scripts = " && ".join(step["run"] for step in steps if "run" in step)
+    assert scripts.index("-r requirements/triton.txt") < scripts.index("pytest test/test_gpu_kernels.py")
+    assert "triton" not in (ROOT / "Makefile").read_text()
+    others = [path for path in (ROOT / "requirements").glob("*.txt") if path.name != "triton.txt"]
+    assert others and not any(re.search(r"^triton", path.read_text(), re.MULTILINE) for path in others)
+
+
 def test_the_workflows_cover_the_supported_pythons_and_distributions():
     tests = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())["jobs"]["wheels"]["strategy"]["matrix"]
     assert tests["python"] == ["3.10", "3.11", "3.12", "3.13"]

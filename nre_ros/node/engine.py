@@ -44,6 +44,7 @@ class Engine:
 
     Attributes:
         limitation: What was reduced because memory ran out; empty: nothing.
+        loss: Error of a device that is lost and was not left for the CPU; empty: the device works.
     """
 
     def __init__(self, node: Node) -> None:
@@ -56,7 +57,7 @@ class Engine:
             NreError: A parameter or the map cannot be used.
         """
         self._node, self._logger = node, node.get_logger()
-        self.limitation = ""
+        self.limitation = self.loss = ""
         self._retry_at = 0.0
         if value_of(node, "create_map"):
             _create_map(node)
@@ -126,9 +127,10 @@ class Engine:
                         depth=depth,
                     )
             except DeviceError as error:
-                if value_of(self._node, "lost_device") != "cpu":
-                    raise
                 fault = str(error)
+                if value_of(self._node, "lost_device") != "cpu":
+                    self.loss = fault
+                    raise
             except (RuntimeError, MemoryError) as error:
                 fault = ""
                 if not _is_out_of_memory(error) or not self._can_do_with_less():
@@ -190,9 +192,13 @@ class Engine:
             self.limitation = ""
             self._retrieve = value_of(self._node, "retrieve")
             device = choose_device(value_of(self._node, "device"))
-            with _reporting_loss(device):
-                self._localizer.move_to(device)
-                self._localizer.warm_up()
+            try:
+                with _reporting_loss(device):
+                    self._localizer.move_to(device)
+                    self._localizer.warm_up()
+            except DeviceError as error:
+                self.loss = str(error)
+                raise
 
     def close(self) -> None:
         """Closes the map; one that has grown is left as one plain file."""

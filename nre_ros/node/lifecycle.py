@@ -72,6 +72,11 @@ class LocalizeNode(LifecycleNode):
         """
         return self.trigger_configure() == _SUCCESS and self.trigger_activate() == _SUCCESS
 
+    @property
+    def loss(self) -> str:
+        """Error of the device that is lost; empty: the device works, or the node is not configured."""
+        return self._engine.loss if self._engine is not None else ""
+
     def close(self, timeout: float) -> bool:
         """Ends everything, whatever the state.
 

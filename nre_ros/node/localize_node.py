@@ -3,7 +3,7 @@
 """The process of the node: its signals, its environment, and errors at the start in one line.
 
 Exit codes: 0 after SIGINT or SIGTERM; 2 when the map, a parameter or an argument cannot be used (with
-``autostart:=false`` the node stays unconfigured instead).
+``autostart:=false`` the node stays unconfigured instead); 3 when the device is lost and ``lost_device`` is exit.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ and camera_info, and publishes pose, pose_with_covariance, status and the transf
   --log-level LEVEL   debug, info, warn, error or fatal
 
 `ros2 launch nre_ros localize.launch.py --show-args` and `nre_ros node --help` describe other ways to start the node.
-exit codes: 0 after Ctrl-C or SIGTERM; 2 when the map, a parameter or an argument cannot be used"""
+exit codes: 0 after Ctrl-C or SIGTERM; 2 when the map, a parameter or an argument cannot be used;
+3 when the GPU is lost and lost_device is exit"""
+_LOST_DEVICE = 3
+"""Exit code for a supervisor that starts the node again, unlike after an argument that cannot be used."""
 _END_SECONDS = 1.0
 """How long a process that ends waits for the image that is being localized."""
 _END_LIMIT_SECONDS = 20.0
@@ -156,8 +159,7 @@ def _run(arguments: list[str], signals: _Signals) -> int:
         return 0 if signals.received else _refuse(error)  # a signal shuts the context down
     finally:
         signals.loading = False
-    _spin(executor)
-    return 0
+    return _spin(executor, node)
 
 
 def _refuse(error: Exception) -> int:
@@ -175,8 +177,8 @@ def _explained(text: str) -> str:
     return line
 
 
-def _spin(executor: Executor) -> None:
-    """Spins until the context is shut down."""
+def _spin(executor: Executor, node: LocalizeNode) -> int:
+    """Spins until the context is shut down or the process has to end; returns the exit code."""
     import rclpy
     from rclpy.executors import ExternalShutdownException
     from rclpy.impl.implementation_singleton import rclpy_implementation
@@ -184,12 +186,16 @@ def _spin(executor: Executor) -> None:
     try:
         while rclpy.ok():
             executor.spin_once(timeout_sec=_WAKE_SECONDS)
+            if node.loss and node.get_parameter("lost_device").value == "exit":
+                node.get_logger().fatal(f"{node.loss} (parameter lost_device: exit code {_LOST_DEVICE})")
+                return _LOST_DEVICE
     except ExternalShutdownException:
         pass
     except (rclpy_implementation.RCLError, rclpy_implementation.InvalidHandle):
         # a timer was about to publish when the signal shut the context down
         if rclpy.ok():
             raise
+    return 0
 
 
 def _end(node: LocalizeNode) -> None:

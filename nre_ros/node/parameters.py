@@ -153,8 +153,9 @@ _MAP = (
     Declaration(
         "lost_device",
         "report",
-        "After an unrecoverable error of the GPU: report (no poses, and an ERROR of the diagnostics), or cpu (go on there).",
-        choices=("report", "cpu"),
+        "After an unrecoverable error of the GPU: report (no poses, and an ERROR of the diagnostics), cpu (go on there), or "
+        "exit (end the process with exit code 3, for a supervisor that starts it again).",
+        choices=("report", "cpu", "exit"),
     ),
     Declaration(
         "threads",

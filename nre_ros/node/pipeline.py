@@ -432,8 +432,8 @@ class ImagePipeline:
         self._displays.diagnostics.warn(f"intrinsics of {name}", warnings)
 
     def _report_lost_device(self, fault: str) -> None:
-        """Logs once that the device is lost; no later image can change that."""
-        if not self._device_lost:
+        """Logs once that the device is lost; no later image can change that.  A process that ends by it logs it itself."""
+        if not self._device_lost and value_of(self._node, "lost_device") != "exit":
             self._logger.error(fault)
         self._device_lost = True
 
